@@ -1,0 +1,45 @@
+"""Download files with threads.
+
+A download is a callable: it is run alone, or with many others on a pool of threads by a
+:class:`Batch`. In one loop each buffer goes to a :class:`Writer`, to each :class:`Validation` and
+to the handlers of an :class:`.Event`.
+"""
+
+from .batch import Batch
+from .download import Download
+from .error import DownloadError, DownloadFailed, NotAuthorized, NotFound, ValidationError
+from .event import Event
+from .factory import Factory
+from .file import FileDownload
+from .ftp import FtpDownload
+from .http import HttpDownload
+from .settings import SSL, Settings, Timeout, User
+from .tools import DownloadMonitor
+from .validation import DigestValidation, SizeValidation, Validation
+from .writer import BufferWriter, FileWriter, Writer
+
+__all__ = [
+    "SSL",
+    "Batch",
+    "BufferWriter",
+    "DigestValidation",
+    "Download",
+    "DownloadError",
+    "DownloadFailed",
+    "DownloadMonitor",
+    "Event",
+    "Factory",
+    "FileDownload",
+    "FileWriter",
+    "FtpDownload",
+    "HttpDownload",
+    "NotAuthorized",
+    "NotFound",
+    "Settings",
+    "SizeValidation",
+    "Timeout",
+    "User",
+    "Validation",
+    "ValidationError",
+    "Writer",
+]

@@ -1,0 +1,209 @@
+"""PULP_MANIFEST: the list of the files of a repository, one a line, as ``path,sha256,size``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urljoin, urlsplit
+
+LIMIT = 128 * 2**20
+"""The most bytes of a manifest: about a million files."""
+
+# Paths may have commas, and digests and sizes have none.
+_LINE = re.compile(
+    r"(?P<path>.*),\s*(?P<sha256>[0-9A-Fa-f]{64})\s*,\s*(?P<size>[0-9]{1,18})\s*", re.DOTALL
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a manifest.
+
+    Attributes:
+        line (int): The number of the line, from 1.
+        path (str): The path, relative to the manifest, its parts divided by '/'.
+        sha256 (str): The digest (hex, lower case).
+        size (int): The size (bytes).
+    """
+
+    line: int
+    path: str
+    sha256: str
+    size: int
+
+    def url(self, manifest: str) -> str:
+        """The URL of the file.
+
+        Args:
+            manifest: The URL of the manifest.
+        """
+        return urljoin(manifest, "/".join(quote(part, safe="") for part in self.path.split("/")))
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line of a manifest that can't be used.
+
+    Attributes:
+        line (int): The number of the line, from 1.
+        path (str | None): The path, if there is one to read.
+        reason (str): What is wrong with it.
+    """
+
+    line: int
+    path: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.line} of the manifest: {self.reason}"
+
+
+class Unusable(Exception):
+    """There is no manifest to read; the message says why."""
+
+
+class Refused(ValueError):
+    """A path that must not be written to; the message says why."""
+
+
+def parse(content: bytes) -> Iterator[Entry | BadLine]:
+    """Read a manifest.
+
+    Blank lines are skipped, and a line that repeats an earlier one. A line that is bad takes no
+    other with it.
+
+    Args:
+        content: The manifest.
+
+    Yields:
+        What each line holds, in order.
+
+    Raises:
+        Unusable: It is no text.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"the manifest is no text in UTF-8 (byte {error.start}): is its URL right?"
+        raise Unusable(reason) from error
+    seen: dict[str, Entry] = {}
+    folders: dict[str, int] = {}
+    # Not splitlines(), which also splits at characters that a path may have.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        found = _entry(number, line)
+        if isinstance(found, Entry):
+            first = seen.get(found.path)
+            if first is not None and (first.sha256, first.size) == (found.sha256, found.size):
+                continue
+            found = _conflict(found, seen, folders) or found
+        if isinstance(found, Entry):
+            seen[found.path] = found
+            for folder in _folders(found.path):
+                folders.setdefault(folder, number)
+        yield found
+
+
+def _entry(number: int, line: str) -> Entry | BadLine:
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return BadLine(number, None, f"not path,sha256,size: {_excerpt(line)}")
+    try:
+        path = _relative(match["path"])
+    except Refused as error:
+        return BadLine(number, match["path"], str(error))
+    return Entry(number, path, match["sha256"].lower(), int(match["size"]))
+
+
+def _conflict(entry: Entry, seen: dict[str, Entry], folders: dict[str, int]) -> BadLine | None:
+    """What an entry contradicts of those before it."""
+    reason = None
+    if entry.path in seen:
+        first = seen[entry.path].line
+        reason = f"the path has another size or digest than in line {first}"
+    elif entry.path in folders:
+        reason = f"the path is that of a folder in line {folders[entry.path]}"
+    for folder in _folders(entry.path):
+        if folder in seen:
+            reason = f"{folder!r} in the path is a file in line {seen[folder].line}"
+    return None if reason is None else BadLine(entry.line, entry.path, reason)
+
+
+def _folders(path: str) -> Iterator[str]:
+    parts = path.split("/")
+    return ("/".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def _relative(path: str) -> str:
+    """Check a path without looking at the disk, and leave out what means nothing in it.
+
+    Raises:
+        Refused: It must not be used.
+    """
+    if "\0" in path:
+        raise Refused("the path has a NUL character")
+    if "\\" in path:
+        raise Refused("the path has a backslash, which divides folders on some systems")
+    if path.startswith("/") or re.match("[A-Za-z]:", path):
+        raise Refused("the path is absolute, and must be relative to the manifest")
+    parts = path.split("/")
+    if ".." in parts:
+        raise Refused("the path has a '..', which leaves the destination")
+    if parts[-1] in ("", "."):
+        raise Refused("the path names no file")
+    return "/".join(part for part in parts if part not in ("", "."))
+
+
+class Destination:
+    """The folder that the files of a manifest go to, and that none may leave."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make one.
+
+        Args:
+            folder: The folder, which may itself be reached through links.
+        """
+        self._folder = folder
+        self._real = os.path.realpath(folder)
+        # Where folders really are: there are fewer of them than files.
+        self._folders: dict[str, str] = {}
+
+    def locate(self, path: str) -> Path:
+        """Where a file goes.
+
+        Args:
+            path: The path, as an entry has it.
+
+        Raises:
+            Refused: A link leads it out of the folder.
+        """
+        above, _, name = path.rpartition("/")
+        real = self._folders.get(above)
+        if real is None:
+            real = self._folders[above] = os.path.realpath(self._folder / above)
+        target = os.path.join(real, name)
+        if os.path.islink(target):
+            real = target = os.path.realpath(target)
+        if os.path.commonpath((self._real, real)) != self._real or target == self._real:
+            raise Refused("the path leaves the destination through a link")
+        return self._folder / path
+
+
+def folder_for(url: str) -> str:
+    """The name of a folder for the files of a manifest: its host and path, all in one.
+
+    Args:
+        url: The URL of the manifest.
+    """
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    name = re.sub("[^A-Za-z0-9._]+", "-", host + parts.path.rpartition("/")[0])
+    return name.strip("-.") or "pulp-futures-sync"
+
+
+def _excerpt(line: str) -> str:
+    return repr(line if len(line) <= 80 else line[:77] + "...")

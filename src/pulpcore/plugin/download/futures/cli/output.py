@@ -1,0 +1,167 @@
+"""Output: what goes to which stream, and in which form."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal, TextIO
+
+from rich.console import Console
+
+from pulpcore.plugin.download.futures import redact
+
+from .progress import Bars, Lines, Progress
+
+Status = Literal["ok", "failed", "skipped"]
+
+LOGGER = "pulpcore.plugin.download.futures"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a file.
+
+    Attributes:
+        path (str | None): Its path, as the manifest or the caller gave it; None if there is none.
+        url (str | None): Its URL.
+        size (int | None): Its size (bytes), as far as known.
+        sha256 (str | None): Its digest (hex), as far as known.
+        status (str): What became of it.
+        reason (str | None): Why, unless it was downloaded.
+    """
+
+    path: str | None
+    url: str | None
+    size: int | None
+    sha256: str | None
+    status: Status
+    reason: str | None = None
+
+
+class Output:
+    """Writes for people and for programs.
+
+    For people: to stdout, or to stderr where stdout is taken by data. What went wrong always goes
+    to stderr, and so do progress bars. No secret is shown, and no control character of a name.
+
+    Attributes:
+        verbose (bool): Name each file.
+    """
+
+    def __init__(self, as_json: bool = False, verbose: bool = False, data: bool = False) -> None:
+        """Make one.
+
+        Args:
+            as_json: Write one line of JSON for each file to stdout.
+            verbose: Name each file.
+            data: Stdout is taken by a file's content.
+        """
+        self._json = as_json
+        self._taken = as_json or data
+        self.verbose = verbose
+
+    def say(self, text: str) -> None:
+        """Tell a person.
+
+        Args:
+            text: One line.
+        """
+        stream = sys.stderr if self._taken else sys.stdout
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        # A name that the terminal can't show must not stop the work.
+        shown = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+        _write(stream, shown)
+
+    def complain(self, text: str) -> None:
+        """Tell a person what went wrong.
+
+        Args:
+            text: One line.
+        """
+        _write(sys.stderr, printable(text))
+
+    def result(self, result: Result) -> None:
+        """Tell what became of a file.
+
+        Args:
+            result: What became of it.
+        """
+        name = result.path or result.url or ""
+        if result.status == "failed":
+            self.complain(
+                f"failed: {name}: {result.reason}" if name else f"failed: {result.reason}"
+            )
+        elif self.verbose:
+            self.say(f"{result.status}: {name}")
+        if self._json:
+            record = asdict(result)
+            if result.url is not None:
+                record["url"] = redact.url(result.url)
+            _write(sys.stdout, json.dumps(record))
+
+    def progress(self, title: str, files: int, size: int | None) -> Progress:
+        """Show progress: a bar on a terminal, lines elsewhere.
+
+        Args:
+            title: What is being done.
+            files: The number of files.
+            size: The bytes of all of them, if known.
+        """
+        if not files:
+            return Progress(title, files, size)
+        console = Console(stderr=True)
+        if console.is_interactive:
+            return Bars(title, files, size, console)
+        return Lines(title, files, size, self.say)
+
+
+@contextlib.contextmanager
+def logging_to(output: Output, level: int) -> Iterator[None]:
+    """Have what the library logs complained about.
+
+    Args:
+        output: Where to.
+        level: The least level to show.
+    """
+    logger = logging.getLogger(LOGGER)
+    handler = _Complaining(output)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    # Beside pulpcore the root logger has a handler of its own: each line would come twice.
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+def printable(text: str) -> str:
+    """Escape what can't be printed, so that a name can neither forge a line nor steer the terminal.
+
+    Args:
+        text: Any text.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _write(stream: TextIO, line: str) -> None:
+    stream.write(line + "\n")
+    stream.flush()
+
+
+class _Complaining(logging.Handler):
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for line in self.format(record).splitlines():
+            self._output.complain(line)

@@ -1,0 +1,39 @@
+"""Running downloads, for both commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from pulpcore.plugin.download.futures import Batch, Download, DownloadError
+from pulpcore.plugin.download.futures.batch import BACKLOG, Plan
+
+
+def transfer(
+    downloads: Iterable[Download],
+    concurrent: int,
+    done: Callable[[Download, str | None], None],
+) -> None:
+    """Run downloads, and tell of each one how it ended, in the order completed.
+
+    An exception, such as that of a signal, stops all of them, and leaves no partial file.
+
+    Args:
+        downloads: The downloads.
+        concurrent: How many run at a time.
+        done: Called in this thread with each download, and why it failed in one line, or None.
+    """
+    backlog = max(BACKLOG, concurrent)
+    with Batch(downloads, concurrent=concurrent, backlog=backlog) as batch:
+        for plan in batch():
+            done(plan.download, _failure(plan))
+
+
+def _failure(plan: Plan) -> str | None:
+    try:
+        plan.result()
+    except DownloadError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - a bug in one download must not lose the others
+        # Without its text: nobody has looked whether there is a secret in it.
+        return f"internal error ({type(error).__name__}), please report it"
+    return None

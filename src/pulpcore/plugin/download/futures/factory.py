@@ -1,0 +1,220 @@
+"""Building downloads from a URL and an importer of Pulp."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
+
+from . import redact
+from .download import Download
+from .file import FileDownload
+from .ftp import FtpDownload
+from .http import HttpDownload
+from .rate import RateLimiter
+from .settings import SSL, Timeout, User
+from .validation import DigestValidation, SizeValidation
+from .writer import FileWriter
+
+
+class _Build:
+    """Lets ``build`` be called on a factory, and on the class with the importer as an argument."""
+
+    def __init__(self, function: Callable[..., Download]) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, factory: Factory | None, cls: type[Factory]) -> Callable[..., Download]:
+        if factory is not None:
+            return functools.partial(self._function, factory)
+
+        @functools.wraps(self._function)
+        def build(url: str, importer: Any, path: Any = None, artifact: Any = None) -> Download:
+            return cls(importer).build(url, path, artifact)
+
+        return build
+
+
+class Factory:
+    """Builds downloads that are configured as an importer says.
+
+    The importer is any object with some of these attributes; one that it lacks is simply not set:
+
+    * As importers of 2017 have them: ``ssl_ca_certificate``, ``ssl_client_certificate``,
+      ``ssl_client_key`` (files with a ``name``), ``ssl_validation``, ``proxy_url``, ``username``
+      and ``password`` (or ``basic_auth_user`` and ``basic_auth_password``), ``validate``.
+    * As remotes have them: ``ca_cert``, ``client_cert``, ``client_key`` (PEM text),
+      ``tls_validation``, ``proxy_url``, ``proxy_username``, ``proxy_password``, ``username``,
+      ``password``, ``headers`` (a list of dicts), ``connect_timeout``, ``sock_connect_timeout``,
+      ``sock_read_timeout``, ``total_timeout``, ``max_retries``, ``rate_limit`` (requests a second,
+      shared by the downloads of one factory).
+
+    Attributes:
+        importer (Any): The importer.
+    """
+
+    def __init__(self, importer: Any) -> None:
+        """Make a factory.
+
+        Args:
+            importer: The importer, or remote.
+        """
+        self.importer = importer
+        limit = _get(importer, "rate_limit")
+        self._rate_limiter = RateLimiter(limit) if limit else None
+
+    @_Build
+    def build(self, url: str, path: Any = None, artifact: Any = None) -> Download:
+        """Build a download.
+
+        ``Factory.build(url, importer, path, artifact)`` does the same in one call.
+
+        Args:
+            url: The URL; its scheme decides on the kind of download.
+            path: The path of the file to write, absolute or relative to the working directory.
+                Folders are made, and an existing file is replaced. None for the last part of the
+                URL's path, in the working directory.
+            artifact: Any object with some of ``size`` and the digests' names as attributes; the
+                content is validated by its size and its strongest digest, unless
+                ``importer.validate`` is false.
+
+        Returns:
+            The download, ready to be called.
+
+        Raises:
+            ValueError: Nobody serves the scheme, or no name of a file can be taken from the URL.
+        """
+        scheme = None
+        with contextlib.suppress(ValueError):
+            scheme = urlsplit(str(url)).scheme.lower()
+        if scheme is None:
+            # Not within an except clause: the error there may have a password in it.
+            raise ValueError(f"the URL is not valid: {redact.url(str(url))}")
+        builder = self._BUILDERS.get(scheme)
+        if builder is None:
+            known = ", ".join(self._BUILDERS)
+            raise ValueError(f"no download serves the scheme {scheme!r}: use one of {known}")
+        writer = FileWriter(_name(str(url)) if path is None else path)
+        download: Download = builder(self, url, writer)
+        if artifact is not None and _get(self.importer, "validate", True):
+            download.validations.extend(_validations(artifact))
+        return download
+
+    def _http(self, url: str, writer: FileWriter) -> Download:
+        importer = self.importer
+        download = HttpDownload(
+            url,
+            writer,
+            timeout=self._timeout(),
+            user=self._user(),
+            ssl=SSL(
+                _pem(importer, "ssl_ca_certificate", "ca_cert"),
+                _pem(importer, "ssl_client_certificate", "client_cert"),
+                _pem(importer, "ssl_client_key", "client_key"),
+                bool(_get(importer, "ssl_validation", _get(importer, "tls_validation", True))),
+            ),
+            proxy_url=_proxy(importer),
+            headers=_headers(importer),
+        )
+        return self._configure(download)
+
+    def _ftp(self, url: str, writer: FileWriter) -> Download:
+        download = FtpDownload(url, writer, user=self._user(), timeout=self._timeout())
+        return self._configure(download)
+
+    def _file(self, url: str, writer: FileWriter) -> Download:
+        download = FileDownload(url, writer)
+        # Of which the limits count.
+        download.timeout = self._timeout()
+        return download
+
+    _BUILDERS: ClassVar = {"http": _http, "https": _http, "ftp": _ftp, "file": _file}
+
+    def _user(self) -> User | None:
+        name = _get(self.importer, "username", _get(self.importer, "basic_auth_user"))
+        password = _get(self.importer, "password", _get(self.importer, "basic_auth_password"))
+        return User(name, password) if name or password else None
+
+    def _timeout(self) -> Timeout:
+        timeout = Timeout()
+        connects = [
+            _get(self.importer, name) for name in ("connect_timeout", "sock_connect_timeout")
+        ]
+        given = [seconds for seconds in connects if seconds is not None]
+        if given:
+            timeout.connect = min(given)
+        read = _get(self.importer, "sock_read_timeout")
+        if read is not None:
+            timeout.read = read
+        timeout.total = _get(self.importer, "total_timeout")
+        return timeout
+
+    def _configure(self, download: HttpDownload | FtpDownload) -> Download:
+        """Set what both have."""
+        download.rate_limiter = self._rate_limiter
+        retries = _get(self.importer, "max_retries")
+        if retries is not None and download.retry is not None:
+            download.retry = download.retry.new(total=retries)
+        return download
+
+
+def _get(importer: Any, name: str, default: Any = None) -> Any:
+    """The value of an attribute; the default also where it is None or an empty text."""
+    value = getattr(importer, name, None)
+    return default if value is None or value == "" else value
+
+
+def _pem(importer: Any, file: str, text: str) -> str | None:
+    """The path of a file (a FileField, which is false when empty), or PEM text."""
+    value = getattr(importer, file, None)
+    path = getattr(value, "name", value)
+    if path:
+        return str(path)
+    pem: str | None = _get(importer, text)
+    return pem
+
+
+def _proxy(importer: Any) -> str | None:
+    url: str | None = _get(importer, "proxy_url")
+    name = _get(importer, "proxy_username")
+    if url is None or name is None:
+        return url
+    scheme, separator, rest = url.rpartition("://")
+    userinfo = f"{_quote(name)}:{_quote(_get(importer, 'proxy_password', ''))}"
+    return f"{scheme or 'http'}{separator or '://'}{userinfo}@{rest.rpartition('@')[2]}"
+
+
+def _quote(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode())
+
+
+def _headers(importer: Any) -> dict[str, str]:
+    headers = _get(importer, "headers", [])
+    if not isinstance(headers, list | tuple) or not all(isinstance(h, dict) for h in headers):
+        raise ValueError("headers: must be a list of dicts")
+    return {name: value for header in headers for name, value in header.items()}
+
+
+def _validations(artifact: Any) -> list[Any]:
+    validations: list[Any] = []
+    size = getattr(artifact, "size", None)
+    if size is not None and size != "":
+        validations.append(SizeValidation(int(size)))
+    for algorithm in DigestValidation.ALGORITHMS:
+        digest = getattr(artifact, algorithm, None)
+        if digest:
+            validations.append(DigestValidation(algorithm, digest))
+            break
+    return validations
+
+
+def _name(url: str) -> str:
+    name = unquote(urlsplit(url).path.rpartition("/")[2], errors="surrogateescape")
+    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+        raise ValueError(
+            f"no name of a file can be taken from the URL: give a path ({redact.url(url)})"
+        )
+    return str(Path.cwd() / name)

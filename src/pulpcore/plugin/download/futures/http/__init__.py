@@ -1,0 +1,5 @@
+"""Downloading by HTTP, on requests and urllib3."""
+
+from .download import HttpDownload
+
+__all__ = ["HttpDownload"]

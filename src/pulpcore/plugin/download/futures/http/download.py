@@ -1,0 +1,358 @@
+"""Downloading by HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING
+
+import requests
+from requests.structures import CaseInsensitiveDict
+
+from .. import backoff
+from ..download import Download
+from ..error import DownloadError, DownloadFailed, transient
+from ..settings import SSL, Settings, Timeout, User
+from . import coding, failure, resume
+from .exchange import Exchange, drain
+from .quiet import quiet
+from .route import origin
+
+if TYPE_CHECKING:
+    from urllib3.util import Retry
+
+    from ..writer import Writer
+
+METHODS = ("GET", "HEAD")
+
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTENT = frozenset({200, 203})
+_FILE = _CONTENT | {206}
+# What is replied when the host, or what is behind it, is down.
+_DOWN = frozenset({429, 502, 503, 504})
+
+
+class HttpDownload(Download):
+    """Downloads a file by HTTP, from http:// and https:// URLs.
+
+    The bytes that are written are those that the server published: a published ``.gz`` isn't
+    unpacked. See :mod:`~pulpcore.plugin.download.futures.http.coding` for servers that encode
+    unasked.
+
+    Attributes:
+        method (str): GET or HEAD. HEAD brings a reply and no content.
+        timeout (Timeout): How long to wait.
+        user (User): The user, for basic authentication. It goes to the URL's own scheme, host and
+            port only, and so does what the headers Authorization, Cookie and Proxy-Authorization
+            say. An Authorization header wins over it; it wins over userinfo in the URL, and that
+            over a netrc file.
+        ssl (SSL): TLS settings.
+        proxy_url (str | None): The URL of a proxy for http and https, in which there may be
+            credentials. None for what the environment says.
+        headers (MutableMapping[str, str]): Headers to send beside or instead of our own.
+        insecure_redirects (bool): Follow redirects from https to http also where no digest
+            validates the content.
+        reply (requests.Response | None): The server's reply.
+    """
+
+    retry: Retry | None = backoff.DEFAULT
+    timeout: Timeout
+    _last_reply: requests.Response | None = None
+    # The validator of the version whose first bytes are here.
+    _version: resume.Version | None = None
+
+    def __init__(
+        self,
+        url: str,
+        writer: Writer | None,
+        method: str = "GET",
+        timeout: Timeout | None = None,
+        user: User | None = None,
+        ssl: SSL | None = None,
+        proxy_url: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        insecure_redirects: bool = False,
+    ) -> None:
+        """Make a download.
+
+        Args:
+            url: An http or https URL.
+            writer: Where the content goes. None for nowhere.
+            method: GET or HEAD, in any case.
+            timeout: How long to wait.
+            user: The user, for basic authentication.
+            ssl: TLS settings.
+            proxy_url: The URL of a proxy.
+            headers: Headers to send.
+            insecure_redirects: Follow redirects from https to http also where no digest validates
+                the content.
+
+        Raises:
+            ValueError: The method is another one.
+        """
+        super().__init__(url, writer)
+        self.method = _method(method)
+        self.timeout = timeout or Timeout()
+        self.user = user or User()
+        self.ssl = ssl or SSL()
+        self.proxy_url = proxy_url
+        self.headers: MutableMapping[str, str] = CaseInsensitiveDict(headers or {})
+        self.insecure_redirects = insecure_redirects
+
+    @property
+    def status(self) -> int:
+        """The status of the last reply; 0 before there is one."""
+        return self._status()
+
+    @property
+    def session(self) -> requests.Session:
+        """The session for this destination and these settings, from the context's cache.
+
+        Raises:
+            ValueError: The URL or a setting isn't usable.
+        """
+        return Exchange(self, {}, self._connect_timeout).route(self.url).session
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.method} {self}>"
+
+    # What the life of a download asks.
+
+    def _settings_to_check(self) -> Iterable[tuple[str, Settings | None]]:
+        return (("timeout", self.timeout), ("user", self.user), ("ssl", self.ssl))
+
+    def _forget_reply(self) -> None:
+        super()._forget_reply()
+        self._last_reply = None
+        self._version = None
+
+    def _check_settings(self) -> None:
+        self.method = _method(self.method)
+        # A handler may have set them to anything that requests would take, or to None.
+        self.timeout = self.timeout or Timeout()
+        self.user = self.user or User()
+        self.ssl = self.ssl or SSL()
+        self.headers = CaseInsensitiveDict(self.headers or {})
+        try:
+            origin(self.url)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"url: {error}") from error
+        for name, value in self.headers.items():
+            _check_header(name, value)
+
+    def _has_content(self) -> bool:
+        return self.method != "HEAD"
+
+    def _can_resume(self) -> bool:
+        return self._known_version() is not None
+
+    def _recognizes(self, note: str) -> bool:
+        if not self._has_content() or self._own_range() or "Accept-Encoding" in self.headers:
+            return False
+        self._version = resume.Version.from_note(note, self.url)
+        return self._version is not None
+
+    def _host(self) -> Hashable:
+        return origin(self.url)
+
+    def _is_up(self, error: DownloadError) -> bool | None:
+        status = self._status()
+        if error.retry_after is not None:
+            # Who says when to come again lives.
+            return True
+        if not status:
+            return super()._is_up(error)
+        return status not in _DOWN or not error.transient
+
+    def _status(self) -> int:
+        return 0 if self._last_reply is None else self._last_reply.status_code
+
+    def _send(self) -> None:
+        self._last_reply = None
+        with quiet():
+            reply, urls = self._exchange()
+            if self._is_outdated(reply):
+                # Nothing of it is used, and nobody has to know: the file comes from its beginning.
+                drain(reply)
+                self._version = None
+                self._start_over()
+                reply, urls = self._exchange()
+            try:
+                self._expect(self._total(reply))
+                self._announce(reply)
+                self._accept(reply)
+                self._note_life()
+                for buffer in self._content(reply, urls):
+                    self._write(buffer)
+                self._check_whole(reply)
+            finally:
+                # Gives the connection back, or closes it where the content wasn't read to its end.
+                reply.close()
+
+    def _exchange(self) -> tuple[requests.Response, list[str]]:
+        """Return a reply, and the URLs that led to it."""
+        exchange = Exchange(self, self._range(), self._before_request)
+        try:
+            return exchange.run(), exchange.urls
+        finally:
+            self._last_reply = exchange.reply
+
+    def _before_request(self) -> float | None:
+        self._keep_to_rate()
+        return self._connect_timeout()
+
+    def _is_outdated(self, reply: requests.Response) -> bool:
+        """Whether the rest was asked for, and a reply shows that there is another version now."""
+        version = self._known_version()
+        if not self._position or version is None:
+            return False
+        if reply.status_code == requests.codes.range_not_satisfiable:
+            return True
+        return reply.status_code == requests.codes.partial_content and not version.is_continued(
+            reply, self._position
+        )
+
+    # From a reply to its content.
+
+    def _accept(self, reply: requests.Response) -> None:
+        """Let only a reply through that brings the file, from where we stand."""
+        status = reply.status_code
+        if status in _CONTENT:
+            if self._position:
+                # Not the rest: another version, or a server that knows no ranges.
+                self._start_over()
+            self._version = self._version_of(reply)
+            self._remember()
+            return
+        if status == requests.codes.partial_content:
+            self._accept_part(reply)
+            return
+        drain(reply)
+        retry_after = backoff.retry_after(reply.headers.get("Retry-After", ""))
+        error = failure.from_status(status, retry_after)
+        forced = self.retry.status_forcelist if self.retry is not None else ()
+        error.transient = status in forced
+        raise error
+
+    def _remember(self) -> None:
+        """Have the writer keep what comes for a later run, if the version can be told."""
+        if self.writer is None:
+            return
+        note = None
+        if self._version is not None and "Accept-Encoding" not in self.headers:
+            note = self._version.note()
+        try:
+            self.writer.remember(note)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _version_of(self, reply: requests.Response) -> resume.Version | None:
+        validator = resume.strong_validator(reply)
+        return resume.Version(self.url, validator, self._total(reply)) if validator else None
+
+    def _accept_part(self, reply: requests.Response) -> None:
+        own = self._own_range()
+        if own is not None:
+            part = resume.content_range(reply)
+            first = resume.first_byte(own)
+            if part is not None and first is not None and part.first != first:
+                raise DownloadFailed(f"the part that came begins at {part.first}, not at {first}")
+            self._version = None
+        elif not self._position:
+            raise DownloadFailed("the server sent a part of the file, which was not asked for")
+
+    def _start_over(self) -> None:
+        if not self._can_restart():
+            raise DownloadFailed(
+                "the file changed while it was downloaded, and can't be started again"
+            )
+        self._restart()
+
+    def _total(self, reply: requests.Response) -> int | None:
+        """The size of the content, as far as the head of the reply says it."""
+        if reply.status_code == requests.codes.partial_content:
+            part = resume.content_range(reply)
+            if part is None:
+                return None
+            return part.total if self._own_range() is None else part.last - part.first + 1
+        if not self._has_content() or "Content-Encoding" in reply.headers:
+            return None
+        length: int | None = reply.raw.length_remaining
+        return length if reply.status_code in _FILE else None
+
+    def _content(self, reply: requests.Response, urls: list[str]) -> Iterator[bytes]:
+        codings = []
+        if not self._has_content():
+            drain(reply)
+            return
+        # Nothing is nothing, however it is labelled.
+        if "Accept-Encoding" not in self.headers and reply.raw.length_remaining != 0:
+            try:
+                codings = coding.to_undo(reply, (urls[0], urls[-1]))
+            except coding.CodingError as error:
+                raise DownloadFailed(str(error)) from error
+        if codings:
+            # Positions in what is decoded say nothing about what is sent.
+            self._version = None
+            self._remember()
+            try:
+                yield from coding.decode(self._read(reply), codings)
+            except coding.CodingError as error:
+                raise DownloadFailed(str(error)) from error
+            return
+        yield from self._read(reply)
+
+    def _read(self, reply: requests.Response) -> Iterator[bytes]:
+        read = reply.raw.read1
+        while True:
+            try:
+                # What is there and not all of a block: nothing is lost that came before a reset.
+                buffer = read(self.BLOCK, decode_content=False)
+            except failure.ANTICIPATED as error:
+                raise failure.from_exception(error, self.url, reply.url or "") from error
+            if not buffer:
+                return
+            yield buffer
+
+    def _check_whole(self, reply: requests.Response) -> None:
+        """See that a part went up to the end that it had said, however its body was framed."""
+        whole = self._total(reply) if reply.status_code == requests.codes.partial_content else None
+        if whole is not None and self._has_content() and self._position != whole:
+            raise transient("the part that came is shorter or longer than the server said")
+
+    def _known_version(self) -> resume.Version | None:
+        """The version whose first bytes are here, if the rest may be asked for."""
+        version = self._version
+        if version is None or version.url != self.url or self._own_range() is not None:
+            return None
+        return version
+
+    def _range(self) -> dict[str, str]:
+        version = self._known_version()
+        return version.headers(self._position) if self._position and version is not None else {}
+
+    def _own_range(self) -> str | None:
+        return self.headers.get("Range")
+
+
+def _method(value: object) -> str:
+    method = str(value).upper()
+    if method not in METHODS:
+        raise ValueError(f"method: must be GET or HEAD, not {value!r}")
+    return method
+
+
+def _check_header(name: object, value: object) -> None:
+    shown = name if isinstance(name, bytes) else str(name).encode()
+    if _NAME.fullmatch(shown) is None:
+        raise ValueError(f"headers: {name!r} is no name of a header")
+    for text in (name, value):
+        if not isinstance(text, str | bytes):
+            raise ValueError(  # noqa: TRY004 - what validating raises
+                f"headers: the header {name!r} must have a str as its value"
+            )
+        characters = text if isinstance(text, str) else text.decode("latin-1")
+        if any(c in characters for c in "\r\n\0") or characters != characters.strip():
+            raise ValueError(f"headers: the header {name!r} has characters that can't be sent")
+        if any(ord(c) > 255 for c in characters):
+            raise ValueError(f"headers: the header {name!r} has characters beyond Latin-1")

@@ -1,0 +1,52 @@
+"""Keeping secrets out of the log records that our requests cause.
+
+urllib3 logs the path and query of each request at DEBUG. A filter on its loggers redacts them, but
+only what is logged from inside a call of ours: what others do with urllib3 is theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from .. import redact
+
+_LOGGERS = (
+    "urllib3.connection",
+    "urllib3.connectionpool",
+    "urllib3.poolmanager",
+    "urllib3.response",
+    "urllib3.util.retry",
+)
+
+_inside: ContextVar[bool] = ContextVar("inside_of_a_download", default=False)
+
+
+class _Redaction(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        if _inside.get():
+            record.msg = redact.text(record.getMessage())
+            record.args = ()
+            record.exc_info = None
+        return True
+
+
+@functools.cache
+def _install() -> None:
+    redaction = _Redaction()
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(redaction)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Redact what urllib3 logs within the ``with``."""
+    _install()
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)

@@ -1,0 +1,222 @@
+"""How a destination is reached: its session, its proxy, and its credentials in the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import logging
+import os
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import requests
+import urllib3.exceptions
+from requests.utils import get_environ_proxies, get_netrc_auth, select_proxy
+from urllib3.util import parse_url
+
+from .. import redact
+from ..context import Context, Resource
+from ..settings import SSL
+from .tls import make_context
+from .transport import Adapter
+
+log = logging.getLogger(__name__)
+
+PORTS = {"http": 80, "https": 443}
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port: what credentials are meant for (RFC 9110 section 4.3.1)."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class Key(NamedTuple):
+    """What a session may be shared by: any difference makes another one (contract section 3)."""
+
+    origin: Origin
+    user: tuple[str, str] | None
+    proxy: str | None
+    tls: tuple[Any, ...]
+    process: int
+
+
+class Route(Resource):
+    """How a destination is reached.
+
+    Attributes:
+        session (requests.Session): The session, with the pool of connections.
+        proxies (dict[str, str]): The proxies, by scheme, as requests wants them.
+        netrc (tuple[str, str] | None): User and password that a netrc file has for the host.
+    """
+
+    def __init__(self, url: str, key: Key, settings: SSL, context: Context) -> None:
+        """Look at the environment, once, and make the session.
+
+        Args:
+            url: The URL of the destination.
+            key: What the session is shared by.
+            settings: TLS settings.
+            context: What is shared; TLS contexts are kept there.
+
+        Raises:
+            ValueError: A TLS setting isn't usable.
+        """
+        if key.proxy:
+            self.proxies = {"http": key.proxy, "https": key.proxy}
+        else:
+            self.proxies = dict(get_environ_proxies(url))
+        proxy = _checked(select_proxy(url, self.proxies))
+        if proxy is not None:
+            self.proxies = {"http": proxy, "https": proxy}
+        self.netrc = get_netrc_auth(url) if key.user is None else None
+        secure = key.origin.scheme == "https" or (proxy or "").lower().startswith("https:")
+        tls = _tls(settings, key.tls, context) if secure else None
+        self.session = requests.Session()
+        # What the environment says is known by now; requests would look again at every request.
+        self.session.trust_env = False
+        self.session.headers.clear()
+        self.session.headers.update({"User-Agent": user_agent(), "Accept": "*/*"})
+        self.session.proxies.update(self.proxies)
+        self.session.verify = settings.validation
+        try:
+            adapter = Adapter(tls, proxy)
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise ValueError(f"proxy_url: {redact.text(str(error))}") from None
+        self.session.mount("http://", adapter)
+        self.session.mount("https://", adapter)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.session.close()
+
+
+class _Promise(Resource):
+    """A route that one thread makes while others wait for it: no lock is held around I/O."""
+
+    def __init__(self) -> None:
+        self._future: Future[Route | None] = Future()
+
+    def keep(self, route: Route | None) -> None:
+        """Hand the route to those who wait; None if it could not be made."""
+        self._future.set_result(route)
+
+    def wait(self) -> Route | None:
+        return self._future.result()
+
+    def close(self) -> None:
+        if self._future.done() and (route := self._future.result()) is not None:
+            route.close()
+
+
+def origin(url: str) -> Origin:
+    """Return the scheme, host and port of a URL.
+
+    Args:
+        url: An http or https URL.
+
+    Raises:
+        ValueError: It isn't one; the message says why.
+    """
+    scheme, host, port = _split(url)
+    if scheme not in PORTS:
+        raise ValueError(f"the scheme must be http or https, not {scheme or 'missing'!r}")
+    if not url.lower().startswith(f"{scheme}:"):
+        # urllib.parse leaves such characters out, and requests doesn't.
+        raise ValueError("there is a blank or a control character in or before its scheme")
+    if not host or " " in host:
+        raise ValueError("there is no host that can be")
+    return Origin(scheme, host.lower(), PORTS[scheme] if port is None else port)
+
+
+def _split(url: str) -> tuple[str, str | None, int | None]:
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        return parts.scheme.lower(), parts.hostname, parts.port
+    # Not within an except clause: the error there may have a password that looks like a port.
+    raise ValueError("it is not valid: check its host and port")
+
+
+def find_route(
+    url: str, user: tuple[str, str] | None, proxy: str | None, ssl: SSL, context: Context
+) -> Route:
+    """Return the route to a destination, from the context's cache or made for it.
+
+    Args:
+        url: The URL of the destination.
+        user: User and password.
+        proxy: The URL of a proxy; None for what the environment says.
+        ssl: TLS settings.
+        context: What is shared.
+
+    Raises:
+        ValueError: The URL, the proxy or a TLS setting isn't usable.
+    """
+    # A tuple of values and not the settings: they may be changed, and two that are alike are to
+    # share.
+    tls = (ssl.ca_certificate, ssl.client_certificate, ssl.client_key, ssl.validation)
+    key = Key(origin(url), user, proxy, tls, os.getpid())
+    mine = _Promise()
+    promise: _Promise = context.cache.setdefault(key, mine)
+    if promise is not mine and (route := promise.wait()) is not None:
+        return route
+    # Whoever else made it failed, and takes it away again: then here is the same failure, or none.
+    try:
+        made = Route(url, key, ssl, context)
+    except BaseException:
+        if promise is mine:
+            with contextlib.suppress(LookupError):
+                context.cache.purge(key)
+        mine.keep(None)
+        raise
+    mine.keep(made)
+    if promise is not mine:
+        context.cache.put(key, mine)
+    return made
+
+
+def _checked(proxy: str | None) -> str | None:
+    """The URL of a proxy, with a scheme.
+
+    Raises:
+        ValueError: It can't be used.
+    """
+    if not proxy:
+        return None
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    try:
+        has_host = bool(parse_url(url).host) and bool(urlsplit(url).hostname)
+    except (ValueError, urllib3.exceptions.HTTPError):
+        has_host = False
+    if not has_host:
+        # Without its text, in which there may be a password.
+        raise ValueError("proxy_url: it is not valid: check its host and port")
+    return url
+
+
+def _tls(settings: SSL, key: tuple[Any, ...], context: Context) -> Any:
+    trust = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
+    name = ("tls", key, trust)
+    try:
+        return context.cache.get(name)
+    except LookupError:
+        pass
+    if not settings.validation:
+        log.warning(
+            "Servers' certificates are not verified, as the setting ssl.validation=False says"
+        )
+    return context.cache.setdefault(name, make_context(settings, trust))
+
+
+@functools.cache
+def user_agent() -> str:
+    """The name and version of this library, for the User-Agent header."""
+    try:
+        version = importlib.metadata.version("pulpcore-futures")
+    except importlib.metadata.PackageNotFoundError:
+        return "pulpcore-futures"
+    return f"pulpcore-futures/{version}"

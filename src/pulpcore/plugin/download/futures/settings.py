@@ -1,0 +1,150 @@
+"""Settings that downloads have in common.
+
+A setting checks nothing when it is made or changed, since it may be filled in bit by bit;
+``validate()`` does, and a run calls it before anything is sent.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+LONGEST = threading.TIMEOUT_MAX
+"""The most seconds that can be waited for."""
+
+PEM = "-----BEGIN"
+"""How PEM text is told from the path of a PEM file."""
+
+
+class Settings:
+    """The base of all settings: values that are compared by content and that show no secret."""
+
+    def validate(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: A value can't work; the message names the attribute.
+        """
+
+
+@dataclass(repr=False)
+class SSL(Settings):
+    """How to trust a server, and how to be trusted by it.
+
+    Each certificate and the key is given as the path of a PEM file, or as PEM text (which is never
+    written to disk).
+
+    Attributes:
+        ca_certificate (str | None): Certificates of the authorities to trust, instead of the
+            default ones, and also where REQUESTS_CA_BUNDLE is set (contract section 3).
+        client_certificate (str | None): A certificate to show to the server; it may hold the key,
+            too.
+        client_key (str | None): The key of the client certificate. It must not be encrypted.
+        validation (bool): False turns verification off, for the downloads that have this setting
+            and no other.
+    """
+
+    ca_certificate: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+    validation: bool = True
+
+    def validate(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: A file can't be read, or there is a key without a certificate; the message
+                names the attribute.
+        """
+        for name in ("ca_certificate", "client_certificate", "client_key"):
+            _readable(name, getattr(self, name))
+        if self.client_key and not self.client_certificate:
+            raise ValueError("client_key: a key needs a client_certificate")
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{name}={'<PEM text>' if value and PEM in str(value) else repr(value)}"
+            for name, value in vars(self).items()
+        )
+        return f"SSL({shown})"
+
+
+@dataclass(repr=False)
+class User(Settings):
+    """A user, for basic authentication (RFC 7617).
+
+    Attributes:
+        name (str | None): The user's name.
+        password (str | None): The password; without one an empty password is sent.
+    """
+
+    name: str | None = None
+    password: str | None = None
+
+    def validate(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: The name has a colon, which basic authentication can't express (RFC 7617
+                section 2), or a value is no text.
+        """
+        for attribute, value in vars(self).items():
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"{attribute}: must be a str or None")
+        if ":" in (self.name or ""):
+            raise ValueError("name: a user's name can't contain a colon")
+
+    def __repr__(self) -> str:
+        # A name without a password is often a token.
+        return f"User(name={self.name!r})" if self.password else "User(...)"
+
+
+@dataclass
+class Timeout(Settings):
+    """How long to wait, in seconds. None waits for ever.
+
+    ``connect`` and ``read`` mean what they do in ``requests``: a server that sends a byte before
+    every read time-out is waited for. The others are limits for that; they are off by default.
+
+    Attributes:
+        connect (float | None): For a connection, with each address of the host.
+        read (float | None): For the next bytes. It isn't a limit for the whole download.
+        total (float | None): For a whole run, with all its attempts and waits.
+        least_speed (float | None): The least bytes a second, over each ``window``. An attempt that
+            is slower is given up, and tried again like one whose connection broke.
+        window (float): Over which time the speed is measured.
+    """
+
+    connect: float | None = 10
+    read: float | None = 30
+    total: float | None = None
+    least_speed: float | None = None
+    window: float = 30
+
+    def validate(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: A value is no number above 0; the message names the attribute.
+        """
+        for attribute, value in vars(self).items():
+            if value is None and attribute != "window":
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 < value <= LONGEST
+            ):
+                raise ValueError(f"{attribute}: must be a number above 0, or None: {value!r}")
+
+
+def _readable(attribute: str, value: str | None) -> None:
+    if not value or PEM in str(value):
+        return
+    try:
+        with Path(value).open("rb"):
+            pass
+    except (OSError, ValueError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or "not a path"
+        raise ValueError(f"{attribute}: can't read {value!r}: {reason}") from error
