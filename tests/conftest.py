@@ -1,0 +1,100 @@
+"""Fixtures that every test may use, and two that every test gets."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import pytest
+
+from servers.files import FileServer
+from servers.leaks import open_files, threads_left
+from servers.proxy import Proxy
+from servers.raw import RawServer
+from servers.tls import Tls
+
+# What in the environment changes how a download goes.
+VARIABLES = [
+    *(
+        case
+        for name in ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
+        for case in (name, name.upper())
+    ),
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "NETRC",
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a thread alive; with `no_leaks`, a file descriptor open too."""
+    files = "no_leaks" in request.fixturenames
+    threads_before = threading.enumerate()
+    files_before = open_files() if files else {}
+    yield
+    left = threads_left(threads_before)
+    assert not left, "threads left alive:\n" + "\n".join(left)
+    if files:
+        opened = open_files().items() - files_before.items()
+        assert not opened, f"file descriptors left open: {sorted(opened)}"
+
+
+@pytest.fixture
+def no_leaks() -> None:
+    """Have `nothing_left` look at file descriptors too.
+
+    It does so, because it begins before the test's servers do, and ends after them.
+    """
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(
+    nothing_left: None, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No proxy, no CA, no netrc from outside; HOME is an empty folder."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[..., Any]]:
+    """Make servers of a class that close when the test ends: `running(cls, *args, **options)`."""
+    with ExitStack() as stack:
+        yield lambda cls, *args, **options: stack.enter_context(cls(*args, **options))
+
+
+@pytest.fixture
+def raw_server(running: Callable[..., Any]) -> Callable[..., RawServer]:
+    """`raw_server(scripts, tls=None)` starts a `RawServer`."""
+    return partial(running, RawServer)
+
+
+@pytest.fixture
+def file_server(running: Callable[..., Any]) -> Callable[..., FileServer]:
+    """`file_server(files, user=None, faults=None, tls=None, record=True)` starts a `FileServer`."""
+    return partial(running, FileServer)
+
+
+@pytest.fixture
+def proxy(running: Callable[..., Any]) -> Callable[..., Proxy]:
+    """`proxy(user=None, tls=None, refuse_connect=False, hosts=None)` starts a `Proxy`."""
+    return partial(running, Proxy)
+
+
+@pytest.fixture
+def ftp_server(running: Callable[..., Any]) -> Callable[..., Any]:
+    """`ftp_server(folder, users=None, cuts=None)` starts an `FtpServer`."""
+    from servers.ftp import FtpServer  # few tests need pyftpdlib
+
+    return partial(running, FtpServer)
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
+    """Certificates: see `servers.tls`."""
+    return Tls(tmp_path_factory.mktemp("tls"))

@@ -1,0 +1,229 @@
+"""Prove that the distribution installs, alone and beside the real pulpcore.
+
+Usage: ``python tests/packaging/check.py``
+
+It builds the wheel, then installs it as users do (wheel and editable) into virtual environments of
+its own, in a temporary folder. This takes a few minutes and needs a package index for pip, so it is
+no part of the test run: ``.ci/run`` calls it. The exit status is 0 if all is well.
+"""
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "pulpcore/plugin/download/futures/"
+
+# What a user does first, without pulpcore: import everything public, and download a file.
+ALONE = """
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pulpcore.plugin.download.futures as futures
+from pulpcore.plugin.download.futures import *
+import pulpcore.plugin.download.futures.http
+import pulpcore.plugin.download.futures.cli
+
+missing = [name for name in futures.__all__ if name not in globals()]
+assert not missing, missing
+assert version("pulpcore-futures")
+
+source = Path("source")
+source.write_bytes(b"content")
+writer = BufferWriter()
+download = FileDownload(source.absolute().as_uri(), writer)
+monitor = DownloadMonitor(download)
+download()
+assert writer.content() == "content"
+print("   ", futures.__file__)
+"""
+
+# The same beside pulpcore, whose own downloaders and models must be as they were.
+BESIDE = (
+    """
+import django
+
+django.setup()
+
+import pulpcore.plugin.download
+import pulpcore.plugin.models
+
+assert pulpcore.plugin.download.__file__.endswith("__init__.py")
+assert pulpcore.plugin.download.HttpDownloader
+"""
+    + ALONE
+    + """
+digests = set(pulpcore.plugin.models.Artifact.DIGEST_FIELDS)
+assert set(monitor.facts()) == digests | {"size"}, monitor.facts()
+"""
+)
+
+
+class Environment:
+    """A virtual environment of its own, and a clean set of variables to run its programs with."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make it.
+
+        Args:
+            folder: Where it is made; nothing else may be there.
+        """
+        print(f"== {folder.name}", flush=True)
+        self.folder = folder
+        self.work = folder / "work"
+        venv.create(folder, with_pip=True, symlinks=True)
+        self.work.mkdir()
+        self.variables = {
+            name: os.environ[name] for name in ("HOME", "LANG", "PATH") if name in os.environ
+        }
+        self.variables["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of its programs in an empty folder; what fails ends the check.
+
+        Args:
+            program: Its name in the environment's ``bin``.
+            *arguments: Its arguments.
+        """
+        command = [str(self.folder / "bin" / program), *arguments]
+        subprocess.run(command, cwd=self.work, env=self.variables, check=True)
+
+    def install(self, *requirements: str) -> None:
+        """Install distributions with pip.
+
+        Args:
+            *requirements: What pip calls requirements, or its options.
+        """
+        print("   install", *(item.rpartition("/")[2] for item in requirements), flush=True)
+        self.run("pip", "install", "-qq", *requirements)
+        self.run("pip", "check")
+
+    def uninstall(self) -> None:
+        """Remove our distribution."""
+        self.run("pip", "uninstall", "-qq", "--yes", "pulpcore-futures")
+
+
+def copy_source(folder: Path) -> None:
+    """Copy what a build reads, since a build leaves files in the tree that the next one trusts.
+
+    Args:
+        folder: Where it is copied to; made here.
+    """
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))
+    for name in ("pyproject.toml", "README.rst", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+
+
+def build(source: Path, folder: Path) -> Path:
+    """Build the wheel and look at what is in it.
+
+    Args:
+        source: A copy of the source.
+        folder: Where the wheel is put.
+
+    Returns:
+        The wheel's path.
+    """
+    print("== wheel", flush=True)
+    pip = (sys.executable, "-m", "pip", "-qq")
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", folder, source], check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        licence = "License-Expression: GPL-2.0-or-later\n"
+        assert licence in archive.read(metadata).decode()
+    top = metadata.partition("/")[0] + "/"
+    strays = [name for name in names if not name.startswith((PACKAGE, top, "pulp_futures.py"))]
+    assert not strays, strays
+    assert PACKAGE + "py.typed" in names
+    wanted = {
+        path.relative_to(source / "src").as_posix() for path in (source / "src").rglob("*.py")
+    }
+    assert wanted <= set(names), wanted - set(names)
+    return wheel
+
+
+def check_alone(environment: Environment, *requirements: str) -> None:
+    """Install without pulpcore, and use it.
+
+    Args:
+        environment: Where to install.
+        *requirements: What to install.
+    """
+    environment.install(*requirements)
+    environment.run("python", "-c", ALONE)
+    environment.run("pulp-futures", "sync")
+    environment.uninstall()
+
+
+def check_beside(environment: Environment, *requirements: str) -> None:
+    """Install where pulpcore is installed, use it, and see that pulpcore survives its removal.
+
+    Args:
+        environment: Where to install; pulpcore is there.
+        *requirements: What to install.
+    """
+    environment.install(*requirements)
+    environment.run("python", "-c", BESIDE)
+    environment.run("pulp-futures", "sync")
+    check_without_settings(environment)
+    environment.uninstall()
+    environment.run("python", "-c", BESIDE.partition("import sys")[0])
+
+
+def check_without_settings(environment: Environment) -> None:
+    """Without Django's settings, the program must say in one line what is missing.
+
+    Args:
+        environment: Where pulpcore and we are installed.
+    """
+    names = ("DJANGO_SETTINGS_MODULE", "PULP_DB_ENCRYPTION_KEY")
+    variables = {key: value for key, value in environment.variables.items() if key not in names}
+    result = subprocess.run(
+        [str(environment.folder / "bin" / "pulp-futures"), "sync"],
+        cwd=environment.work,
+        env=variables,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode, result
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    print("   ", result.stderr, end="")
+
+
+def main() -> None:
+    """Build, then check every way to install."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source = folder / "source"
+        copy_source(source)
+        wheel = build(source, folder)
+        editable = ("--editable", f"{source}[cli]")
+
+        alone = Environment(folder / "alone")
+        check_alone(alone, f"{wheel}[cli]")
+        check_alone(alone, *editable)
+
+        beside = Environment(folder / "beside-pulpcore")
+        # The least that pulpcore's settings ask for. Nothing here opens its database.
+        key = folder / "database_fields.symmetric.key"
+        key.write_bytes(base64.b64encode(bytes(32)))
+        beside.variables["DJANGO_SETTINGS_MODULE"] = "pulpcore.app.settings"
+        beside.variables["PULP_DB_ENCRYPTION_KEY"] = str(key)
+        beside.install("pulpcore")
+        check_beside(beside, f"{wheel}[cli]")
+        check_beside(beside, *editable)
+    print("packaging: all well")
+
+
+if __name__ == "__main__":
+    main()

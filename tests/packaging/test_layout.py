@@ -1,0 +1,72 @@
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src"
+PACKAGE = SOURCE / "pulpcore" / "plugin" / "download" / "futures"
+README_COMMANDS = [
+    "python3 -m venv .venv && .venv/bin/pip install '.[cli]' && .venv/bin/pulp-futures sync",
+    "python3 -m venv .venv && .venv/bin/pip install tox && .venv/bin/tox",
+]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    """What pyproject.toml says."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_each_package_is_named(project: dict[str, Any]) -> None:
+    """A package that is in the tree but not in pyproject.toml would be missing from the wheel."""
+    found = {
+        ".".join(path.parent.relative_to(SOURCE).parts) for path in SOURCE.rglob("__init__.py")
+    }
+    assert set(project["tool"]["setuptools"]["packages"]) == found
+
+
+def test_each_module_is_in_a_package() -> None:
+    """A folder of modules without __init__.py would be missing from the wheel."""
+    folders = {path.parent for path in SOURCE.rglob("*.py")}
+    strays = {folder for folder in folders - {SOURCE} if not (folder / "__init__.py").is_file()}
+    assert not strays
+
+
+def test_each_top_level_module_is_named(project: dict[str, Any]) -> None:
+    """A top-level module that is not in pyproject.toml would be missing from the wheel."""
+    found = {path.stem for path in SOURCE.glob("*.py")}
+    assert set(project["tool"]["setuptools"]["py-modules"]) == found
+
+
+def test_nothing_of_pulpcore_is_overwritten() -> None:
+    """No file lies above the package, where the wheel would replace one of the real pulpcore."""
+    above = [*PACKAGE.parents][: len(PACKAGE.relative_to(SOURCE).parts) - 1]
+    for folder in above:
+        assert not [path for path in folder.iterdir() if path.is_file()]
+
+
+def test_it_is_typed() -> None:
+    """Type checkers read the annotations of an installed package only if py.typed is there."""
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_the_version_has_one_place(project: dict[str, Any]) -> None:
+    """The version of what is installed is the one that pyproject.toml says."""
+    assert version("pulpcore-futures") == project["project"]["version"]
+
+
+@pytest.mark.parametrize("command", README_COMMANDS)
+def test_readme_has_the_command(command: str) -> None:
+    """A newcomer finds each command in the README, indented, on a line of its own."""
+    lines = (ROOT / "README.rst").read_text().splitlines()
+    assert f"    {command}" in lines
+
+
+@pytest.mark.parametrize("command", README_COMMANDS)
+def test_ci_runs_the_command(command: str) -> None:
+    """What the README promises is what CI runs, to the letter."""
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert command in [line.strip() for line in lines]

@@ -1,0 +1,86 @@
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from pulpcore.plugin.download.futures import ValidationError
+
+README = Path(__file__).resolve().parents[2] / "README.rst"
+CONTENT = {"tiger.iso": b"tiger" * 1000, "lion.iso": b"lion" * 1000}
+
+
+class Handler(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A server of the files that the README names; the one that it calls unicorn is missing."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    for name, content in CONTENT.items():
+        (folder / name).write_bytes(content)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as httpd:
+        httpd.daemon_threads = True
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def example(title: str) -> str:
+    """The Python code of a section of the README."""
+    section = README.read_text().partition(f"\n{title}\n---")[2]
+    found = re.search(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", section)
+    assert found, title
+    return dedent(found[1])
+
+
+@pytest.fixture
+def run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run the example of a section, in an empty folder, against the server."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(title: str, **names: object) -> None:
+        exec(example(title).replace("https://example.org", server), names)
+
+    return run
+
+
+def test_one_file(run: Callable[..., None], tmp_path: Path) -> None:
+    """The first example downloads the file to where it says."""
+    run("One file", TIGER_SHA256=hashlib.sha256(CONTENT["tiger.iso"]).hexdigest())
+    assert (tmp_path / "isos" / "tiger.iso").read_bytes() == CONTENT["tiger.iso"]
+
+
+def test_one_file_that_differs(run: Callable[..., None], tmp_path: Path) -> None:
+    """As the README says, a digest that differs raises, and the old file stays as it was."""
+    target = tmp_path / "isos" / "tiger.iso"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+    with pytest.raises(ValidationError):
+        run("One file", TIGER_SHA256=hashlib.sha256(b"other").hexdigest())
+    assert target.read_bytes() == b"old"
+
+
+def test_many_files(
+    run: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second example downloads what is there, and says which file is not."""
+    run("Many files")
+    lines = capsys.readouterr().out.splitlines()
+    *done, failed = sorted(lines)
+    assert done == ["done: isos/lion.iso", "done: isos/tiger.iso"]
+    assert failed.startswith("failed:")
+    assert "unicorn.iso" in failed
+    assert {path.name: path.read_bytes() for path in (tmp_path / "isos").iterdir()} == CONTENT

@@ -1,0 +1,258 @@
+"""A keep-alive HTTP/1.1 server of files in memory, with faults on demand.
+
+Example::
+
+    with FileServer({'/a': b'content', '/b': Redirect('/a')}) as server:
+        server.faults = {0: CutAfter(3)}
+        ...
+"""
+
+import re
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+
+from .connection import Connection
+from .listener import Listener
+from .message import Headers, Request, basic, head, pairs
+
+# A reply up to this size goes out in one call to the system.
+SMALL = 1 << 16
+
+
+@dataclass(frozen=True)
+class File:
+    """A file with more than its bytes.
+
+    Attributes:
+        body: The bytes, as they go over the wire.
+        etag: With its quotes, and W/ if weak.
+        last_modified: An HTTP date.
+        content_encoding: What the body is encoded with.
+        headers: Further header fields; one given here replaces the server's own of that name.
+        status: The status; ranges are answered with 200 only.
+        ranges: Whether ranges are answered at all.
+    """
+
+    body: bytes
+    etag: str | None = None
+    last_modified: str | None = None
+    content_encoding: str | None = None
+    headers: Headers = ()
+    status: int = 200
+    ranges: bool = True
+
+
+@dataclass(frozen=True)
+class Redirect:
+    """A redirect; `location` may be relative."""
+
+    location: str
+    status: int = 302
+    body: bytes = b""
+    headers: Headers = ()
+
+
+@dataclass(frozen=True)
+class CutAfter:
+    """End the connection (by FIN) after so many bytes of the body, or of the `whole` reply."""
+
+    size: int
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class ResetAfter:
+    """Reset the connection after so many bytes of the body, or of the `whole` reply."""
+
+    size: int
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class StallAfter:
+    """Send nothing more after so many bytes of the body, or of the `whole` reply."""
+
+    size: int
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Status:
+    """Answer with this status in place of the file."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Answer only when the test sets the event."""
+
+    event: threading.Event
+
+
+Entry = bytes | File | Redirect
+Fault = CutAfter | ResetAfter | StallAfter | Status | Hold
+Faults = Mapping[int, Fault] | Callable[[int, Request], Fault | None]
+
+
+@dataclass(frozen=True)
+class _Reply:
+    head: bytes
+    body: bytes
+
+
+class FileServer(Listener):
+    """Serves files by GET and HEAD, with ranges; 404 for what isn't there.
+
+    Args:
+        files: From the path, as it stands in the request (with its query, or without), to what
+            is served. The server looks at the caller's own mapping, which may change meanwhile.
+        user: Name and password demanded by basic authentication.
+        faults: From the number of a request (from 0, all connections together) to what goes
+            wrong with it; or a function of that number and the request. The attribute may be
+            set anew at any time.
+        tls: Serve TLS with this context.
+        record: Keep each request; without, they are only counted.
+
+    Attributes:
+        count: How many requests came.
+        requests: The requests, in their order.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[str, Entry],
+        user: tuple[str, str] | None = None,
+        faults: Faults | None = None,
+        tls: ssl.SSLContext | None = None,
+        record: bool = True,
+    ):
+        self.files = files
+        self.faults: Faults = {} if faults is None else faults
+        self.count = 0
+        self.requests: list[Request] = []
+        self._record = record
+        self._authorization = None if user is None else basic(*user)
+        self._date = formatdate(usegmt=True)
+        self._built: dict[str, tuple[Entry, _Reply]] = {}
+        super().__init__(tls)
+
+    @property
+    def paths(self) -> list[str]:
+        """The target of each request, in their order."""
+        return [request.target for request in self.requests]
+
+    def serve(self, connection: Connection) -> None:
+        """Answer the connection's requests, one after the other."""
+        while True:
+            request = connection.read_request()
+            with self.changed:
+                index = self.count
+                self.count += 1
+                if self._record:
+                    self.requests.append(request)
+                self.changed.notify_all()
+            fault = self.faults(index, request) if callable(self.faults) else self.faults.get(index)
+            if isinstance(fault, Hold):
+                self.wait(fault.event)
+            if isinstance(fault, Status):
+                reply = self._reply(fault.status, fault.headers, fault.body)
+            else:
+                reply = self._answer(request)
+            body = b"" if request.method == "HEAD" else reply.body
+            if isinstance(fault, CutAfter | ResetAfter | StallAfter):
+                self._break(connection, fault, reply.head, body)
+                return
+            if len(body) < SMALL:
+                connection.send(reply.head + body)
+            else:
+                connection.send(reply.head)
+                connection.send(body)
+            if not request.keep_alive:
+                return
+
+    @staticmethod
+    def _break(connection: Connection, fault: Fault, start: bytes, body: bytes) -> None:
+        assert isinstance(fault, CutAfter | ResetAfter | StallAfter)
+        size = fault.size if fault.whole else len(start) + fault.size
+        connection.send((start + body)[:size])
+        match fault:
+            case CutAfter():
+                connection.cut()
+            case ResetAfter():
+                connection.reset()
+            case StallAfter():
+                connection.wait_until_gone()
+
+    def _answer(self, request: Request) -> _Reply:
+        if self._authorization and request.header("Authorization") != self._authorization:
+            return self._reply(401, {"WWW-Authenticate": 'Basic realm="files"'}, b"who are you?")
+        if request.method not in ("GET", "HEAD"):
+            return self._reply(405, {"Allow": "GET, HEAD"}, b"not allowed")
+        entry = self.files.get(request.target, self.files.get(request.path))
+        match entry:
+            case None:
+                return self._reply(404, (), b"not found")
+            case Redirect(location, status, body, headers):
+                return self._reply(status, [("Location", location), *pairs(headers)], body)
+            case bytes():
+                file = File(entry)
+            case _:
+                file = entry
+        return self._part(request, file) or self._whole(request.path, entry, file)
+
+    def _whole(self, path: str, entry: Entry, file: File) -> _Reply:
+        kept, reply = self._built.get(path, (None, None))
+        if reply is None or kept is not entry:
+            reply = self._reply(file.status, self._describe(file), file.body)
+            # A mapping that makes its entries as they are asked for isn't filled up here.
+            if isinstance(self.files, dict):
+                self._built[path] = (entry, reply)
+        return reply
+
+    def _part(self, request: Request, file: File) -> _Reply | None:
+        """The reply to a range (RFC 9110, 14.2 and 13.1.5); None to send the whole file."""
+        found = re.fullmatch(r"bytes=(\d*)-(\d*)", request.header("Range") or "")
+        if not found or not any(found.groups()):
+            return None
+        condition = request.header("If-Range")
+        matches = condition is None or (
+            condition in (file.etag, file.last_modified) and not condition.startswith("W/")
+        )
+        if not matches or not file.ranges or file.status != 200:
+            return None
+        total = len(file.body)
+        if found[1]:
+            start, end = int(found[1]), min(int(found[2] or total), total - 1)
+            if found[2] and int(found[2]) < start:
+                return None
+        else:
+            start, end = max(total - int(found[2]), 0), total - 1
+        if start >= total:
+            return self._reply(416, {"Content-Range": f"bytes */{total}"}, b"")
+        headers = [("Content-Range", f"bytes {start}-{end}/{total}"), *self._describe(file)]
+        return self._reply(206, headers, file.body[start : end + 1])
+
+    @staticmethod
+    def _describe(file: File) -> list[tuple[str, str]]:
+        described = {
+            "Accept-Ranges": "bytes" if file.ranges else None,
+            "ETag": file.etag,
+            "Last-Modified": file.last_modified,
+            "Content-Encoding": file.content_encoding,
+        }
+        return [(name, value) for name, value in described.items() if value] + pairs(file.headers)
+
+    def _reply(self, status: int, headers: Headers, body: bytes) -> _Reply:
+        given = pairs(headers)
+        names = {name.lower() for name, _ in given}
+        own = {"Date": self._date, "Content-Length": str(len(body))}
+        if "transfer-encoding" in names or status < 200 or status in (204, 304):
+            del own["Content-Length"]
+        own = {name: value for name, value in own.items() if name.lower() not in names}
+        return _Reply(head(status, [*own.items(), *given]), body)

@@ -1,0 +1,161 @@
+"""An FTP server over a folder, made of pyftpdlib."""
+
+import io
+import logging
+import socket
+import threading
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from .listener import HOST, THREADS
+
+with warnings.catch_warnings():
+    # It stands on asyncore and asynchat, which Python 3.11 warns of.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.filesystems import AbstractedFS
+    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.ioloop import AsyncChat, IOLoop
+    from pyftpdlib.servers import FTPServer as Server
+
+# Else it configures logging by itself; and its records, passwords included, are none of ours.
+logging.getLogger("pyftpdlib").addHandler(logging.NullHandler())
+logging.getLogger("pyftpdlib").propagate = False
+
+
+@dataclass(frozen=True)
+class Cut:
+    """End the data connection after so many bytes from where the transfer started.
+
+    Attributes:
+        size: Bytes sent before the end.
+        claim: Say that all is well (226) in place of 426: only the size can tell.
+    """
+
+    size: int
+    claim: bool = False
+
+
+class FtpServer:
+    """Serves a folder, read only, from one thread.
+
+    Args:
+        folder: What is served.
+        users: From a name to its password. None for anonymous alone; given, anonymous is refused
+            unless it is one of the names.
+        cuts: From the number of a transfer (from 0, all connections together) to how it ends.
+            The attribute may be set anew at any time.
+
+    Attributes:
+        port: The port it listens on.
+        connections: How many control connections were accepted.
+        commands: Each command as (name, argument): ('RETR', '/a'). The password of PASS too.
+        transfers: How many files were opened to be sent.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        users: Mapping[str, str] | None = None,
+        cuts: Mapping[int, Cut] | None = None,
+    ):
+        self.cuts = cuts or {}
+        self.connections = 0
+        self.transfers = 0
+        self.commands: list[tuple[str, str]] = []
+        self._loop = IOLoop()
+        self._ending = False
+        near, self._waker = socket.socketpair()
+        _Wake(near, self._loop)
+        server = Server((HOST, 0), self._handler(folder, users), ioloop=self._loop)
+        self.port: int = server.address[1]
+        self._thread = threading.Thread(
+            target=self._run, name=f"{THREADS} FtpServer {self.port}", daemon=True
+        )
+        self._thread.start()
+
+    def url(self, path: str = "/", userinfo: str = "") -> str:
+        """The URL of a path on this server; `userinfo` is 'name:password', encoded."""
+        return f"ftp://{userinfo}{'@' if userinfo else ''}{HOST}:{self.port}{path}"
+
+    def close(self) -> None:
+        """End all connections, and the thread."""
+        self._ending = True
+        self._waker.close()
+        self._thread.join(10)
+        if self._thread.is_alive():
+            raise RuntimeError(f"{self._thread.name} does not end")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        soonest = None
+        while not self._ending:
+            soonest = self._loop.loop(soonest, blocking=False)
+        self._loop.close()
+
+    def _handler(self, folder: Path, users: Mapping[str, str] | None) -> type[FTPHandler]:
+        log = self
+
+        class Files(AbstractedFS):
+            def open(self, filename: str, mode: str) -> Any:
+                number, log.transfers = log.transfers, log.transfers + 1
+                return _File(filename, log.cuts.get(number))
+
+        class Handler(FTPHandler):
+            authorizer = DummyAuthorizer()
+            abstracted_fs = Files
+            # The file is to be read through Python, where it can be cut.
+            use_sendfile = False
+            auth_failed_timeout = 0
+
+            def on_connect(self) -> None:
+                log.connections += 1
+
+            def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
+                log.commands.append((cmd, arg))
+                super().pre_process_command(line, cmd, arg)
+
+        if users is None:
+            Handler.authorizer.add_anonymous(str(folder))
+        for name, password in (users or {}).items():
+            Handler.authorizer.add_user(name, password, str(folder))
+        return Handler
+
+
+class _File(io.FileIO):
+    """A file that ends, or fails, before its end."""
+
+    def __init__(self, name: str, cut: Cut | None):
+        super().__init__(name)
+        self._cut = cut
+        self._left = 0 if cut is None else cut.size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, as far as the cut allows."""
+        if self._cut is None:
+            return super().read(size)
+        data = super().read(self._left if size is None or size < 0 else min(size, self._left))
+        self._left -= len(data)
+        if not data and not self._cut.claim:
+            raise OSError("cut")
+        return data
+
+
+class _Wake(AsyncChat):
+    """Makes the loop look at `_ending` when the other end of the pair is closed."""
+
+    def handle_read(self) -> None:
+        """Take the end of file, which closes this end."""
+        self.recv(1)
+
+    def handle_close(self) -> None:
+        """Close this end."""
+        self.close()

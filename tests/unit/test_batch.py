@@ -1,0 +1,1058 @@
+"""Batches: plans, the backlog, and every way to an end. No network: downloads that wait for us."""
+
+import gc
+import itertools
+import logging
+import sys
+import threading
+import tracemalloc
+from contextlib import suppress
+from contextvars import ContextVar
+
+import pytest
+
+from pulpcore.plugin.download.futures import (
+    Batch,
+    BufferWriter,
+    Download,
+    DownloadError,
+    DownloadFailed,
+    Event,
+    FileWriter,
+)
+from pulpcore.plugin.download.futures.batch import BACKLOG, CONCURRENT, Plan, PlanIterator
+from pulpcore.plugin.download.futures.cancel import Cancellation
+from pulpcore.plugin.download.futures.context import Context, Resource
+
+SECONDS = 20  # far more than anything here takes: it only ends a test that hangs
+SHUT_DOWN = "the batch was shut down"
+
+
+class Nop(Download):
+    """A download that does nothing, as plugins of 2017 wrote it."""
+
+    def __init__(self, attachment=None):
+        super().__init__("", None)
+        self.attachment = attachment
+
+    def _send(self):
+        pass
+
+    def __call__(self):
+        """Do nothing."""
+
+
+class Stub(Download):
+    """A download whose content is what `send` does with it."""
+
+    def __init__(self, send=lambda download: None, writer=None, url="test://stub"):
+        super().__init__(url, writer)
+        self.send = send
+
+    def _send(self):
+        self.send(self)
+
+
+class Blocking(Stub):
+    """Fetches until it is told to stop, or released."""
+
+    def __init__(self, writer=None):
+        super().__init__(self._block, writer, "test://blocking")
+        self.running = threading.Event()
+        self.released = threading.Event()
+
+    def _block(self, _):
+        self.running.set()
+        while not self.released.wait(0.001):
+            self._write(b"x")
+
+
+class Held(Stub):
+    """Hears no cancellation: it ends only when it is released."""
+
+    def __init__(self):
+        super().__init__(self._hold)
+        self.running = threading.Event()
+        self.released = threading.Event()
+
+    def _hold(self, _):
+        self.running.set()
+        assert self.released.wait(SECONDS)
+
+
+def failing(error):
+    """A download that raises."""
+
+    def send(_):
+        raise error
+
+    return Stub(send)
+
+
+def outcomes(plans):
+    """The download of each plan, or the reason why there is none."""
+    found = []
+    for plan in plans:
+        try:
+            found.append(plan.result())
+        except DownloadError as error:
+            found.append(error.reason)
+    return found
+
+
+BEFORE = []
+
+
+@pytest.fixture(autouse=True)
+def threads_before():
+    """The threads that were alive before a test are none of its own."""
+    BEFORE[:] = threading.enumerate()
+
+
+def threads_left():
+    """The threads of this test's batches that are alive."""
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.name.startswith("batch-") and thread not in BEFORE
+    ]
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("options", "name"),
+        [
+            ({"concurrent": 0}, "concurrent"),
+            ({"concurrent": -1}, "concurrent"),
+            ({"concurrent": 5, "backlog": 4}, "backlog"),
+            ({"backlog": 0}, "backlog"),
+            ({"backlog": -1}, "backlog"),
+        ],
+    )
+    def test_too_small(self, options, name):
+        """A number that is too small is refused at once, and named."""
+        with pytest.raises(ValueError, match=name):
+            Batch([], **options)
+
+    def test_no_iterable(self):
+        """What can't be iterated is refused at once."""
+        with pytest.raises(TypeError, match="downloads"):
+            Batch(Nop())
+
+    def test_defaults(self):
+        """The defaults and the attributes are those of the contract."""
+        downloads = []
+        batch = Batch(downloads)
+        assert (CONCURRENT, BACKLOG) == (4, 1024)
+        assert (batch.concurrent, batch.backlog) == (CONCURRENT, BACKLOG)
+        assert batch.downloads is downloads
+        assert isinstance(batch.context, Context)
+        assert isinstance(batch.iterator, PlanIterator)
+        assert batch.is_shutdown is False
+        assert repr(batch) == "<Batch concurrent=4 backlog=1024>"
+        batch.shutdown()
+
+    def test_by_position(self):
+        """The arguments of 2017 may be given by position."""
+        context = Context()
+        with Batch([], 2, 3, context) as batch:
+            assert (batch.concurrent, batch.backlog, batch.context) == (2, 3, context)
+
+    def test_backlog_as_small_as_concurrent(self):
+        """The smallest backlog that is allowed works."""
+        with Batch([Nop(n) for n in range(10)], concurrent=1, backlog=1) as batch:
+            assert [plan.result().attachment for plan in batch()] == list(range(10))
+
+
+class TestPlans:
+    @pytest.mark.parametrize("size", [0, 1, 3, 100])
+    def test_each_once(self, size):
+        """Each download comes back once, whatever their number."""
+        with Batch((Nop(n) for n in range(size)), concurrent=3, backlog=5) as batch:
+            assert sorted(plan.result().attachment for plan in batch()) == list(range(size))
+
+    def test_same_iterator(self):
+        """Calling, download() and the attribute give the one iterator."""
+        with Batch([Nop()]) as batch:
+            iterator = batch()
+            assert iter(iterator) is iterator is batch.download() is batch.iterator
+            assert len(list(iterator)) == 1
+            assert batch() is iterator
+            assert list(batch()) == []
+            with pytest.raises(StopIteration):
+                next(iterator)
+
+    def test_order_completed(self):
+        """Plans come in the order completed, not in that of the iterable."""
+        downloads = [Held() for _ in range(3)]
+        with Batch(downloads, concurrent=3, backlog=3) as batch:
+            plans = batch()
+            for index in (2, 0, 1):
+                download = downloads[index]
+                # The thread that iterates starts them; hence the release comes from another.
+                timer = threading.Thread(
+                    target=lambda d=download: (d.running.wait(SECONDS), d.released.set())
+                )
+                timer.start()
+                assert next(plans).download is download
+                timer.join()
+
+    def test_result(self):
+        """A plan knows its download, how it ended, and raises the very error that was raised."""
+        failure, bug = DownloadFailed(None, "gone"), ZeroDivisionError("a bug")
+        with Batch([Stub(), failing(failure), failing(bug)], concurrent=1) as batch:
+            good, bad, broken = batch()
+        assert (good.executed, good.error, good.result()) == (True, None, good.download)
+        assert (bad.executed, bad.error) == (True, failure)
+        assert (broken.executed, broken.error) == (True, bug)
+        with pytest.raises(DownloadFailed) as caught:
+            bad.result()
+        assert caught.value is failure
+        assert failure.download is bad.download
+        with pytest.raises(ZeroDivisionError):
+            broken.result()
+
+    @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+    def test_no_exception_is_swallowed(self, error):
+        """Whatever is raised on a thread is raised by result(), and the batch goes on."""
+        with Batch([failing(error), Nop()], concurrent=1) as batch:
+            plan, other = batch()
+            assert plan.error is error
+            with pytest.raises(type(error)):
+                plan.result()
+            assert other.result()
+
+    def test_repr(self):
+        """A plan shows its state and URL, with no secret."""
+        plan = Plan(Stub(url="http://user:secret@host/a?key=secret"))
+        assert repr(plan) == "<Plan planned: http://host/a?key=***>"
+        plan.execute(Cancellation())
+        assert repr(plan) == "<Plan succeeded: http://host/a?key=***>"
+        plan.error = DownloadFailed("no")
+        assert repr(plan) == "<Plan failed: http://host/a?key=***>"
+
+    def test_same_download_again(self):
+        """A download may come again, after its first run or during it: nothing hangs."""
+        download = Blocking()
+        with Batch([download, download], concurrent=2) as batch:
+            first = next(batch())
+            with pytest.raises(RuntimeError, match="running"):
+                first.result()
+            download.released.set()
+            assert next(batch()).result() is download
+        with Batch([Stub()] * 2, concurrent=1) as batch:
+            assert outcomes(batch()) == [*batch.downloads]
+
+
+class TestIterable:
+    def test_consumers_thread_only(self):
+        """The iterable is made, advanced and finished in the thread that iterates the plans."""
+        seen = set()
+
+        class Source:
+            def __iter__(self):
+                seen.add(threading.get_ident())
+                for n in range(200):
+                    seen.add(threading.get_ident())
+                    yield Nop(n)
+                seen.add(threading.get_ident())
+
+        batch = Batch(Source(), concurrent=4, backlog=8)
+        assert seen == set()
+        found = []
+
+        def consume():
+            found.append(threading.get_ident())
+            found.append(len(list(batch())))
+
+        thread = threading.Thread(target=consume)
+        thread.start()
+        thread.join()
+        assert found[1] == 200
+        assert seen == {found[0]}
+
+    def test_lazy(self):
+        """Nothing is taken before the first plan is asked for."""
+        taken = []
+
+        def source():
+            for n in range(3):
+                taken.append(n)
+                yield Nop()
+
+        with Batch(source()) as batch:
+            iterator = batch()
+            assert taken == []
+            next(iterator)
+            assert taken
+
+    @pytest.mark.parametrize(("concurrent", "backlog"), [(1, 1), (1, 7), (4, 4), (4, 10)])
+    def test_backlog_bound(self, concurrent, backlog):
+        """Never more than the backlog is taken and not handed back."""
+        taken, most, handed = 0, 0, 0
+
+        def source():
+            nonlocal taken, most
+            for n in range(300):
+                taken += 1
+                most = max(most, taken - handed)
+                yield Nop(n)
+
+        with Batch(source(), concurrent, backlog) as batch:
+            for _ in batch():
+                handed += 1
+        assert taken == handed == 300
+        assert 0 < most <= backlog
+
+    @pytest.mark.parametrize("backlog", [1, 2, 5])
+    def test_backlog_bound_of_the_quick(self, backlog):
+        """So it is where each download is completed as soon as it is taken."""
+        taken, most, handed = 0, 0, 0
+
+        def source():
+            nonlocal taken, most
+            for n in range(20):
+                taken += 1
+                most = max(most, taken - handed)
+                yield Nop(n)
+
+        def start(plan, completed):
+            plan.execute(Cancellation())
+            completed.put(plan)
+
+        with Batch(source(), concurrent=1, backlog=backlog) as batch:
+            batch.iterator._start = start
+            for _ in batch():
+                handed += 1
+        assert taken == handed == 20
+        assert most <= backlog
+
+    def test_backlog_fills(self):
+        """Downloads that take their time are taken up to the backlog, and no further."""
+        backlog, size = 10, 100
+        downloads = [Held() for _ in range(size)]
+        taken, changed = [], threading.Condition()
+        handed, most = 0, []
+
+        def source():
+            for download in downloads:
+                with changed:
+                    taken.append(download)
+                    changed.notify()
+                most.append(len(taken) - handed)
+                yield download
+
+        def release():
+            for index, download in enumerate(downloads):
+                with changed:
+                    wanted = min(backlog + index, size)
+                    assert changed.wait_for(lambda n=wanted: len(taken) >= n, SECONDS)
+                download.released.set()
+
+        releaser = threading.Thread(target=release)
+        with Batch(source(), concurrent=2, backlog=backlog) as batch:
+            releaser.start()
+            for _ in batch():
+                handed += 1
+        releaser.join()
+        assert handed == size
+        assert max(most) == backlog
+
+    def test_slow_consumer_slows(self):
+        """A consumer that takes nothing has nothing taken from the iterable meanwhile."""
+        taken = itertools.count()
+        downloads = []
+
+        def source():
+            for _ in taken:
+                downloads.append(Nop())
+                yield downloads[-1]
+
+        with Batch(source(), concurrent=2, backlog=4) as batch:
+            plans = batch()
+            for handed in range(1, 50):
+                next(plans)
+                assert handed <= len(downloads) <= handed + 4
+
+    def test_slow_iterable_holds_nothing_back(self):
+        """Where the iterable is slower than the downloads, plans are out before more is taken."""
+        taken = handed = 0
+
+        def source():
+            nonlocal taken
+            for _ in range(40):
+                done = threading.Event()
+                download = Stub()
+                download.register(Event.SUCCEEDED, lambda _, done=done: done.set())
+                taken += 1
+                assert taken - handed <= 4, "completed plans are held back"
+                yield download
+                # The next one is not there before this one is completed.
+                assert done.wait(SECONDS)
+
+        with Batch(source(), concurrent=4, backlog=1024) as batch:
+            for plan in batch():
+                plan.result()
+                handed += 1
+        assert handed == 40
+
+    def test_completed_first(self, monkeypatch):
+        """While taking is slow, what was completed is handed out before anything more is taken."""
+        monkeypatch.setattr("pulpcore.plugin.download.futures.batch._QUICK", -1.0)
+        taken = []
+
+        def source():
+            for n in range(20):
+                taken.append(n)
+                yield Nop(n)
+
+        with Batch(source(), concurrent=1) as batch:
+            plans = batch()
+            next(plans)
+            before = len(taken)
+            while batch.iterator._completed.qsize() < before - 1:
+                pass
+            for _ in range(before - 1):
+                next(plans)
+                assert len(taken) == before
+            list(plans)
+        assert taken == list(range(20))
+
+    def test_raises_after_60(self):
+        """The plans of the 60 downloads come first, then the iterable's error, once."""
+
+        def source():
+            yield from (Nop(n) for n in range(60))
+            raise OSError("the database went away")
+
+        with Batch(source(), concurrent=3) as batch:
+            plans = batch()
+            found = [next(plans).result().attachment for _ in range(60)]
+            with pytest.raises(OSError, match="database"):
+                next(plans)
+            assert sorted(found) == list(range(60))
+            assert list(batch()) == []
+        assert threads_left() == []
+
+    @pytest.mark.parametrize("where", ["iter", "next"])
+    def test_raises_at_once(self, where):
+        """An iterable that gives nothing but an error raises it; no thread hangs."""
+
+        class Source:
+            def __iter__(self):
+                if where == "iter":
+                    raise LookupError(where)
+                return self
+
+            def __next__(self):
+                raise LookupError(where)
+
+        batch = Batch(Source())
+        with pytest.raises(LookupError, match=where):
+            next(batch())
+        assert list(batch()) == []
+        assert batch.is_shutdown
+
+    def test_raises_keyboard_interrupt(self):
+        """Ctrl-C while the iterable works comes through at once; what runs stops by the `with`."""
+        download = Blocking()
+
+        def source():
+            yield download
+            assert download.running.wait(SECONDS)
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt), Batch(source()) as batch:
+            list(batch())
+        assert batch.is_shutdown
+        assert outcomes(batch.iterator) == [SHUT_DOWN]
+
+    @pytest.mark.parametrize("thing", [None, "http://host/file", 5, ("a",), object()])
+    def test_no_download(self, thing):
+        """What is no download is an error in the consumer's thread, after the plans before it."""
+        with Batch([Nop(1), thing, Nop(2)], concurrent=1) as batch:
+            plans = batch()
+            assert next(plans).result().attachment == 1
+            with pytest.raises(TypeError, match=type(thing).__name__):
+                next(plans)
+            assert list(plans) == []
+
+    @pytest.mark.parametrize("thing", [print, Nop, len], ids=["print", "class", "len"])
+    def test_callable_but_no_download(self, thing):
+        """A function, or a class that nobody called, is refused too, and is not changed."""
+        before = dict(vars(thing)) if isinstance(thing, type) else None
+        try:
+            with Batch([Nop(1), thing, Nop(2)], concurrent=1) as batch:
+                plans = batch()
+                assert next(plans).result().attachment == 1
+                with pytest.raises(TypeError):
+                    next(plans).result()
+            if before is not None:
+                assert dict(vars(thing)) == before
+        finally:
+            if before is not None and "context" in vars(thing) and "context" not in before:
+                del thing.context  # not to break the tests that follow
+
+    def test_endless(self):
+        """An endless iterable can be used as far as one likes."""
+        with Batch(map(Nop, itertools.count()), concurrent=2, backlog=16) as batch:
+            found = [plan.result().attachment for plan in itertools.islice(batch(), 500)]
+        assert len(set(found)) == 500
+        assert threads_left() == []
+
+    def test_iterable_shuts_down(self):
+        """The iterable itself may shut the batch down; what it gives then is not run."""
+        late = Nop()
+
+        def source():
+            yield Nop()
+            batch.shutdown()
+            yield late
+
+        batch = Batch(source(), concurrent=1)
+        *_, plan = batch()
+        assert (plan.download, plan.executed) == (late, False)
+        assert plan.error.reason == SHUT_DOWN
+
+    def test_reading_ahead_keeps_threads_busy(self):
+        """The window is filled while the consumer works with a plan: another is started for it."""
+        first, second = Nop(), Blocking()
+        with Batch([first, second], concurrent=1) as batch:
+            plans = batch()
+            assert next(plans).download is first
+            assert second.running.wait(SECONDS)
+            second.released.set()
+            assert next(plans).result() is second
+
+
+class TestMemory:
+    def test_flat(self):
+        """Plans, downloads and results of a long batch are let go of as they are handed back."""
+        size = 10_000
+        with Batch(map(Nop, range(size)), concurrent=2, backlog=64) as batch:
+            count = 0
+            early = 0
+            tracemalloc.start()
+            try:
+                for count, plan in enumerate(batch(), 1):
+                    plan.result()
+                    if count == 2_000:
+                        early = tracemalloc.get_traced_memory()[0]
+                gc.collect()
+                late = tracemalloc.get_traced_memory()[0]
+            finally:
+                tracemalloc.stop()
+        assert count == size
+        assert late - early < 200_000
+
+    def test_failures_too(self):
+        """So are the failed ones with their tracebacks."""
+        with Batch((Stub(_fail) for _ in range(2_000)), concurrent=2, backlog=4) as batch:
+            early = 0
+            tracemalloc.start()
+            try:
+                for count, plan in enumerate(batch(), 1):
+                    assert plan.error
+                    if count in (500, 1_900):
+                        gc.collect()
+                        early, late = tracemalloc.get_traced_memory()[0], early
+            finally:
+                tracemalloc.stop()
+        assert early - late < 300_000
+
+
+def _fail(_):
+    raise DownloadFailed(None, "no")
+
+
+class TestSharing:
+    @pytest.mark.parametrize("context", [None, Context(token=1)], ids=["own", "given"])
+    def test_context(self, context):
+        """Every download gets the batch's context, the caller's or one of the batch's own."""
+        with Batch([Stub() for _ in range(3)], context=context) as batch:
+            assert {plan.result().context for plan in batch()} == {batch.context}
+        assert context is None or batch.context is context
+
+    @pytest.mark.parametrize("given", [False, True])
+    @pytest.mark.parametrize("end", ["iterated", "with", "shutdown", "unused"])
+    def test_who_ends_the_context(self, given, end):
+        """A context that the batch made ends with it, at whatever end; no other does."""
+
+        class Connections(Resource):
+            closed = 0
+
+            def close(self):
+                self.closed += 1
+
+        context = Context() if given else None
+        batch = Batch([Nop(), Nop()], context=context)
+        connections = Connections()
+        batch.context.cache.put("connections", connections)
+        if end == "iterated":
+            list(batch())
+        elif end == "with":
+            with batch:
+                next(batch())
+        elif end == "shutdown":
+            next(batch())
+            batch.shutdown()
+        else:
+            batch.shutdown()
+        assert connections.closed == (0 if given else 1)
+
+    def test_contextvars(self):
+        """A download and its handlers see the variables that were set when it was taken."""
+        tenant = ContextVar("tenant", default="nobody")
+        seen = []
+
+        def source():
+            for n in range(20):
+                tenant.set(f"tenant {n}")
+                download = Stub(lambda d: seen.append((d.attachment, tenant.get())))
+                download.attachment = f"tenant {n}"
+                download.register(
+                    Event.SUCCEEDED,
+                    lambda event: seen.append((event.download.attachment, tenant.get())),
+                )
+                yield download
+
+        with Batch(source(), concurrent=4) as batch:
+            for plan in batch():
+                plan.result()
+        assert len(seen) == 40
+        assert all(expected == found for expected, found in seen)
+
+    def test_contextvars_are_copies(self):
+        """What one download sets, no other one sees, nor the consumer."""
+        variable = ContextVar("variable", default=0)
+        seen = []
+
+        def send(_):
+            seen.append(variable.get())
+            variable.set(1)
+
+        with Batch([Stub(send) for _ in range(5)], concurrent=1) as batch:
+            assert len(list(batch())) == 5
+        assert seen == [0] * 5
+        assert variable.get() == 0
+
+    def test_threads(self):
+        """At most `concurrent` downloads run at once, all of them, and on other threads."""
+        running, most, lock = 0, 0, threading.Lock()
+        barrier = threading.Barrier(3)
+        threads = set()
+
+        def send(_):
+            nonlocal running, most
+            threads.add(threading.current_thread())
+            with lock:
+                running += 1
+                most = max(most, running)
+            barrier.wait(SECONDS)
+            with lock:
+                running -= 1
+
+        with Batch([Stub(send) for _ in range(30)], concurrent=3) as batch:
+            assert len(outcomes(batch())) == 30
+        assert most == 3
+        assert len(threads) == 3
+        assert threading.current_thread() not in threads
+        assert all(thread.name.startswith("batch-") for thread in threads)
+
+
+class TestEnd:
+    def test_by_itself(self):
+        """A batch that is iterated to its end stops its threads, without `with` or shutdown()."""
+        batch = Batch(map(Nop, range(20)))
+        assert len(list(batch())) == 20
+        assert threads_left() == []
+        assert batch.is_shutdown
+        batch.shutdown()
+
+    def test_before_start(self):
+        """A batch that was shut down before it was started refuses to start; nothing is taken."""
+        taken = []
+        batch = Batch(taken.append(n) or Nop() for n in range(3))
+        batch.shutdown()
+        assert batch.is_shutdown
+        with pytest.raises(RuntimeError, match="shut down"):
+            batch()
+        assert list(batch.iterator) == []
+        assert taken == []
+        assert threads_left() == []
+
+    def test_in_the_middle(self, tmp_path):
+        """What runs stops, what waits fails; nothing new is taken, nothing partial is left."""
+        downloads = [Blocking(FileWriter(tmp_path / f"{n}")) for n in range(6)]
+        (tmp_path / "0").write_bytes(b"old")
+        done = Nop()
+        taken = []
+
+        def source():
+            for download in [done, *downloads, *(Nop() for _ in range(1_000))]:
+                taken.append(download)
+                yield download
+
+        batch = Batch(source(), concurrent=2, backlog=7)
+        plans = batch()
+        assert next(plans).result() is done
+        waker = threading.Thread(
+            target=lambda: (
+                downloads[0].running.wait(SECONDS),
+                downloads[1].running.wait(SECONDS),
+                batch.shutdown(),
+            )
+        )
+        waker.start()
+        remaining = list(plans)
+        waker.join()
+        assert threads_left() == []
+        assert batch.is_shutdown
+        assert len(remaining) == len(taken) - 1
+        assert outcomes(remaining) == [SHUT_DOWN] * len(remaining)
+        for plan in remaining:
+            with pytest.raises(DownloadFailed):
+                plan.result()
+            assert SHUT_DOWN in str(plan.error)
+            assert plan.error.download is plan.download
+        assert {plan.download for plan in remaining if plan.executed} == set(downloads[:2])
+        assert [path.name for path in tmp_path.iterdir()] == ["0"]
+        assert (tmp_path / "0").read_bytes() == b"old"
+        assert list(plans) == []
+
+    @pytest.mark.parametrize("error", [None, ZeroDivisionError, KeyboardInterrupt, SystemExit])
+    def test_leaving(self, tmp_path, error):
+        """Leaving the `with`, by whatever exception, ends all before it is left."""
+        downloads = [Blocking(FileWriter(tmp_path / f"{n}")) for n in range(3)]
+        with suppress(error or ()), Batch([Nop(), *downloads], concurrent=2, backlog=2) as batch:
+            next(batch())
+            assert downloads[0].running.wait(SECONDS)
+            if error is not None:
+                raise error
+        assert batch.is_shutdown
+        assert threads_left() == []
+        assert list(tmp_path.iterdir()) == []
+        assert set(outcomes(batch.iterator)) == {SHUT_DOWN}
+
+    def test_twice(self):
+        """shutdown() may be called again, and after the end, from any thread."""
+        batch = Batch([Nop(), Blocking()])
+        next(batch())
+        for _ in range(2):
+            batch.shutdown()
+        threads = [threading.Thread(target=batch.shutdown) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert threads_left() == []
+
+    def test_from_two_threads_at_once(self):
+        """Each of them returns only when all has stopped."""
+        download = Held()
+        batch = Batch([Nop(), download], concurrent=2)
+        next(batch())
+        assert download.running.wait(SECONDS)
+        left = []
+
+        def end():
+            batch.shutdown()
+            left.append(threads_left())
+
+        threads = [threading.Thread(target=end) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        while not batch.is_shutdown:
+            pass
+        assert left == []
+        download.released.set()
+        for thread in threads:
+            thread.join()
+        assert left == [[], []]
+
+    @pytest.mark.parametrize(
+        "event", [Event.PREPARED, Event.SENT, Event.FETCHED, Event.ERROR, Event.FAILED]
+    )
+    def test_from_handler(self, event, tmp_path):
+        """A handler may shut down; it doesn't wait for itself, and its own download ends too."""
+
+        def send(download):
+            download._write(b"content")
+            raise DownloadFailed(None, "of itself")
+
+        trigger = Stub(send, FileWriter(tmp_path / "file"))
+        others = [Nop() for _ in range(10)]
+        batch = Batch([trigger, *others], concurrent=1, backlog=11)
+        trigger.register(event, lambda _: batch.shutdown())
+        with batch:
+            plans = list(batch())
+        assert plans[0].download is trigger
+        assert isinstance(plans[0].error, DownloadFailed)
+        # An attempt that has failed by then keeps its own error.
+        early = event in (Event.PREPARED, Event.SENT, Event.FETCHED)
+        assert plans[0].error.reason == (SHUT_DOWN if early else "of itself")
+        assert [plan.executed for plan in plans[1:]] == [False] * (len(plans) - 1)
+        assert threads_left() == []
+        assert list(tmp_path.iterdir()) == []
+
+    def test_from_last_handler(self):
+        """One that succeeded already stays so when its handler shuts down."""
+        trigger = Stub()
+        batch = Batch([trigger, *(Blocking() for _ in range(5))], concurrent=1, backlog=6)
+        trigger.register(Event.SUCCEEDED, lambda _: batch.shutdown())
+        with batch:
+            plans = list(batch())
+        assert plans[0].result() is trigger
+        assert set(outcomes(plans[1:])) <= {SHUT_DOWN}
+        assert threads_left() == []
+
+    def test_backoff_is_cut(self):
+        """A download that waits to try again hears the shutdown at once."""
+        from urllib3.util import Retry
+
+        waiting = threading.Event()
+
+        def send(_):
+            error = DownloadFailed(None, "later")
+            error.transient, error.retry_after = True, 100
+            raise error
+
+        download = Stub(send)
+        download.retry = Retry(total=3)
+        download.register(Event.ERROR, lambda event: waiting.set())
+        batch = Batch([Nop(), download], concurrent=1)
+        next(batch())
+        assert waiting.wait(SECONDS)
+        batch.shutdown()
+        assert outcomes(batch.iterator) == [SHUT_DOWN]
+
+    def test_bug_after_cancel(self):
+        """What an interrupted read raises, whatever it is, is told as the shutdown that it is."""
+        running, going = threading.Event(), threading.Event()
+
+        def send(_):
+            running.set()
+            assert going.wait(SECONDS)
+            raise ValueError("I/O operation on closed file")
+
+        batch = Batch([Nop(), Stub(send)], concurrent=1)
+        next(batch())
+        assert running.wait(SECONDS)
+        ender = threading.Thread(target=batch.shutdown)
+        ender.start()
+        while not batch.is_shutdown:
+            pass
+        going.set()
+        ender.join()
+        (plan,) = batch.iterator
+        assert plan.error.reason == SHUT_DOWN
+        assert isinstance(plan.error.__cause__, ValueError)
+
+    def test_shut_down_while_taken(self):
+        """A download that is taken while another thread shuts down is a plan that says so."""
+        taken = Nop()
+
+        def source():
+            ender = threading.Thread(target=batch.shutdown)
+            ender.start()
+            ender.join()
+            yield taken
+
+        batch = Batch(source(), concurrent=1)
+        (plan,) = batch()
+        assert (plan.download, plan.executed) == (taken, False)
+        assert plan.error.reason == SHUT_DOWN
+
+    def test_shut_down_at_any_moment(self):
+        """Wherever another thread's shutdown hits, each plan comes and nothing hangs."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for moment in range(300):
+                batch = Batch(map(Nop, itertools.count()), concurrent=2, backlog=4)
+                reached = threading.Event()
+
+                def end(batch=batch, reached=reached):
+                    reached.wait(SECONDS)
+                    batch.shutdown()
+
+                ender = threading.Thread(target=end)
+                ender.start()
+                numbers = []
+                for plan in batch():
+                    numbers.append(plan.download.attachment)
+                    if len(numbers) == moment % 7 + 1:
+                        reached.set()
+                ender.join()
+                assert sorted(numbers) == list(range(len(numbers)))
+        finally:
+            sys.setswitchinterval(interval)
+        assert threads_left() == []
+
+    def test_abandoned(self):
+        """A batch that nobody holds any more leaves no thread, though nobody ended it."""
+        batch = Batch(map(Nop, range(100)))
+        next(batch())
+        threads = threads_left()
+        assert threads
+        del batch
+        gc.collect()
+        for thread in threads:
+            thread.join(5)
+        assert threads_left() == []
+
+    @pytest.mark.parametrize("allowed", [0, 1])
+    def test_no_thread_to_be_had(self, monkeypatch, allowed):
+        """Where the system gives no more threads, each download is run or fails, and once."""
+        real, starts = threading.Thread.start, []
+
+        def start(thread):
+            starts.append(thread)
+            if len(starts) > allowed:
+                raise RuntimeError("can't start new thread")
+            real(thread)
+
+        downloads = [Stub(lambda _: first.wait(SECONDS)) for _ in range(4)]
+        first = threading.Event()
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with Batch(downloads, concurrent=4, backlog=4) as batch:
+            plans = batch()
+            real(threading.Thread(target=first.set))
+            found = list(plans)
+        assert sorted(map(id, downloads)) == sorted(id(plan.download) for plan in found)
+        assert not any(plan.error and SHUT_DOWN in str(plan.error) for plan in found)
+
+    def test_nothing_logged(self, caplog):
+        """An orderly end is no news."""
+        caplog.set_level(logging.WARNING)
+        with Batch([Nop(), Blocking()]) as batch:
+            next(batch())
+        assert caplog.records == []
+
+
+class TestNested:
+    def test_inside_a_handler(self):
+        """A handler may run a batch of its own, by the same context too."""
+        inner = []
+
+        def run(event):
+            with Batch([Stub() for _ in range(5)], context=event.download.context) as batch:
+                inner.extend(plan.result() for plan in batch())
+
+        outer = Stub()
+        outer.register(Event.SUCCEEDED, run)
+        with Batch([outer]) as batch:
+            assert outcomes(batch()) == [outer]
+        assert len(inner) == 5
+
+    def test_outer_stops_inner(self):
+        """Shutting the outer one down stops what the inner one runs."""
+        blocking, ends = Blocking(), []
+
+        def run(_):
+            with Batch([blocking]) as inner:
+                ends.extend(outcomes(inner()))
+
+        outer = Stub()
+        outer.register(Event.PREPARED, run)
+        batch = Batch([Nop(), outer], concurrent=1)
+        next(batch())
+        assert blocking.running.wait(SECONDS)
+        batch.shutdown()
+        assert ends == [SHUT_DOWN]
+        assert outcomes(batch.iterator) == [SHUT_DOWN]
+
+    def test_outer_stops_endless_inner(self):
+        """The inner one then takes nothing more, or an endless iterable would never end."""
+        running = threading.Event()
+        limit = 2_000  # stands for endless, so that a failure is no hang
+        last = 0
+
+        def source():
+            nonlocal last
+            while last < limit:
+                last += 1
+                yield Nop()
+
+        def run(_):
+            with Batch(source(), concurrent=1, backlog=4) as inner:
+                for plan in inner():
+                    running.set()
+                    with suppress(DownloadError):
+                        plan.result()
+                    gate.wait(SECONDS)
+
+        gate = threading.Event()
+        outer = Stub()
+        outer.register(Event.PREPARED, run)
+        batch = Batch([Nop(), outer], concurrent=1)
+        next(batch())
+        assert running.wait(SECONDS)
+        ender = threading.Thread(target=batch.shutdown)
+        ender.start()
+        while not batch.is_shutdown:
+            pass
+        gate.set()
+        ender.join()
+        assert last < 100
+
+    def test_inner_stops_outer(self):
+        """A handler within the inner one may shut the outer one down, and waits for nothing."""
+        ends = []
+
+        def run(_):
+            trigger = Stub()
+            trigger.register(Event.PREPARED, lambda _: batch.shutdown())
+            with Batch([trigger]) as inner:
+                ends.extend(outcomes(inner()))
+
+        outer = Stub()
+        outer.register(Event.PREPARED, run)
+        with Batch([outer], concurrent=1) as batch:
+            assert outcomes(batch()) == [SHUT_DOWN]
+        assert ends == [SHUT_DOWN]
+
+    def test_inner_of_a_stopped_outer(self):
+        """One that is begun when the outer one has been stopped stops too."""
+        ends = []
+
+        def run(_):
+            batch.shutdown()
+            inner = Batch([Nop()])
+            assert inner.is_shutdown
+            with suppress(RuntimeError), inner:
+                ends.extend(outcomes(inner()))
+
+        outer = Stub()
+        outer.register(Event.PREPARED, run)
+        with Batch([outer], concurrent=1) as batch:
+            assert outcomes(batch()) == [SHUT_DOWN]
+        assert set(ends) <= {SHUT_DOWN}
+
+    def test_alone_stops_nothing_else(self):
+        """An inner batch that ends leaves the outer one, and the download that ran it, alone."""
+
+        def run(_):
+            with Batch([Nop(), Blocking()]) as inner:
+                next(inner())
+
+        outer = Stub()
+        outer.register(Event.PREPARED, run)
+        with Batch([outer, Nop()], concurrent=1) as batch:
+            assert all(plan.result() for plan in batch())
+
+
+class TestAmongOthers:
+    def test_nops(self):
+        """Downloads of 2017 that override __call__ come back like the others."""
+        downloads = [Nop(n) if n % 3 else Stub(writer=BufferWriter()) for n in range(300)]
+        with Batch(downloads) as batch:
+            assert {plan.result() for plan in batch()} == set(downloads)
+
+
+@pytest.mark.parametrize("number", [2.5, "4", None])
+@pytest.mark.parametrize("name", ["concurrent", "backlog"])
+def test_no_whole_number(name, number):
+    """What isn't a whole number is refused by name."""
+    with pytest.raises(ValueError, match=f"^{name}: must be a whole number"):
+        Batch([], **{name: number})

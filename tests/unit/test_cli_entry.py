@@ -1,0 +1,123 @@
+"""The entry of the command line, which runs before the package can be imported."""
+
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+import pulp_futures
+from pulpcore.plugin.download.futures.cli import app
+
+
+def finder(monkeypatch, **found):
+    """Have modules be found, or not."""
+    real = pulp_futures.find_spec
+    monkeypatch.setattr(
+        pulp_futures, "find_spec", lambda name: found.get(name.replace(".", "_"), real(name))
+    )
+
+
+def status_of_main():
+    """Run it, and return the exit status."""
+    with pytest.raises(SystemExit) as caught:
+        pulp_futures.main()
+    return caught.value.code
+
+
+@pytest.fixture
+def django(monkeypatch):
+    """A Django whose setup can be made to fail, beside a pulpcore."""
+    module = types.ModuleType("django")
+    module.settings = []
+    module.error = None
+
+    def setup():
+        module.settings.append(os.environ["DJANGO_SETTINGS_MODULE"])
+        if module.error:
+            raise module.error
+
+    module.setup = setup
+    monkeypatch.setitem(sys.modules, "django", module)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "")
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE")
+    finder(monkeypatch, pulpcore_app=object())
+    return module
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The command line does nothing but count, and exits with 7."""
+    calls = []
+    monkeypatch.setattr(app, "run", lambda: calls.append(1) or 7)
+    return calls
+
+
+def test_alone(ran):
+    """Without pulpcore the command line runs at once, and its status is the exit status."""
+    assert status_of_main() == 7
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("absent", [["click"], ["rich"], ["click", "rich"]])
+def test_extra_missing(monkeypatch, capsys, ran, absent):
+    """Without the extra, one line says how to get it."""
+    finder(monkeypatch, **dict.fromkeys(absent))
+    assert status_of_main() == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("pulp-futures: " + " and ".join(absent))
+    assert "pip install 'pulpcore-futures[cli]'" in error
+    assert ran == []
+
+
+def test_beside_pulpcore(monkeypatch, django, ran):
+    """Beside pulpcore Django is set up first, with pulpcore's settings."""
+    assert status_of_main() == 7
+    assert django.settings == ["pulpcore.app.settings"]
+    assert ran == [1]
+
+
+def test_settings_given(monkeypatch, django, ran):
+    """The settings that the environment names are kept."""
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "my.settings")
+    assert status_of_main() == 7
+    assert django.settings == ["my.settings"]
+
+
+class ImproperlyConfigured(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (ImproperlyConfigured("no\nkey"), "(no key)"),
+        (ImportError("No module named 'x'"), "(No module named 'x')"),
+        (OSError(), "(OSError)"),
+        (ValueError("SECRET_KEY is too short: hush"), "(ValueError)"),
+    ],
+)
+def test_settings_missing(capsys, django, ran, error, shown):
+    """Settings that can't be loaded are told in one line, which quotes no value of a setting."""
+    django.error = error
+    assert status_of_main() == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"pulpcore.app.settings can't be loaded {shown}: set DJANGO_SETTINGS_MODULE" in told
+    assert "hush" not in told
+    assert ran == []
+
+
+def test_interrupted(monkeypatch, django, ran):
+    """Ctrl-C while things are imported ends it without a traceback."""
+    django.error = KeyboardInterrupt()
+    assert status_of_main() == 130
+    assert ran == []
+
+
+def test_import_nothing():
+    """Importing the entry imports nothing of pulpcore."""
+    code = "import sys, pulp_futures; sys.exit(any(m.startswith('pulpcore') for m in sys.modules))"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)

@@ -1,0 +1,230 @@
+"""Reading a PULP_MANIFEST, and where its files go."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pulpcore.plugin.download.futures.cli import manifest
+from pulpcore.plugin.download.futures.cli.manifest import (
+    BadLine,
+    Destination,
+    Entry,
+    Refused,
+    Unusable,
+)
+
+SHA256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+OTHER = "0" * 64
+URL = "https://example.org/repo/PULP_MANIFEST"
+
+
+def parse(text):
+    """Parse a manifest that is given as text."""
+    return list(manifest.parse(text.encode()))
+
+
+def test_lines():
+    """A line is path, digest, size, split from the right; blank lines are skipped but counted."""
+    assert parse(f"a/b.iso,{SHA256},0\n\n \nc,d,{SHA256.upper()},12\n") == [
+        Entry(1, "a/b.iso", SHA256, 0),
+        Entry(4, "c,d", SHA256, 12),
+    ]
+
+
+def test_forms():
+    """A byte order mark, CR LF, spaces around digest and size, and no last line end are read."""
+    assert parse(f"\ufeffa,{SHA256},1\r\nb, {SHA256} , 2 ") == [
+        Entry(1, "a", SHA256, 1),
+        Entry(2, "b", SHA256, 2),
+    ]
+
+
+def test_empty():
+    """A manifest may list nothing."""
+    assert parse("") == []
+
+
+def test_line_separators_of_unicode():
+    """Only a line feed ends a line: a path may have what Unicode calls a line end."""
+    assert parse(f"a\u2028b\x0cc,{SHA256},1") == [Entry(1, "a\u2028b\x0cc", SHA256, 1)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        "a,b,c",
+        f"a,{SHA256}",
+        f"a,{SHA256},",
+        f"a,{SHA256},-1",
+        f"a,{SHA256},1.5",
+        f"a,{SHA256},1_0",
+        f"a,{SHA256},٣",
+        f"a,{SHA256},{'9' * 5000}",
+        f"a,{SHA256[:-1]},1",
+        f"a,{SHA256[:-1]}g,1",
+        "<!DOCTYPE html>" + "x" * 200,
+    ],
+)
+def test_bad_line(line):
+    """A bad line is told by its number, shortened, and takes no other with it."""
+    bad, good = parse(f"{line}\nb,{SHA256},1")
+    assert good == Entry(2, "b", SHA256, 1)
+    assert isinstance(bad, BadLine)
+    assert bad.path is None
+    assert str(bad).startswith("line 1 of the manifest: not path,sha256,size: ")
+    assert len(str(bad)) < 150
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/etc/passwd", "absolute"),
+        ("//host/a", "absolute"),
+        ("C:/a", "absolute"),
+        ("c:a", "absolute"),
+        ("..", "'..'"),
+        ("../a", "'..'"),
+        ("a/../../b", "'..'"),
+        ("a/..", "'..'"),
+        ("a\\b", "backslash"),
+        ("..\\a", "backslash"),
+        ("a\0b", "NUL"),
+        ("", "names no file"),
+        (".", "names no file"),
+        ("a/", "names no file"),
+        ("a/.", "names no file"),
+    ],
+)
+def test_refused_path(path, why):
+    """A path that could leave the destination, or names no file, is refused with a reason."""
+    bad, good = parse(f"{path},{SHA256},1\nb,{SHA256},1")
+    assert good == Entry(2, "b", SHA256, 1)
+    assert isinstance(bad, BadLine)
+    assert (bad.line, bad.path) == (1, path)
+    assert why in bad.reason
+
+
+def test_means_nothing():
+    """Parts of a path that mean nothing are left out, so that one file has one path."""
+    assert parse(f"./a//b/./c,{SHA256},1\na/b/c,{SHA256},1") == [Entry(1, "a/b/c", SHA256, 1)]
+
+
+def test_odd_names():
+    """Dots, colons and spaces in names are no reason to refuse them."""
+    paths = ["..a", "a..b/...", " a ", "ab:c", "-", "~", "%2e%2e/a"]
+    found = parse("\n".join(f"{path},{SHA256},1" for path in paths))
+    assert [item.path for item in found] == paths
+
+
+def test_repeated():
+    """A line that repeats an earlier one is no harm, and is read once."""
+    assert parse(f"a,{SHA256},1\na,{SHA256.upper()},1") == [Entry(1, "a", SHA256, 1)]
+
+
+@pytest.mark.parametrize("second", [f"a,{SHA256},2", f"a,{OTHER},1", f"./a,{OTHER},1"])
+def test_contradiction(second):
+    """A path that is listed again with other content is a bad line, and the first one stands."""
+    first, bad = parse(f"a,{SHA256},1\n{second}")
+    assert first == Entry(1, "a", SHA256, 1)
+    assert "than in line 1" in str(bad)
+
+
+def test_file_and_folder():
+    """A path can't be a file in one line and a folder in another."""
+    first, bad, deep, also_bad = parse(
+        f"a,{SHA256},1\na/b/c,{SHA256},1\nd/e/f,{SHA256},1\nd/e,{SHA256},1"
+    )
+    assert (first.path, deep.path) == ("a", "d/e/f")
+    assert str(bad) == "line 2 of the manifest: 'a' in the path is a file in line 1"
+    assert str(also_bad) == "line 4 of the manifest: the path is that of a folder in line 3"
+
+
+def test_no_text():
+    """What is no UTF-8 is no manifest."""
+    with pytest.raises(Unusable, match=r"byte 2.*is its URL right"):
+        list(manifest.parse(b"a,\xff"))
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("a/b.iso", "https://example.org/repo/a/b.iso"),
+        ("a b", "https://example.org/repo/a%20b"),
+        ("a?b#c", "https://example.org/repo/a%3Fb%23c"),
+        ("100%25", "https://example.org/repo/100%2525"),
+        ("http:b", "https://example.org/repo/http%3Ab"),
+        ("é", "https://example.org/repo/%C3%A9"),
+        ("...", "https://example.org/repo/..."),
+    ],
+)
+def test_url(path, url):
+    """A file's URL is relative to the manifest's, and every character of a name survives."""
+    assert Entry(1, path, SHA256, 1).url(URL) == url
+
+
+def test_url_of_query():
+    """The query of the manifest's URL is the manifest's own."""
+    assert Entry(1, "a", SHA256, 1).url(URL + "?token=x") == "https://example.org/repo/a"
+
+
+def test_locate(tmp_path):
+    """A file goes below the destination, whether its folders are there or not."""
+    (tmp_path / "there").mkdir()
+    assert Destination(tmp_path).locate("there/a") == tmp_path / "there/a"
+    assert Destination(tmp_path).locate("new/b/c") == tmp_path / "new/b/c"
+
+
+@pytest.mark.parametrize("path", ["out/a", "file", "gone", "up", "here"])
+def test_link_out(tmp_path, path):
+    """A link in the destination can't lead out of it, be it a folder, a file, or broken."""
+    destination = tmp_path / "destination"
+    destination.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/file").write_text("old")
+    (destination / "out").symlink_to(tmp_path / "elsewhere")
+    (destination / "file").symlink_to(tmp_path / "elsewhere/file")
+    (destination / "gone").symlink_to("../nowhere")
+    (destination / "up").symlink_to("..")
+    (destination / "here").symlink_to(".")
+    with pytest.raises(Refused, match="link"):
+        Destination(destination).locate(path)
+
+
+def test_link_in(tmp_path):
+    """A link that stays inside is followed, and the destination may itself be a link."""
+    (tmp_path / "real/folder").mkdir(parents=True)
+    (tmp_path / "real/inside").symlink_to("folder")
+    (tmp_path / "link").symlink_to("real")
+    destination = tmp_path / "link"
+    assert Destination(destination).locate("inside/a") == destination / "inside/a"
+
+
+def test_sibling(tmp_path):
+    """A folder whose name begins like the destination's is not inside of it."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "dd").mkdir()
+    (tmp_path / "d/l").symlink_to("../dd")
+    with pytest.raises(Refused):
+        Destination(tmp_path / "d").locate("l/a")
+
+
+def test_root():
+    """The file system's root is a destination like another."""
+    assert os.fspath(Destination(Path("/")).locate("no-such-folder/a")) == "/no-such-folder/a"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://example.org/repos/my%20files/PULP_MANIFEST", "example.org-repos-my-20files"),
+        ("http://user:secret@example.org:8080/PULP_MANIFEST?token=x", "example.org-8080"),
+        ("file:///srv/repo/PULP_MANIFEST", "srv-repo"),
+        ("http://[::1]:80/a/../../PULP_MANIFEST", "1-80-a"),
+        ("file:///PULP_MANIFEST", "pulp-futures-sync"),
+    ],
+)
+def test_folder_for(url, name):
+    """The folder's name tells the repository, without user, query, or a way out."""
+    assert manifest.folder_for(url) == name

@@ -1,0 +1,173 @@
+"""The options that both commands have."""
+
+import click
+import pytest
+
+from pulpcore.plugin.download.futures import FileDownload, HttpDownload
+from pulpcore.plugin.download.futures.cli import options as module
+from pulpcore.plugin.download.futures.cli.options import Importer, common
+
+
+@pytest.fixture
+def parse(monkeypatch, capsys):
+    """`parse(*arguments)` gives the options of a command, or the text of its usage error."""
+    monkeypatch.delenv("PULP_FUTURES_PASSWORD", raising=False)
+
+    def run(*arguments):
+        found = []
+
+        @click.command()
+        @common
+        def command(options):
+            found.append(options)
+
+        try:
+            command.main(list(arguments), standalone_mode=False)
+        except click.UsageError as error:
+            error.show()
+            assert found == []
+            return capsys.readouterr().err
+        return found[0]
+
+    return run
+
+
+def test_defaults(parse):
+    """Without options the defaults of the library count."""
+    options = parse()
+    assert options.importer == Importer()
+    assert (options.concurrent, options.as_json, options.verbose) == (4, False, 0)
+
+
+def test_all(parse, tls, monkeypatch):
+    """Each option ends in the attribute that Factory reads."""
+    monkeypatch.setenv("PULP_FUTURES_PASSWORD", "pass word")
+    options = parse(
+        *("--concurrent", "9", "--user", "me", "--header", "A: b", "--header", "C:d: e "),
+        *("--ca", str(tls.ca), "--cert", str(tls.client.certificate)),
+        *("--key", str(tls.client.key), "--insecure", "--proxy", "http://u:p@h:1"),
+        *("--connect-timeout", "1.5", "--read-timeout", "2", "--json", "-vv"),
+        *("--total-timeout", "3", "--least-speed", "4.5"),
+    )
+    importer = options.importer
+    assert (options.concurrent, options.as_json, options.verbose) == (9, True, 2)
+    assert (importer.total_timeout, options.least_speed) == (3, 4.5)
+    assert (importer.username, importer.password) == ("me", "pass word")
+    assert importer.headers == [{"A": "b"}, {"C": "d: e"}]
+    assert importer.ssl_ca_certificate.name == str(tls.ca)
+    assert importer.ssl_client_certificate.name == str(tls.client.certificate)
+    assert importer.ssl_client_key.name == str(tls.client.key)
+    assert importer.ssl_validation is False
+    assert importer.proxy_url == "http://u:p@h:1"
+    assert (importer.connect_timeout, importer.sock_read_timeout) == (1.5, 2.0)
+    assert importer.validate is True
+
+
+def test_certificate_with_key(parse, tls):
+    """The certificate's file may hold the key, too."""
+    options = parse("--cert", str(tls.client.both))
+    assert options.importer.ssl_client_key is None
+
+
+def test_repr():
+    """An importer shows none of its secrets."""
+    assert "secret" not in repr(Importer(username="me", password="secret"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--concurrent", "0"],
+        ["--concurrent", "257"],
+        ["--concurrent", "x"],
+        ["--header", "secret"],
+        ["--header", ": secret"],
+        ["--header", "A B: secret"],
+        ["--header", "A: secret\r\nB: c"],
+        ["--header", "A: secret\u20ac"],
+        ["--user", "me:secret"],
+        ["--proxy", "u:secret@h:1"],
+        ["--proxy", "socks5://u:secret@h:1"],
+        ["--proxy", "http://u:secret@h:x"],
+        ["--proxy", "http://u:secret@h:0"],
+        ["--proxy", "http://u:secret@"],
+        ["--ca", "no-such-file"],
+        ["--ca", "."],
+        ["--cert", "no-such-file"],
+        ["--key", "no-such-file"],
+        *(
+            [option, value]
+            for option in ("--connect-timeout", "--read-timeout", "--total-timeout")
+            for value in ("0", "-1", "nan", "inf", "86401", "x", "")
+        ),
+    ],
+)
+def test_usage(parse, arguments):
+    """What can't work is a usage error, which repeats no secret."""
+    error = parse(*arguments)
+    assert "Error: " in error
+    assert "secret" not in error
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x"])
+def test_least_speed_that_is_none(parse, value):
+    """So is a speed that isn't above 0."""
+    assert "Error: " in parse("--least-speed", value)
+
+
+def test_limit(parse):
+    """The least speed is set where a download has time-outs, and nowhere else."""
+    options = parse("--least-speed", "7")
+    http, file = HttpDownload("http://h/a", None), FileDownload("file:///a", None)
+    for download in (http, file):
+        options.limit(download)
+    assert http.timeout.least_speed == 7
+    assert file.timeout is None
+
+
+def test_no_certificate(parse, tls, tmp_path):
+    """A file without a certificate, the wrong key, or a key alone is told at once."""
+    (tmp_path / "empty").write_text("")
+    for arguments, why in [
+        (["--ca", str(tmp_path / "empty")], "holds no PEM certificate"),
+        (["--ca", str(tls.client.key)], "holds no PEM certificate"),
+        (["--cert", str(tls.client.certificate)], "the key of it"),
+        (["--cert", str(tls.client.certificate), "--key", str(tls.stranger.key)], "the key of it"),
+        (["--key", str(tls.client.key)], "--key needs --cert"),
+    ]:
+        assert why in parse(*arguments)
+
+
+def test_unreadable(parse, tls, monkeypatch):
+    """A file that can't be read is a usage error."""
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert "not readable" in parse("--ca", str(tls.ca))
+
+
+def test_password_needed(parse, monkeypatch):
+    """Nobody is asked for a password where nobody can answer."""
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    assert "set PULP_FUTURES_PASSWORD" in parse("--user", "me")
+
+
+def test_empty_password(parse, monkeypatch):
+    """The variable may hold an empty password."""
+    monkeypatch.setenv("PULP_FUTURES_PASSWORD", "")
+    options = parse("--user", "me")
+    assert options.importer.password == ""
+
+
+@pytest.mark.parametrize("answer", ["secret", ""])
+def test_prompt(monkeypatch, capsys, answer):
+    """On a terminal the password is asked for, without showing it, on stderr."""
+    monkeypatch.delenv("PULP_FUTURES_PASSWORD", raising=False)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    asked = []
+    monkeypatch.setattr(
+        "click.termui.hidden_prompt_func", lambda text: asked.append(text) or answer
+    )
+    assert module._password("me") == answer
+    written = capsys.readouterr()
+    assert written.out == ""
+    # Versions of click differ in who writes it.
+    assert (written.err + asked[0]).startswith("Password of me:")

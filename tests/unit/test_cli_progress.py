@@ -1,0 +1,144 @@
+"""Counting and showing what is done."""
+
+import io
+import threading
+
+from rich.console import Console
+
+from pulpcore.plugin.download.futures import BufferWriter, FileDownload
+from pulpcore.plugin.download.futures.cli.progress import Bars, Lines, Progress
+from pulpcore.plugin.download.futures.event import Fetched, Restarted
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        """The time that the test set."""
+        return self.now
+
+
+def lines(files, size):
+    """Lines, what they wrote, and their clock."""
+    written = []
+    clock = Clock()
+    return Lines("Downloading", files, size, written.append, clock), written, clock
+
+
+def test_count():
+    """Bytes and files are counted, also by many threads at once."""
+    progress = Progress("title", 8, 8000)
+
+    def work():
+        for _ in range(1000):
+            progress.count(1)
+        progress.count_file()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (progress.done, progress.files_done) == (8000, 8)
+
+
+def test_restart():
+    """What a download fetched counts no more when it starts again, and others' still does."""
+    progress = Progress("title", 2, 100)
+    one = FileDownload("file:///a", BufferWriter())
+    other = FileDownload("file:///b", BufferWriter())
+    progress.watch(one)
+    progress.watch(other)
+    one.router.send(Fetched(one, b"123"))
+    other.router.send(Fetched(other, b"12345"))
+    assert progress.done == 8
+    one.router.send(Restarted(one))
+    assert progress.done == 5
+    one.router.send(Fetched(one, b"1"))
+    assert progress.done == 6
+
+
+def test_expect():
+    """What there is to do may become known late, and less."""
+    progress = Progress("title", 1, None)
+    progress.forgo(5)
+    assert progress.size is None
+    progress.expect(7)
+    progress.forgo(5)
+    assert progress.size == 2
+    progress.forgo(5)
+    assert progress.size == 0
+
+
+def test_tenths():
+    """A line is written for each tenth that is done, with files, bytes, rate and time left."""
+    progress, written, clock = lines(files=2, size=4_000_000)
+    with progress:
+        clock.now = 1.0
+        for _ in range(7):
+            progress.count(50_000)
+        progress.count(50_000)
+        assert written == ["Downloading: 0 of 2 files, 400.0 kB of 4.0 MB, 400.0 kB/s, 9 s left"]
+        progress.count(3_600_000)
+        assert len(written) == 1
+        clock.now = 2.0
+        progress.count_file()
+    assert written[1:] == ["Downloading: 1 of 2 files, 4.0 MB of 4.0 MB, 2.0 MB/s, 0 s left"]
+
+
+def test_quick():
+    """What takes no time needs no lines."""
+    progress, written, _ = lines(files=2, size=2)
+    progress.count(1)
+    progress.count(1)
+    assert written == []
+
+
+def test_seconds():
+    """A line is written at least every ten seconds while bytes come."""
+    progress, written, clock = lines(files=1, size=None)
+    for clock.now in (1.0, 9.9, 10.0, 19.9):
+        progress.count(10)
+    assert written == ["Downloading: 30 bytes, 3 bytes/s"]
+
+
+def test_no_bytes():
+    """Files without content are progress too."""
+    progress, written, clock = lines(files=2, size=0)
+    for clock.now in (1.0, 2.0):
+        progress.count_file()
+    assert written == [
+        "Downloading: 1 of 2 files, 0 bytes of 0 bytes, 0 bytes/s",
+        "Downloading: 2 of 2 files, 0 bytes of 0 bytes, 0 bytes/s",
+    ]
+
+
+def test_backwards():
+    """A restart writes no line a second time."""
+    progress, written, clock = lines(files=1, size=100)
+    for clock.now, size in ((1.0, 50), (2.0, -50), (3.0, 50)):
+        progress.count(size)
+    assert len(written) == 1
+
+
+def test_bars():
+    """On a terminal a bar shows title, bytes and files, with names as they are."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=120)
+    with Bars("[red]name", 2, 4_000_000, console) as progress:
+        progress.count(2_000_000)
+        progress.count_file()
+    shown = stream.getvalue()
+    assert "[red]name" in shown
+    assert "2.0/4.0 MB" in shown
+    assert "1/2 files" in shown
+
+
+def test_bar_without_size():
+    """A bar can do without knowing the size."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=120)
+    with Bars("name", 1, None, console) as progress:
+        progress.count(2_000_000)
+    assert "2.0/? MB" in stream.getvalue()
+    assert "files" not in stream.getvalue()

@@ -1,0 +1,37 @@
+"""How the program is asked to stop."""
+
+import os
+import signal
+
+import pytest
+
+from pulpcore.plugin.download.futures.cli.signals import STOP, Interrupted, stopping
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_stop(number, status):
+    """A signal raises once, with the status that shells give it; the next one is ignored."""
+    before = [signal.getsignal(n) for n in STOP]
+    with stopping():
+        with pytest.raises(Interrupted) as caught:
+            os.kill(os.getpid(), number)
+        for again in STOP:
+            os.kill(os.getpid(), again)
+    assert caught.value.status == status
+    assert [signal.getsignal(n) for n in STOP] == before
+
+
+def test_nohup():
+    """What is ignored from outside stays so, but for SIGINT."""
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in STOP}
+    try:
+        with stopping():
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Interrupted):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,455 @@
+"""The context that downloads share, and its cache."""
+
+import contextlib
+import gc
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from pulpcore.plugin.download.futures.context import Cache, Context, Resource
+
+THREADS = 32
+
+
+class Thing:
+    """An object that only the cache may hold."""
+
+
+class Alike:
+    """A key that hashes as all others of its class do, and equals none of them."""
+
+    def __hash__(self):
+        return 7
+
+
+class Equal:
+    """A key that equals what has its name."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __hash__(self):
+        return hash(self.name)
+
+    def __eq__(self, other):
+        return self.name == other.name
+
+
+class Counted(Resource):
+    """A resource that counts how often it was closed."""
+
+    def __init__(self, error=None):
+        self.closed = 0
+        self.error = error
+
+    def close(self):
+        """Count, and fail if told so."""
+        self.closed += 1
+        if self.error is not None:
+            raise self.error
+
+
+def kind(value):
+    """The id of a parameter: the name of its class, which is the same in each process."""
+    return type(value).__name__
+
+
+@pytest.fixture
+def cache():
+    """An empty cache."""
+    return Cache()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is set."""
+
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr("time.monotonic", lambda: Clock.now)
+    return Clock
+
+
+def together(work, threads=THREADS):
+    """Run work(number) in threads that begin at once; return what they returned."""
+    barrier = threading.Barrier(threads)
+
+    def begin(number):
+        barrier.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(begin, range(threads)))
+
+
+# Cache
+
+
+@pytest.mark.parametrize("key", ["a", 1, None, ("a", 1), frozenset("ab"), b"", Alike()], ids=kind)
+@pytest.mark.parametrize("thing", [None, False, "", object()], ids=kind)
+def test_put_get_purge(cache, key, thing):
+    """Any key that hashes leads to any object, also one that is None or empty."""
+    cache.put(key, thing)
+    assert key in cache
+    assert cache.get(key) is thing
+    assert cache.purge(key) is thing
+    assert key not in cache
+
+
+@pytest.mark.parametrize("method", ["get", "purge"])
+def test_missing(cache, method):
+    """What isn't there is a LookupError, which tells nothing of a key that may be a credential."""
+    with pytest.raises(LookupError) as caught:
+        getattr(cache, method)("s3cret")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["put", "get", "purge", "setdefault", "__contains__"])
+def test_key_that_does_not_hash(cache, method):
+    """It is a TypeError, and the cache still works."""
+    cache.put("a", 1)
+    with pytest.raises(TypeError, match="unhashable"):
+        getattr(cache, method)([], *([1] if method in ("put", "setdefault") else []))
+    assert cache.get("a") == 1
+
+
+def test_replace(cache):
+    """The last object that was put under a key counts."""
+    cache.put("a", 1)
+    cache.put("a", 2)
+    assert cache.get("a") == 2
+
+
+def test_setdefault(cache):
+    """It puts an object in only where there is none."""
+    assert cache.setdefault("a", None) is None
+    assert cache.setdefault("a", 2) is None
+    assert cache.get("a") is None
+
+
+def test_keys_that_hash_alike(cache):
+    """Keys that hash alike, such as -1 and -2, don't collide."""
+    keys = [Alike() for _ in range(10)]
+    for number, key in enumerate(keys):
+        cache.put(key, number)
+    assert [cache.get(key) for key in keys] == list(range(10))
+    cache.put(-1, "one")
+    cache.put(-2, "two")
+    assert (cache.get(-1), cache.get(-2)) == ("one", "two")
+    cache.purge(-1)
+    assert cache.get(-2) == "two"
+
+
+def test_keys_that_are_equal(cache):
+    """A key is found by one that equals it."""
+    cache.put(Equal("a"), 1)
+    assert cache.get(Equal("a")) == 1
+
+
+def test_evict_of_nothing(cache):
+    """An empty cache has nothing to drop."""
+    assert cache.evict() == []
+
+
+def test_default_threshold(cache, clock):
+    """An object stays for four hours after it was put or asked for."""
+    assert cache.eviction_threshold == timedelta(hours=4)
+    cache.put("a", Thing())
+    clock.now += 4 * 3600 - 1
+    assert cache.evict() == []
+    cache.get("a")
+    clock.now += 4 * 3600 - 1
+    assert cache.evict() == []
+    cache.setdefault("a", None)
+    clock.now += 4 * 3600 - 1
+    assert cache.evict() == []
+    clock.now += 1
+    (evicted,) = cache.evict()
+    assert isinstance(evicted, Thing)
+    assert "a" not in cache
+
+
+def test_in_is_not_asking_for(cache, clock):
+    """To look whether an object is there doesn't keep it."""
+    cache.put("a", Thing())
+    clock.now += 4 * 3600
+    assert "a" in cache
+    assert len(cache.evict()) == 1
+
+
+def test_threshold_of_zero(clock):
+    """Zero is zero: what was put in this moment goes at once."""
+    cache = Cache(timedelta(0))
+    cache.put("a", Thing())
+    cache.put("b", Thing())
+    assert len(cache.evict()) == 2
+    assert "a" not in cache
+    assert cache.evict() == []
+
+
+def test_what_is_held_stays():
+    """What somebody outside of the cache holds stays, until nobody does."""
+    cache = Cache(timedelta(0))
+    held = Thing()
+    cache.put("held", held)
+    cache.put("free", Thing())
+    assert len(cache.evict()) == 1
+    assert cache.get("held") is held
+    del held
+    (evicted,) = cache.evict()
+    assert isinstance(evicted, Thing)
+    assert "held" not in cache
+
+
+def test_held_by_a_container():
+    """What is held by a list outside of the cache is held."""
+    cache = Cache(timedelta(0))
+    things = [Thing()]
+    cache.put("a", things[0])
+    assert cache.evict() == []
+    assert cache.get("a") is things[0]
+
+
+def test_one_object_under_two_keys():
+    """The cache itself isn't somebody outside: an object under two keys goes too."""
+    cache = Cache(timedelta(0))
+    cache.put("a", Thing())
+    cache.put("b", cache.get("a"))
+    assert cache.evict()
+    assert "a" not in cache
+    assert "b" not in cache
+
+
+def test_threshold_may_be_changed(cache, clock):
+    """The attribute counts at the time of evicting."""
+    cache.put("a", Thing())
+    cache.eviction_threshold = timedelta(0)
+    assert len(cache.evict()) == 1
+
+
+def test_close(cache):
+    """Closing closes the resources and removes them; other objects stay; it can be repeated."""
+    resource = Counted()
+    cache.put("resource", resource)
+    cache.put("token", "t")
+    cache.close()
+    cache.close()
+    assert resource.closed == 1
+    assert "resource" not in cache
+    assert cache.get("token") == "t"
+
+
+def test_close_that_fails(cache):
+    """A resource that can't be closed doesn't keep the others open."""
+    resources = [Counted(OSError("broken")) if number == 1 else Counted() for number in range(3)]
+    for number, resource in enumerate(resources):
+        cache.put(number, resource)
+    with contextlib.suppress(OSError):
+        cache.close()
+    assert [resource.closed for resource in resources] == [1, 1, 1]
+
+
+def test_resource_is_abstract():
+    """A resource that can't be closed is none."""
+    with pytest.raises(TypeError, match="close"):
+        Resource()
+
+
+def test_repr_of_a_cache(cache):
+    """Neither keys nor objects are shown."""
+    cache.put("k3y", "s3cret")
+    assert repr(cache) == "<Cache of 1>"
+
+
+def test_an_object_that_ends_may_use_the_cache(cache):
+    """An object's finalizer can take the cache's lock, whichever call drops the object."""
+    free = []
+
+    class Final:
+        def __del__(self):
+            # Another thread, for the lock is re-entrant.
+            other = threading.Thread(target=lambda: "a" in cache, daemon=True)
+            other.start()
+            other.join(20)
+            free.append(not other.is_alive())
+
+    cache.put("a", Final())
+    cache.put("a", Final())
+    cache.setdefault("a", Final())
+    cache.purge("a")
+    cache.put("a", Final())
+    cache.eviction_threshold = timedelta(0)
+    cache.evict()
+    assert free == [True] * 4
+
+
+def test_32_threads(cache):
+    """Threads that put, get, purge and evict at once see whole objects and no error."""
+    cache.eviction_threshold = timedelta(0)
+    keys = [Alike() for _ in range(8)]
+
+    def work(number):
+        for turn in range(300):
+            key = keys[(number + turn) % len(keys)]
+            cache.put(key, (key, [number]))
+            for method in (cache.get, cache.purge):
+                try:
+                    found, _ = method(key)
+                except LookupError:
+                    continue
+                assert found is key
+            if turn % 50 == 0:
+                cache.evict()
+            assert (key in cache) in (True, False)
+
+    together(work)
+    cache.evict()
+    assert not [key for key in keys if key in cache]
+
+
+def test_32_threads_purge(cache):
+    """Of many threads that purge one key, just one gets the object."""
+
+    def work(number):
+        try:
+            return cache.purge("a")
+        except LookupError:
+            return None
+
+    cache.put("a", "thing")
+    assert sorted(together(work), key=str) == [None] * (THREADS - 1) + ["thing"]
+
+
+def test_32_threads_setdefault(cache):
+    """Of many threads that put an object under one key, all get the same."""
+    assert (
+        len({id(thing) for thing in together(lambda number: cache.setdefault("a", Thing()))}) == 1
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # that is what it is about
+def test_forked_child(cache):
+    """A child that was forked while another thread held the lock can use the cache."""
+    cache.put("a", 1)
+    held, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with cache._lock:
+            held.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # ends a child that waits for the lock
+        code = 1
+        try:
+            code = 0 if cache.get("a") == 1 and "b" not in cache else 2
+        finally:
+            os._exit(code)
+    leave.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# Context
+
+
+def test_attributes():
+    """Attributes are given, set, changed and deleted as those of any object."""
+    context = Context(a=1)
+    context.b = 2
+    context.a += 1
+    assert (context.a, context.b) == (2, 2)
+    del context.b
+    assert not hasattr(context, "b")
+
+
+def test_missing_attribute():
+    """An attribute that isn't there is an AttributeError that names it."""
+    with pytest.raises(AttributeError, match="'token'"):
+        _ = Context().token
+
+
+def test_each_has_a_cache():
+    """Each context has a cache of its own, unless one is given."""
+    cache = Cache()
+    assert isinstance(Context().cache, Cache)
+    assert Context().cache is not Context().cache
+    assert Context(cache=cache).cache is cache
+
+
+def test_attributes_are_shared_by_threads():
+    """Unlike threading.local, what one thread sets another sees."""
+    context = Context()
+    thread = threading.Thread(target=setattr, args=(context, "token", "t"))
+    thread.start()
+    thread.join()
+    assert context.token == "t"
+
+
+def test_check_then_set():
+    """With the lock held, of many threads just one sets an attribute."""
+    context = Context(made=[])
+
+    def work(number):
+        with context as entered:
+            assert entered is context
+            if not hasattr(context, "token"):
+                context.made.append(number)
+                context.token = number
+        return context.token
+
+    assert len(set(together(work))) == 1
+    assert len(context.made) == 1
+
+
+def test_lock_is_reentrant():
+    """A thread that holds the lock may take it again; it is free afterwards, by an error too."""
+    context = Context()
+    with pytest.raises(KeyError), context, context:
+        raise KeyError
+    together(lambda number: context.__enter__().__exit__(None, None, None), 2)
+
+
+def test_context_close():
+    """Closing closes the resources of the cache, keeps attributes, and can be used on."""
+    context = Context(token="t")
+    resource = Counted()
+    context.cache.put("a", resource)
+    context.close()
+    context.close()
+    assert (resource.closed, context.token) == (1, "t")
+    context.cache.put("a", resource)
+    assert context.cache.get("a") is resource
+
+
+def test_no_secret():
+    """Names are shown and values are not: they may be tokens."""
+    assert repr(Context(token="s3cret", b=1)) == "<Context b, token>"
+
+
+def test_contexts_are_collected():
+    """A context that nobody holds goes, and what is in its cache too."""
+
+    class Probe:
+        alive = 0
+
+        def __init__(self):
+            Probe.alive += 1
+
+        def __del__(self):
+            Probe.alive -= 1
+
+    context = Context(probe=Probe())
+    context.cache.put("a", Probe())
+    del context
+    gc.collect()
+    assert Probe.alive == 0

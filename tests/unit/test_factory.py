@@ -1,0 +1,515 @@
+"""The factory: what becomes of each attribute of an importer or a remote, and of names."""
+
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pulpcore.plugin.download.futures import (
+    SSL,
+    DigestValidation,
+    Factory,
+    FileDownload,
+    FileWriter,
+    FtpDownload,
+    HttpDownload,
+    SizeValidation,
+    Timeout,
+    User,
+)
+
+URL = "https://example.test/pub/file.rpm"
+EMPTY = SimpleNamespace()
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
+class FileField:
+    """As Django's: it has a name, and is false where that is empty."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __bool__(self):
+        return bool(self.name)
+
+
+class Importer:
+    """An importer of 2017, with defaults for what a test doesn't set."""
+
+    ssl_ca_certificate = FileField("")
+    ssl_client_certificate = FileField("")
+    ssl_client_key = FileField(None)
+    ssl_validation = True
+    proxy_url = ""
+    username = ""
+    password = ""
+    validate = True
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+
+class Remote:
+    """A remote, whose fields are None where they are not set."""
+
+    ca_cert = client_cert = client_key = None
+    tls_validation = True
+    proxy_url = proxy_username = proxy_password = None
+    username = password = headers = None
+    connect_timeout = sock_connect_timeout = sock_read_timeout = None
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+
+def build(importer=EMPTY, url=URL, path="file", artifact=None):
+    """Build a download."""
+    return Factory(importer).build(url, path, artifact)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("http://h/a", HttpDownload),
+        ("https://h/a", HttpDownload),
+        ("HTTPS://h/a", HttpDownload),
+        ("ftp://h/a", FtpDownload),
+        ("file:///a", FileDownload),
+        ("File:///a", FileDownload),
+    ],
+)
+@pytest.mark.parametrize("importer", [EMPTY, Importer(), Remote(), None])
+def test_scheme(url, kind, importer):
+    """The scheme decides, in any case; the URL stays as given; no attribute is needed."""
+    download = build(importer, url)
+    assert type(download) is kind
+    assert download.url == url
+    assert isinstance(download.writer, FileWriter)
+    assert download.writer.path == "file"
+    assert download.validations == []
+
+
+@pytest.mark.parametrize(
+    "url", ["gopher://h/a", "", "a", "/a/b", "://h/a", "ftps://h/a", "http//h/a", "http://[::1/a"]
+)
+@pytest.mark.parametrize("path", [None, "file"])
+def test_scheme_that_nobody_serves(url, path):
+    """Another scheme, none, or what is no URL, is a ValueError at once."""
+    with pytest.raises(ValueError, match=r"scheme|not valid"):
+        build(url=url, path=path)
+
+
+class TestForms:
+    """Factory(importer).build(url, …) and Factory.build(url, importer, …)."""
+
+    ARTIFACT = SimpleNamespace(size=3)
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda i, a: Factory(i).build(URL, "p", a),
+            lambda i, a: Factory(i).build(URL, path="p", artifact=a),
+            lambda i, a: Factory(importer=i).build(url=URL, path="p", artifact=a),
+            lambda i, a: Factory.build(URL, i, "p", a),
+            lambda i, a: Factory.build(URL, i, path="p", artifact=a),
+            lambda i, a: Factory.build(url=URL, importer=i, path="p", artifact=a),
+        ],
+    )
+    def test_same(self, call):
+        """Both forms, by position and by name, build the same."""
+        download = call(Importer(username="u", password="p"), self.ARTIFACT)
+        assert (download.url, download.writer.path) == (URL, "p")
+        assert download.user == User("u", "p")
+        assert [v.expected for v in download.validations] == [3]
+
+    def test_defaults(self, monkeypatch, tmp_path):
+        """Path and artifact may be left out in both."""
+        monkeypatch.chdir(tmp_path)
+        for download in (Factory(EMPTY).build(URL), Factory.build(URL, EMPTY)):
+            assert download.writer.path == str(tmp_path / "file.rpm")
+            assert download.validations == []
+
+    def test_importer(self):
+        """A factory knows its importer."""
+        importer = Importer()
+        assert Factory(importer).importer is importer
+
+    def test_subclass(self):
+        """The second form makes a factory of the class that it is called on."""
+
+        class Mine(Factory):
+            def __init__(self, importer):
+                super().__init__(Importer(username="mine"))
+
+        assert Mine.build(URL, Importer(username="other"), "p").user.name == "mine"
+        assert Mine(None).build(URL, "p").user.name == "mine"
+
+    def test_subclass_that_overrides_build(self):
+        """It may call super().build(), and gives the second form up."""
+
+        class Mine(Factory):
+            def build(self, url, path=None, artifact=None):
+                download = super().build(url, path, artifact)
+                download.attachment = self.importer
+                return download
+
+        download = Mine(EMPTY).build(URL, "p", self.ARTIFACT)
+        assert download.attachment is EMPTY
+        assert [v.expected for v in download.validations] == [3]
+
+    def test_introspection(self):
+        """The method keeps its name and docstring, called either way."""
+        for method in (Factory.build, Factory(EMPTY).build.func):
+            assert method.__doc__.startswith("Build a download.")
+            assert method.__name__ == "build"
+
+
+@pytest.mark.parametrize("url", ["http://h/a", "https://h/a"])
+@pytest.mark.parametrize(
+    ("importer", "expected"),
+    [
+        (EMPTY, SSL()),
+        (Importer(), SSL()),
+        (Remote(), SSL()),
+        (Importer(ssl_ca_certificate=FileField("ca.pem")), SSL("ca.pem")),
+        (
+            Importer(
+                ssl_client_certificate=FileField("c.pem"), ssl_client_key=FileField("/k/c.key")
+            ),
+            SSL(None, "c.pem", "/k/c.key"),
+        ),
+        (Importer(ssl_ca_certificate="ca.pem"), SSL("ca.pem")),
+        (Importer(ssl_ca_certificate=Path("ca.pem")), SSL("ca.pem")),
+        (Importer(ssl_ca_certificate=SimpleNamespace(name="")), SSL()),
+        (Importer(ssl_ca_certificate=SimpleNamespace(name=None)), SSL()),
+        (Importer(ssl_ca_certificate=None, ssl_client_certificate="", ssl_client_key=None), SSL()),
+        (Importer(ssl_validation=False), SSL(validation=False)),
+        (Importer(ssl_validation=None), SSL()),
+        (Remote(tls_validation=False), SSL(validation=False)),
+        (Remote(ca_cert=PEM, client_cert="C" + PEM, client_key="K" + PEM),
+         SSL(PEM, "C" + PEM, "K" + PEM)),
+        (Remote(ca_cert="", client_cert="", client_key=""), SSL()),
+    ],
+)  # fmt: skip
+def test_ssl(importer, expected, url):
+    """TLS settings of both kinds of model count for http as for https; empty ones are none."""
+    found = build(importer, url).ssl
+    names = ("ca_certificate", "client_certificate", "client_key")
+    assert [getattr(found, name) or None for name in names] == [
+        getattr(expected, name) for name in names
+    ]
+    assert found.validation is expected.validation
+
+
+@pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a"])
+@pytest.mark.parametrize(
+    ("importer", "expected"),
+    [
+        (EMPTY, User()),
+        (Importer(), User()),
+        (Remote(), User()),
+        (Importer(username="u", password="p"), User("u", "p")),
+        (SimpleNamespace(basic_auth_user="u", basic_auth_password="p"), User("u", "p")),
+        (Importer(basic_auth_user="u", basic_auth_password="p"), User("u", "p")),
+        (Importer(username="new", password="new", basic_auth_user="old", basic_auth_password="old"),
+         User("new", "new")),
+        (Remote(username="u", password=None), User("u", None)),
+        (Remote(username="token"), User("token")),
+    ],
+)  # fmt: skip
+def test_user(importer, expected, url):
+    """User and password by the names of both times."""
+    assert build(importer, url).user == expected
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, None),
+        ({"proxy_url": ""}, None),
+        ({"proxy_url": None, "proxy_username": "u", "proxy_password": "p"}, None),
+        ({"proxy_url": "http://proxy:3128"}, "http://proxy:3128"),
+        ({"proxy_url": "http://u:p@proxy:3128"}, "http://u:p@proxy:3128"),
+        (
+            {"proxy_url": "http://proxy:3128", "proxy_username": "u", "proxy_password": "p"},
+            "http://u:p@proxy:3128",
+        ),
+        (
+            {"proxy_url": "http://o:l@proxy:1", "proxy_username": "u", "proxy_password": "p"},
+            "http://u:p@proxy:1",
+        ),
+        ({"proxy_url": "http://proxy:1", "proxy_username": "u"}, "http://u:@proxy:1"),
+        (
+            {"proxy_url": "https://proxy:1/", "proxy_username": "a@b:/", "proxy_password": "ü%#?"},
+            "https://a@b:/:ü%#?@proxy:1/",
+        ),
+        (
+            {"proxy_url": "proxy:1", "proxy_username": "u", "proxy_password": "p"},
+            "http://u:p@proxy:1",
+        ),
+    ],
+)
+@pytest.mark.parametrize("url", ["http://h/a", "https://h/a"])
+def test_proxy(attributes, expected, url):
+    """A proxy's credentials go into its URL, encoded as a client decodes them."""
+    from urllib.parse import unquote, urlsplit
+
+    found = build(SimpleNamespace(**attributes), url).proxy_url
+    assert (found and unquote(found)) == expected
+    if found and attributes.get("proxy_username"):
+        parts = urlsplit(found)
+        assert unquote(parts.username) == attributes["proxy_username"]
+        assert unquote(parts.password) == attributes.get("proxy_password", "")
+        assert parts.hostname == "proxy"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (None, {}),
+        ([], {}),
+        ([{"X-A": "1"}, {"X-B": "2", "X-C": "3"}], {"X-A": "1", "X-B": "2", "X-C": "3"}),
+        ([{"X-A": "1"}, {"x-a": "2"}], {"X-A": "2"}),
+    ],
+)
+def test_headers(headers, expected):
+    """A list of dicts becomes the headers; names are alike in any case."""
+    found = build(Remote(headers=headers)).headers
+    assert len(found) == len(expected)
+    assert all(found[name] == value for name, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({}, Timeout()),
+        ({"connect_timeout": None, "sock_connect_timeout": None}, Timeout()),
+        ({"connect_timeout": 5.0}, Timeout(5.0, 30)),
+        ({"sock_connect_timeout": 6}, Timeout(6, 30)),
+        ({"connect_timeout": 5, "sock_connect_timeout": 6}, Timeout(5, 30)),
+        ({"connect_timeout": 7, "sock_connect_timeout": 6}, Timeout(6, 30)),
+        ({"sock_read_timeout": 8.5}, Timeout(10, 8.5)),
+        ({"connect_timeout": 99, "sock_read_timeout": 8.5}, Timeout(99, 8.5)),
+    ],
+)
+@pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a"])
+def test_timeout(attributes, expected, url):
+    """The smaller connect time-out counts, and the one for reads, for each protocol that waits."""
+    found = build(SimpleNamespace(**attributes), url).timeout
+    assert (found.connect, found.read) == (expected.connect, expected.read)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 4), (0, 0), (7, 7)])
+@pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a"])
+def test_max_retries(given, expected, url):
+    """The number of retries is the remote's; other downloads keep theirs."""
+    assert build(SimpleNamespace(max_retries=given), url).retry.total == expected
+    assert build(EMPTY, url).retry.total == 4
+
+
+def test_max_retries_of_a_kind_that_is_never_tried_again():
+    """A file of this machine isn't tried again, whatever the remote says."""
+    assert build(SimpleNamespace(max_retries=7), "file:///a").retry is None
+
+
+@pytest.mark.parametrize("given", [None, 90.5])
+@pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a"])
+def test_total_timeout(given, url):
+    """The limit for a whole download is the remote's; there is none by default."""
+    assert build(SimpleNamespace(total_timeout=given), url).timeout.total == given
+
+
+def test_rate_limit():
+    """The downloads of one factory share the limit, those of another one don't."""
+    remote = SimpleNamespace(rate_limit=5)
+    factory = Factory(remote)
+    limiters = {factory.build(url, "p").rate_limiter for url in (URL, "http://h/a", "ftp://h/a")}
+    assert len(limiters) == 1
+    assert None not in limiters
+    assert build(remote).rate_limiter not in limiters
+    assert build(SimpleNamespace(rate_limit=None)).rate_limiter is None
+    assert build(SimpleNamespace(rate_limit=0)).rate_limiter is None
+    assert build().rate_limiter is None
+
+
+def digests(*names, content=b"content"):
+    """Digests of a content, by name."""
+    return {name: hashlib.new(name, content, usedforsecurity=False).hexdigest() for name in names}
+
+
+class TestArtifact:
+    @pytest.mark.parametrize(
+        ("names", "chosen"),
+        [
+            ((), None),
+            (("md5",), "md5"),
+            (("sha1", "md5"), "sha1"),
+            (("sha224", "sha1"), "sha224"),
+            (("sha256", "sha224"), "sha256"),
+            (("md5", "sha384", "sha256"), "sha384"),
+            (("md5", "sha1", "sha224", "sha256", "sha384", "sha512"), "sha512"),
+        ],
+    )
+    @pytest.mark.parametrize("absent", [None, ""])
+    @pytest.mark.parametrize("url", ["http://h/a", "ftp://h/a", "file:///a"])
+    def test_strongest_digest(self, names, chosen, absent, url):
+        """One digest is validated, the strongest that is known; so it is for each protocol."""
+        attributes = dict.fromkeys(DigestValidation.ALGORITHMS, absent) | digests(*names)
+        validations = build(url=url, artifact=SimpleNamespace(**attributes)).validations
+        assert [(type(v), v.algorithm.name, v.expected) for v in validations] == (
+            [(DigestValidation, chosen, attributes[chosen])] if chosen else []
+        )
+
+    @pytest.mark.parametrize(
+        ("attributes", "expected"),
+        [
+            ({}, []),
+            ({"size": None}, []),
+            ({"size": ""}, []),
+            ({"size": 0}, [0]),
+            ({"size": 7}, [7]),
+            ({"size": "7"}, [7]),
+        ],
+    )
+    def test_size(self, attributes, expected):
+        """A size that is known is validated, also 0."""
+        validations = build(artifact=SimpleNamespace(**attributes)).validations
+        assert [type(v) for v in validations] == [SizeValidation] * len(expected)
+        assert [v.expected for v in validations] == expected
+
+    @pytest.mark.parametrize(
+        ("importer", "count"),
+        [
+            (EMPTY, 2),
+            (Remote(), 2),
+            (Importer(validate=True), 2),
+            (Importer(validate=None), 2),
+            (Importer(validate=False), 0),
+        ],
+    )
+    def test_validate(self, importer, count):
+        """The importer may turn validation off; absent is on. All are enforced."""
+        artifact = SimpleNamespace(size=7, **digests("sha256"))
+        validations = build(importer, artifact=artifact).validations
+        assert len(validations) == count
+        assert all(v.enforced for v in validations)
+
+    def test_bad_digest(self):
+        """A digest that can't be one is refused at once, and not after the download."""
+        with pytest.raises(ValueError, match="sha256"):
+            build(artifact=SimpleNamespace(sha256="nonsense"))
+
+
+class TestName:
+    @pytest.mark.parametrize(
+        ("url", "name"),
+        [
+            ("http://h/pub/file.rpm", "file.rpm"),
+            ("http://h/pub/file.rpm?key=a/b#c/d", "file.rpm"),
+            ("http://h//etc//passwd", "passwd"),
+            ("http://h/../../passwd", "passwd"),
+            ("file:///etc/passwd", "passwd"),
+            ("ftp://h/a%20b%2B+c", "a b++c"),
+            ("http://h/%C3%A9", "é"),
+            ("http://h/%FF", "\udcff"),
+            ("http://h/...", "..."),
+            ("http://h/.hidden", ".hidden"),
+            ("http://h/C:file", "C:file"),
+            ("http://h/~", "~"),
+            ("http://h/%252F", "%2F"),
+        ],
+    )
+    def test_from_url(self, url, name, monkeypatch, tmp_path):
+        """Without a path, the last part of the URL's path, decoded, in the working directory."""
+        monkeypatch.chdir(tmp_path)
+        path = build(url=url, path=None).writer.path
+        assert path == str(tmp_path / name)
+        assert Path(path).parent == tmp_path
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://h",
+            "http://h/",
+            "http://h/a/",
+            "http://h/a/?b",
+            "http://h?file",
+            "http://h/.",
+            "http://h/a/..",
+            "http://h/%2e",
+            "http://h/%2E%2e",
+            "http://h/%2Fetc%2Fpasswd",
+            "http://h/..%2F..%2Fetc%2Fpasswd",
+            "http://h/a%2F",
+            "http://h/a%5Cb",
+            "http://h/a\\b",
+            "http://h/a%00b",
+            "file:///",
+            "ftp://h/%2F",
+        ],
+    )
+    def test_hostile(self, url):
+        """A name that is empty, a dot, or has a separator once decoded is refused at once."""
+        with pytest.raises(ValueError, match="name"):
+            build(url=url, path=None)
+        assert build(url=url, path="mine").writer.path == "mine"
+
+    def test_no_secret(self):
+        """The error shows no password and no value of the query."""
+        with pytest.raises(ValueError, match="name") as caught:
+            build(url="http://user:secret@h/a/?key=secret", path=None)
+        assert "secret" not in str(caught.value)
+        with pytest.raises(ValueError, match="valid") as caught:
+            build(url="http://user:secret@[h/a/?key=secret", path=None)
+        assert "secret" not in str(caught.value)
+
+    @pytest.mark.parametrize("path", ["/a/b", "a/b", Path("a/b"), Path("/a/b")])
+    def test_path(self, path):
+        """A path is taken as given."""
+        assert build(path=path).writer.path == str(path)
+
+
+def test_nothing_shared():
+    """Downloads of one factory share no settings and no validations."""
+    factory = Factory(Importer(username="u"))
+    first, second = (factory.build(URL, "p", SimpleNamespace(size=1)) for _ in range(2))
+    for name in ("ssl", "user", "timeout", "headers", "validations", "writer"):
+        assert getattr(first, name) is not getattr(second, name)
+
+
+def test_no_secret_shown():
+    """Neither the download nor its settings show what the importer keeps secret."""
+    download = build(
+        Remote(
+            username="u",
+            password="secret",
+            proxy_url="http://p",
+            proxy_username="pu",
+            proxy_password="secret",
+            client_key="-----BEGIN secret",
+            client_cert=PEM,
+            headers=[{"Authorization": "secret"}],
+        )
+    )
+    shown = f"{download} {download!r} {download.user!r} {download.ssl!r}"
+    assert "secret" not in shown
+
+
+@pytest.mark.parametrize("headers", [{"A": "b"}, ["A: b"], "A: b"])
+def test_headers_that_are_none(headers):
+    """What isn't a list of dicts is refused by name."""
+    with pytest.raises(ValueError, match=r"^headers: "):
+        Factory(SimpleNamespace(headers=headers)).build("http://h/a", "a")
+
+
+@pytest.mark.parametrize("rate", ["5", -1])
+def test_rate_that_is_none(rate):
+    """So is a rate that is no number above 0."""
+    with pytest.raises(ValueError, match="rate limit"):
+        Factory(SimpleNamespace(rate_limit=rate))
+
+
+def test_limit_for_a_file():
+    """The total limit counts for files of this machine, too."""
+    assert Factory(SimpleNamespace(total_timeout=7)).build("file:///a", "a").timeout.total == 7

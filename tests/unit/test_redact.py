@@ -1,0 +1,207 @@
+"""What may be shown of a text."""
+
+import errno
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pulpcore.plugin.download.futures import redact
+
+# Marks that tell generated secrets from the rest of a URL: no other part has them.
+MARK = "§"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("", ""),
+        ("http://h", "http://h"),
+        ("http://h:80/a/b.gz", "http://h:80/a/b.gz"),
+        ("http://[::1]:80/a", "http://[::1]:80/a"),
+        ("file:///a/b@c", "file:///a/b@c"),
+        ("/a/b@c", "/a/b@c"),
+        ("http://h/~a@b", "http://h/~a@b"),
+        ("http://u@h/", "http://h/"),
+        ("http://u:p@h/", "http://h/"),
+        ("http://u:p@[::1]:8/", "http://[::1]:8/"),
+        ("http://u:p@p@h/", "http://h/"),
+        ("http://u:@h/", "http://h/"),
+        ("http://:p@h/", "http://h/"),
+        ("http://u:p/p@h/", "http://h/"),
+        ("http://u:p?p@h/", "http://h/"),
+        ("http://u:p#p@h/", "http://h/"),
+        ("http://u:pp", "http://***"),
+        ("u:p@h:3128", "h:3128"),
+        ("u:p@h", "h"),
+        ("h:3128", "h:3128"),
+        ("http://h/?a=1", "http://h/?a=***"),
+        ("http://h?a=1", "http://h?a=***"),
+        ("http://h/?a=1&b=2=3&c=", "http://h/?a=***&b=***&c=***"),
+        ("http://h/?a=1;b=2", "http://h/?a=***"),
+        ("http://h/?token", "http://h/?***"),
+        ("http://h/?&a=1&", "http://h/?&a=***&"),
+        ("http://h/?", "http://h/?"),
+        ("http://h/?a=1?b=2", "http://h/?a=***"),
+        ("http://h/#token", "http://h/"),
+        ("http://h/a\r\nb", "http://h/a\\r\\nb"),
+        ("http://h/\ud800", "http://h/\\ud800"),
+        ("http://h/é", "http://h/é"),
+    ],
+)
+def test_url(value, shown):
+    """Userinfo, values of the query and the fragment are hidden; all else stays."""
+    assert redact.url(value) == shown
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "//u:s3cret@h/",
+        "http:/u:s3cret@h/",
+        "http:///u:s3cret@h/",
+        "http:u:s3cret@h/",
+        "http:\\\\u:s3cret@h/",
+        "/login?token=s3cret&next=http://h/",
+        "h/login?token=s3cret&next=http://h/",
+        "u:s3cret@h/?next=http://h/",
+        "?a=s3cret",
+        "#s3cret",
+    ],
+)
+def test_url_that_is_malformed_or_relative(value):
+    """A secret is also hidden where the text is no whole URL."""
+    assert "s3cret" not in redact.url(value)
+
+
+plain = st.characters(exclude_characters=MARK + "/?#")
+secret = st.text(plain, max_size=8).map(lambda text: f"{MARK}{text}{MARK}")
+host = st.sampled_from(["h", "example.org", "127.0.0.1", "[::1]", "[fe80::1%25eth0]", "", "hé"])
+port = st.sampled_from(["", ":", ":80", ":65536", ":x"])
+path = st.lists(st.text(st.characters(exclude_characters=MARK + "?#"), max_size=5), max_size=3)
+
+
+@given(st.sampled_from(["http", "https", "ftp", "HTTP", "socks5h", "x"]), secret, host, port, path)
+@example("http", f"{MARK}\\{MARK}", "h", "", [])
+def test_userinfo_never_comes_out(scheme, userinfo, host, port, path):
+    """Whatever userinfo is made of, nothing of it is in the result."""
+    url = "/".join([f"{scheme}://{userinfo}@{host}{port}", *path])
+    assert MARK not in redact.url(url)
+
+
+@given(st.text(plain, max_size=8), secret, host, path)
+def test_password_never_comes_out(name, password, host, path):
+    """The same for a user with a password, with a scheme and (a proxy's URL) without."""
+    url = "/".join([f"{name}:{password}@{host}", *path])
+    assert MARK not in redact.url(f"http://{url}")
+    assert MARK not in redact.url(url)
+
+
+values = st.text(st.characters(exclude_characters=MARK + "&#"), max_size=8)
+
+
+@given(
+    st.sampled_from(["http://h", "https://h:1/", "ftp://h/a", "/a", "h/a", "file:///a", "", "//h"]),
+    st.lists(st.tuples(st.text(st.characters(categories=["L"]), min_size=1, max_size=5), values)),
+    values,
+)
+def test_values_of_a_query_never_come_out(base, query, fragment):
+    """Whatever the values and the fragment are made of, nothing of them is in the result."""
+    url = f"{base}?" + "&".join(f"{name}={MARK}{value}{MARK}" for name, value in query)
+    assert MARK not in redact.url(f"{url}#{MARK}{fragment}")
+
+
+@given(st.text())
+def test_any_text_is_taken(value):
+    """No text is an error, and the result is one that can be printed and redacted again."""
+    shown = redact.url(value)
+    assert shown.isprintable()
+    shown.encode()
+    redact.text(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("", ""),
+        ("no URL here: why?", "no URL here: why?"),
+        ("GET http://u:p@h/?a=1 failed", "GET http://h/?a=*** failed"),
+        ("'http://u:p@h/' and \"ftp://v:q@i/\"", "'http://h/' and \"ftp://i/\""),
+        ("url: /a?token=1 (Caused by x)", "url: /a?token=*** (Caused by x)"),
+        ("<a href='/a?token=1'>", "<a href='/a?token=***'>"),
+    ],
+)
+def test_text(value, shown):
+    """Each URL of a text is redacted, and so is a query without its URL."""
+    assert redact.text(value) == shown
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "bad 'http://u:s3'cret@h/'",
+        'bad "http://u:s3"cret@h/"',
+        "bad http://u:s3<cret@h/",
+    ],
+)
+def test_text_with_a_quote_in_a_password(value):
+    """A quote in a password doesn't end its URL."""
+    assert "cret" not in redact.text(value)
+
+
+def test_exception():
+    """The arguments are redacted in place, the type and what is no text stay."""
+    error = ValueError("GET http://u:s3cret@h/", 7, "plain")
+    redact.exception(error)
+    assert error.args == ("GET http://h/", 7, "plain")
+
+
+def test_exceptions_behind():
+    """Cause, context, `reason` and exceptions among the arguments are redacted too."""
+    secret = "http://u:s3cret@h/"
+    behind = [ValueError(secret) for _ in range(4)]
+    error = RuntimeError("failed", behind[0])
+    error.__cause__, error.__context__, error.reason = behind[1:]
+    redact.exception(error)
+    assert {behind.args for behind in behind} == {("http://h/",)}
+
+
+def test_exceptions_in_a_circle():
+    """Exceptions that are behind each other are each seen once."""
+    one, two = ValueError("?"), ValueError("http://u:s3cret@h/")
+    one.__context__, two.__context__ = two, one
+    redact.exception(one)
+    assert two.args == ("http://h/",)
+
+
+def test_secrets_that_are_given():
+    """A secret that is given is hidden wherever it stands; a URL among them stays a URL."""
+    error = ValueError("bad s3cret and http://h/a?b=c d")
+    redact.exception(error, "s3cret", "http://h/a?b=c d", "")
+    assert error.args == ("bad *** and http://h/a?b=***",)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "GET http://u:s3cret@h/"),
+        OSError(errno.EIO, "failed", "http://u:s3cret@h/"),
+        OSError(errno.EIO, "failed", "http://h/", None, "http://h/?a=s3cret"),
+        OSError("GET http://u:s3cret@h/"),
+        ConnectionError("GET http://u:s3cret@h/", ValueError("http://u:s3cret@h/")),
+        KeyError("http://u:s3cret@h/"),
+    ],
+    ids=repr,
+)
+def test_exceptions_that_keep_their_texts_elsewhere(error):
+    """Neither str nor repr tells a secret, wherever the class of the exception keeps its text."""
+    redact.exception(error)
+    assert "s3cret" not in str(error)
+    assert "s3cret" not in repr(error)
+
+
+@pytest.mark.parametrize("start", [" ", "\t", "\0", "ht\n", "\r\n "])
+def test_characters_that_a_parser_leaves_out(start):
+    """A blank before the scheme, or in it, hides no secret from us."""
+    value = f"{start}tp://u:s3cret@h/?a=s3cret" if "ht" in start else f"{start}http://u:s3cret@h/"
+    assert "s3cret" not in redact.url(value)

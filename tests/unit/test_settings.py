@@ -1,0 +1,167 @@
+"""Settings: values that are compared by content, checked when asked, and that show no secret."""
+
+import copy
+
+import pytest
+
+from pulpcore.plugin.download.futures import SSL, Settings, Timeout, User
+
+PEM = "-----BEGIN PRIVATE KEY-----\nc0ntent\n-----END PRIVATE KEY-----\n"
+
+
+@pytest.fixture
+def pem(tmp_path):
+    """The path of a PEM file."""
+    path = tmp_path / "some.pem"
+    path.write_text(PEM)
+    return str(path)
+
+
+def test_defaults():
+    """Nothing is needed to make a setting; a download waits 10 s to connect and 30 s to read."""
+    assert vars(SSL()) == {
+        "ca_certificate": None,
+        "client_certificate": None,
+        "client_key": None,
+        "validation": True,
+    }
+    assert vars(User()) == {"name": None, "password": None}
+    timeout = Timeout()
+    assert (timeout.connect, timeout.read) == (10, 30)
+
+
+def test_positions():
+    """The arguments may be given by position, in the order of the contract."""
+    assert SSL("a", "b", "c", False) == SSL(
+        ca_certificate="a", client_certificate="b", client_key="c", validation=False
+    )
+    assert User("a", "b") == User(name="a", password="b")
+    assert Timeout(1, 2) == Timeout(connect=1, read=2)
+
+
+@pytest.mark.parametrize("cls", [SSL, User, Timeout])
+def test_they_are_values(cls):
+    """Settings are Settings; they are equal by content, copy, and differ from those of a kind."""
+    assert isinstance(cls(), Settings)
+    assert cls() == cls() == copy.copy(cls())
+    assert cls("1") != cls()
+    assert cls() != Settings()
+    cls().validate()
+
+
+@pytest.mark.parametrize("cls", [SSL, User, Timeout])
+def test_nothing_is_checked_when_made(cls):
+    """A setting that can't work may be made and changed; only validate() complains."""
+    setting = cls("a:b\0")
+    for name in vars(setting):
+        setattr(setting, name, object())
+    with pytest.raises(ValueError, match=next(iter(vars(setting)))):
+        setting.validate()
+
+
+def test_ssl(pem):
+    """Paths that can be read, PEM text and what isn't set are fine."""
+    for setting in (
+        SSL(pem, pem, pem),
+        SSL(PEM, PEM, PEM),
+        SSL(client_certificate=pem),
+        SSL("", "", "", validation=False),
+    ):
+        setting.validate()
+
+
+@pytest.mark.parametrize("attribute", ["ca_certificate", "client_certificate", "client_key"])
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("{}/missing.pem", "No such file"),
+        ("{}", "directory"),
+        ("{}/file/a.pem", "Not a directory"),
+        ("a\0b", "not a path"),
+        (7, "not a path"),
+    ],
+)
+def test_ssl_that_cannot_be_read(attribute, path, reason, tmp_path, pem):
+    """The message names the attribute and what is wrong with it."""
+    (tmp_path / "file").touch()
+    setting = SSL(client_certificate=pem)
+    setattr(setting, attribute, path.format(tmp_path) if isinstance(path, str) else path)
+    with pytest.raises(ValueError, match=f"^{attribute}: .*{reason}"):
+        setting.validate()
+
+
+def test_ssl_key_alone(pem):
+    """A key without a certificate can't work."""
+    with pytest.raises(ValueError, match=r"^client_key: .*client_certificate"):
+        SSL(client_key=pem).validate()
+
+
+@pytest.mark.parametrize("name", ["bob", "", None, "bøb"])
+@pytest.mark.parametrize("password", ["a:b", "", None, "π"])
+def test_user(name, password):
+    """Any name without a colon and any password are fine."""
+    User(name, password).validate()
+
+
+@pytest.mark.parametrize(
+    ("user", "attribute"),
+    [
+        (User("bob:x", "p"), "name"),
+        (User(b"bob", "p"), "name"),
+        (User("bob", b"p4ss"), "password"),
+        (User("bob", 1234), "password"),
+    ],
+)
+def test_user_that_cannot_work(user, attribute):
+    """The message names the attribute, and no password."""
+    with pytest.raises(ValueError, match=f"^{attribute}: ") as caught:
+        user.validate()
+    assert "p4ss" not in str(caught.value)
+    assert "1234" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", [None, 1, 0.001, 86400])
+def test_timeout(seconds):
+    """Seconds above 0, and None for ever, are fine."""
+    Timeout(seconds, seconds).validate()
+
+
+@pytest.mark.parametrize("attribute", ["connect", "read"])
+@pytest.mark.parametrize(
+    "seconds", [0, -1, True, "10", (1, 2), float("nan"), float("inf"), 1e300], ids=repr
+)
+def test_timeout_that_cannot_work(attribute, seconds):
+    """The message names the attribute. What a socket can't wait for is refused too."""
+    setting = Timeout()
+    setattr(setting, attribute, seconds)
+    with pytest.raises(ValueError, match=f"^{attribute}: "):
+        setting.validate()
+
+
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        (User("bob", "hunter2"), "User(name='bob')"),
+        (User("bob", "x"), "User(name='bob')"),
+        (User("t0ken"), "User(...)"),
+        (User("t0ken", ""), "User(...)"),
+        (User(), "User(...)"),
+        (
+            SSL("/ca", PEM),
+            "SSL(ca_certificate='/ca', client_certificate=<PEM>, client_key=None, validation=True)",
+        ),
+        (
+            SSL(None, None, PEM, False),
+            "SSL(ca_certificate=None, client_certificate=None, client_key=<PEM>, validation=False)",
+        ),
+    ],
+)
+def test_no_secret(setting, shown):
+    """No password, nor its length, no PEM text, and no name that may be a token is shown."""
+    shown = shown.replace("<PEM>", "<PEM text>")
+    assert (str(setting), repr(setting), f"{setting}") == (shown, shown, shown)
+
+
+def test_timeout_text():
+    """The values of a time-out are shown."""
+    assert repr(Timeout(1, None)).startswith("Timeout(connect=1, read=None")

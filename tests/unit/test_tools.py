@@ -1,0 +1,248 @@
+"""DownloadMonitor: its facts follow what was written, whatever the download goes through."""
+
+import hashlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from pulpcore.plugin.download.futures import (
+    BufferWriter,
+    DigestValidation,
+    Download,
+    DownloadFailed,
+    DownloadMonitor,
+    Event,
+)
+
+ALL = ("sha512", "sha384", "sha256", "sha224", "sha1", "md5")
+MODELS = "pulpcore.app.models"
+
+
+def facts(content, algorithms=ALL):
+    """What a monitor is to say of a content."""
+    digests = {
+        name: hashlib.new(name, content, usedforsecurity=False).hexdigest() for name in algorithms
+    }
+    return {"size": len(content), **digests}
+
+
+class Parts(Download):
+    """Each attempt writes the next of these; an error among them is raised."""
+
+    resumes = False
+
+    def __init__(self, *attempts):
+        super().__init__("test://parts", BufferWriter())
+        self.attempts = list(attempts)
+        self.register(Event.ERROR, lambda event: setattr(event, "repaired", True))
+
+    def _send(self):
+        for part in self.attempts.pop(0):
+            if isinstance(part, Exception):
+                raise part
+            self._write(part)
+
+    def _can_resume(self):
+        return self.resumes
+
+
+@pytest.fixture(autouse=True)
+def no_pulpcore(monkeypatch):
+    """As where pulpcore is not loaded."""
+    monkeypatch.delitem(sys.modules, MODELS, raising=False)
+
+
+def test_update():
+    """What update() is given is in the facts."""
+    monitor = DownloadMonitor()
+    assert monitor.size == 0
+    assert monitor.algorithms == ALL == tuple(DigestValidation.ALGORITHMS)
+    assert monitor.facts() == facts(b"")
+    monitor.update(b"some")
+    monitor.update(b"")
+    monitor.update(b"thing")
+    assert monitor.size == 9
+    assert monitor.facts() == facts(b"something")
+
+
+def test_new_dict():
+    """Each call gives a dict of its own."""
+    monitor = DownloadMonitor()
+    monitor.facts()["size"] = 5
+    monitor.facts().clear()
+    assert monitor.facts() == facts(b"")
+
+
+@pytest.mark.parametrize("attach", [False, True])
+def test_follows(attach):
+    """A monitor follows the download that it was made with, or attached to."""
+    download = Parts([b"a" * 1000, b"b"])
+    if attach:
+        monitor = DownloadMonitor()
+        monitor.update(b"of another file")
+        monitor.attach(download)
+    else:
+        monitor = DownloadMonitor(download)
+    download()
+    assert monitor.facts() == facts(b"a" * 1000 + b"b")
+
+
+def test_empty_file():
+    """The facts of an empty file are those of no bytes."""
+    download = Parts([])
+    monitor = DownloadMonitor(download)
+    download()
+    assert monitor.facts() == facts(b"")
+
+
+@pytest.mark.parametrize(
+    ("resumes", "attempts", "content"),
+    [
+        (False, ([b"wrong", DownloadFailed("cut")], [b"right"]), b"right"),
+        (True, ([b"first ", DownloadFailed("cut")], [b"rest"]), b"first rest"),
+        (False, ([DownloadFailed("refused")], [b"right"]), b"right"),
+        (False, ([b"wrong", DownloadFailed("cut")], []), b""),
+    ],
+    ids=["restarted", "resumed", "nothing yet", "restarted empty"],
+)
+def test_tried_again(resumes, attempts, content):
+    """After another attempt the facts are those of what was written."""
+    download = Parts(*attempts)
+    download.resumes = resumes
+    monitor = DownloadMonitor(download)
+    download()
+    assert monitor.facts() == facts(content)
+    assert download.writer.getvalue() == content
+
+
+@pytest.mark.parametrize("second", [[b"second"], []], ids=["content", "empty"])
+def test_called_again(second):
+    """A download that is called again starts over, and so does the monitor."""
+    download = Parts([b"first"], second)
+    monitor = DownloadMonitor(download)
+    download()
+    download()
+    assert monitor.facts() == facts(b"".join(second))
+
+
+def test_called_again_after_failure():
+    """So it is after a run that failed in the middle."""
+    download = Parts([b"some", DownloadFailed("cut")], [b"all"])
+    download.retries = 0
+    monitor = DownloadMonitor(download)
+    with pytest.raises(DownloadFailed):
+        download()
+    download()
+    assert monitor.facts() == facts(b"all")
+
+
+def test_attached_again():
+    """Attached twice to one download, it counts each byte once."""
+    download = Parts([b"content"])
+    monitor = DownloadMonitor(download)
+    monitor.attach(download)
+    download()
+    assert monitor.facts() == facts(b"content")
+
+
+def test_attached_to_another():
+    """It follows one download at a time: the one before is left."""
+    first, second = Parts([b"first"]), Parts([b"second"])
+    monitor = DownloadMonitor(first)
+    monitor.attach(second)
+    second()
+    first()
+    assert monitor.facts() == facts(b"second")
+
+
+def test_two_monitors():
+    """Two monitors of one download don't disturb each other."""
+    download = Parts([b"content"])
+    monitors = DownloadMonitor(download), DownloadMonitor(download, ["md5"])
+    download()
+    assert [monitor.facts() for monitor in monitors] == [
+        facts(b"content"),
+        facts(b"content", ["md5"]),
+    ]
+
+
+@pytest.mark.parametrize("names", [("sha256",), ["md5", "sha512"], ()])
+def test_algorithms_named(names, monkeypatch):
+    """The caller may name others, in the caller's order, also where pulpcore is loaded."""
+    artifact = SimpleNamespace(DIGEST_FIELDS=["sha384"])
+    monkeypatch.setitem(sys.modules, MODELS, SimpleNamespace(Artifact=artifact))
+    monitor = DownloadMonitor(algorithms=names)
+    monitor.update(b"x")
+    assert monitor.algorithms == tuple(names)
+    assert monitor.facts() == facts(b"x", names)
+
+
+@pytest.mark.parametrize("names", [["crc32"], ["sha256", "SHA1024"], "sha256"])
+def test_unknown_algorithm(names):
+    """A name that is no algorithm of ours is refused at once."""
+    with pytest.raises(ValueError, match="unknown"):
+        DownloadMonitor(algorithms=names)
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (
+            SimpleNamespace(
+                Artifact=SimpleNamespace(DIGEST_FIELDS=["sha512", "sha384", "sha256", "sha224"])
+            ),
+            ("sha512", "sha384", "sha256", "sha224"),
+        ),
+        (SimpleNamespace(Artifact=SimpleNamespace(DIGEST_FIELDS=("sha256",))), ("sha256",)),
+        (
+            SimpleNamespace(Artifact=SimpleNamespace(DIGEST_FIELDS=frozenset({"md5", "sha1"}))),
+            ("sha1", "md5"),
+        ),
+        (SimpleNamespace(Artifact=SimpleNamespace()), ALL),
+        (SimpleNamespace(), ALL),
+    ],
+)
+def test_pulpcore(module, expected, monkeypatch):
+    """Where pulpcore is loaded the digests are exactly the fields of its Artifact."""
+    monkeypatch.setitem(sys.modules, MODELS, module)
+    monitor = DownloadMonitor()
+    monitor.update(b"content")
+    assert monitor.algorithms == expected
+    assert monitor.facts() == facts(b"content", expected)
+
+
+def test_pulpcore_is_not_imported():
+    """A monitor never loads pulpcore by itself."""
+    code = f"""
+import sys
+from pulpcore.plugin.download.futures import DownloadMonitor
+DownloadMonitor()
+assert {MODELS!r} not in sys.modules
+assert 'django' not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
+
+
+def test_fips(monkeypatch):
+    """A monitor also has md5 and sha1 where they are forbidden: it uses them for no security."""
+    real = hashlib.new
+
+    def new(name, data=b"", *, usedforsecurity=True):
+        if usedforsecurity and name in ("md5", "sha1"):
+            raise ValueError("disabled for FIPS")
+        return real(name, data, usedforsecurity=usedforsecurity)
+
+    def forbidden(*_, **__):
+        raise ValueError("disabled for FIPS")
+
+    expected = facts(b"content")
+    monkeypatch.setattr(hashlib, "new", new)
+    monkeypatch.setattr(hashlib, "md5", forbidden)
+    monkeypatch.setattr(hashlib, "sha1", forbidden)
+    download = Parts([b"wrong", DownloadFailed("cut")], [b"content"])
+    download.validations.append(DigestValidation("md5", expected["md5"]))
+    monitor = DownloadMonitor(download)
+    download()
+    assert monitor.facts() == expected

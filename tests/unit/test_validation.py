@@ -1,0 +1,324 @@
+"""Validations: what they expect, how they fail, and that they start again."""
+
+import hashlib
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pulpcore.plugin.download.futures import validation as module
+from pulpcore.plugin.download.futures.validation import (
+    DigestMismatch,
+    DigestValidation,
+    SizeMismatch,
+    SizeValidation,
+    Validation,
+    ValidationError,
+    can_reset,
+    new_digest,
+)
+
+ALGORITHMS = ["sha512", "sha384", "sha256", "sha224", "sha1", "md5"]
+EMPTY = {name: hashlib.new(name, usedforsecurity=False).hexdigest() for name in ALGORITHMS}
+CONTENT = b"content"
+BUFFERS = [b"co", b"", b"ntent"]
+
+
+def digest(name, content=CONTENT):
+    """The digest of a content (hex)."""
+    return hashlib.new(name, content, usedforsecurity=False).hexdigest()
+
+
+def feed(validation, buffers=BUFFERS):
+    """Give a validation the content, and return it."""
+    for buffer in buffers:
+        validation.update(buffer)
+    return validation
+
+
+class Refuses(Validation):
+    """A plugin's validation, which always fails."""
+
+    def apply(self):
+        """Fail."""
+        raise ValidationError(reason="refused")
+
+
+# Validation
+
+
+def test_base():
+    """The base takes any content, passes, and starts again."""
+    validation = feed(Validation())
+    assert validation.enforced is True
+    validation.apply()
+    validation()
+    validation.reset()
+
+
+def test_custom_enforced():
+    """Calling a validation applies it; enforced, what it raises is raised."""
+    with pytest.raises(ValidationError, match="refused"):
+        Refuses()()
+
+
+def test_custom_not_enforced(caplog):
+    """Not enforced, a plugin's validation is logged as a warning, also one that always raises."""
+    with caplog.at_level(logging.WARNING, module.__name__):
+        Refuses(enforced=False)()
+    (record,) = caplog.records
+    assert (record.levelname, "refused" in record.getMessage()) == ("WARNING", True)
+
+
+def test_bug_in_a_validation():
+    """What is no ValidationError is a bug, and is raised whether enforced or not."""
+
+    class Broken(Validation):
+        def apply(self):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Broken(enforced=False)()
+
+
+# SizeValidation
+
+
+@pytest.mark.parametrize(
+    ("expected", "buffers"), [(0, []), (0, [b""]), (7, BUFFERS), (7.0, BUFFERS)]
+)
+def test_size(expected, buffers):
+    """The right size passes."""
+    validation = feed(SizeValidation(expected), buffers)
+    validation()
+    validation.apply()
+    assert validation.actual == validation.expected == expected
+    assert isinstance(validation.expected, int)
+
+
+@pytest.mark.parametrize("call", [SizeValidation.__call__, SizeValidation.apply])
+def test_size_too_small(call):
+    """Too few bytes are known at the end; the error has both sizes and says so."""
+    validation = feed(SizeValidation(8))
+    with pytest.raises(SizeMismatch, match="should be 8 bytes, but is 7") as caught:
+        call(validation)
+    assert (caught.value.expected, caught.value.actual) == (8, 7)
+
+
+def test_size_too_big():
+    """Too many bytes are known at the buffer that crosses the size, not before."""
+    validation = feed(SizeValidation(7))
+    validation.update(b"")
+    with pytest.raises(SizeMismatch, match="should be 7 bytes, but there are more") as caught:
+        validation.update(b"x")
+    assert (caught.value.expected, caught.value.actual) == (7, 8)
+    with pytest.raises(SizeMismatch):
+        validation.apply()
+
+
+def test_size_not_enforced(caplog):
+    """Not enforced, a content of another size goes through whole, with one warning."""
+    validation = feed(SizeValidation(3, enforced=False))
+    with caplog.at_level(logging.WARNING, module.__name__):
+        validation()
+    assert validation.actual == 7
+    (record,) = caplog.records
+    assert "should be 3 bytes, but is 7" in record.getMessage()
+
+
+def test_size_reset():
+    """It starts again at no bytes, also after it failed."""
+    validation = SizeValidation(7)
+    with pytest.raises(SizeMismatch):
+        feed(validation, [b"too much!"])
+    validation.reset()
+    assert validation.actual == 0
+    feed(validation)()
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, True, "7", "x", float("nan"), float("inf"), "", b"7"])
+def test_size_that_is_none(size):
+    """What is no whole number of bytes is refused when made."""
+    with pytest.raises(ValueError, match="size must be a whole number"):
+        SizeValidation(size)
+
+
+def test_size_of_nothing():
+    """A size that isn't known is no size."""
+    with pytest.raises((TypeError, ValueError)):
+        SizeValidation(None)
+
+
+# DigestValidation
+
+
+def test_algorithms():
+    """The algorithms are listed from the strongest."""
+    assert list(DigestValidation.ALGORITHMS) == ALGORITHMS
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("change", [str, str.upper, str.title, " {}\n".format])
+def test_digest(name, change):
+    """The right digest passes, in upper and lower case alike, and with white space around."""
+    validation = feed(DigestValidation(name, change(digest(name))))
+    validation()
+    validation.apply()
+    assert validation.actual == validation.expected == digest(name)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_digest_of_an_empty_file(name):
+    """The digest of an empty file is that of no bytes, also where no buffer comes."""
+    DigestValidation(name, EMPTY[name])()
+    with pytest.raises(DigestMismatch):
+        DigestValidation(name, digest(name))()
+
+
+@pytest.mark.parametrize("call", [DigestValidation.__call__, DigestValidation.apply])
+def test_digest_mismatch(call):
+    """The error has both digests and says which algorithm."""
+    validation = feed(DigestValidation("sha256", EMPTY["sha256"]))
+    with pytest.raises(DigestMismatch, match="sha256") as caught:
+        call(validation)
+    assert (caught.value.expected, caught.value.actual) == (EMPTY["sha256"], digest("sha256"))
+
+
+def test_digest_not_enforced(caplog):
+    """Not enforced, there is one warning and no error."""
+    validation = feed(DigestValidation("md5", EMPTY["md5"], enforced=False))
+    with caplog.at_level(logging.WARNING, module.__name__):
+        validation()
+    (record,) = caplog.records
+    assert digest("md5") in record.getMessage()
+
+
+def test_digest_reset():
+    """It starts again at the digest of no bytes."""
+    validation = feed(DigestValidation("sha1", digest("sha1")))
+    validation.reset()
+    assert validation.actual == EMPTY["sha1"]
+    feed(validation)()
+
+
+def test_algorithm_is_of_hashlib():
+    """`algorithm` is hashlib's object."""
+    validation = DigestValidation("SHA256", EMPTY["sha256"])
+    assert validation.algorithm.name == "sha256"
+    assert validation.algorithm.digest() == hashlib.sha256().digest()
+
+
+@pytest.mark.parametrize("name", ["", "sha3_256", "crc32", "sha-256", None, "shake_128", 256])
+def test_unknown_algorithm(name):
+    """An unknown algorithm is refused when made, and those that are known are named."""
+    with pytest.raises(ValueError, match="use one of sha512"):
+        DigestValidation(name, EMPTY["sha256"])
+
+
+@pytest.mark.parametrize(
+    "value", ["", None, EMPTY["sha1"], EMPTY["sha256"][:-1], EMPTY["sha256"][:-1] + "g", b"ab"]
+)
+def test_digest_that_cannot_be_one(value):
+    """A text that can't be a digest of the algorithm is refused when made."""
+    with pytest.raises(ValueError, match="64 hex digits"):
+        DigestValidation("sha256", value)
+
+
+@given(st.lists(st.binary(max_size=50), max_size=6))
+def test_buffers_do_not_matter(buffers):
+    """Size and digest are those of the content, however it is cut into buffers."""
+    content = b"".join(buffers)
+    feed(SizeValidation(len(content)), buffers)()
+    for name in ALGORITHMS:
+        feed(DigestValidation(name, digest(name, content)), buffers)()
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_where_digests_are_restricted(name, monkeypatch):
+    """It is said that a digest isn't for security: so FIPS allows md5 and sha1."""
+    asked = []
+    real = hashlib.new
+
+    def new(name, data=b"", **options):
+        asked.append(options)
+        return real(name, data, **options)
+
+    monkeypatch.setattr("hashlib.new", new)
+    new_digest(name)
+    assert asked == [{"usedforsecurity": False}]
+
+
+def test_repr():
+    """What is expected is shown."""
+    assert repr(SizeValidation(7)) == "SizeValidation(7, enforced=True)"
+    assert repr(DigestValidation("md5", EMPTY["md5"], False)) == (
+        f"DigestValidation('md5', '{EMPTY['md5']}', enforced=False)"
+    )
+
+
+# Whether a validation can be started again
+
+
+class OnlyUpdate(Validation):
+    def update(self, buffer):
+        """Keep something."""
+
+
+class Both(OnlyUpdate):
+    def reset(self):
+        """Forget it."""
+
+
+class UpdateBelowReset(Both):
+    def update(self, buffer):
+        """Keep something more."""
+
+
+class CountingSize(SizeValidation):
+    def update(self, buffer):
+        """Keep something more."""
+
+
+class OnlyReset(SizeValidation):
+    def reset(self):
+        """Do more."""
+
+
+class Unrelated:
+    """Quacks, and knows of no reset."""
+
+
+@pytest.mark.parametrize(
+    ("validation", "able"),
+    [
+        (Validation(), True),
+        (SizeValidation(1), True),
+        (DigestValidation("md5", EMPTY["md5"]), True),
+        (Refuses(), True),
+        (OnlyUpdate(), False),
+        (Both(), True),
+        (UpdateBelowReset(), False),
+        (CountingSize(1), False),
+        (OnlyReset(1), True),
+        (Unrelated(), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_can_reset(validation, able):
+    """It can't if its class overrides update below the class that defines its reset."""
+    assert can_reset(validation) is able
+
+
+def test_subclass_that_never_calls_us():
+    """A plugin's validation whose __init__ doesn't call ours is enforced."""
+
+    class Picky(Validation):
+        def __init__(self):
+            pass
+
+        def apply(self):
+            raise ValidationError("never")
+
+    with pytest.raises(ValidationError, match="never"):
+        Picky()()

@@ -1,0 +1,1160 @@
+"""Writers: what they publish, when, and that nothing is left of what they don't."""
+
+import contextlib
+import copy
+import errno
+import gzip
+import io
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pulpcore.plugin.download.futures.writer import BufferWriter, FileWriter, Writer
+
+OLD = b"old content"
+NEW = b"new"
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """The working directory of each test is an empty folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def tree(folder):
+    """The path of each file below a folder, and its content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in Path(folder).rglob("*")
+        if path.is_file()
+    }
+
+
+def write(writer, *buffers):
+    """Write a content, and publish it."""
+    with writer:
+        for buffer in buffers or (NEW,):
+            assert writer.append(buffer) == len(buffer)
+
+
+def temporary(folder):
+    """The temporary file that is in a folder."""
+    (path,) = Path(folder).glob(".download-*")
+    return path
+
+
+def kind(value):
+    """The id of a parameter: the name of its class, which is the same in each process."""
+    return type(value).__name__
+
+
+class Pipe(io.RawIOBase):
+    """A file object that can't seek."""
+
+    def __init__(self):
+        self.content = b""
+
+    def writable(self):
+        """It can be written."""
+        return True
+
+    def write(self, buffer):
+        """Keep it."""
+        self.content += bytes(buffer)
+        return len(buffer)
+
+
+class Slow(io.BytesIO):
+    """A raw file that takes a few bytes at a time, as long as it takes any."""
+
+    def __init__(self, most, total=1000):
+        super().__init__()
+        self.most = most
+        self.total = total
+
+    def write(self, buffer):
+        """Take a part."""
+        part = bytes(buffer)[: min(self.most, self.total)]
+        self.total -= len(part)
+        return super().write(part)
+
+
+class Sink:
+    """An object with nothing of a file but write(), which returns nothing."""
+
+    def __init__(self):
+        self.content = b""
+
+    def write(self, buffer):
+        """Keep it."""
+        self.content += buffer
+
+
+class Busy(Pipe):
+    """A file object that doesn't block, and takes nothing at the second call."""
+
+    def write(self, buffer):
+        """Take one byte, then nothing."""
+        return None if self.content else super().write(bytes(buffer)[:1])
+
+
+# Writer
+
+
+def test_given_file():
+    """What is appended is written to the file object; it stays open, and the caller's."""
+    fp = io.BytesIO()
+    writer = Writer(fp)
+    assert (writer.fp, writer.is_open) == (fp, False)
+    with writer as entered:
+        assert (entered, writer.is_open) == (writer, True)
+        assert writer.append(b"ab") == 2
+        assert writer.append(b"") == 0
+        assert writer.append(b"cd") == 2
+    assert not writer.is_open
+    assert fp.getvalue() == b"abcd"
+    assert str(writer) == "Writer"
+
+
+def test_given_file_begins_where_it_stands():
+    """What the caller has written before stays, however often it starts again."""
+    fp = io.BytesIO()
+    fp.write(b"head ")
+    writer = Writer(fp)
+    writer.open()
+    writer.append(b"lost")
+    writer.truncate()
+    writer.append(b"lost too")
+    writer.restart()
+    writer.append(b"kept")
+    writer.close()
+    assert fp.getvalue() == b"head kept"
+
+
+def test_given_file_written_again():
+    """Opened again, it starts again at the same place; what comes after is cut off."""
+    fp = io.BytesIO(b"head " + b"x" * 20)
+    fp.seek(5)
+    writer = Writer(fp)
+    for content in (b"one and more", b"two", b"", b"three"):
+        write(writer, content)
+        assert fp.getvalue()[:5] == b"head "
+    assert fp.getvalue() == b"head three"
+
+
+def test_given_file_discarded():
+    """Nothing of what was written is left, and there is nothing to publish."""
+    fp = io.BytesIO(b"head ")
+    fp.seek(5)
+    writer = Writer(fp)
+    with contextlib.suppress(KeyError), writer:
+        writer.append(b"lost")
+        raise KeyError
+    assert not writer.is_open
+    writer.close()
+    writer.discard()
+    assert fp.getvalue() == b"head "
+    write(writer)
+    assert fp.getvalue() == b"head new"
+
+
+def test_discard_without_open():
+    """A file object that wasn't opened is left as it is."""
+    fp = io.BytesIO(OLD)
+    Writer(fp).discard()
+    assert fp.getvalue() == OLD
+
+
+@pytest.mark.parametrize("fp", [Pipe(), Sink(), Slow(2), Slow(1)], ids=kind)
+def test_any_file_object(fp):
+    """All bytes are written, also where the object takes a part, or says nothing."""
+    write(Writer(fp), b"abcde", b"f")
+    assert (fp.getvalue() if isinstance(fp, Slow) else fp.content) == b"abcdef"
+
+
+@pytest.mark.parametrize("fp", [Slow(2, 3), Busy()], ids=kind)
+def test_file_object_that_takes_only_a_part(fp):
+    """Bytes that nobody takes are an error, not a loss."""
+    writer = Writer(fp)
+    writer.open()
+    with pytest.raises(OSError, match="only a part"):
+        writer.append(b"abcde")
+    writer.discard()
+
+
+def test_pipe_is_discarded():
+    """What can't be taken back is left, without an error."""
+    fp = Pipe()
+    writer = Writer(fp)
+    writer.open()
+    writer.append(NEW)
+    writer.discard()
+    assert fp.content == NEW
+    assert not writer.is_open
+
+
+@pytest.mark.parametrize("act", [Writer.truncate, lambda writer: writer.append(b"x")])
+def test_nothing_to_write_to(act):
+    """A writer without a file object says so."""
+    writer = Writer()
+    writer.open()
+    assert not writer.is_open
+    with pytest.raises((OSError, ValueError), match="Writer"):
+        act(writer)
+    writer.close()
+    writer.discard()
+
+
+@pytest.mark.parametrize("make", [FileWriter, BufferWriter, lambda path: Writer(io.BytesIO())])
+def test_append_when_not_open(make):
+    """What is appended to a writer that was closed or discarded isn't lost silently."""
+    writer = make("a") if make is FileWriter else make(None)
+    for end in (writer.close, writer.discard):
+        writer.open()
+        end()
+        with pytest.raises(ValueError, match="must be opened"):
+            writer.append(NEW)
+
+
+@pytest.mark.parametrize(
+    ("fp", "able"), [(io.BytesIO(), True), (Pipe(), False), (Sink(), False)], ids=kind
+)
+def test_can_restart(fp, able):
+    """A writer can start again where its file object can seek."""
+    writer = Writer(fp)
+    assert writer.can_restart() is able
+    writer.open()
+    assert writer.can_restart() is able
+    if not able:
+        with pytest.raises((OSError, AttributeError)):
+            writer.restart()
+
+
+def test_can_restart_closed_file():
+    """A file object that the caller has closed can't start again."""
+    fp = io.BytesIO()
+    fp.close()
+    assert not Writer(fp).can_restart()
+
+
+def test_copy_of_a_writer():
+    """A copy writes to the same file object, and isn't open."""
+    writer = Writer(io.BytesIO())
+    writer.open()
+    writer.append(b"a")
+    twin = copy.copy(writer)
+    assert not twin.is_open
+    assert writer.is_open
+    write(twin, b"b")
+    assert writer.fp.getvalue() == b"ab"
+
+
+# Writers of plugins, which override some of the methods
+
+
+class Opens(Writer):
+    """Overrides open() only."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def open(self):
+        """Open a file."""
+        self.fp = Path(self.path).open("wb")  # noqa: SIM115 - closed by close()
+
+
+class OpensWithoutInit(Opens):
+    """The same, and never calls our __init__."""
+
+    def __init__(self, path):
+        self.path = path
+
+
+class OpensAndCloses(Opens):
+    """Closes its file by itself, and forgets it."""
+
+    def close(self):
+        """Close the file."""
+        self.fp.close()
+        self.fp = None
+
+
+class ClosesAndKeeps(Opens):
+    """Closes its file by itself, and keeps it."""
+
+    def close(self):
+        """Close the file."""
+        self.fp.close()
+
+
+class Appends(FileWriter):
+    """Overrides append() only."""
+
+    def append(self, buffer):
+        """Write in upper case."""
+        return super().append(buffer.upper())
+
+
+class OpensFile(FileWriter):
+    """A FileWriter that opens the path by itself, as 2017's did."""
+
+    def open(self):
+        """Open the path."""
+        self.fp = Path(self.path).open("wb")  # noqa: SIM115 - closed by close()
+
+
+class Wraps(FileWriter):
+    """Sets a compressor up around the file in open(), and finishes it in close()."""
+
+    def open(self):
+        """Begin to compress."""
+        super().open()
+        self.raw, self.fp = self.fp, gzip.GzipFile(fileobj=self.fp, mode="wb")
+
+    def close(self):
+        """Finish."""
+        if self.fp is not None:
+            self.fp.close()
+            self.fp = self.raw
+        super().close()
+
+    def discard(self):
+        """Forget the compressor."""
+        if self.fp is not None:
+            self.fp.close()
+            self.fp = self.raw
+        super().discard()
+
+
+class ShortFileWriter(FileWriter):
+    """Never calls our __init__."""
+
+    def __init__(self, path):
+        self.path = path
+
+
+class Keeps(Writer):
+    """Overrides open(), append() and close(), and uses no file object."""
+
+    def open(self):
+        """Begin."""
+        self.parts = []
+
+    def append(self, buffer):
+        """Keep it."""
+        self.parts.append(buffer)
+        return len(buffer)
+
+    def close(self):
+        """Publish."""
+        self.content = b"".join(self.parts)
+
+
+class OnlyAppends(Writer):
+    """Overrides append() only, and uses no file object: it never learns of a start."""
+
+    def __init__(self):
+        super().__init__()
+        self.content = b""
+
+    def append(self, buffer):
+        """Keep it."""
+        self.content += buffer
+        return len(buffer)
+
+
+@pytest.mark.parametrize(
+    ("make", "content"),
+    [
+        (Opens, b"new"),
+        (OpensWithoutInit, b"new"),
+        (OpensAndCloses, b"new"),
+        (ClosesAndKeeps, b"new"),
+        (Appends, b"NEW"),
+        (OpensFile, b"new"),
+        (Wraps, b"new"),
+        (ShortFileWriter, b"new"),
+    ],
+)
+def test_writers_of_plugins(make, content, folder):
+    """A writer that overrides any of the methods works, again and after starting again."""
+    writer = make("target")
+
+    def read():
+        found = Path("target").read_bytes()
+        return gzip.decompress(found) if make is Wraps else found
+
+    write(writer, b"n", b"ew")
+    assert read() == content
+    assert not writer.is_open
+    write(writer)
+    assert read() == content
+    writer.open()
+    writer.append(b"lost, all of it")
+    assert writer.can_restart()
+    writer.restart()
+    writer.append(b"new")
+    writer.close()
+    assert read() == content
+    assert list(tree(folder)) == ["target"]
+
+
+@pytest.mark.parametrize("make", [ShortFileWriter, FileWriter, Appends, Wraps])
+@pytest.mark.parametrize("act", ["close", "discard"])
+def test_end_before_the_beginning(make, act, folder):
+    """To close or discard a writer that was never opened changes nothing."""
+    Path("target").write_bytes(OLD)
+    getattr(make("target"), act)()
+    assert tree(folder) == {"target": OLD}
+
+
+@pytest.mark.parametrize("make", [Appends, Wraps, ShortFileWriter])
+def test_writers_of_plugins_discarded(make, folder):
+    """A subclass of FileWriter keeps its promises."""
+    Path("target").write_bytes(OLD)
+    with contextlib.suppress(KeyError), make("target") as writer:
+        writer.append(NEW)
+        raise KeyError
+    assert tree(folder) == {"target": OLD}
+
+
+def test_writer_that_keeps_by_itself():
+    """A writer without a file object is started again by open(), where it has one of its own."""
+    writer = Keeps()
+    writer.open()
+    writer.append(b"lost")
+    assert writer.can_restart()
+    writer.restart()
+    writer.append(b"kept")
+    writer.close()
+    assert writer.content == b"kept"
+
+
+def test_writer_that_cannot_be_started_again():
+    """A writer that only overrides append() can't be told to start again, and says so."""
+    writer = OnlyAppends()
+    write(writer)
+    assert writer.content == NEW
+    assert not writer.can_restart()
+    with pytest.raises(OSError, match="OnlyAppends"):
+        writer.restart()
+
+
+# FileWriter
+
+
+@pytest.mark.parametrize(
+    "path", ["a", "new/folder/a", "./a", "new/../a", Path("new/a"), "é \n*", ".hidden", "a" * 255]
+)
+@pytest.mark.parametrize("absolute", [True, False])
+def test_file(path, absolute, folder):
+    """A file is written at any path, with missing folders made; nothing else is left."""
+    if str(path).startswith("new/.."):
+        Path("new").mkdir()
+    path = folder / path if absolute else path
+    writer = FileWriter(path)
+    assert str(writer) == writer.path == str(path)
+    write(writer, b"n", b"", b"ew")
+    assert Path(writer.path).read_bytes() == NEW
+    assert list(tree(folder).values()) == [NEW]
+
+
+def test_path_as_bytes(folder):
+    """A path of bytes is that path, or is refused; never the text of its repr."""
+    try:
+        write(FileWriter(b"a"))
+    except TypeError:
+        return
+    assert list(tree(folder)) == ["a"]
+
+
+@pytest.mark.parametrize("path", [7, object(), ["a"]])
+def test_path_that_is_none(path):
+    """What is no path is refused when made."""
+    with pytest.raises(TypeError):
+        FileWriter(path)
+
+
+def test_nothing_before_open(folder):
+    """Making a writer makes no file and no folder."""
+    FileWriter("new/a")
+    FileWriter()
+    assert list(folder.iterdir()) == []
+
+
+def test_old_file_stays_until_closed(folder):
+    """The old file is whole until the new one is: readers of either see all of it."""
+    Path("a").write_bytes(OLD)
+    with Path("a").open("rb") as reader:
+        writer = FileWriter("a")
+        writer.open()
+        for _ in range(3):
+            writer.append(NEW)
+            assert Path("a").read_bytes() == OLD
+        writer.close()
+        assert reader.read() == OLD
+    assert tree(folder) == {"a": NEW * 3}
+
+
+def test_temporary_file(folder):
+    """It is in the target's folder, has a short name not made of the target's, and is new."""
+    Path("sub").mkdir()
+    writers = [FileWriter("sub/target") for _ in range(3)]
+    for writer in writers:
+        writer.open()
+    names = os.listdir("sub")
+    assert len(names) == 3
+    assert all(len(name) < 32 and "target" not in name for name in names)
+    for writer in writers:
+        writer.discard()
+    assert os.listdir("sub") == []
+
+
+def test_temporary_file_is_exclusive(folder, monkeypatch):
+    """What stands at the temporary name, a planted link too, is neither written nor followed."""
+    monkeypatch.setattr("secrets.token_hex", lambda length: "0" * 2 * length)
+    planted = folder / ".download-0000000000000000"
+    Path("victim").write_bytes(OLD)
+    for plant in (lambda: planted.symlink_to("victim"), lambda: planted.write_bytes(OLD)):
+        plant()
+        writer = FileWriter("a")
+        with pytest.raises(FileExistsError):
+            writer.open()
+        writer.discard()
+        assert planted.read_bytes() == OLD
+        planted.unlink()
+    assert tree(folder) == {"victim": OLD}
+
+
+@pytest.mark.parametrize("old", [None, OLD])
+@pytest.mark.parametrize("end", ["discard", "exception", "open", "truncate", "restart"])
+def test_discard(old, end, folder):
+    """After it, what stood there stands there, and nothing else is left."""
+    if old:
+        Path("a").write_bytes(old)
+    writer = FileWriter("a")
+    writer.open()
+    writer.append(NEW)
+    if end == "exception":
+        writer.__exit__(KeyError, KeyError(), None)
+    elif end == "discard":
+        writer.discard()
+    else:
+        getattr(writer, end)()
+        assert len(os.listdir(folder)) == 1 + bool(old)
+        writer.discard()
+    assert not writer.is_open
+    writer.discard()
+    writer.close()
+    assert tree(folder) == ({"a": old} if old else {})
+
+
+@pytest.mark.parametrize("again", ["open", "truncate", "restart"])
+def test_start_again(again, folder):
+    """What was written before isn't published, however long it was."""
+    writer = FileWriter("a")
+    writer.open()
+    writer.append(b"long and lost")
+    getattr(writer, again)()
+    writer.append(NEW)
+    writer.close()
+    assert tree(folder) == {"a": NEW}
+
+
+def test_close_twice(folder):
+    """The second time does nothing, also when the file is gone meanwhile."""
+    writer = FileWriter("a")
+    write(writer)
+    Path("a").unlink()
+    writer.close()
+    assert tree(folder) == {}
+
+
+def test_empty_file(folder):
+    """A file of no bytes replaces one of some."""
+    Path("a").write_bytes(OLD)
+    write(FileWriter("a"), b"")
+    assert tree(folder) == {"a": b""}
+
+
+def test_working_directory_may_change(folder, monkeypatch):
+    """A relative path is that of the moment of open()."""
+    Path("elsewhere").mkdir()
+    writer = FileWriter("a")
+    writer.open()
+    writer.append(NEW)
+    monkeypatch.chdir("elsewhere")
+    writer.close()
+    assert tree(folder) == {"a": NEW}
+
+
+def test_no_path(folder):
+    """Without a path, it is a new file in the working directory, and its name is in `path`."""
+    writers = [FileWriter() for _ in range(3)]
+    for writer in writers:
+        write(writer)
+        assert Path(writer.path).read_bytes() == NEW
+        assert Path(writer.path).parent == folder
+    assert len(tree(folder)) == 3
+
+
+# Links
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_link(exists, absolute, folder):
+    """A link stays a link, dangling or not, and the file behind it is replaced."""
+    Path("sub").mkdir()
+    if exists:
+        Path("sub/file").write_bytes(OLD)
+    where = folder if absolute else Path()
+    Path("middle").symlink_to(where / "sub" / "file")
+    Path("a").symlink_to(where / "middle")
+    write(FileWriter("a"))
+    assert Path("a").is_symlink()
+    assert Path("middle").is_symlink()
+    assert not Path("sub/file").is_symlink()
+    assert Path("sub/file").read_bytes() == NEW
+    assert sorted(os.listdir(folder)) == ["a", "middle", "sub"]
+    assert os.listdir("sub") == ["file"]
+
+
+def test_link_discarded(folder):
+    """After a failure the link and the file behind it are as they were."""
+    Path("file").write_bytes(OLD)
+    Path("a").symlink_to("file")
+    writer = FileWriter("a")
+    writer.open()
+    writer.append(NEW)
+    writer.discard()
+    assert Path("a").readlink() == Path("file")
+    assert tree(folder) == {"a": OLD, "file": OLD}
+
+
+def test_link_into_a_missing_folder(folder):
+    """A dangling link's folders are made, too."""
+    Path("a").symlink_to("new/folder/file")
+    write(FileWriter("a"))
+    assert Path("a").is_symlink()
+    assert Path("new/folder/file").read_bytes() == NEW
+
+
+def test_folder_behind_a_link(folder):
+    """A folder may be a link."""
+    Path("real").mkdir()
+    Path("link").symlink_to("real")
+    write(FileWriter("link/sub/a"))
+    assert tree(folder) == {"real/sub/a": NEW}
+
+
+def test_hard_link(folder):
+    """Only the path's own name gets the new file; the other name keeps the old one whole."""
+    Path("other").write_bytes(OLD)
+    Path("a").hardlink_to("other")
+    write(FileWriter("a"))
+    assert tree(folder) == {"a": NEW, "other": OLD}
+
+
+@pytest.mark.parametrize("path", ["one", "self", "one/file", "self/file"])
+def test_links_in_a_circle(path, folder):
+    """They are refused, and stay."""
+    Path("one").symlink_to("two")
+    Path("two").symlink_to("one")
+    Path("self").symlink_to("self")
+    with pytest.raises(OSError, match=f"Errno {errno.ELOOP}"):
+        FileWriter(path).open()
+    assert sorted(os.listdir(folder)) == ["one", "self", "two"]
+
+
+# Permissions
+
+
+@pytest.fixture
+def umask():
+    """Set the umask for a test."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def bits(path):
+    """The permission bits of a file."""
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o027, 0o077, 0o002])
+def test_new_file_follows_the_umask(mask, umask, folder):
+    """A new file has the bits that open() gives one; before it is published, too."""
+    umask(mask)
+    Path("like").write_bytes(b"")
+    writer = FileWriter("a")
+    writer.open()
+    assert bits(temporary(folder)) == bits("like")
+    writer.close()
+    assert bits("a") == bits("like") == 0o666 & ~mask
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o666, 0o755, 0o444, 0o400])
+@pytest.mark.parametrize("link", [True, False])
+def test_existing_file_keeps_its_bits(mode, link, umask, folder):
+    """Whatever the umask; and what nobody may read can't be read in the temporary file either."""
+    umask(0o077)
+    Path("file").write_bytes(OLD)
+    Path("file").chmod(mode)
+    if link:
+        Path("a").symlink_to("file")
+    writer = FileWriter("a" if link else "file")
+    writer.open()
+    assert bits(temporary(folder)) == mode
+    writer.append(NEW)
+    writer.close()
+    assert bits("file") == mode
+    assert Path("file").read_bytes() == NEW
+
+
+def test_bits_that_give_power_are_dropped():
+    """A download never becomes set-user-ID."""
+    Path("a").write_bytes(OLD)
+    Path("a").chmod(0o6755)
+    write(FileWriter("a"))
+    assert bits("a") == 0o755
+
+
+def test_bits_that_cannot_be_set(folder, monkeypatch):
+    """It is an error, and nothing is left."""
+
+    def refuse(descriptor, mode):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    Path("a").write_bytes(OLD)
+    monkeypatch.setattr("os.fchmod", refuse)
+    writer = FileWriter("a")
+    with pytest.raises(PermissionError):
+        writer.open()
+    assert not writer.is_open
+    assert tree(folder) == {"a": OLD}
+
+
+# Targets that are refused
+
+
+def make_folder(path):
+    """Make a folder with a file in it."""
+    path.mkdir()
+    (path / "file").write_bytes(OLD)
+
+
+def make_socket(path):
+    """Make a socket."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(os.path.relpath(path))
+
+
+@pytest.mark.parametrize("link", [True, False])
+@pytest.mark.parametrize("make", [make_folder, os.mkfifo, make_socket])
+def test_no_regular_file(make, link, folder):
+    """A folder, pipe or socket at the path, or behind a link, is refused and stays."""
+    make(folder / "thing")
+    Path("link").symlink_to("thing")
+    before = os.lstat("thing")
+    with pytest.raises(OSError, match="at the path"):
+        FileWriter("link" if link else "thing").open()
+    assert os.lstat("thing").st_ino == before.st_ino
+    assert sorted(os.listdir(folder)) == ["link", "thing"]
+
+
+def test_device():
+    """A device is refused."""
+    before = os.lstat(os.devnull)
+    with pytest.raises(OSError, match="other than a file"):
+        FileWriter(os.devnull).open()
+    assert os.lstat(os.devnull) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [
+        ("", errno.ENOENT),
+        ("new/", errno.EISDIR),
+        ("/", errno.EISDIR),
+        (".", errno.EISDIR),
+        ("..", errno.EISDIR),
+        ("new/.", errno.EISDIR),
+        ("new/..", errno.EISDIR),
+        ("new/a\0b", errno.EINVAL),
+        ("new/\ud800", errno.EILSEQ),
+        ("n" * 256, errno.ENAMETOOLONG),
+        ("file/a", errno.ENOTDIR),
+        ("file/new/a", errno.ENOTDIR),
+    ],
+)
+def test_path_that_cannot_be(path, number, folder):
+    """It is an OSError that says what is wrong; nothing is made."""
+    Path("file").write_bytes(OLD)
+    with pytest.raises(OSError, match=f"Errno {number}. [A-Z]"):
+        FileWriter(path).open()
+    assert tree(folder) == {"file": OLD}
+    assert os.listdir(folder) == ["file"]
+
+
+# The system fails
+
+
+def test_folder_appears_meanwhile(folder):
+    """A folder that takes the target's place is left alone, and nothing else is left."""
+    writer = FileWriter("a")
+    writer.open()
+    writer.append(NEW)
+    Path("a").mkdir()
+    with pytest.raises(IsADirectoryError):
+        writer.close()
+    assert not writer.is_open
+    assert os.listdir(folder) == ["a"]
+
+
+def test_folder_vanishes_meanwhile(folder):
+    """It is an error, not a loss, and the writer can be used again."""
+    Path("sub").mkdir()
+    writer = FileWriter("sub/a")
+    writer.open()
+    temporary("sub").unlink()
+    Path("sub").rmdir()
+    writer.append(NEW)
+    with pytest.raises(FileNotFoundError):
+        writer.close()
+    assert list(folder.iterdir()) == []
+    write(writer)
+    assert tree(folder) == {"sub/a": NEW}
+
+
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=repr)
+def test_rename_fails(error, folder, monkeypatch):
+    """The old file stays, the temporary one goes."""
+    Path("a").write_bytes(OLD)
+    writer = FileWriter("a")
+    writer.open()
+    writer.append(NEW)
+
+    def fail(source, target):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", fail)
+        with pytest.raises(type(error)):
+            writer.close()
+    assert not writer.is_open
+    assert tree(folder) == {"a": OLD}
+
+
+@pytest.mark.parametrize("method", ["write", "close"])
+def test_disk_is_full(method, folder, monkeypatch):
+    """Full at a write, or at the close only (network file systems): the old file stays."""
+    real = io.FileIO
+
+    class Full(real):
+        pass
+
+    def fail(self, *args):
+        if not self.closed:
+            real.close(self)
+            raise FULL
+
+    setattr(Full, method, fail)
+    monkeypatch.setattr("io.FileIO", Full)
+    Path("a").write_bytes(OLD)
+    with pytest.raises(OSError, match="No space"), FileWriter("a") as writer:
+        writer.append(NEW)
+    assert not writer.is_open
+    assert tree(folder) == {"a": OLD}
+
+
+def test_file_of_a_plugin_fails_to_close():
+    """A subclass that opens the path by itself gets the error of its own file."""
+
+    class Full(io.BytesIO):
+        def close(self):
+            super().close()
+            raise FULL
+
+    writer = OpensFile("a")
+    writer.fp = Full()
+    with pytest.raises(OSError, match="No space"):
+        writer.close()
+    assert not writer.is_open
+
+
+def test_temporary_file_cannot_be_removed(folder, monkeypatch):
+    """To discard never fails: what went wrong before is what is to be told."""
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    writer = FileWriter("a")
+    writer.open()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.unlink", refuse)
+        writer.discard()
+    assert not writer.is_open
+
+
+def test_file_objects_are_closed(folder, no_leaks):
+    """No file descriptor stays open, whichever way it ends."""
+    Path("a").write_bytes(OLD)
+    writer = FileWriter("a")
+    for end in (writer.close, writer.discard, writer.open, writer.truncate, writer.restart):
+        writer.open()
+        writer.append(NEW)
+        end()
+        writer.discard()
+
+
+# Copies, texts
+
+
+def test_copy_of_a_file_writer(folder):
+    """A copy writes to the same path, and neither takes the other's temporary file."""
+    writer = FileWriter("a")
+    writer.open()
+    writer.append(b"first")
+    twin = copy.copy(writer)
+    assert (twin.path, twin.is_open) == ("a", False)
+    twin.discard()
+    twin.close()
+    write(twin, b"second")
+    assert tree(folder)["a"] == b"second"
+    writer.close()
+    assert tree(folder) == {"a": b"first"}
+
+
+def test_texts():
+    """The text of a FileWriter is its path."""
+    assert (str(FileWriter("a/b")), repr(FileWriter("a/b"))) == ("a/b", "FileWriter('a/b')")
+    assert (repr(BufferWriter()), repr(BufferWriter(7))) == ("BufferWriter()", "BufferWriter(7)")
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=5),
+            st.sampled_from(["open", "close", "discard", "truncate", "restart"]),
+        ),
+        max_size=12,
+    )
+)
+def test_any_order(tmp_path_factory, steps):
+    """Whatever is called in whatever order, the path has the last content that was published."""
+    folder = tmp_path_factory.mktemp("any")
+    writer, buffer = FileWriter(folder / "a"), BufferWriter()
+    published = current = None
+    for step in steps:
+        if isinstance(step, bytes):
+            if current is not None:
+                writer.append(step)
+                buffer.append(step)
+                current += step
+        elif step != "truncate" or current is not None:
+            for each in (writer, buffer):
+                getattr(each, step)()
+            if step == "close":
+                published = published if current is None else current
+            current = b"" if step in ("open", "truncate", "restart") else None
+        assert writer.is_open is buffer.is_open is (current is not None)
+        if current is not None:
+            assert buffer.getvalue() == current
+        found = tree(folder)
+        assert found.pop("a", None) == published
+        assert len(found) == (current is not None)
+    writer.discard()
+
+
+# What an earlier run left
+
+
+def test_resume(folder):
+    """What a run that failed left, with a note, is told to the next, which goes on with it."""
+    for _ in range(2):
+        writer = FileWriter("a", resume=True)
+        writer.open()
+        writer.remember("v1")
+        writer.append(b"ab")
+        writer.discard()
+    assert "a" not in tree(folder)
+    writer.open()
+    assert writer.recall() == "v1"
+    assert list(writer.replay(3)) == [b"aba", b"b"]
+    writer.append(NEW)
+    writer.close()
+    assert tree(folder) == {"a": b"abab" + NEW}
+
+
+@pytest.mark.parametrize("again", ["truncate", "restart"])
+@pytest.mark.parametrize("note", ["v1", None])
+def test_resume_starts_again(again, note, folder):
+    """What is started again has no note, and is nothing to go on with."""
+    writer = FileWriter("a", resume=True)
+    writer.open()
+    writer.remember(note)
+    writer.append(b"lost")
+    getattr(writer, again)()
+    writer.append(b"lost, too")
+    writer.discard()
+    assert tree(folder) == {}
+    writer.open()
+    assert writer.recall() is None
+    writer.discard()
+
+
+def test_resume_without_a_note(folder):
+    """Without a note nothing stays."""
+    with contextlib.suppress(KeyError), FileWriter("a", resume=True) as writer:
+        writer.append(NEW)
+        raise KeyError
+    assert tree(folder) == {}
+
+
+def test_resume_keeps_bits_and_old_file(folder):
+    """The promises are those of a writer that doesn't resume."""
+    Path("a").write_bytes(OLD)
+    Path("a").chmod(0o640)
+    writer = FileWriter("a", resume=True)
+    writer.open()
+    assert tree(folder)["a"] == OLD
+    writer.append(NEW)
+    writer.close()
+    assert tree(folder) == {"a": NEW}
+    assert bits("a") == 0o640
+
+
+def test_two_that_resume(folder):
+    """The second that writes the same path does without, and neither spoils the other's file."""
+    writers = [FileWriter("a", resume=True) for _ in range(2)]
+    for writer in writers:
+        writer.open()
+        writer.remember("v1")
+    for writer in reversed(writers):
+        writer.append(NEW)
+        writer.close()
+        assert tree(folder)["a"] == NEW
+    assert tree(folder) == {"a": NEW}
+
+
+def test_partial_file_that_became_shorter(folder):
+    """What somebody cut off meanwhile is an error, not a gap."""
+    writer = FileWriter("a", resume=True)
+    writer.open()
+    writer.remember("v1")
+    writer.append(NEW)
+    writer.discard()
+    writer.open()
+    (partial,) = folder.glob("*.partial")
+    os.truncate(partial, 1)
+    with pytest.raises(OSError, match="became shorter"):
+        list(writer.replay(10))
+    writer.remember(None)
+    writer.discard()
+    assert tree(folder) == {}
+
+
+def test_resume_needs_a_path():
+    """A new name each time can't be gone on with."""
+    with pytest.raises(ValueError, match="resume"):
+        FileWriter(resume=True)
+
+
+@pytest.mark.parametrize("make", [FileWriter, Writer, BufferWriter])
+def test_no_resume_by_default(make):
+    """Other writers keep nothing: there is no note, and nothing to tell."""
+    writer = make("a") if make is FileWriter else make(None)
+    for act in (lambda: None, writer.open):
+        act()
+        writer.remember("v1")
+        assert writer.recall() is None
+        assert list(writer.replay(10)) == []
+    writer.discard()
+
+
+# BufferWriter
+
+
+@pytest.mark.parametrize(
+    ("buffers", "text"),
+    [
+        ([], ""),
+        ([b""], ""),
+        ([b"a", b"b"], "ab"),
+        (["é".encode()[:1], "é".encode()[1:]], "é"),
+        ([b"a\xffb"], "a\ufffdb"),
+        ([b"\xef\xbb\xbfa"], "\ufeffa"),
+        ([b"a\r\nb\0"], "a\r\nb\0"),
+    ],
+)
+def test_buffer(buffers, text):
+    """The text is UTF-8 with undecodable bytes replaced; the bytes are as they came."""
+    writer = BufferWriter()
+    assert writer.content() == writer.read() == ""
+    with writer:
+        for buffer in buffers:
+            writer.append(buffer)
+        assert writer.content() == text
+    for _ in range(2):
+        assert writer.content() == writer.read() == text
+        assert writer.getvalue() == b"".join(buffers)
+
+
+@pytest.mark.parametrize("end", ["discard", "open", "truncate", "restart"])
+def test_buffer_starts_again(end):
+    """After it there is no content."""
+    writer = BufferWriter()
+    writer.open()
+    writer.append(NEW)
+    getattr(writer, end)()
+    assert writer.getvalue() == b""
+    writer.close()
+    writer.close()
+    assert writer.content() == ""
+
+
+def test_buffer_again():
+    """The second content takes the place of the first."""
+    writer = BufferWriter()
+    for content in (b"long content", b"short"):
+        write(writer, content)
+        assert writer.getvalue() == content
+
+
+@pytest.mark.parametrize("limit", [0, 5])
+def test_buffer_limit(limit):
+    """As many bytes as the limit are fine, one more is an error."""
+    writer = BufferWriter(limit)
+    writer.open()
+    writer.append(b"x" * limit)
+    writer.append(b"")
+    with pytest.raises(OSError, match=f"more than {limit} bytes") as caught:
+        writer.append(b"x")
+    assert caught.value.errno == errno.EFBIG
+    writer.close()
+    assert writer.getvalue() == b"x" * limit
+    with pytest.raises(ValueError, match="must be opened"):
+        writer.append(b"x")
+
+
+def test_copy_of_a_buffer_writer():
+    """A copy has the limit and none of the content."""
+    writer = BufferWriter(7)
+    write(writer)
+    writer.open()
+    twin = copy.copy(writer)
+    assert (twin.limit, twin.is_open, twin.content()) == (7, False, "")
+    write(twin, b"b")
+    writer.append(b"a")
+    writer.close()
+    assert (writer.content(), twin.content()) == ("a", "b")
