@@ -128,7 +128,9 @@ def test_any_text_is_taken(value):
         ("GET http://u:p@h/?a=1 failed", "GET http://h/?a=*** failed"),
         ("'http://u:p@h/' and \"ftp://v:q@i/\"", "'http://h/' and \"ftp://i/\""),
         ("url: /a?token=1 (Caused by x)", "url: /a?token=*** (Caused by x)"),
-        ("<a href='/a?token=1'>", "<a href='/a?token=***'>"),
+        ("<a href='/a?token=1'>", "<a href='/a?token=***"),
+        ("'http://h:80/a', \"http://h/b\"", "'http://h:80/a', \"http://h/b\""),
+        ("at //u:p@h/a", "at //h/a"),
     ],
 )
 def test_text(value, shown):
@@ -142,10 +144,14 @@ def test_text(value, shown):
         "bad 'http://u:s3'cret@h/'",
         'bad "http://u:s3"cret@h/"',
         "bad http://u:s3<cret@h/",
+        "GET http://h/?a=it's&b=s3cret failed",
+        'GET http://h/?"a=s3cret" failed',
+        "GET /a?b=<s3cret> failed",
+        "GET http://h/#it's-s3cret",
     ],
 )
-def test_text_with_a_quote_in_a_password(value):
-    """A quote in a password doesn't end its URL."""
+def test_text_with_a_quote_in_a_secret(value):
+    """A quote in a password, a query or a fragment doesn't end its URL."""
     assert "cret" not in redact.text(value)
 
 
@@ -198,6 +204,31 @@ def test_exceptions_that_keep_their_texts_elsewhere(error):
     redact.exception(error)
     assert "s3cret" not in str(error)
     assert "s3cret" not in repr(error)
+
+
+def test_exception_with_bytes():
+    """The name of a file may be bytes."""
+    error = OSError(errno.ENOENT, "failed", b"/a?b=s3cret\xff")
+    redact.exception(error)
+    assert error.filename == b"/a?b=***"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("http://me:s3cret@h/", "http"),
+        ("gopher:", "gopher"),
+        ("javascript:alert(1)", "javascript"),
+        ("s3cret:x@h/", None),
+        ("s3cret@h/", None),
+        ("s3cret", None),
+        ("s3_cret://h", None),
+        (":x", None),
+    ],
+)
+def test_scheme(value, shown):
+    """A scheme may be shown; what may be a user's name may not."""
+    assert redact.scheme(value) == shown
 
 
 @pytest.mark.parametrize("start", [" ", "\t", "\0", "ht\n", "\r\n "])

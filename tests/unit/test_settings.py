@@ -1,6 +1,7 @@
 """Settings: values that are compared by content, checked when asked, and that show no secret."""
 
 import copy
+import traceback
 
 import pytest
 
@@ -90,6 +91,14 @@ def test_ssl_that_cannot_be_read(attribute, path, reason, tmp_path, pem):
         setting.validate()
 
 
+@pytest.mark.parametrize("text", ["s3cret\nAQAB", "s3cret" * 50])
+def test_ssl_of_what_is_no_path(text):
+    """A key whose first line was left out isn't told as a path that can't be read."""
+    with pytest.raises(ValueError, match=r"^client_key: can't read <text>") as caught:
+        SSL("", "", text).validate()
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_ssl_key_alone(pem):
     """A key without a certificate can't work."""
     with pytest.raises(ValueError, match=r"^client_key: .*client_certificate"):
@@ -149,6 +158,10 @@ def test_timeout_that_cannot_work(attribute, seconds):
         (
             SSL("/ca", PEM),
             "SSL(ca_certificate='/ca', client_certificate=<PEM>, client_key=None, validation=True)",
+        ),
+        (
+            SSL("", "MIIB\nAQAB", "M" * 256),
+            "SSL(ca_certificate='', client_certificate=<text>, client_key=<text>, validation=True)",
         ),
         (
             SSL(None, None, PEM, False),

@@ -96,7 +96,8 @@ class Factory:
         builder = self._BUILDERS.get(scheme)
         if builder is None:
             known = ", ".join(self._BUILDERS)
-            raise ValueError(f"no download serves the scheme {scheme!r}: use one of {known}")
+            shown = redact.scheme(str(url)) or ""
+            raise ValueError(f"no download serves the scheme {shown!r}: use one of {known}")
         writer = FileWriter(_name(str(url)) if path is None else path)
         download: Download = builder(self, url, writer)
         if artifact is not None and _get(self.importer, "validate", True):

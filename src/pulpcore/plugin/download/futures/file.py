@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from . import redact
 from .download import Download
 from .error import DownloadFailed, NotAuthorized, NotFound
 
@@ -51,6 +52,7 @@ class FileDownload(Download):
             # Opening a pipe must not wait for somebody to write to it.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
+            redact.exception(error)
             raise _SourceError(error.errno, error.strerror) from error
         try:
             yield descriptor

@@ -141,10 +141,15 @@ class FtpDownload(Download):
 
     def _secrets(self) -> Iterable[str]:
         parts = urlsplit(self.url)
+        names = [parts.username, unquote(parts.username or "")]
+        if not self.user.password:
+            # Then it is often a token.
+            names.append(self.user.name)
+        passwords = [self.user.password, parts.password, unquote(parts.password or "")]
+        # A short name is none, and is a part of many a word.
         return [
-            secret
-            for secret in (self.user.password, parts.password, unquote(parts.password or ""))
-            if secret
+            *(secret for secret in passwords if secret),
+            *(name for name in names if name and len(name) > 3),
         ]
 
 

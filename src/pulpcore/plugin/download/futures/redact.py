@@ -8,11 +8,14 @@ import re
 
 MASK = "***"
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>]+")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
+# Quotes end a host or a path in most texts. A query goes on, for it may well have an apostrophe:
+# too much hidden does no harm.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>?#]*(?:[?#]\S*)?")
 # With what urllib.parse leaves out: it finds a host, and credentials, all the same.
 _START = re.compile(r"([\x00-\x20]*[A-Za-z][A-Za-z0-9+.\-\t\r\n]*:)?([/\\\t\r\n]*)(.*)", re.DOTALL)
-_USERINFO = re.compile(r"(?<=://)[^\s/?#]*@")
-_QUERY = re.compile(r"(?<=[^\s?])\?([^\s\"'<>]+)")
+_USERINFO = re.compile(r"(?<=//)[^\s/?#]*@")
+_QUERY = re.compile(r"(?<=[^\s?])\?(\S+)")
 _PORT = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::\d*)?")
 
 
@@ -39,6 +42,21 @@ def url(value: str) -> str:
     rest = rest.partition("#")[0]
     path, mark, query = rest.partition("?")
     return _printable(scheme + slashes + path + mark + _query(query))
+
+
+def scheme(value: str) -> str | None:
+    """Return the scheme of a URL, if it may be shown.
+
+    Args:
+        value: Any text that is meant as a URL.
+
+    Returns:
+        The scheme; None where there is none, or where it may be a user's name as well.
+    """
+    name, colon, rest = value.partition(":")
+    if not colon or _SCHEME.fullmatch(name) is None:
+        return None
+    return name if rest.startswith("//") or "@" not in rest else None
 
 
 def text(value: str) -> str:
@@ -96,6 +114,9 @@ def _argument(value: object, secrets: tuple[str, ...], pending: list[BaseExcepti
             if secret:
                 value = value.replace(secret, url(secret) if "://" in secret else MASK)
         return text(value)
+    elif isinstance(value, bytes):
+        # The name of a file may be bytes.
+        return text(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     return value
 
 

@@ -16,6 +16,9 @@ LONGEST = threading.TIMEOUT_MAX
 PEM = "-----BEGIN"
 """How PEM text is told from the path of a PEM file."""
 
+_LONGEST_SHOWN = 255
+"""No path is as long, but a key without its first line is."""
+
 
 class Settings:
     """The base of all settings: values that are compared by content and that show no secret."""
@@ -63,10 +66,7 @@ class SSL(Settings):
             raise ValueError("client_key: a key needs a client_certificate")
 
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{name}={'<PEM text>' if value and PEM in str(value) else repr(value)}"
-            for name, value in vars(self).items()
-        )
+        shown = ", ".join(f"{name}={_shown(value)}" for name, value in vars(self).items())
         return f"SSL({shown})"
 
 
@@ -144,7 +144,17 @@ def _readable(attribute: str, value: str | None) -> None:
         return
     try:
         with Path(value).open("rb"):
-            pass
+            return
     except (OSError, ValueError, TypeError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
-        raise ValueError(f"{attribute}: can't read {value!r}: {reason}") from error
+    # Not within an except clause: the error there has the text, which may be a key.
+    raise ValueError(f"{attribute}: can't read {_shown(value)}: {reason}")
+
+
+def _shown(value: object) -> str:
+    """A path; not what may be a certificate or a key, be it PEM or what is left of it."""
+    if isinstance(value, str) and PEM in value:
+        return "<PEM text>"
+    if isinstance(value, str) and ("\n" in value or len(value) > _LONGEST_SHOWN):
+        return "<text>"
+    return repr(value)

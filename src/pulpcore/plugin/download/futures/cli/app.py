@@ -39,7 +39,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         try:
             status = cli.main(arguments, prog_name="pulp-futures", standalone_mode=False)
         except click.ClickException as error:
-            error.show()
+            # An argument that is one too many, say, may be a URL.
+            message = redact.text(error.format_message())
+            click.UsageError(message, getattr(error, "ctx", None)).show()
             return error.exit_code
         except click.Abort as abort:
             # A prompt hides what stopped it in the context.

@@ -148,7 +148,11 @@ class _Sync:
 
     def _refuse(self, bad: BadLine) -> None:
         self._results["failed"] += 1
-        self._output.result(Result(bad.path, None, None, None, "failed", str(bad)))
+        # What can't be used as a path may be a URL.
+        path = bad.path
+        if path is not None:
+            path = redact.url(path) if ":/" in path else redact.text(path)
+        self._output.result(Result(path, None, None, None, "failed", str(bad)))
 
 
 def _read(url: str, factory: Factory, options: Options) -> bytes:

@@ -137,8 +137,8 @@ class HttpDownload(Download):
             origin(self.url)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"url: {error}") from error
-        for name, value in self.headers.items():
-            _check_header(name, value)
+        for number, (name, value) in enumerate(self.headers.items(), start=1):
+            _check_header(number, name, value)
 
     def _has_content(self) -> bool:
         return self.method != "HEAD"
@@ -342,10 +342,11 @@ def _method(value: object) -> str:
     return method
 
 
-def _check_header(name: object, value: object) -> None:
+def _check_header(number: int, name: object, value: object) -> None:
     shown = name if isinstance(name, bytes) else str(name).encode()
     if _NAME.fullmatch(shown) is None:
-        raise ValueError(f"headers: {name!r} is no name of a header")
+        # Without it: a value may have been taken for a part of it.
+        raise ValueError(f"headers: the name of number {number} is no name of a header")
     for text in (name, value):
         if not isinstance(text, str | bytes):
             raise ValueError(  # noqa: TRY004 - what validating raises

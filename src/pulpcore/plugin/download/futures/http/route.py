@@ -124,7 +124,8 @@ def origin(url: str) -> Origin:
     """
     scheme, host, port = _split(url)
     if scheme not in PORTS:
-        raise ValueError(f"the scheme must be http or https, not {scheme or 'missing'!r}")
+        shown = redact.scheme(url) or "missing"
+        raise ValueError(f"the scheme must be http or https, not {shown!r}")
     if not url.lower().startswith(f"{scheme}:"):
         # urllib.parse leaves such characters out, and requests doesn't.
         raise ValueError("there is a blank or a control character in or before its scheme")

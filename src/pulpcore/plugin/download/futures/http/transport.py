@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import queue
+import re
 import ssl
 from typing import Any
 
@@ -15,10 +16,12 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError
 
 from ..cancel import watched
-from .framing import StrictResponse
+from .framing import FramingError, StrictResponse
 
 POOL_SIZE = 1024
 """Connections kept for one destination. A pool can't know how many threads there will be."""
+
+_TUNNEL = re.compile(r"(Tunnel connection failed: \d+).*", re.DOTALL)
 
 
 class StaleConnection(http.client.RemoteDisconnected):
@@ -44,12 +47,27 @@ class _Strict(HTTPConnection):
     def _tunnel(self) -> None:
         # http.client reads the proxy's reply to CONNECT by methods that only its own class has.
         self.response_class = http.client.HTTPResponse
+        broken = False
         try:
             # A proxy may be long in saying yes.
             with watched(self.sock):
                 super()._tunnel()
+        except http.client.RemoteDisconnected:
+            raise
+        except http.client.HTTPException:
+            # Its text is that of the proxy, which may repeat what it was sent.
+            broken = True
+        except OSError as error:
+            # So is what follows the status.
+            error.args = tuple(
+                _TUNNEL.sub(r"\1", arg) if isinstance(arg, str) else arg for arg in error.args
+            )
+            raise
         finally:
             self.response_class = StrictResponse
+        if broken:
+            # Not within an except clause: the error there has the text.
+            raise FramingError("what the proxy replied to CONNECT isn't HTTP")
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         try:
