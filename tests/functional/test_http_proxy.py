@@ -1,10 +1,14 @@
 """Proxies: which is used, with which credentials, and what their refusals become."""
 
 import socket
+import ssl
 import threading
+import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from http_tools import content, failure, into_memory, quick, record, trust
 from pulpcore.plugin.download.futures import (
@@ -18,7 +22,7 @@ from pulpcore.plugin.download.futures import (
 from pulpcore.plugin.download.futures.context import Context
 from servers.files import Redirect
 from servers.message import basic
-from servers.raw import Drip, Recv
+from servers.raw import Drip, Recv, Send
 
 BODY = b"content " * 1000
 
@@ -143,6 +147,75 @@ class TestRefusals:
         download = into_memory(plain.url("/a"), proxy_url=gate.url(""), ssl=trust(tls.ca))
         assert "not trusted" in failure(download, NotAuthorized).reason
 
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_ca_of_its_own(
+        self, request: Any, proxy: Any, tls: Any, tmp_path: Path, scheme: str
+    ) -> None:
+        """A proxy of another authority is trusted where the CA file holds both, and not before."""
+        server = request.getfixturevalue("secure" if scheme == "https" else "plain")
+        authority = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        gate = proxy(tls=context, user=("me", "secret"))
+        both = tmp_path / "both.pem"
+        both.write_bytes(tls.ca.read_bytes() + authority.cert_pem.bytes())
+        url = gate.url("", userinfo="me:secret")
+        assert content(into_memory(server.url("/a"), proxy_url=url, ssl=trust(both))) == BODY
+        error = failure(into_memory(server.url("/a"), proxy_url=url, ssl=trust(tls.ca)))
+        assert type(error) is NotAuthorized
+        assert "the certificate of the proxy is not trusted" in error.reason
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_client_certificate_is_for_the_server(
+        self, request: Any, file_server: Any, proxy: Any, tls: Any, scheme: str
+    ) -> None:
+        """A proxy that asks for a client certificate doesn't get that of the server."""
+        options = {"ssl": trust(tls.ca, tls.client)}
+        strict = tls.server(client_ca=tls.ca, maximum=ssl.TLSVersion.TLSv1_2)
+        server = (
+            request.getfixturevalue("plain")
+            if scheme == "http"
+            else file_server({"/a": BODY}, tls=tls.server(client_ca=tls.ca))
+        )
+        gate = proxy(tls=strict)
+        download = into_memory(server.url("/a"), proxy_url=gate.url(""), **options)
+        assert "TLS failed" in failure(download, DownloadFailed).reason
+        assert (server.count, len(gate.requests)) == (0, 0)
+        open_gate = proxy(tls=tls.server())
+        download = into_memory(server.url("/a"), proxy_url=open_gate.url(""), **options)
+        assert content(download) == BODY
+
+    def test_header_for_the_proxy(self, proxy: Any, secure: Any, tls: Any) -> None:
+        """A Proxy-Authorization of the caller's isn't told to the server within a tunnel."""
+        download = into_memory(
+            secure.url("/a"),
+            proxy_url=proxy().url(""),
+            ssl=trust(tls.ca),
+            headers={"Proxy-Authorization": "Basic x", "X-Mine": "yes"},
+        )
+        assert content(download) == BODY
+        assert secure.requests[0].header("Proxy-Authorization") is None
+        assert secure.requests[0].header("X-Mine") == "yes"
+
+    @pytest.mark.parametrize(
+        ("answer", "why"),
+        [
+            (b"nonsense\r\n\r\n", "can't be trusted"),
+            (b"HTTP/1.1 abc\r\n\r\n", "can't be trusted"),
+            (b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70_000, "can't be trusted"),
+            (b"HTTP/1.1 403 not here\r\n\r\n", "403"),
+            (b"", "without a reply"),
+        ],
+        ids=["nonsense", "status", "line", "refused", "nothing"],
+    )
+    def test_answers_to_connect(self, raw_server: Any, answer: bytes, why: str) -> None:
+        """Whatever a proxy replies to CONNECT is an error that says what it was."""
+        server = raw_server([[Recv(), Send(answer)]])
+        download = into_memory("https://h.example.test/", proxy_url=server.url())
+        error = failure(download)
+        assert why in error.reason
+        assert "not here" not in "".join(traceback.format_exception(error))
+
     def test_untrusted_server(self, proxy: Any, file_server: Any, tls: Any) -> None:
         """A server behind a proxy must be trusted for its own name."""
         server = file_server({"/a": BODY}, tls=tls.server(tls.wrong_name))
@@ -193,6 +266,26 @@ class TestEnvironment:
         if value != "*":
             assert content(into_memory(plain.url("/r"))) == BODY
             assert len(gate.requests) == 1
+
+    def test_redirect_to_where_none_is_needed(
+        self, proxy: Any, plain: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What a proxy is sent doesn't go to a host that is asked directly."""
+        gate = proxy(user=("me", "secret"), hosts={"one.example.test:80": plain.port})
+        monkeypatch.setenv("http_proxy", gate.url("", userinfo="me:secret"))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        plain.files["/r"] = Redirect(plain.url("/a"))
+        assert content(into_memory("http://one.example.test/r")) == BODY
+        assert len(gate.requests) == 1
+        assert [r.header("Proxy-Authorization") for r in plain.requests] == [None, None]
+
+    def test_of_a_cgi_script(self, proxy: Any, plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """HTTP_PROXY is a header of the client's where a web server runs a script (httpoxy)."""
+        gate = proxy()
+        monkeypatch.setenv("HTTP_PROXY", gate.url(""))
+        monkeypatch.setenv("REQUEST_METHOD", "GET")
+        assert content(into_memory(plain.url("/a"))) == BODY
+        assert gate.connections == 0
 
     def test_own_wins(self, proxy: Any, plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """proxy_url wins over the environment, no_proxy included."""

@@ -258,6 +258,70 @@ class TestCredentials:
         found = [request.header("Authorization") for request in server.requests]
         assert found == [basic("a", "b"), basic("c", "d")]
 
+    @pytest.mark.parametrize(
+        ("netrc", "host", "sent"),
+        [
+            # One for any host is for the one that the caller chose.
+            ("default login a password b", "localhost", [basic("a", "b"), None]),
+            # A file knows no ports.
+            ("machine 127.0.0.1 login a password b", "127.0.0.1", [basic("a", "b"), None]),
+            ("machine localhost login c password d", "localhost", [None, basic("c", "d")]),
+            (b"machine localhost login c password \xff", "localhost", [None, None]),
+        ],
+    )
+    def test_netrc_elsewhere(
+        self, file_server: Any, netrc: str | bytes, host: str, sent: list[str | None]
+    ) -> None:
+        """What netrc has goes to another host that it names, and to no other port of a host."""
+        content_of_it = netrc if isinstance(netrc, bytes) else netrc.encode()
+        (Path.home() / ".netrc").write_bytes(content_of_it)
+        other = file_server({"/b": BODY})
+        home = file_server({"/a": Redirect(other.url("/b", host))})
+        assert content(into_memory(home.url("/a"))) == BODY
+        found = [server.requests[0].header("Authorization") for server in (home, other)]
+        assert found == sent
+
+    def test_netrc_where_security_is_lost(self, file_server: Any, tls: Any) -> None:
+        """What netrc has isn't sent in the clear because a server says so."""
+        (Path.home() / ".netrc").write_text("machine localhost login c password d")
+        plain = file_server({"/b": BODY})
+        secure = file_server({"/a": Redirect(plain.url("/b", "localhost"))}, tls=tls.server())
+        options = {"ssl": trust(tls.ca), "insecure_redirects": True}
+        assert content(into_memory(secure.url("/a"), **options)) == BODY
+        assert plain.requests[0].header("Authorization") is None
+
+    def test_netrc_beside_a_header(self, file_server: Any) -> None:
+        """Who sends an Authorization header has no use for netrc, and least elsewhere."""
+        (Path.home() / ".netrc").write_text("machine localhost login c password d")
+        server = file_server({"/b": BODY})
+        server.files["/a"] = Redirect(server.url("/b", "localhost"))
+        content(into_memory(server.url("/a"), headers={"authorization": "Bearer x"}))
+        found = [request.header("Authorization") for request in server.requests]
+        assert found == ["Bearer x", None]
+
+    @pytest.mark.parametrize("userinfo", ["", ":"])
+    def test_empty_userinfo(self, file_server: Any, userinfo: str) -> None:
+        """Userinfo in which there is nothing is none, and netrc has its say."""
+        (Path.home() / ".netrc").write_text("machine 127.0.0.1 login a password b")
+        server = file_server({"/a": BODY})
+        content(into_memory(f"http://{userinfo}@{server.host}/a"))
+        assert server.requests[0].header("Authorization") == basic("a", "b")
+
+    @pytest.mark.parametrize("where", ["there", "back"])
+    def test_client_certificate(self, file_server: Any, tls: Any, where: str) -> None:
+        """A client certificate is shown to the URL's own host and port, and nowhere else."""
+        strict = file_server({"/b": BODY}, tls=tls.server(client_ca=tls.ca))
+        other = file_server({"/b": Redirect(strict.url("/b"))}, tls=tls.server())
+        options = {"ssl": trust(tls.ca, tls.client)}
+        if where == "there":
+            other.files["/a"] = Redirect(strict.url("/b"))
+            error = failure(into_memory(other.url("/a"), **options))
+            assert "client certificate" in error.reason
+            assert strict.count == 0
+        else:
+            strict.files["/a"] = Redirect(other.url("/b"))
+            assert content(into_memory(strict.url("/a"), **options)) == BODY
+
     def test_host_header(self, file_server: Any) -> None:
         """A Host header of the caller's is for the URL's own host."""
         other = file_server({"/b": BODY})

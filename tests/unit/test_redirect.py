@@ -8,6 +8,7 @@ from pulpcore.plugin.download.futures.http.redirect import (
     location,
     loses_security,
     may_have_credentials,
+    may_have_netrc,
 )
 from pulpcore.plugin.download.futures.http.route import origin
 
@@ -79,6 +80,27 @@ def test_statuses(status: int) -> None:
 def test_credentials(home: str, there: str, allowed: bool) -> None:
     """To the same origin, and from http to https on the standard ports."""
     assert may_have_credentials(origin(home), origin(there)) is allowed
+
+
+@pytest.mark.parametrize(
+    ("urls", "named", "allowed"),
+    [
+        ("http://a/ http://b/", True, True),
+        ("http://a/ http://b/", False, False),
+        ("http://a/ http://a/", True, True),
+        ("http://a/ https://a/", True, True),
+        ("http://a:81/ https://a/", True, False),
+        ("http://a/ http://a:81/", True, False),
+        ("http://a/ http://b/ http://b:81/", True, False),
+        ("http://a/ http://b/ http://c/ http://b/", True, True),
+        ("https://a/ https://b/", True, True),
+        ("https://a/ http://b/", True, False),
+        ("https://a/ http://b/ https://c/", True, False),
+    ],
+)
+def test_netrc(urls: str, named: bool, allowed: bool) -> None:
+    """To another host that is named, and never to less security or another port of a host."""
+    assert may_have_netrc(urls.split(), named) is allowed
 
 
 @pytest.mark.parametrize(

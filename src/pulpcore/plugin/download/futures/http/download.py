@@ -43,9 +43,10 @@ class HttpDownload(Download):
         method (str): GET or HEAD. HEAD brings a reply and no content.
         timeout (Timeout): How long to wait.
         user (User): The user, for basic authentication. It goes to the URL's own scheme, host and
-            port only, and so does what the headers Authorization, Cookie and Proxy-Authorization
-            say. An Authorization header wins over it; it wins over userinfo in the URL, and that
-            over a netrc file.
+            port only, and so do the client certificate and what the headers Authorization, Cookie
+            and Proxy-Authorization say. An Authorization header wins over it; it wins over userinfo
+            in the URL, and that over a netrc file. Only without all of these a netrc file counts,
+            for the URL's host and, where it names them, for other hosts that it is redirected to.
         ssl (SSL): TLS settings.
         proxy_url (str | None): The URL of a proxy for http and https, in which there may be
             credentials. None for what the environment says.

@@ -19,7 +19,7 @@ from ..error import DownloadFailed
 from ..settings import SSL, Timeout
 from ..validation import DigestValidation
 from . import failure, redirect
-from .route import Route, find_route, origin
+from .route import Route, find_route, origin, without_client
 from .transport import StaleConnection
 
 if TYPE_CHECKING:
@@ -93,11 +93,13 @@ class Exchange:
             ValueError: The URL or a setting isn't usable.
         """
         download = self._download
-        user = self._credentials() if self._is_home(url) else None
-        if user is None and self._credentials() is not None:
-            # The download has a user of its own: then a netrc file has no say elsewhere either.
-            user = ("", "")
-        return find_route(url, user, download.proxy_url or None, self._ssl, download.context)
+        user, ssl = self._credentials(), self._ssl
+        if not self._is_home(url):
+            ssl = without_client(ssl)
+            if user is not None or "Authorization" in download.headers:
+                # The download has credentials of its own: a netrc file has no say elsewhere either.
+                user = ("", "")
+        return find_route(url, user, download.proxy_url or None, ssl, download.context)
 
     def _check_redirect(self) -> None:
         download = self._download
@@ -164,6 +166,9 @@ class Exchange:
         for name, value in download.headers.items():
             if is_home or not redirect.is_private(name):
                 headers[name] = value
+        if route.is_tunnel:
+            # Within the tunnel the server would see it.
+            headers.pop("Proxy-Authorization", None)
         headers.update(self._headers)
         cookies = RequestsCookieJar()
         cookies.update(route.session.cookies)
@@ -172,7 +177,9 @@ class Exchange:
         request.prepare(
             method=download.method, url=_without_userinfo(url), headers=headers, cookies=cookies
         )
-        auth = (self._credentials() if is_home else None) or route.netrc
+        auth = self._credentials() if is_home else None
+        if route.netrc and (is_home or redirect.may_have_netrc(self.urls, route.is_netrc_named)):
+            auth = route.netrc
         if auth is not None and "Authorization" not in headers:
             request = HTTPBasicAuth(auth[0].encode(), auth[1].encode())(request)
         return request
@@ -185,9 +192,9 @@ class Exchange:
         if user is not None and user.name is not None:
             return user.name, user.password or ""
         parts = urlsplit(self._download.url)
-        if parts.username is None:
+        if not parts.username and not parts.password:
             return None
-        return unquote(parts.username), unquote(parts.password or "")
+        return unquote(parts.username or ""), unquote(parts.password or "")
 
 
 def drain(reply: requests.Response) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import requests
 
 from ..error import DownloadFailed
-from .route import Origin
+from .route import Origin, origin
 
 LIMIT = 30
 """The most redirects that are followed."""
@@ -68,6 +68,25 @@ def may_have_credentials(home: Origin, there: Origin) -> bool:
         80,
         "https",
         443,
+    )
+
+
+def may_have_netrc(urls: Sequence[str], is_named: bool) -> bool:
+    """Whether what a netrc file has for the host of a redirect's target may be sent there.
+
+    A file tells hosts apart, and neither schemes nor ports. So it may not where that would be for
+    another scheme or port of a host that was asked before, nor after https over http. An entry for
+    any host is for that of the URL as given, and not for one that a server chose.
+
+    Args:
+        urls: The URLs, in the order requested; the last one is the target.
+        is_named: The entry names the host.
+    """
+    *before, there = map(origin, urls)
+    return (
+        is_named
+        and not loses_security(urls)
+        and all(one.host != there.host or may_have_credentials(one, there) for one in before)
     )
 
 

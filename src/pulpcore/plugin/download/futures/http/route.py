@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import importlib.metadata
 import logging
@@ -25,6 +26,8 @@ from .transport import Adapter
 log = logging.getLogger(__name__)
 
 PORTS = {"http": 80, "https": 443}
+
+_NO_HOST = "*"
 
 
 class Origin(NamedTuple):
@@ -52,6 +55,8 @@ class Route(Resource):
         session (requests.Session): The session, with the pool of connections.
         proxies (dict[str, str]): The proxies, by scheme, as requests wants them.
         netrc (tuple[str, str] | None): User and password that a netrc file has for the host.
+        is_netrc_named (bool): They are for this host, and not for any.
+        is_tunnel (bool): It goes through a proxy that sees nothing of it (RFC 9110 section 9.3.6).
     """
 
     def __init__(self, url: str, key: Key, settings: SSL, context: Context) -> None:
@@ -73,9 +78,16 @@ class Route(Resource):
         proxy = _checked(select_proxy(url, self.proxies))
         if proxy is not None:
             self.proxies = {"http": proxy, "https": proxy}
-        self.netrc = get_netrc_auth(url) if key.user is None else None
-        secure = key.origin.scheme == "https" or (proxy or "").lower().startswith("https:")
-        tls = _tls(settings, key.tls, context) if secure else None
+        self.netrc = _netrc(key.origin.host) if key.user is None else None
+        # A file's entry `default` is found for a host that can't be named.
+        self.is_netrc_named = self.netrc is not None and self.netrc != _netrc(_NO_HOST)
+        secure = key.origin.scheme == "https"
+        self.is_tunnel = secure and proxy is not None
+        tls = _tls(settings, context) if secure else None
+        proxy_tls = None
+        if (proxy or "").lower().startswith("https:"):
+            # The client certificate is for the server.
+            proxy_tls = _tls(without_client(settings), context)
         self.session = requests.Session()
         # What the environment says is known by now; requests would look again at every request.
         self.session.trust_env = False
@@ -84,7 +96,7 @@ class Route(Resource):
         self.session.proxies.update(self.proxies)
         self.session.verify = settings.validation
         try:
-            adapter = Adapter(tls, proxy)
+            adapter = Adapter(tls, proxy, proxy_tls)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise ValueError(f"proxy_url: {redact.text(str(error))}") from None
         self.session.mount("http://", adapter)
@@ -159,8 +171,7 @@ def find_route(
     """
     # A tuple of values and not the settings: they may be changed, and two that are alike are to
     # share.
-    tls = (ssl.ca_certificate, ssl.client_certificate, ssl.client_key, ssl.validation)
-    key = Key(origin(url), user, proxy, tls, os.getpid())
+    key = Key(origin(url), user, proxy, _values(ssl), os.getpid())
     mine = _Promise()
     promise: _Promise = context.cache.setdefault(key, mine)
     if promise is not mine and (route := promise.wait()) is not None:
@@ -199,9 +210,31 @@ def _checked(proxy: str | None) -> str | None:
     return url
 
 
-def _tls(settings: SSL, key: tuple[Any, ...], context: Context) -> Any:
+def without_client(settings: SSL) -> SSL:
+    """Return TLS settings that show no client certificate.
+
+    Args:
+        settings: The settings, which stay as they are.
+    """
+    return dataclasses.replace(settings, client_certificate=None, client_key=None)
+
+
+def _values(settings: SSL) -> tuple[Any, ...]:
+    return tuple(vars(settings).values())
+
+
+def _netrc(host: str) -> tuple[str, str] | None:
+    """What the netrc file has for a host; nothing where it can't be read."""
+    with contextlib.suppress(UnicodeError):
+        # Of the host alone: some versions of requests take userinfo for a host.
+        found: tuple[str, str] | None = get_netrc_auth(f"http://{host}/")
+        return found
+    return None
+
+
+def _tls(settings: SSL, context: Context) -> Any:
     trust = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
-    name = ("tls", key, trust)
+    name = ("tls", _values(settings), trust)
     try:
         return context.cache.get(name)
     except LookupError:

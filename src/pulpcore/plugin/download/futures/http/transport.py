@@ -120,14 +120,21 @@ class SecurePool(HTTPSConnectionPool):
 class Adapter(HTTPAdapter):
     """Sends requests by one TLS context, and reads replies strictly."""
 
-    def __init__(self, context: ssl.SSLContext | None, proxy: str | None) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext | None,
+        proxy: str | None,
+        proxy_context: ssl.SSLContext | None,
+    ) -> None:
         """Make an adapter.
 
         Args:
-            context: The TLS context; None where there is no TLS.
+            context: The TLS context for the server; None where there is no TLS.
             proxy: The URL of the proxy that is used; None for none.
+            proxy_context: The TLS context for the proxy; None where there is no TLS.
         """
         self._context = context
+        self._proxy_context = proxy_context
         super().__init__(pool_maxsize=POOL_SIZE)
         self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
         if proxy is not None:
@@ -146,7 +153,9 @@ class Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
         """Return the pools of connections to a proxy."""
-        manager = super().proxy_manager_for(proxy, proxy_ssl_context=self._context, **proxy_kwargs)
+        manager = super().proxy_manager_for(
+            proxy, proxy_ssl_context=self._proxy_context, **proxy_kwargs
+        )
         manager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
         return manager
 
@@ -155,8 +164,9 @@ class Adapter(HTTPAdapter):
     ) -> tuple[Any, Any]:
         """Name the pool for a request: by destination, and by the one TLS context."""
         host, _ = super().build_connection_pool_key_attributes(request, verify, cert)
-        # For http too: it may be the proxy that is reached by TLS.
-        return host, {} if self._context is None else {"ssl_context": self._context}
+        # For http it is the proxy that may be reached by TLS.
+        context = self._proxy_context if self._context is None else self._context
+        return host, {} if context is None else {"ssl_context": context}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Do nothing: the TLS context says it all, and loading certifi's bundle costs much."""
