@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from pulpcore.plugin.download.futures.cli import app, manifest, repository
-from servers.files import CutAfter, Redirect, StallAfter, Status
+from servers.files import CutAfter, File, Redirect, StallAfter, Status
 from servers.raw import Recv, Send
 
 PROGRAM = [sys.executable, "-c", "import pulp_futures; pulp_futures.main()"]
@@ -412,6 +412,15 @@ class TestGet:
         record = json.loads(result.stdout)
         assert (record["status"], record["sha256"]) == ("failed", None)
         assert "404" in record["reason"]
+
+    def test_name_of_the_server(self, call, file_server, work):
+        """Neither a Content-Disposition nor a redirect decides on the name of the file."""
+        headers = {"Content-Disposition": 'attachment; filename="../evil"'}
+        server = file_server({"/b": File(b"content", headers=headers)})
+        server.files["/a"] = Redirect("/b", headers=headers)
+        assert call("get", server.url("/a")).exit_code == 0
+        assert tree(work) == {"a": b"content"}
+        assert not (work.parent / "evil").exists()
 
     def test_stdout(self, call, file_server, work):
         """To stdout goes the content and nothing else."""

@@ -1,6 +1,7 @@
 """Reading a PULP_MANIFEST, and where its files go."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,16 @@ def test_bad_line(line):
         (".", "names no file"),
         ("a/", "names no file"),
         ("a/.", "names no file"),
+        ("http://h/a", "URL"),
+        ("file:/a", "URL"),
+        (".download-0123456789abcdef", "on its way"),
+        ("a/.download-0123456789abcdef.note", "on its way"),
+        (".download-0123456789abcdef.partial/a", "on its way"),
+        ("a" * 256, "too long"),
+        ("a/" + "é" * 128 + "/b", "too long"),
+        ("/".join(["a" * 200] * 21), "too long"),
+        ("a/" * 100 + "b", "too long"),
+        ("./" * 100_000 + "b", "too long"),
     ],
 )
 def test_refused_path(path, why):
@@ -139,6 +150,46 @@ def test_file_and_folder():
     assert (first.path, deep.path) == ("a", "d/e/f")
     assert str(bad) == "line 2 of the manifest: 'a' in the path is a file in line 1"
     assert str(also_bad) == "line 4 of the manifest: the path is that of a folder in line 3"
+
+
+def test_many_levels():
+    """What is compared with the folders of all other paths takes no memory for each folder."""
+    text = "".join(f"{number}/{'a/' * 98}f,{SHA256},1\n" for number in range(2000))
+    tracemalloc.start()
+    try:
+        found = parse(text)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(isinstance(entry, Entry) for entry in found)
+    # A prefix of each level would take 30 MB.
+    assert most < 8 * 2**20
+
+
+def test_encoding_of_the_file_system(monkeypatch):
+    """A path that the file system's encoding doesn't have is refused."""
+    monkeypatch.setattr("os.fsencode", lambda path: path.encode("ascii", "strict"))
+    bad, good = parse(f"é/a,{SHA256},1\nb,{SHA256},1")
+    assert "can't be encoded" in str(bad)
+    assert good.path == "b"
+
+
+@pytest.mark.parametrize("line", ["http://me:s3cret@h/a?b=s3cret", "//me:s3cret@h/a,1,2"])
+def test_excerpt_shows_no_secret(line):
+    """A line that is a URL is shown as URLs are."""
+    (bad,) = parse(line)
+    assert "s3cret" not in str(bad)
+
+
+def test_conflicts_of_what_was_refused():
+    """A line that was refused refuses no other."""
+    found = parse(
+        "\n".join(f"{path},{SHA256},1" for path in ("x/y", "x", "x/z", "x/y/1", "x/y/1/2"))
+    )
+    assert [type(item).__name__ for item in found] == [
+        *("Entry", "BadLine", "Entry", "BadLine", "BadLine")
+    ]
+    assert [item.line for item in found] == [1, 2, 3, 4, 5]
 
 
 def test_no_text():

@@ -412,7 +412,11 @@ class TestName:
             ("file:///etc/passwd", "passwd"),
             ("ftp://h/a%20b%2B+c", "a b++c"),
             ("http://h/%C3%A9", "é"),
-            ("http://h/%FF", "\udcff"),
+            ("http://h/%F0%9F%90%AF", "\U0001f42f"),
+            ("http://h/" + "a" * 255, "a" * 255),
+            ("http://h/" + "%C3%A9" * 127, "é" * 127),
+            ("http://h/.download-", ".download-"),
+            ("http://h/CON", "CON"),
             ("http://h/...", "..."),
             ("http://h/.hidden", ".hidden"),
             ("http://h/C:file", "C:file"),
@@ -447,13 +451,60 @@ class TestName:
             "http://h/a%00b",
             "file:///",
             "ftp://h/%2F",
+            "http://h/%FF",
+            "http://h/%C0%AE%C0%AE",
+            "http://h/%ED%B3%BF",
+            "http://h/a%0Ab",
+            "http://h/%1B[2J",
+            "http://h/a%7F",
+            "http://h/" + "a" * 256,
+            "http://h/" + "%C3%A9" * 128,
+            "http://h/.download-0123456789abcdef",
+            "http://h/.download-0123456789abcdef.partial",
+            "http://h/%2Edownload-0123456789abcdef.note",
         ],
     )
     def test_hostile(self, url):
-        """A name that is empty, a dot, or has a separator once decoded is refused at once."""
+        """A name that is none, has a separator once decoded, or can't be, is refused at once."""
         with pytest.raises(ValueError, match="name"):
             build(url=url, path=None)
         assert build(url=url, path="mine").writer.path == "mine"
+
+    @pytest.mark.parametrize(
+        ("target", "refused"),
+        [
+            ("../elsewhere", True),
+            ("../none", True),
+            ("/etc/passwd", True),
+            ("..", True),
+            ("there", False),
+            ("folder/none", False),
+        ],
+    )
+    def test_link(self, target, refused, monkeypatch, tmp_path):
+        """A link of the name that is there may not lead out of the working directory."""
+        (tmp_path / "elsewhere").write_text("mine")
+        work = tmp_path / "work"
+        (work / "folder").mkdir(parents=True)
+        (work / "there").touch()
+        (work / "name").symlink_to(target)
+        monkeypatch.chdir(work)
+        if refused:
+            with pytest.raises(ValueError, match="link"):
+                build(url="http://h/name", path=None)
+        else:
+            assert build(url="http://h/name", path=None).writer.path == str(work / "name")
+        assert build(url="http://h/name", path="name").writer.path == "name"
+
+    def test_file_system_without_unicode(self, monkeypatch):
+        """A name that the file system's encoding doesn't have is refused."""
+
+        def refuse(name):
+            return name.encode("ascii", "strict")
+
+        monkeypatch.setattr("os.fsencode", refuse)
+        with pytest.raises(ValueError, match="can't be encoded"):
+            build(url="http://h/%C3%A9", path=None)
 
     def test_no_secret(self):
         """The error shows no password and no value of the query."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,8 +17,11 @@ from .ftp import FtpDownload
 from .http import HttpDownload
 from .rate import RateLimiter
 from .settings import SSL, Timeout, User
+from .stage import is_reserved
 from .validation import DigestValidation, SizeValidation
 from .writer import FileWriter
+
+_LONGEST_NAME = 255
 
 
 class _Build:
@@ -213,9 +217,33 @@ def _validations(artifact: Any) -> list[Any]:
 
 
 def _name(url: str) -> str:
-    name = unquote(urlsplit(url).path.rpartition("/")[2], errors="surrogateescape")
-    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+    problem = None
+    try:
+        name = unquote(urlsplit(url).path.rpartition("/")[2], errors="strict")
+        if name in ("", ".", ".."):
+            problem = "there is none"
+        elif any(c in name for c in "/\\"):
+            problem = "it would have a separator"
+        elif any(c < " " or c == "\x7f" for c in name):
+            problem = "it would have a control character"
+        elif is_reserved(name):
+            problem = "it is one of those that are used for what is on its way"
+        elif len(os.fsencode(name)) > _LONGEST_NAME:
+            problem = f"it is longer than {_LONGEST_NAME} bytes"
+        elif not _stays(folder := Path.cwd(), folder / name):
+            problem = "there is a link of that name which leads out of the working directory"
+    except UnicodeError:
+        problem = "it is no UTF-8, or can't be encoded here"
+    if problem is not None:
+        # Not within an except clause: the error there has the text.
         raise ValueError(
-            f"no name of a file can be taken from the URL: give a path ({redact.url(url)})"
+            f"no name of a file can be taken from the URL: {problem}; give a path "
+            f"({redact.url(url)})"
         )
     return str(Path.cwd() / name)
+
+
+def _stays(folder: Path, path: Path) -> bool:
+    """Whether what is written to a path stays in a folder, wherever a link may lead."""
+    real = os.path.realpath(folder)
+    return not path.is_symlink() or os.path.commonpath((real, os.path.realpath(path))) == real

@@ -8,15 +8,26 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 from abc import ABC, abstractmethod
 
 _KIND = "pulpcore-futures partial download 1"
 _NEW = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_NAME = re.compile(r"\.download-[0-9a-f]{16}(\.partial|\.note)?")
 _TRIES = 3
 _LONGEST_NOTE = 4096
 _OLD = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a file of a name may be ours: a server that could choose it could plant content.
+
+    Args:
+        name: The name of a file.
+    """
+    return _NAME.fullmatch(name) is not None
 
 
 class Stage(ABC):

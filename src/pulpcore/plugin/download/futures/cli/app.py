@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,6 +79,8 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
             destination = Path(DEMO)
             output.say(f"No URL of a manifest: serving a generated repository at {manifest_url}")
         folder = destination or Path(folder_for(manifest_url))
+        if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", str(folder)):
+            raise click.UsageError("The destination is a URL: it must be a folder.")
         output.say(f"Syncing {redact.url(manifest_url)} into {folder}")
         well = sync(manifest_url, folder, options, output)
     _exit(well)

@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
 
+from pulpcore.plugin.download.futures import redact
+from pulpcore.plugin.download.futures.stage import is_reserved
+
 LIMIT = 128 * 2**20
 """The most bytes of a manifest: about a million files."""
+
+# What Linux takes, and a depth that nobody needs: each part of a path costs time.
+_LONGEST_PATH = 4095
+_LONGEST_NAME = 255
+_DEEPEST = 100
 
 # Paths may have commas, and digests and sizes have none.
 _LINE = re.compile(
@@ -89,23 +97,27 @@ def parse(content: bytes) -> Iterator[Entry | BadLine]:
     except UnicodeDecodeError as error:
         reason = f"the manifest is no text in UTF-8 (byte {error.start}): is its URL right?"
         raise Unusable(reason) from error
-    seen: dict[str, Entry] = {}
-    folders: dict[str, int] = {}
+    items: list[Entry | BadLine] = []
+    files: dict[str, Entry] = {}
     # Not splitlines(), which also splits at characters that a path may have.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         found = _entry(number, line)
         if isinstance(found, Entry):
-            first = seen.get(found.path)
-            if first is not None and (first.sha256, first.size) == (found.sha256, found.size):
-                continue
-            found = _conflict(found, seen, folders) or found
-        if isinstance(found, Entry):
-            seen[found.path] = found
-            for folder in _folders(found.path):
-                folders.setdefault(folder, number)
-        yield found
+            first = files.setdefault(found.path, found)
+            if first is not found:
+                if (first.sha256, first.size) == (found.sha256, found.size):
+                    continue
+                reason = f"the path has another size or digest than in line {first.line}"
+                found = BadLine(number, found.path, reason)
+        items.append(found)
+    conflicts = _conflicts(files)
+    for item in items:
+        if isinstance(item, Entry) and item.path in conflicts:
+            yield BadLine(item.line, item.path, conflicts[item.path])
+        else:
+            yield item
 
 
 def _entry(number: int, line: str) -> Entry | BadLine:
@@ -119,23 +131,37 @@ def _entry(number: int, line: str) -> Entry | BadLine:
     return Entry(number, path, match["sha256"].lower(), int(match["size"]))
 
 
-def _conflict(entry: Entry, seen: dict[str, Entry], folders: dict[str, int]) -> BadLine | None:
-    """What an entry contradicts of those before it."""
-    reason = None
-    if entry.path in seen:
-        first = seen[entry.path].line
-        reason = f"the path has another size or digest than in line {first}"
-    elif entry.path in folders:
-        reason = f"the path is that of a folder in line {folders[entry.path]}"
-    for folder in _folders(entry.path):
-        if folder in seen:
-            reason = f"{folder!r} in the path is a file in line {seen[folder].line}"
-    return None if reason is None else BadLine(entry.line, entry.path, reason)
+def _conflicts(files: dict[str, Entry]) -> dict[str, str]:
+    """Find paths that are a file in one line and a folder in another; the first line stands.
+
+    Folders are looked up and not kept: there may be many in a path.
+
+    Args:
+        files: The entries by path, in the order of their lines.
+
+    Returns:
+        What is wrong, by path.
+    """
+    conflicts: dict[str, str] = {}
+    for entry in files.values():
+        if entry.path in conflicts:
+            continue
+        for folder in _folders(entry.path):
+            file = files.get(folder)
+            if file is None or folder in conflicts:
+                continue
+            if file.line < entry.line:
+                conflicts[entry.path] = f"{folder!r} in the path is a file in line {file.line}"
+                break
+            conflicts[folder] = f"the path is that of a folder in line {entry.line}"
+    return conflicts
 
 
 def _folders(path: str) -> Iterator[str]:
-    parts = path.split("/")
-    return ("/".join(parts[:count]) for count in range(1, len(parts)))
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
 
 
 def _relative(path: str) -> str:
@@ -150,11 +176,28 @@ def _relative(path: str) -> str:
         raise Refused("the path has a backslash, which divides folders on some systems")
     if path.startswith("/") or re.match("[A-Za-z]:", path):
         raise Refused("the path is absolute, and must be relative to the manifest")
+    if re.match("[A-Za-z][A-Za-z0-9+.-]*:/", path):
+        raise Refused("the path is a URL, and must be relative to the manifest")
+    try:
+        size = len(os.fsencode(path))
+    except UnicodeEncodeError:
+        raise Refused("the path can't be encoded for the file system") from None
     parts = path.split("/")
+    if (
+        size > _LONGEST_PATH
+        or len(parts) > _DEEPEST
+        or any(len(os.fsencode(part)) > _LONGEST_NAME for part in parts)
+    ):
+        raise Refused(
+            f"the path is too long: it may have {_LONGEST_PATH} bytes, {_DEEPEST} parts, "
+            f"and {_LONGEST_NAME} bytes in each"
+        )
     if ".." in parts:
         raise Refused("the path has a '..', which leaves the destination")
     if parts[-1] in ("", "."):
         raise Refused("the path names no file")
+    if any(map(is_reserved, parts)):
+        raise Refused("the path has a name that is used for what is on its way")
     return "/".join(part for part in parts if part not in ("", "."))
 
 
@@ -206,4 +249,5 @@ def folder_for(url: str) -> str:
 
 
 def _excerpt(line: str) -> str:
-    return repr(line if len(line) <= 80 else line[:77] + "...")
+    shown = redact.text(line)
+    return repr(shown if len(shown) <= 80 else shown[:77] + "...")
