@@ -1,0 +1,88 @@
+"""Importing the package defines things, and does nothing else."""
+
+import json
+import subprocess
+import sys
+
+# What is imported from elsewhere may do as it likes, and is imported first.
+PROGRAM = """
+import sys, json
+NAME = 'pulpcore.plugin.download.futures'
+import importlib, logging, os, pkgutil, signal, socket, threading, warnings
+import importlib.metadata, click, rich.console, rich.progress, rich.filesize, rich.table, rich.text
+import certifi, concurrent.futures, email.utils, fcntl, ftplib, hashlib, http.server, netrc
+import requests, urllib3.util.ssl_, contextvars, zlib, secrets, dataclasses
+
+def state():
+    root = logging.getLogger()
+    signals = {int(number): repr(signal.getsignal(number)) for number in signal.valid_signals()}
+    loggers = {
+        name: (logger.level, *logger.handlers, *logger.filters, logger.propagate, logger.disabled)
+        for name, logger in {'': root, **logging.root.manager.loggerDict}.items()
+        if isinstance(logger, logging.Logger)
+        and (logger.level or logger.handlers or logger.filters or not logger.propagate)
+    }
+    return {
+        'threads': threading.enumerate(),
+        'environment': dict(os.environ),
+        'folder': os.getcwd(),
+        'files': sorted(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self/fd') else [],
+        'warnings': list(warnings.filters),
+        'loggers': loggers,
+        'time-out': socket.getdefaulttimeout(),
+        'signals': signals,
+        'hooks': [sys.excepthook, threading.excepthook, sys.gettrace(), sys.getprofile()],
+        'recursion': [sys.getrecursionlimit(), sys.getswitchinterval()],
+    }
+
+done = []
+QUIET = ('import', 'exec', 'compile', 'marshal.', 'object.', 'code.', 'sys._getframe', 'builtins.')
+
+def audit(event, arguments):
+    if not watching or event.startswith(QUIET):
+        return
+    if event == 'open' and str(arguments[0]).endswith(('.py', '.pyc')):
+        return
+    if event in ('os.listdir', 'os.scandir'):
+        # So does whoever looks for modules.
+        return
+    done.append(f'{event} {arguments!r}')
+
+def start(*arguments):
+    done.append(f'thread {arguments!r}')
+    return begin(*arguments)
+
+begin, threading._start_new_thread = threading._start_new_thread, start
+watching = False
+sys.addaudithook(audit)
+import pulpcore.plugin.download
+before = state()
+watching = True
+import pulp_futures
+package = importlib.import_module(NAME)
+modules = [name for _, name, _ in pkgutil.walk_packages(package.__path__, NAME + '.')]
+for name in modules:
+    importlib.import_module(name)
+watching = False
+after = state()
+print(json.dumps({
+    'changed': [f'{key}: {after[key]}' for key in before if before[key] != after[key]],
+    'done': done,
+    'modules': len(modules),
+}, default=repr))
+"""
+
+
+def test_import_does_nothing() -> None:
+    """No thread, file, socket or process; nothing changed in environment, logging or warnings."""
+    run = subprocess.run(
+        [sys.executable, "-B", "-W", "error", "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, ""), run.stderr
+    found = json.loads(run.stdout)
+    assert found["modules"] > 30
+    assert (found["changed"], found["done"]) == ([], [])
