@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pulpcore.plugin.download.futures import validation as module
+from pulpcore.plugin.download.futures.digest import new_hash
 from pulpcore.plugin.download.futures.validation import (
     DigestMismatch,
     DigestValidation,
@@ -16,7 +17,6 @@ from pulpcore.plugin.download.futures.validation import (
     Validation,
     ValidationError,
     can_reset,
-    new_digest,
 )
 
 ALGORITHMS = ["sha512", "sha384", "sha256", "sha224", "sha1", "md5"]
@@ -245,7 +245,7 @@ def test_where_digests_are_restricted(name, monkeypatch):
         return real(name, data, **options)
 
     monkeypatch.setattr("hashlib.new", new)
-    new_digest(name)
+    new_hash(name)
     assert asked == [{"usedforsecurity": False}]
 
 

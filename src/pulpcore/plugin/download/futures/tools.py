@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .digest import Digest
 from .event import Event
-from .validation import DigestValidation, new_digest
+from .validation import DigestValidation
 
 if TYPE_CHECKING:
     from .download import Download
@@ -42,7 +43,7 @@ class DownloadMonitor:
         if unknown:
             raise ValueError(f"unknown digest algorithms: {', '.join(sorted(unknown))}")
         self.size = 0
-        self._digests: dict[str, Any] = {}
+        self._digests: dict[str, Digest] = {}
         self._download: Download | None = None
         self._reset()
         if download is not None:
@@ -75,12 +76,12 @@ class DownloadMonitor:
 
     def facts(self) -> dict[str, Any]:
         """Return the size and the digests (hex), by name, as ``Artifact`` takes them."""
-        digests = {name: digest.hexdigest() for name, digest in self._digests.items()}
+        digests = {name: digest.settle().hexdigest() for name, digest in self._digests.items()}
         return {"size": self.size, **digests}
 
     def _reset(self) -> None:
         self.size = 0
-        self._digests = {name: new_digest(name) for name in self.algorithms}
+        self._digests = {name: Digest(name) for name in self.algorithms}
 
     def _fetched(self, event: Any) -> None:
         self.update(event.buffer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 
+from .digest import Digest
 from .error import DigestMismatch, MismatchError, SizeMismatch, ValidationError
 
 __all__ = [
@@ -155,7 +156,6 @@ class DigestValidation(Validation):
     """Validates a digest of the content.
 
     Attributes:
-        algorithm (hashlib.HASH): The digest so far, one of hashlib's objects.
         expected (str): The digest that is expected (hex).
     """
 
@@ -178,11 +178,16 @@ class DigestValidation(Validation):
         if self._name not in self.ALGORITHMS:
             known = ", ".join(self.ALGORITHMS)
             raise ValueError(f"unknown digest algorithm {algorithm!r}: use one of {known}")
-        self.algorithm = new_digest(self._name)
+        self._digest = Digest(self._name)
         self.expected = str(digest).strip().lower()
         length = self.algorithm.digest_size * 2
         if len(self.expected) != length or set(self.expected) - set("0123456789abcdef"):
             raise ValueError(f"a {self._name} digest is {length} hex digits: {digest!r}")
+
+    @property
+    def algorithm(self) -> hashlib._Hash:
+        """The digest so far, one of hashlib's objects."""
+        return self._digest.settle()
 
     @property
     def actual(self) -> str:
@@ -195,7 +200,7 @@ class DigestValidation(Validation):
         Args:
             buffer: The bytes.
         """
-        self.algorithm.update(buffer)
+        self._digest.update(buffer)
 
     def apply(self) -> None:
         """Compare the digests.
@@ -209,7 +214,7 @@ class DigestValidation(Validation):
 
     def reset(self) -> None:
         """Start again at the digest of no bytes."""
-        self.algorithm = new_digest(self._name)
+        self._digest = Digest(self._name)
 
     def __repr__(self) -> str:
         return f"DigestValidation({self._name!r}, {self.expected!r}, enforced={self.enforced})"
@@ -230,15 +235,3 @@ def can_reset(validation: Validation) -> bool:
         if "update" in vars(cls):
             return False
     return False
-
-
-def new_digest(name: str) -> hashlib._Hash:
-    """Return a digest of no bytes.
-
-    It guards against damage and not for secrecy, and says so: md5 and sha1 also work where FIPS
-    forbids them.
-
-    Args:
-        name: One of ``DigestValidation.ALGORITHMS``.
-    """
-    return hashlib.new(name, usedforsecurity=False)

@@ -1,0 +1,236 @@
+"""Digests that are computed beside the transfer."""
+
+import functools
+import hashlib
+import threading
+
+import pytest
+
+from processes import forked
+from pulpcore.plugin.download.futures import digest as module
+from pulpcore.plugin.download.futures.digest import LARGE, LEAST, WINDOW, Digest
+
+BUFFER = bytes(range(256)) * 512
+MANY = 3 * WINDOW // len(BUFFER)
+
+
+class Slow:
+    """A digest that is computed only when somebody lets it, and knows the threads that did."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.threads: list[threading.Thread] = []
+        self.sizes: list[int] = []
+
+    def update(self, buffer: bytes) -> None:
+        """Take a buffer, when the test says so."""
+        self.go_on.wait(20)
+        self.threads.append(threading.current_thread())
+        self.sizes.append(len(buffer))
+
+
+@pytest.fixture(autouse=True)
+def own_helpers(monkeypatch):
+    """Threads of each test's own, as many as two processors would have."""
+    helpers = functools.cache(lambda process: module._Helpers())
+    monkeypatch.setattr(module, "_helpers_of", helpers)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+
+
+def large(algorithm, monkeypatch):
+    """A digest that has gone over to threads, with an algorithm of the test's."""
+    digest = Digest("sha256")
+    monkeypatch.setattr(digest, "_hash", algorithm)
+    digest._size = LARGE
+    return digest
+
+
+@pytest.mark.parametrize("size", [1, LEAST - 1, LEAST, LARGE, LARGE + 1])
+@pytest.mark.parametrize("total", [0, 1, LARGE, 5 * LARGE])
+def test_right(size, total):
+    """However large the content is, and however it comes, the digest is that of all of it."""
+    content = (BUFFER * (total // len(BUFFER) + 1))[:total]
+    if total > LARGE and size == 1:
+        size = 1001
+    digest = Digest("sha256")
+    for start in range(0, total, size):
+        digest.update(content[start : start + size])
+    assert digest.settle().hexdigest() == hashlib.sha256(content).hexdigest()
+
+
+def test_right_at_once():
+    """Many digests of the same buffers, by more threads than there are helpers, are right."""
+    digests = [[Digest(name) for name in ("sha512", "sha1", "md5", "sha256")] for _ in range(6)]
+    kinds = [BUFFER, BUFFER[:100], bytearray(BUFFER), BUFFER[1:]]
+
+    def feed(mine):
+        for number in range(120):
+            for digest in mine:
+                digest.update(kinds[number % 7 % 4])
+
+    threads = [threading.Thread(target=feed, args=(mine,)) for mine in digests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    content = b"".join(kinds[number % 7 % 4] for number in range(120))
+    for mine in digests:
+        for digest in mine:
+            found = digest.settle()
+            assert found.hexdigest() == hashlib.new(found.name, content).hexdigest()
+
+
+def test_goes_on_after_it_was_settled():
+    """It may be looked at in the middle."""
+    digest = Digest("sha256")
+    for count in range(1, 40):
+        digest.update(BUFFER)
+        assert digest.settle().hexdigest() == hashlib.sha256(BUFFER * count).hexdigest()
+
+
+def test_beside():
+    """A large file is worked on by other threads, and a small one by nobody else's."""
+    names = set()
+
+    class Watched:
+        def update(self, buffer):
+            names.add(threading.current_thread().name)
+
+    digest = Digest("sha256")
+    digest._hash = Watched()
+    for _ in range(LARGE // len(BUFFER)):
+        digest.update(BUFFER)
+    assert names == {threading.current_thread().name}
+    names.clear()
+    digest.update(BUFFER)
+    digest.settle()
+    assert names == {"download-digest"}
+
+
+def test_side_by_side(monkeypatch):
+    """Two digests are computed at the same time: each waits for the other here."""
+    barrier = threading.Barrier(2)
+
+    class Together:
+        def update(self, buffer):
+            barrier.wait(20)
+
+    digests = [large(Together(), monkeypatch) for _ in range(2)]
+    for digest in digests:
+        digest.update(BUFFER)
+    for digest in digests:
+        digest.settle()
+
+
+def test_no_more_threads_than_processors(monkeypatch):
+    """Five digests on two processors are computed by two threads, which take turns."""
+    slow = [Slow() for _ in range(5)]
+    digests = [large(algorithm, monkeypatch) for algorithm in slow]
+    for digest in digests * 3:
+        digest.update(BUFFER)
+    for algorithm in slow:
+        algorithm.go_on.set()
+    for digest in digests:
+        digest.settle()
+    assert all(len(algorithm.sizes) == 3 for algorithm in slow)
+    assert len({thread for algorithm in slow for thread in algorithm.threads}) <= 2
+
+
+def test_bounded(monkeypatch):
+    """Whoever brings more than may wait, waits: memory is bounded."""
+    slow = Slow()
+    digest = large(slow, monkeypatch)
+    brought = []
+
+    def bring():
+        for _ in range(MANY):
+            digest.update(BUFFER)
+            brought.append(1)
+
+    thread = threading.Thread(target=bring)
+    thread.start()
+    while len(brought) * len(BUFFER) <= WINDOW:
+        assert thread.is_alive()
+    slow.go_on.set()
+    # What was brought before anything could be worked on.
+    assert len(brought) * len(BUFFER) <= WINDOW + 2 * len(BUFFER)
+    thread.join(20)
+    digest.settle()
+    assert sum(slow.sizes) == MANY * len(BUFFER)
+
+
+def test_changing_buffer(monkeypatch):
+    """A buffer that can be changed afterwards is worked on at once, behind those before it."""
+    content = bytearray(BUFFER)
+    digest = Digest("sha256")
+    expected = hashlib.sha256()
+    for number in range(40):
+        buffer = content if number % 3 == 0 else bytes(content)
+        digest.update(buffer)
+        expected.update(buffer)
+        content[number] ^= 255
+    assert digest.settle().digest() == expected.digest()
+
+
+def test_failure(monkeypatch):
+    """What goes wrong in the thread is raised to whoever wants the digest, and nobody waits."""
+
+    class Broken:
+        def update(self, buffer):
+            raise MemoryError
+
+    digest = large(Broken(), monkeypatch)
+    for _ in range(MANY):
+        digest.update(BUFFER)
+    with pytest.raises(MemoryError):
+        digest.settle()
+
+
+def test_no_thread_to_be_had(monkeypatch):
+    """Where the system gives no thread, the one that brings the buffers does it."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    digest = Digest("sha256")
+    for _ in range(20):
+        digest.update(BUFFER)
+    assert digest.settle().hexdigest() == hashlib.sha256(BUFFER * 20).hexdigest()
+
+
+def test_unknown_number_of_processors(monkeypatch):
+    """Where the system doesn't say it, there is one thread."""
+    monkeypatch.delattr(module.os, "sched_getaffinity", raising=False)
+    assert module._Helpers()._most == 1
+
+
+def test_forked_child():
+    """A child has threads of its own; it can't go on with what its parent has begun."""
+    begun = Digest("sha256")
+    for _ in range(20):
+        begun.update(BUFFER)
+
+    def child():
+        for use in (begun.settle, lambda: begun.update(BUFFER)):
+            with pytest.raises(RuntimeError, match="forked"):
+                use()
+        digest = Digest("sha256")
+        for _ in range(20):
+            digest.update(BUFFER)
+        assert digest.settle().hexdigest() == hashlib.sha256(BUFFER * 20).hexdigest()
+
+    assert forked(child) == 0
+    begun.settle()
+
+
+def test_threads_go():
+    """When there is nothing to do the threads end by themselves."""
+    digest = Digest("sha256")
+    for _ in range(20):
+        digest.update(BUFFER)
+    digest.settle()
+    for thread in threading.enumerate():
+        if thread.name == "download-digest":
+            thread.join(20)
+            assert not thread.is_alive()
