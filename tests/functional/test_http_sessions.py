@@ -251,6 +251,20 @@ class TestStale:
         assert server.connections == 2
         context.close()
 
+    def test_closed_by_a_proxy(self, raw_server: Any) -> None:
+        """A proxy may close its connections as well."""
+        whole = reply(body=BODY)
+        server = raw_server([[Recv(), Send(whole), Recv(), Close()], serve(whole)])
+        context = Context()
+        for _ in range(2):
+            download = sharing(context, "http://files.example/a")
+            download.proxy_url = server.url("")
+            events = record(download)
+            assert content(download) == BODY
+            assert "ERROR" not in [event.NAME for event in events]
+        assert server.connections == 2
+        context.close()
+
     @pytest.mark.parametrize("end", [Close(), Reset()])
     def test_closed_while_idle(self, raw_server: Any, end: Any) -> None:
         """Closed while nobody used it: another one is used."""

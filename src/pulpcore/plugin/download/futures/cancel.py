@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 
 from .error import DownloadFailed
-from .lock import ForkSafeLock
+from .lock import ForkSafeLock, this_process
 
 
 class Cancellation:
@@ -34,7 +33,7 @@ class Cancellation:
         self._waiting: threading.Event | None = None
         self._children: set[Cancellation] = set()
         self._parent = parent
-        self._pid = os.getpid()
+        self._process = this_process()
         if parent is not None:
             parent._adopt(self)
 
@@ -121,7 +120,7 @@ class Cancellation:
     def _wake(self) -> None:
         if self._waiting is not None:
             self._waiting.set()
-        if self._pid != os.getpid():
+        if self._process is not this_process():
             # The connections are those of the parent, which goes on.
             return
         for sock in self._sockets:

@@ -453,7 +453,11 @@ class Download(ABC):
         host = None if self.__owns_context else self._host()
         if host is None:
             return None
-        health: Health = self.context.cache.setdefault(("health", host), Health())
+        key = ("health", host)
+        try:
+            health: Health = self.context.cache.get(key)
+        except LookupError:
+            health = self.context.cache.setdefault(key, Health())
         return health
 
     def __examine(self, health: Health, error: DownloadError, began: float) -> None:

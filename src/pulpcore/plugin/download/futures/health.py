@@ -48,6 +48,9 @@ class Health:
         Raises:
             DownloadFailed: It is, and another attempt found so a moment ago.
         """
+        # Read without the lock: what was true a moment ago will do.
+        if self._failures < FAILURES:
+            return
         now = time.monotonic()
         with self._lock:
             if not self._is_down(now):
@@ -78,6 +81,8 @@ class Health:
 
     def lives(self) -> None:
         """Take note of a sign of life."""
+        if not self._failures:
+            return
         with self._lock:
             self._failures = 0
 

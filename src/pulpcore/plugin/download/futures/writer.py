@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from .stage import Partial, Stage, Temporary
 
@@ -24,8 +24,11 @@ class Writer:
 
     Attributes:
         fp (IO[bytes] | None): The file object that is written to.
+        resume (bool): What is fetched is kept for the next run if this one fails; the writer is to
+            take a note then, by :meth:`remember`.
     """
 
+    resume = False
     fp: IO[bytes] | None = None
     # A file object that was given is the caller's: it isn't closed, and it begins where the caller
     # had it.
@@ -222,7 +225,6 @@ class FileWriter(Writer):
         resume (bool): What is fetched is kept for the next run if this one fails.
     """
 
-    resume = False
     _stage: Stage | None = None
 
     def __init__(self, path: str | os.PathLike[str] | None = None, resume: bool = False) -> None:
@@ -255,8 +257,7 @@ class FileWriter(Writer):
             self.discard()
         # Links are followed now, and relative paths made absolute: the working directory may change
         # meanwhile.
-        target = _target(self.path)
-        mode = _replaceable(target)
+        target, mode = _target(self.path)
         try:
             self._stage = self._make_stage(target)
         except FileNotFoundError:
@@ -459,7 +460,8 @@ def _defines_below(cls: type, name: str, other: str) -> bool:
     return found[0] == name
 
 
-def _target(path: str) -> str:
+def _target(path: str) -> tuple[str, int | None]:
+    """What a path means now, and the permission bits of the file there; None if there is none."""
     if not path:
         raise FileNotFoundError(errno.ENOENT, "The path of the file is empty")
     if "\0" in path:
@@ -470,23 +472,27 @@ def _target(path: str) -> str:
         raise OSError(errno.EILSEQ, "The path of the file can't be encoded") from error
     if path.endswith(os.sep) or os.path.basename(path) in (".", ".."):
         raise IsADirectoryError(errno.EISDIR, "The path is that of a folder", path)
-    return os.path.realpath(path)
-
-
-def _replaceable(target: str) -> int | None:
-    """The permission bits of the file at a path; None if there is none."""
+    target = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
     try:
-        found: Any = os.lstat(target)
+        found = os.lstat(target)
+        if stat.S_ISLNK(found.st_mode):
+            target = os.path.realpath(target)
+            found = os.lstat(target)
     except FileNotFoundError:
-        return None
+        return target, None
     except NotADirectoryError as error:
         raise NotADirectoryError(
             errno.ENOTDIR, "A part of the path is no folder", target
         ) from error
-    if stat.S_ISDIR(found.st_mode):
+    return target, _replaceable(target, found.st_mode)
+
+
+def _replaceable(target: str, mode: int) -> int:
+    """The permission bits of a file that is to be replaced."""
+    if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "There is a folder at the path", target)
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISLNK(mode):
         raise OSError(errno.ELOOP, "The links at the path go round in a circle", target)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(mode):
         raise OSError(errno.EEXIST, "There is something other than a file at the path", target)
-    return stat.S_IMODE(found.st_mode) & 0o777
+    return stat.S_IMODE(mode) & 0o777

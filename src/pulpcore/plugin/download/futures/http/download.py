@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import requests
@@ -133,7 +134,8 @@ class HttpDownload(Download):
         self.timeout = self.timeout or Timeout()
         self.user = self.user or User()
         self.ssl = self.ssl or SSL()
-        self.headers = CaseInsensitiveDict(self.headers or {})
+        if not isinstance(self.headers, CaseInsensitiveDict):
+            self.headers = CaseInsensitiveDict(self.headers or {})
         try:
             origin(self.url)
         except (ValueError, TypeError, AttributeError) as error:
@@ -237,7 +239,7 @@ class HttpDownload(Download):
 
     def _remember(self) -> None:
         """Have the writer keep what comes for a later run, if the version can be told."""
-        if self.writer is None:
+        if self.writer is None or not self.writer.resume:
             return
         note = None
         if self._version is not None and "Accept-Encoding" not in self.headers:
@@ -304,11 +306,11 @@ class HttpDownload(Download):
         yield from self._read(reply)
 
     def _read(self, reply: requests.Response) -> Iterator[bytes]:
-        read = reply.raw.read1
+        # What is there and not all of a block: nothing is lost that came before a reset.
+        read = getattr(reply.raw, "take", None) or partial(reply.raw.read1, decode_content=False)
         while True:
             try:
-                # What is there and not all of a block: nothing is lost that came before a reset.
-                buffer = read(self.BLOCK, decode_content=False)
+                buffer = read(self.BLOCK)
             except failure.ANTICIPATED as error:
                 raise failure.from_exception(error, self.url, reply.url or "") from error
             if not buffer:

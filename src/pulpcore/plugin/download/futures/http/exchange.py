@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -12,7 +13,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import requests
 from requests.auth import HTTPBasicAuth
 from requests.cookies import RequestsCookieJar
-from requests.structures import CaseInsensitiveDict
 
 from .. import redact
 from ..error import DownloadFailed
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 # To use a connection again is worth so many bytes, and reads, and no wait.
 _DRAIN = 16 * 1024
 _DRAIN_READS = 4
+
+# A URL in which there is nothing to make ready: requests would leave each of these as it is.
+_PLAIN = re.compile(
+    r"https?://[a-z0-9][a-z0-9.\-]*(:[1-9][0-9]*)?(/(?!\.)[A-Za-z0-9_~!$&'()*+,;=:@.\-]*)+"
+    r"(\?[A-Za-z0-9_~!$&'()*+,;=:@.?/\-]*)?"
+)
 
 
 class Exchange:
@@ -54,7 +60,7 @@ class Exchange:
         self._download = download
         self._headers = headers
         self._before = before
-        self._cookies = RequestsCookieJar()
+        self._cookies: RequestsCookieJar | None = None
         self._read_timeout = (download.timeout or Timeout()).read
         self._ssl = download.ssl or SSL()
         self.urls = [download.url]
@@ -81,6 +87,8 @@ class Exchange:
             self.urls.append(target)
             self._check_redirect()
             history.append(reply)
+            if self._cookies is None:
+                self._cookies = RequestsCookieJar()
             self._cookies.update(reply.cookies)
 
     def route(self, url: str) -> Route:
@@ -161,26 +169,28 @@ class Exchange:
     def _prepare(self, route: Route, url: str) -> requests.PreparedRequest:
         download = self._download
         is_home = self._is_home(url)
-        headers = CaseInsensitiveDict(route.session.headers)
-        headers["Accept-Encoding"] = "identity"
+        request = route.request()
+        request.method = download.method
+        if _PLAIN.fullmatch(url):
+            request.url = url
+        else:
+            request.prepare_url(_without_userinfo(url), None)
         for name, value in download.headers.items():
             if is_home or not redirect.is_private(name):
-                headers[name] = value
+                request.headers[name if isinstance(name, str) else name.decode()] = value
         if route.is_tunnel:
             # Within the tunnel the server would see it.
-            headers.pop("Proxy-Authorization", None)
-        headers.update(self._headers)
-        cookies = RequestsCookieJar()
-        cookies.update(route.session.cookies)
-        cookies.update(self._cookies)
-        request = requests.PreparedRequest()
-        request.prepare(
-            method=download.method, url=_without_userinfo(url), headers=headers, cookies=cookies
-        )
+            request.headers.pop("Proxy-Authorization", None)
+        request.headers.update(self._headers)
+        if self._cookies or len(route.session.cookies):
+            cookies = RequestsCookieJar()
+            cookies.update(route.session.cookies)
+            cookies.update(self._cookies or {})
+            request.prepare_cookies(cookies)
         auth = self._credentials() if is_home else None
         if route.netrc and (is_home or redirect.may_have_netrc(self.urls, route.is_netrc_named)):
             auth = route.netrc
-        if auth is not None and "Authorization" not in headers:
+        if auth is not None and "Authorization" not in request.headers:
             request = HTTPBasicAuth(auth[0].encode(), auth[1].encode())(request)
         return request
 
@@ -191,6 +201,8 @@ class Exchange:
         user = self._download.user
         if user is not None and user.name is not None:
             return user.name, user.password or ""
+        if "@" not in self._download.url:
+            return None
         parts = urlsplit(self._download.url)
         if not parts.username and not parts.password:
             return None

@@ -8,12 +8,15 @@ requests.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import io
 import re
 import socket
 import ssl
 from typing import Any
+
+from urllib3 import HTTPHeaderDict
 
 from ..cancel import current
 
@@ -43,6 +46,9 @@ class StrictResponse(http.client.HTTPResponse):
 
     What comes after the end of the body is never handed over, and a connection on which something
     does isn't used again.
+
+    Attributes:
+        fields (HTTPHeaderDict): The fields of the head.
     """
 
     def __init__(
@@ -63,7 +69,7 @@ class StrictResponse(http.client.HTTPResponse):
         self._left: int | None = None
         self._first = True
         self._needs_proper_end = False
-        self.headers = self.msg = None  # type: ignore[assignment]
+        self.fields = HTTPHeaderDict()
         self.version = 11
         self.status = self.code = 0
         self.reason = ""
@@ -72,6 +78,19 @@ class StrictResponse(http.client.HTTPResponse):
         self._cancellation = current()
         if self._cancellation is not None:
             self._cancellation.watch(sock)
+
+    @functools.cached_property
+    def headers(self) -> http.client.HTTPMessage:  # type: ignore[override]
+        """The fields of the head, as http.client knows them."""
+        message = http.client.HTTPMessage()
+        for name, value in self.fields.iteritems():
+            message[name] = value
+        return message
+
+    @property
+    def msg(self) -> http.client.HTTPMessage:  # type: ignore[override]
+        """The same as ``headers``."""
+        return self.headers
 
     def begin(self) -> None:
         """Read the head, behind any interim replies (RFC 9110 section 15.2).
@@ -84,7 +103,7 @@ class StrictResponse(http.client.HTTPResponse):
         for _ in range(INTERIM_LIMIT):
             lines = self._read_head()
             version, self.status, self.reason = _status(lines[0])
-            self.headers = self.msg = _fields(lines[1:])
+            self.fields = _fields(lines[1:])
             if not 100 <= self.status < 200:
                 break
             if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
@@ -99,11 +118,11 @@ class StrictResponse(http.client.HTTPResponse):
 
     def _frame(self) -> None:
         """Find out how the body ends (RFC 9112 section 6.3)."""
-        codings = self.headers.get_all("Transfer-Encoding")
-        length = _content_length(self.headers.get_all("Content-Length") or [])
+        codings = self.fields.getlist("Transfer-Encoding")
+        length = _content_length(self.fields.getlist("Content-Length"))
         connection = {
             word.strip(" \t").lower()
-            for value in self.headers.get_all("Connection") or []
+            for value in self.fields.getlist("Connection")
             for word in value.split(",")
         }
         keep_alive = "keep-alive" in connection if self.version < 11 else "close" not in connection
@@ -112,7 +131,7 @@ class StrictResponse(http.client.HTTPResponse):
             http.HTTPStatus.NOT_MODIFIED,
         ):
             self._left = 0
-        elif codings is not None:
+        elif codings:
             if [coding.strip(" \t").lower() for coding in codings] != ["chunked"]:
                 raise FramingError("its transfer coding isn't 'chunked'")
             self._chunked = True
@@ -347,7 +366,7 @@ def _status(line: bytes) -> tuple[int, int, str]:
     return version, int(match.group(3)), (match.group(4) or b"").decode("latin-1").strip()
 
 
-def _fields(lines: list[bytes]) -> http.client.HTTPMessage:
+def _fields(lines: list[bytes]) -> HTTPHeaderDict:
     """Read the fields of a head (RFC 9112 section 5).
 
     A line that begins with white space goes on with the field before (obsolete, and still seen).
@@ -362,16 +381,16 @@ def _fields(lines: list[bytes]) -> http.client.HTTPMessage:
             raise FramingError("a line of the head isn't a field")
         else:
             fields.append([match.group(1), match.group(2).strip(b" \t")])
-    message = http.client.HTTPMessage()
+    found = HTTPHeaderDict()
     for name, value in fields:
         if _TOKEN.fullmatch(name):
             # A bare CR is to be taken as a space (RFC 9112 section 2.2).
             text = value.replace(b"\r", b" ").strip(b" \t").decode("latin-1")
-            message[name.decode("ascii")] = text
+            found.add(name.decode("ascii"), text)
         elif name.strip().lower() in _DECISIVE:
             raise FramingError("a line of the head isn't a field, but looks like one that counts")
         # Any other with an odd name is passed over: it says nothing that is asked for.
-    return message
+    return found
 
 
 def _content_length(values: list[str]) -> int | None:

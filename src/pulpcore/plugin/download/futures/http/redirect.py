@@ -29,8 +29,8 @@ def location(reply: requests.Response, url: str) -> str | None:
     Raises:
         DownloadFailed: It isn't a URL.
     """
-    value = reply.headers.get("Location")
-    if reply.status_code not in STATUSES or not value:
+    value = reply.headers.get("Location") if reply.status_code in STATUSES else None
+    if not value:
         return None
     # Headers were read as Latin-1, and servers that don't quote mean UTF-8.
     value = quote(value.encode("latin-1"), safe="!#$%&'()*+,/:;=?@[]~")

@@ -8,6 +8,7 @@ import functools
 import importlib.metadata
 import logging
 import os
+import re
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from urllib3.util import parse_url
 
 from .. import redact
 from ..context import Context, Resource
+from ..lock import Process, this_process
 from ..settings import SSL
 from .tls import make_context
 from .transport import Adapter
@@ -28,6 +30,10 @@ log = logging.getLogger(__name__)
 PORTS = {"http": 80, "https": 443}
 
 _NO_HOST = "*"
+# What nearly all URLs begin with, and can be said of without taking them apart.
+_PLAIN = re.compile(
+    r"(https?)://([a-z0-9][a-z0-9.\-]*)(?::([1-9][0-9]{0,3}|[1-5][0-9]{4}))?(?=[/?#]|$)"
+)
 
 
 class Origin(NamedTuple):
@@ -45,7 +51,7 @@ class Key(NamedTuple):
     user: tuple[str, str] | None
     proxy: str | None
     tls: tuple[Any, ...]
-    process: int
+    process: Process
 
 
 class Route(Resource):
@@ -94,13 +100,19 @@ class Route(Resource):
         self.session.headers.clear()
         self.session.headers.update({"User-Agent": user_agent(), "Accept": "*/*"})
         self.session.proxies.update(self.proxies)
+        self._request = requests.PreparedRequest()
+        self._request.prepare_headers({**self.session.headers, "Accept-Encoding": "identity"})
         self.session.verify = settings.validation
         try:
-            adapter = Adapter(tls, proxy, proxy_tls)
+            adapter = Adapter(tls, proxy, self.proxies, proxy_tls)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise ValueError(f"proxy_url: {redact.text(str(error))}") from None
         self.session.mount("http://", adapter)
         self.session.mount("https://", adapter)
+
+    def request(self) -> requests.PreparedRequest:
+        """Return a request with the headers that all have, and neither method nor URL."""
+        return self._request.copy()
 
     def close(self) -> None:
         """Close the connections."""
@@ -125,6 +137,8 @@ class _Promise(Resource):
             route.close()
 
 
+# It is asked for several times a request, and again for each attempt.
+@functools.lru_cache(maxsize=256)
 def origin(url: str) -> Origin:
     """Return the scheme, host and port of a URL.
 
@@ -134,6 +148,9 @@ def origin(url: str) -> Origin:
     Raises:
         ValueError: It isn't one; the message says why.
     """
+    if (plain := _PLAIN.match(url)) is not None:
+        scheme, host, port = plain.groups()
+        return Origin(scheme, host, int(port) if port else PORTS[scheme])
     scheme, host, port = _split(url)
     if scheme not in PORTS:
         shown = redact.scheme(url) or "missing"
@@ -171,12 +188,17 @@ def find_route(
     """
     # A tuple of values and not the settings: they may be changed, and two that are alike are to
     # share.
-    key = Key(origin(url), user, proxy, _values(ssl), os.getpid())
-    mine = _Promise()
-    promise: _Promise = context.cache.setdefault(key, mine)
+    key = Key(origin(url), user, proxy, _values(ssl), this_process())
+    mine = None
+    try:
+        promise: _Promise = context.cache.get(key)
+    except LookupError:
+        mine = _Promise()
+        promise = context.cache.setdefault(key, mine)
     if promise is not mine and (route := promise.wait()) is not None:
         return route
     # Whoever else made it failed, and takes it away again: then here is the same failure, or none.
+    mine = mine or _Promise()
     try:
         made = Route(url, key, ssl, context)
     except BaseException:
