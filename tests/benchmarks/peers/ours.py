@@ -1,0 +1,100 @@
+"""This library."""
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+
+from benchmarks.job import Job
+from pulpcore.plugin.download.futures import (
+    Batch,
+    DigestValidation,
+    Download,
+    DownloadMonitor,
+    FileWriter,
+    HttpDownload,
+    SizeValidation,
+)
+
+# Those of pulpcore's Artifact.
+FOUR = ("sha512", "sha384", "sha256", "sha224")
+
+
+def downloads(job: Job, *, digest: bool = True) -> Iterator[Download]:
+    """The downloads of a job."""
+    for file in job.files:
+        download = HttpDownload(job.url(file), FileWriter(str(job.target / file.name)))
+        download.validations.append(SizeValidation(file.size))
+        if digest:
+            download.validations.append(DigestValidation("sha256", file.sha256))
+        yield download
+
+
+def run(job: Job) -> None:
+    """Do a job the way the documentation says."""
+    with Batch(downloads(job), concurrent=job.threads) as batch:
+        for plan in batch():
+            plan.result()
+
+
+def transfer(job: Job) -> None:
+    """Do it without a digest."""
+    with Batch(downloads(job, digest=False), concurrent=job.threads) as batch:
+        for plan in batch():
+            plan.result()
+
+
+def removed(job: Job) -> None:
+    """Do it, and remove each file as soon as it is there."""
+    with Batch(downloads(job), concurrent=job.threads) as batch:
+        for plan in batch():
+            (job.target / plan.result().writer.path).unlink()
+
+
+def monitored(job: Job, *, digest: bool = False) -> None:
+    """Do it with four digests, of which one is checked by the caller."""
+
+    def generate() -> Iterator[Download]:
+        for file, download in zip(job.files, downloads(job, digest=digest), strict=True):
+            download.attachment = file, DownloadMonitor(download, algorithms=FOUR)
+            yield download
+
+    with Batch(generate(), concurrent=job.threads) as batch:
+        for plan in batch():
+            file, monitor = plan.result().attachment
+            facts = monitor.facts()
+            file.check(facts["size"], facts["sha256"])
+
+
+def monitored_and_validated(job: Job) -> None:
+    """Do it with four digests and a validation, which is one more."""
+    monitored(job, digest=True)
+
+
+def two_processes(job: Job) -> None:
+    """Do it in two processes, with a batch of half of the files and half of the threads each."""
+    halves = [
+        replace(job, files=job.files[number::2], threads=max(job.threads // 2, 1))
+        for number in range(2)
+    ]
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(run, halves))
+
+
+class Nop(Download):
+    """A download that does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("", None)
+
+    def _send(self) -> None:
+        pass
+
+    def __call__(self) -> None:
+        """Do nothing."""
+
+
+def nothing(job: Job) -> None:
+    """Run downloads that do nothing."""
+    with Batch((Nop() for _ in range(job.count)), concurrent=job.threads) as batch:
+        for plan in batch():
+            plan.result()

@@ -1,0 +1,74 @@
+"""What the others are measured by: a part of the work, done with as little as possible."""
+
+import hashlib
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from urllib.parse import urlsplit
+
+from benchmarks.job import File, Job
+from benchmarks.peers.ours import FOUR
+
+BLOCK = 1024 * 1024
+
+
+def one_digest(job: Job) -> None:
+    """One digest of as many bytes, from memory."""
+    _hash(job, ("sha256",))
+
+
+def four_digests(job: Job) -> None:
+    """Four digests of as many bytes, from memory, one after the other."""
+    _hash(job, FOUR)
+
+
+def _hash(job: Job, algorithms: Iterable[str]) -> None:
+    block = os.urandom(BLOCK)
+    for file in job.files:
+        for algorithm in algorithms:
+            digest = hashlib.new(algorithm)
+            for _ in range(file.size // BLOCK):
+                digest.update(block)
+            digest.update(block[: file.size % BLOCK])
+            digest.hexdigest()
+
+
+def sockets(job: Job) -> None:
+    """Requests by bare sockets, which write and check nothing: as fast as the server is."""
+    parts = urlsplit(job.base)
+
+    def fetch(files: list[File]) -> None:
+        with socket.create_connection((parts.hostname, parts.port), timeout=30) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for file in files:
+                sock.sendall(f"GET {file.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+                reply = b""
+                while len(reply.partition(b"\r\n\r\n")[2]) < file.size:
+                    data = sock.recv(BLOCK)
+                    if not data:
+                        raise ConnectionError("the server closed the connection")
+                    reply += data
+
+    with ThreadPoolExecutor(job.threads) as pool:
+        for _ in pool.map(
+            fetch, [job.files[number :: job.threads] for number in range(job.threads)]
+        ):
+            pass
+
+
+def executor(job: Job) -> None:
+    """Calls of a function that does nothing, by a ThreadPoolExecutor with a window of 1024."""
+    waiting: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(job.threads) as pool:
+        for _ in range(job.count):
+            if len(waiting) == 1024:
+                waiting.popleft().result()
+            waiting.append(pool.submit(_nothing))
+        while waiting:
+            waiting.popleft().result()
+
+
+def _nothing() -> None:
+    pass

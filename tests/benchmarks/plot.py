@@ -1,0 +1,58 @@
+"""Makes the tables and the plot of the documentation from the results of a run.
+
+Usage: ``python -m benchmarks.plot docs/performance.json``: performance.inc and performance.svg are
+written beside it.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from benchmarks import report
+
+# Text stays text, and what is drawn anew from the same results is the same file.
+mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 9})
+OURS, OTHERS = "#1f6fb4", "#b8c0c8"
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Draw the rate of each peer, with a panel for each work that has several.
+
+    Args:
+        results: Those of a run.
+        path: Of the SVG.
+    """
+    works = [work for work in results["works"] if len(work["peers"]) > 1]
+    heights = [len(work["peers"]) + 1.5 for work in works]
+    figure = Figure(figsize=(8, 0.26 * sum(heights)), layout="constrained")
+    panels = figure.subplots(len(works), squeeze=False, height_ratios=heights)
+    for work, (panel,) in zip(works, panels, strict=True):
+        rows = report.rates(work)
+        bars = panel.barh(
+            [title for title, _ in rows],
+            [rate for _, rate in rows],
+            color=[OURS if title.startswith("this library") else OTHERS for title, _ in rows],
+        )
+        panel.bar_label(bars, [report.rate(rate) for _, rate in rows], padding=3)
+        panel.set_title(f"{work['title']}: files a second", loc="left", fontsize=9)
+        panel.invert_yaxis()
+        panel.margins(x=0.12)
+        panel.xaxis.set_visible(False)
+        panel.spines[["top", "right", "bottom"]].set_visible(False)
+    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+
+
+def main() -> None:
+    """Make both."""
+    source = Path(sys.argv[1])
+    results = json.loads(source.read_text())
+    source.with_suffix(".inc").write_text(report.rst(results))
+    draw(results, source.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()
