@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -155,6 +156,15 @@ def site(file_server):
 def execute(example: Example, base: str, server) -> None:
     """Run an example as a program, with the base of its URLs replaced by the server's."""
     code = example.code.replace(base, server.url(""))
+    if "__main__" in code:
+        # It starts processes that import it: so it must be a file, as it is for whoever uses it.
+        Path("example.py").write_text(code)
+        run = subprocess.run(
+            [sys.executable, "example.py"], capture_output=True, text=True, timeout=50, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        print(run.stdout, end="")  # noqa: T201 - where the output of the others goes
+        return
     # Padded, so that a traceback names the line of the page.
     program = compile("\n" * (example.line + 1) + code, f"{example.page}.rst", "exec")
     exec(program, {"__name__": "__main__"})
