@@ -398,7 +398,7 @@ class Download(ABC):
         run.attempt += 1
         run.announced = run.is_begun = False
         run.total = None
-        health = self.__health()
+        health = run.health = self.__health()
         began = time.monotonic()
         try:
             run.token.check()
@@ -470,8 +470,8 @@ class Download(ABC):
 
     def _note_life(self) -> None:
         """Take note of a sign of life of the host, before all of the content is here."""
-        if (health := self.__health()) is not None:
-            health.lives()
+        if self._run.health is not None:
+            self._run.health.lives()
 
     def __begin(self, run: Run) -> None:
         """Have everything stand at the position where the attempt begins."""

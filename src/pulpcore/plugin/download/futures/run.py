@@ -7,6 +7,7 @@ import time
 
 from .backoff import Budget
 from .cancel import Cancellation
+from .health import Health
 from .timer import Alarm, timer
 
 
@@ -28,6 +29,7 @@ class Run:
         total (int | None): The size of the content (bytes), where the server has said it.
         received (int): All bytes that came, those included that had to be thrown away.
         deadline (float | None): When it must have ended (``time.monotonic()``).
+        health (Health | None): That of the host, in this attempt.
         alarm (Alarm | None): What ends the run when it takes too long.
     """
 
@@ -39,6 +41,7 @@ class Run:
         "budget",
         "deadline",
         "has_waited",
+        "health",
         "is_begun",
         "is_waiting",
         "received",
@@ -67,6 +70,7 @@ class Run:
         self.received = 0
         self.deadline: float | None = None
         self.alarm: Alarm | None = None
+        self.health: Health | None = None
 
     def progress(self) -> int | None:
         """All bytes that came so far; None if it was we who waited since the last call."""
