@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from .download import Download
+    from .error import DownloadError
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class Error(Event):
 
     NAME = Event.ERROR
 
-    def __init__(self, download: Download, error: Exception, retrying: bool = False) -> None:
+    def __init__(self, download: Download, error: DownloadError, retrying: bool = False) -> None:
         """Make an event.
 
         Args:

@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, overload
 from urllib.parse import unquote, urlsplit
 
 from . import redact
@@ -23,6 +23,24 @@ from .writer import FileWriter
 
 _LONGEST_NAME = 255
 
+StrPath = str | os.PathLike[str]
+
+
+class _OnFactory(Protocol):
+    """What type checkers see as ``build`` of a factory."""
+
+    def __call__(self, url: str, path: StrPath | None = None, artifact: Any = None) -> Download:
+        """Build a download."""
+
+
+class _OnClass(Protocol):
+    """What type checkers see as ``build`` of the class."""
+
+    def __call__(
+        self, url: str, importer: Any, path: StrPath | None = None, artifact: Any = None
+    ) -> Download:
+        """Build a download."""
+
 
 class _Build:
     """Lets ``build`` be called on a factory, and on the class with the importer as an argument."""
@@ -31,12 +49,20 @@ class _Build:
         self._function = function
         self.__doc__ = function.__doc__
 
-    def __get__(self, factory: Factory | None, cls: type[Factory]) -> Callable[..., Download]:
+    @overload
+    def __get__(self, factory: None, cls: type[Factory]) -> _OnClass: ...
+
+    @overload
+    def __get__(self, factory: Factory, cls: type[Factory]) -> _OnFactory: ...
+
+    def __get__(self, factory: Factory | None, cls: type[Factory]) -> _OnFactory | _OnClass:
         if factory is not None:
             return functools.partial(self._function, factory)
 
         @functools.wraps(self._function)
-        def build(url: str, importer: Any, path: Any = None, artifact: Any = None) -> Download:
+        def build(
+            url: str, importer: Any, path: StrPath | None = None, artifact: Any = None
+        ) -> Download:
             return cls(importer).build(url, path, artifact)
 
         return build
@@ -71,7 +97,7 @@ class Factory:
         self._rate_limiter = RateLimiter(limit) if limit else None
 
     @_Build
-    def build(self, url: str, path: Any = None, artifact: Any = None) -> Download:
+    def build(self, url: str, path: StrPath | None = None, artifact: Any = None) -> Download:
         """Build a download.
 
         ``Factory.build(url, importer, path, artifact)`` does the same in one call.

@@ -1,0 +1,54 @@
+"""What a user's code may not do. Type checkers read this; nobody runs it.
+
+Each line is refused: a type checker that let one pass would say that its comment isn't needed.
+"""
+
+from pulpcore.plugin.download.futures import (
+    Batch,
+    Download,
+    DownloadMonitor,
+    Event,
+    Factory,
+    FileWriter,
+    HttpDownload,
+    SizeValidation,
+    Timeout,
+    User,
+    Validation,
+)
+from pulpcore.plugin.download.futures.event import Error
+
+URL = "https://example.org/tiger.iso"
+
+
+def downloads(download: HttpDownload) -> None:
+    Download(URL, None)  # type: ignore[abstract]
+    HttpDownload(URL)  # type: ignore[call-arg]
+    HttpDownload(URL, "tiger.iso")  # type: ignore[arg-type]
+    HttpDownload(URL, None, timeout=10)  # type: ignore[arg-type]
+    HttpDownload(URL, None, user=("ann", "secret"))  # type: ignore[arg-type]
+    HttpDownload(URL, None, proxy="http://proxy.example.org")  # type: ignore[call-arg]
+    download.retry = 3  # type: ignore[assignment]
+    download.validations.append("sha256")  # type: ignore[arg-type]
+    download.status = 200  # type: ignore[misc]
+    download.register(Event.SUCCEEDED, "handler")  # type: ignore[arg-type]
+    download.register(Event.SUCCEEDED, lambda: None)  # type: ignore[arg-type,misc]
+    download.ulr = URL  # type: ignore[attr-defined]
+
+
+def others(download: Download, validation: Validation) -> None:
+    FileWriter(7)  # type: ignore[arg-type]
+    SizeValidation("many")  # type: ignore[arg-type]
+    Timeout(connect="10")  # type: ignore[arg-type]
+    User("ann", b"secret")  # type: ignore[arg-type]
+    Batch(download)  # type: ignore[arg-type]
+    Batch([validation])  # type: ignore[list-item]
+    Batch([download], concurrent="4")  # type: ignore[arg-type]
+    DownloadMonitor("tiger.iso")  # type: ignore[arg-type]
+    Error(download, ValueError("a bug"))  # type: ignore[arg-type]
+
+
+def factories(remote: object) -> None:
+    Factory(remote).build(URL, 7)  # type: ignore[arg-type]
+    Factory(remote).build(URL, name="tiger.iso")  # type: ignore[call-arg]
+    Factory.build(URL)  # type: ignore[call-arg]

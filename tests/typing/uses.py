@@ -1,0 +1,224 @@
+"""What a user's code may do, and which types it gets. Type checkers read this; nobody runs it."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, assert_type
+
+import requests
+from urllib3.util import Retry
+
+from pulpcore.plugin.download.futures import (
+    SSL,
+    Batch,
+    BufferWriter,
+    DigestValidation,
+    Download,
+    DownloadError,
+    DownloadFailed,
+    DownloadMonitor,
+    Event,
+    Factory,
+    FileDownload,
+    FileWriter,
+    FtpDownload,
+    HttpDownload,
+    NotAuthorized,
+    NotFound,
+    Settings,
+    SizeValidation,
+    Timeout,
+    User,
+    Validation,
+    ValidationError,
+    Writer,
+)
+from pulpcore.plugin.download.futures.batch import BACKLOG, CONCURRENT, Plan, PlanIterator
+from pulpcore.plugin.download.futures.context import Cache, Context
+from pulpcore.plugin.download.futures.error import Facts
+from pulpcore.plugin.download.futures.event import Error, EventRouter, Failed, Fetched, Succeeded
+from pulpcore.plugin.download.futures.validation import (
+    DigestMismatch,
+    MismatchError,
+    SizeMismatch,
+)
+
+
+def one_file(path: Path) -> None:
+    download = HttpDownload(
+        "https://example.org/tiger.iso",
+        FileWriter(path, resume=True),
+        timeout=Timeout(connect=5, total=3600.5),
+        user=User("ann", "secret"),
+        ssl=SSL(ca_certificate="ca.pem", validation=True),
+        proxy_url="http://proxy.example.org:3128",
+        headers={"User-Agent": "zoo"},
+    )
+    download.validations.append(SizeValidation(5))
+    download.validations.append(DigestValidation("sha256", "0" * 64, enforced=False))
+    download.retry = Retry(total=3)
+    download.retry = None
+    download.attachment = object()
+    assert_type(download(), None)
+    assert_type(download.url, str)
+    assert_type(download.writer, Writer | None)
+    assert_type(download.status, int)
+    assert_type(download.position, int)
+    assert_type(download.expected_size, int | None)
+    assert_type(download.session, requests.Session)
+    assert_type(download.timeout, Timeout)
+    assert_type(download.context, Context)
+    assert_type(download.router, EventRouter)
+    assert_type(download.validations, list[Validation])
+    download.headers["X-Keeper"] = "Ann"
+
+
+def other_protocols() -> list[Download]:
+    return [
+        FileDownload("file:///srv/tiger.iso", FileWriter("tiger.iso")),
+        FtpDownload("ftp://example.org/tiger.iso", None, user=User("ann", "secret")),
+    ]
+
+
+def many_files(downloads: Iterator[HttpDownload]) -> None:
+    with Batch(downloads, concurrent=CONCURRENT, backlog=BACKLOG, context=Context()) as batch:
+        assert_type(batch, Batch)
+        assert_type(batch.download(), PlanIterator)
+        for plan in batch():
+            assert_type(plan, Plan)
+            assert_type(plan.result(), Download)
+            assert_type(plan.executed, bool)
+            assert_type(plan.error, BaseException | None)
+        assert_type(batch.is_shutdown, bool)
+        batch.shutdown()
+
+
+def errors(download: Download) -> str:
+    try:
+        download()
+    except SizeMismatch as error:
+        assert_type(error.expected, int | str)
+        mismatch: MismatchError = error
+        return mismatch.reason
+    except (DigestMismatch, ValidationError) as error:
+        return error.reason
+    except (NotFound, NotAuthorized) as error:
+        failed: DownloadFailed = error
+        assert_type(failed.facts, Facts | None)
+        return str(failed)
+    except DownloadError as error:
+        assert_type(error.download, Download | None)
+        assert_type(error.reason, str)
+        assert_type(error.transient, bool)
+        assert_type(error.retry_after, float | None)
+        raise
+    return ""
+
+
+def events(download: Download) -> None:
+    def fetched(event: Fetched) -> None:
+        assert_type(event.buffer, bytes)
+        assert_type(event.offset, int)
+        assert_type(event.download, Download)
+
+    def failed(event: Error) -> None:
+        assert_type(event.error, DownloadError)
+        assert_type(event.retrying, bool)
+        event.repaired = True
+
+    def ended(event: Succeeded | Failed) -> None:
+        assert_type(event.name, str)
+
+    def anything(event: Event) -> int:
+        return len(event.name)
+
+    download.register(Event.FETCHED, fetched)
+    download.register(Event.ERROR, failed)
+    download.register(Event.FAILED, ended)
+    download.register(Event.PREPARED, anything)
+    download.register(Event.SUCCEEDED, lambda event: str(event.download))
+    download.router.unregister(Event.FETCHED, fetched)
+    assert_type(download.router.send(Succeeded(download)), Succeeded)
+
+
+def in_memory(download: Download) -> bytes:
+    writer = BufferWriter(limit=1024)
+    download.writer = writer
+    assert_type(writer.content(), str)
+    return writer.getvalue()
+
+
+def factories(remote: object, artifact: object, path: Path) -> list[Download]:
+    factory = Factory(remote)
+    monitor = DownloadMonitor(algorithms=["sha256"])
+    assert_type(monitor.facts(), dict[str, Any])
+    downloads = [
+        factory.build("https://example.org/tiger.iso"),
+        factory.build("https://example.org/tiger.iso", path, artifact),
+        factory.build("https://example.org/tiger.iso", "isos/tiger.iso", artifact=artifact),
+        Factory.build("https://example.org/tiger.iso", remote, path=path),
+    ]
+    assert_type(downloads, list[Download])
+    return downloads
+
+
+def shared(context: Context) -> None:
+    cache = Cache(timedelta(hours=1))
+    cache.put(("any", 1), object())
+    assert_type("key" in cache, bool)
+    with context:
+        context.token = "abc"
+    assert_type(Context(token="abc").token, Any)
+
+
+class Nop(Download):
+    """As plugins of 2017 have it."""
+
+    def __init__(self, attachment: object) -> None:
+        super().__init__("", None)
+        self.attachment = attachment
+
+    def _send(self) -> None: ...
+
+    def __call__(self) -> None: ...
+
+
+class Listed(Factory):
+    """A factory that changes what is built, and gives up the call on the class."""
+
+    def build(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, url: str, path: object = None, artifact: object = None
+    ) -> Download:
+        return Nop((url, path, artifact))
+
+
+class StartsWith(Validation):
+    def __init__(self, prefix: bytes) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.start = b""
+
+    def update(self, buffer: bytes) -> None:
+        self.start += buffer[: len(self.prefix) - len(self.start)]
+
+    def apply(self) -> None:
+        if self.start != self.prefix:
+            raise ValidationError(f"it should start with {self.prefix!r}")
+
+    def reset(self) -> None:
+        self.start = b""
+
+
+class Counting(Writer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def append(self, buffer: bytes) -> int:
+        self.count += len(buffer)
+        return len(buffer)
+
+
+class Quota(Settings):
+    def validate(self) -> None:
+        raise ValueError("quota: is spent")
