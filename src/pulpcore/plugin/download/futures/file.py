@@ -16,7 +16,7 @@ from .error import DownloadFailed, NotAuthorized, NotFound
 
 
 class FileDownload(Download):
-    """Downloads a file of this machine, from file:///path URLs (RFC 8089).
+    """Downloads a file of this machine, from ``file:///path`` URLs (RFC 8089).
 
     The path is percent-decoded.
 

@@ -25,7 +25,7 @@ _NOT_LOGGED_IN = "530"
 
 
 class FtpDownload(Download):
-    """Downloads a file by FTP (RFC 959), from ftp://[user[:password]@]host[:port]/path URLs.
+    """Downloads a file by FTP (RFC 959), from ``ftp://[user[:password]@]host[:port]/path``.
 
     Transfers are passive. The path is percent-decoded, and relative to the folder that the server
     logs the user into (RFC 1738 section 3.2.2).

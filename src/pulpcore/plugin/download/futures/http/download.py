@@ -34,7 +34,7 @@ _DOWN = frozenset({429, 502, 503, 504})
 
 
 class HttpDownload(Download):
-    """Downloads a file by HTTP, from http:// and https:// URLs.
+    """Downloads a file by HTTP, from ``http://`` and ``https://`` URLs.
 
     The bytes that are written are those that the server published: a published ``.gz`` isn't
     unpacked. See :mod:`~pulpcore.plugin.download.futures.http.coding` for servers that encode
