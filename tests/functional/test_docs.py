@@ -1,5 +1,6 @@
 """The examples of the documentation: what it shows is what happens."""
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -12,18 +13,36 @@ from pathlib import Path
 from textwrap import dedent
 from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 
-from pulpcore.plugin.download.futures import DigestValidation
+from pulpcore.plugin.download import futures
+from pulpcore.plugin.download.futures import DigestValidation, Event, FileWriter, HttpDownload
 from pulpcore.plugin.download.futures.cli import app
+from pulpcore.plugin.download.futures.context import Context
 from servers.files import CutAfter, File, Status
 from servers.message import basic
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+SOURCE = ROOT / "src"
+PAGES = [*sorted(DOCS.rglob("*.rst")), ROOT / "CHANGELOG.rst", ROOT / "CONTRIBUTING.rst"]
 TUTORIAL = "http://127.0.0.1:8000"
 SITE = "https://example.org"
+PROXY = "proxy.example.org:3128"
+VAULT = "https://vault.example.org"
+
+# What pages may be made of. A directive that isn't here might show code that nobody runs.
+DIRECTIVES = {
+    *("autoclass", "autodata", "autofunction", "automethod", "automodule"),
+    *("code-block", "contents", "include", "literalinclude", "raw", "toctree"),
+    *("figure", "image", "list-table", "note", "seealso", "tip", "warning"),
+    *("deprecated", "versionadded", "versionchanged"),
+}
+LANGUAGES = {"python", "output", "console"}
 
 BLOCK = re.compile(
     r"^\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?: {4}.*\n|\n)+)", re.MULTILINE
@@ -62,7 +81,7 @@ def only(language: str, *, tutorial: bool = False) -> list[object]:
     """The examples in a language, each as the parameter of a test."""
     return [
         pytest.param(example, id=f"{example.page}-{example.line}")
-        for page in sorted(DOCS.glob("*.rst"))
+        for page in PAGES
         for example in read(page)
         if example.language == language and (page.stem == "tutorial") == tutorial
     ]
@@ -153,9 +172,31 @@ def site(file_server):
     return file_server(FILES, faults=Behaviour())
 
 
-def execute(example: Example, base: str, server) -> None:
+@pytest.fixture
+def others(request, work) -> dict[str, str]:
+    """What the pages call the other hosts, and where they are; a server only where it is asked for.
+
+    The vault's certificates are put into the working directory, under the names of the page.
+    """
+    example = request.node.callspec.params["example"]
+    places = {}
+    if PROXY in example.code:
+        proxy = request.getfixturevalue("proxy")(user=("ann", "secret"))
+        places[PROXY] = f"127.0.0.1:{proxy.port}"
+    if VAULT in example.code:
+        tls = request.getfixturevalue("tls")
+        vault = request.getfixturevalue("file_server")(FILES, tls=tls.server(client_ca=tls.ca))
+        places[VAULT] = vault.url("")
+        for path in (tls.ca, tls.client.certificate, tls.client.key):
+            (work / path.name).write_bytes(path.read_bytes())
+    return places
+
+
+def execute(example: Example, base: str, server, places: Mapping[str, str] = {}) -> None:
     """Run an example as a program, with the base of its URLs replaced by the server's."""
     code = example.code.replace(base, server.url(""))
+    for name, place in places.items():
+        code = code.replace(name, place)
     if "__main__" in code:
         # It starts processes that import it: so it must be a file, as it is for whoever uses it.
         Path("example.py").write_text(code)
@@ -177,23 +218,111 @@ def normalized(output: str, base: str, server) -> str:
     return re.sub(r"\b\d+\.\d s\b", "TIME", output)
 
 
-def test_nothing_is_missed() -> None:
-    """Each block of code of the pages is in a language that is run here, and in the usual form."""
-    for page in DOCS.glob("*.rst"):
-        text = page.read_text()
-        blocks = re.findall(r"\.\. (?:code-block|code|sourcecode)::", text)
-        found = [match["language"] for match in BLOCK.finditer(text)]
-        assert len(found) == len(blocks), page.name
-        assert set(found) <= {"python", "output", "console"}, page.name
-        assert not re.search(r">>>|literalinclude|doctest|testcode", text), page.name
+def literals(text: str) -> Iterator[str]:
+    """The blocks that a text shows as they are, without a language."""
+    for match in re.finditer(r"::\n\n((?:(?: +.*)?\n)+)", text):
+        if not text[: match.start()].rpartition("\n")[2].lstrip().startswith(".. "):
+            yield dedent(match[1])
+
+
+def is_program(text: str) -> bool:
+    """Whether a text is Python that does something, and not, say, a command of a shell."""
+    try:
+        body = ast.parse(text).body
+    except SyntaxError:
+        return False
+    return any(not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call) for node in body)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_nothing_is_missed(page: Path) -> None:
+    """Whatever a page shows as code is run here: language and form are known."""
+    text = page.read_text()
+    assert set(re.findall(r"^ *\.\. ([\w-]+)::", text, re.MULTILINE)) <= DIRECTIVES
+    found = [match["language"] for match in BLOCK.finditer(text)]
+    assert len(found) == text.count(".. code-block::")
+    assert set(found) <= LANGUAGES
+    assert not re.search(r"^ *>>>", text, re.MULTILINE)
+    assert [block for block in literals(text) if is_program(block)] == []
+    # Whole files are in a folder that has tests of its own.
+    assert all(name.startswith("examples/") for name in re.findall("literalinclude:: (.*)", text))
+    assert text.count(".. raw::") == text.count(".. raw:: html\n   :file: life.svg\n")
+
+
+def test_what_would_be_missed() -> None:
+    """Code is told from what isn't, and found wherever it stands."""
+    assert is_program("download()\n")
+    assert is_program("with batch:\n    pass\n")
+    assert not is_program("mkdir /tmp/tutorial\n")
+    assert not is_program("DownloadError\n├── DownloadFailed\n")
+    assert list(literals("Look::\n\n    x = 1\n\n    y = 2\n\nNo more.\n")) == [
+        "x = 1\n\ny = 2\n\n"
+    ]
+    assert list(literals(".. note::\n\n   Text.\n")) == []
+
+
+def docstrings() -> Iterator[object]:
+    """The programs in docstrings, each as the parameter of a test."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                for block in literals((ast.get_docstring(node) or "") + "\n"):
+                    if is_program(block):
+                        yield pytest.param(block, id=f"{path.stem}-{getattr(node, 'name', '')}")
+
+
+@pytest.mark.parametrize("code", [*docstrings()])
+def test_docstring(code: str, site, work) -> None:
+    """What a docstring shows works, given what it takes for granted."""
+    url = site.url("/isos/tiger.iso")
+    context = Context()
+    names = {
+        **{name: getattr(futures, name) for name in futures.__all__},
+        "context": context,
+        "downloads": [HttpDownload(url, FileWriter("tiger.iso"))],
+        "fetch_token": lambda: "abc",
+    }
+    exec(code, names)
+    assert (work / "tiger.iso").exists() or context.token == "abc"
+
+
+def test_picture() -> None:
+    """The picture of a download's life names each event, says what it shows, and has no colour.
+
+    No colour of its own for lines and letters, that is: they are those of the page, light or dark.
+    """
+    picture = (DOCS / "life.svg").read_text()
+    root = ElementTree.fromstring(picture)
+    texts = {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    named = set(re.findall(r"\b[A-Z]{4,}\b", " ".join(texts)))
+    assert named == {value for name, value in vars(Event).items() if name == value}
+    described = root.find("{http://www.w3.org/2000/svg}desc")
+    assert named <= set(re.findall(r"\b[A-Z]{4,}\b", described.text))
+    assert root.get("role") == "img"
+    assert "text { fill: currentColor" in picture
+
+
+def test_links_outside() -> None:
+    """Each link to another site is to https, and to no host of the examples."""
+    links = [
+        (page.name, link)
+        for page in [*PAGES, ROOT / "README.rst"]
+        for link in re.findall(r"<(\w+://[^>]+)>`_", page.read_text())
+    ]
+    assert links
+    for name, link in links:
+        parts = urlsplit(link)
+        assert parts.scheme == "https", (name, link)
+        assert "." in parts.netloc, (name, link)
+        assert "example" not in parts.netloc, (name, link)
 
 
 @pytest.mark.parametrize("example", only("python"))
-def test_example(example, request, site, work, capsys) -> None:
+def test_example(example, request, site, work, others, capsys) -> None:
     """Each example is a whole program, which prints what the page says."""
     if example.page == "pulp":
         request.getfixturevalue("pulp")
-    execute(example, SITE, site)
+    execute(example, SITE, site, others)
     output = capsys.readouterr().out
     if example.output:
         assert normalized(output, SITE, site) == normalized(example.output, SITE, site)
