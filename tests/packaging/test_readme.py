@@ -1,11 +1,13 @@
 import hashlib
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType
 
 import pytest
 
@@ -84,3 +86,24 @@ def test_many_files(
     assert failed.startswith("failed:")
     assert "unicorn.iso" in failed
     assert {path.name: path.read_bytes() for path in (tmp_path / "isos").iterdir()} == CONTENT
+
+
+def test_beside_pulp(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a script begins with sets Django up."""
+    done: list[str] = []
+    django = ModuleType("django")
+    vars(django)["setup"] = lambda: done.append("setup")
+    monkeypatch.setitem(sys.modules, "django", django)
+    run("Beside Pulp")
+    assert done == ["setup"]
+
+
+def test_nothing_is_missed() -> None:
+    """There is no other code in the README than the tests above run, and each page is named."""
+    text = README.read_text()
+    assert text.count(".. code-block::") == text.count(".. code-block:: python") == 3
+    assert not re.search(r"^ *>>>|\.\. code::|literalinclude", text, re.MULTILINE)
+    named = re.findall(r"``docs/(\w+)\.rst``", text)
+    assert named
+    for name in named:
+        assert (README.parent / "docs" / f"{name}.rst").is_file()
