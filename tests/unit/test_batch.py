@@ -5,9 +5,11 @@ import itertools
 import logging
 import sys
 import threading
+import time
 import tracemalloc
 from contextlib import suppress
 from contextvars import ContextVar
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,12 +22,14 @@ from pulpcore.plugin.download.futures import (
     Event,
     FileWriter,
 )
+from pulpcore.plugin.download.futures import batch as module
 from pulpcore.plugin.download.futures.batch import BACKLOG, CONCURRENT, Plan, PlanIterator
-from pulpcore.plugin.download.futures.cancel import Cancellation
+from pulpcore.plugin.download.futures.cancel import Cancellation, current
 from pulpcore.plugin.download.futures.context import Context, Resource
 
 SECONDS = 20  # far more than anything here takes: it only ends a test that hangs
 SHUT_DOWN = "the batch was shut down"
+QUICK = module._QUICK
 
 
 class Nop(Download):
@@ -101,6 +105,12 @@ def outcomes(plans):
 
 
 BEFORE = []
+
+
+@pytest.fixture(autouse=True)
+def reads_ahead(monkeypatch):
+    """Taking from the iterable counts as quick, also on a machine that is not."""
+    monkeypatch.setattr(module, "_QUICK", float("inf"))
 
 
 @pytest.fixture(autouse=True)
@@ -374,8 +384,9 @@ class TestIterable:
                 next(plans)
                 assert handed <= len(downloads) <= handed + 4
 
-    def test_slow_iterable_holds_nothing_back(self):
+    def test_slow_iterable_holds_nothing_back(self, monkeypatch):
         """Where the iterable is slower than the downloads, plans are out before more is taken."""
+        monkeypatch.setattr(module, "_QUICK", QUICK)
         taken = handed = 0
 
         def source():
@@ -385,7 +396,8 @@ class TestIterable:
                 download = Stub()
                 download.register(Event.SUCCEEDED, lambda _, done=done: done.set())
                 taken += 1
-                assert taken - handed <= 4, "completed plans are held back"
+                # One that each thread is about to hand in, one in the consumer's hand, this one.
+                assert taken - handed <= 4 + 2, "completed plans are held back"
                 yield download
                 # The next one is not there before this one is completed.
                 assert done.wait(SECONDS)
@@ -396,9 +408,33 @@ class TestIterable:
                 handed += 1
         assert handed == 40
 
+    @pytest.mark.parametrize(("seconds", "ahead"), [(0, 1), (0.0009, 1), (0.0011, 0), (3600, 0)])
+    def test_how_quick(self, monkeypatch, seconds, ahead):
+        """Where it took up to a millisecond to take one, the next is taken ahead."""
+        clock = SimpleNamespace(now=0.0)
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        monkeypatch.setattr(module, "_QUICK", QUICK)
+        taken = []
+
+        def source():
+            for n in range(5):
+                clock.now += seconds
+                taken.append(n)
+                yield Nop(n)
+
+        def start(plan, completed):
+            plan.execute(Cancellation())
+            completed.put(plan)
+
+        with Batch(source()) as batch:
+            batch.iterator._start = start
+            next(batch())
+            assert len(taken) == 1 + ahead
+            assert len(list(batch())) == 4
+
     def test_completed_first(self, monkeypatch):
         """While taking is slow, what was completed is handed out before anything more is taken."""
-        monkeypatch.setattr("pulpcore.plugin.download.futures.batch._QUICK", -1.0)
+        monkeypatch.setattr(module, "_QUICK", -1.0)
         taken = []
 
         def source():
@@ -411,7 +447,7 @@ class TestIterable:
             next(plans)
             before = len(taken)
             while batch.iterator._completed.qsize() < before - 1:
-                pass
+                time.sleep(0.001)
             for _ in range(before - 1):
                 next(plans)
                 assert len(taken) == before
@@ -763,7 +799,7 @@ class TestEnd:
         for thread in threads:
             thread.start()
         while not batch.is_shutdown:
-            pass
+            time.sleep(0.001)
         assert left == []
         download.released.set()
         for thread in threads:
@@ -828,22 +864,19 @@ class TestEnd:
 
     def test_bug_after_cancel(self):
         """What an interrupted read raises, whatever it is, is told as the shutdown that it is."""
-        running, going = threading.Event(), threading.Event()
+        running = threading.Event()
 
         def send(_):
             running.set()
-            assert going.wait(SECONDS)
+            # A read is interrupted when its own download has been told to stop, and not before.
+            with suppress(DownloadFailed):
+                current().wait(SECONDS)
             raise ValueError("I/O operation on closed file")
 
         batch = Batch([Nop(), Stub(send)], concurrent=1)
         next(batch())
         assert running.wait(SECONDS)
-        ender = threading.Thread(target=batch.shutdown)
-        ender.start()
-        while not batch.is_shutdown:
-            pass
-        going.set()
-        ender.join()
+        batch.shutdown()
         (plan,) = batch.iterator
         assert plan.error.reason == SHUT_DOWN
         assert isinstance(plan.error.__cause__, ValueError)
@@ -898,7 +931,7 @@ class TestEnd:
         del batch
         gc.collect()
         for thread in threads:
-            thread.join(5)
+            thread.join(SECONDS)
         assert threads_left() == []
 
     @pytest.mark.parametrize("allowed", [0, 1])
@@ -965,6 +998,7 @@ class TestNested:
     def test_outer_stops_endless_inner(self):
         """The inner one then takes nothing more, or an endless iterable would never end."""
         running = threading.Event()
+        inner = []
         limit = 2_000  # stands for endless, so that a failure is no hang
         last = 0
 
@@ -975,8 +1009,9 @@ class TestNested:
                 yield Nop()
 
         def run(_):
-            with Batch(source(), concurrent=1, backlog=4) as inner:
-                for plan in inner():
+            with Batch(source(), concurrent=1, backlog=4) as batch:
+                inner.append(batch)
+                for plan in batch():
                     running.set()
                     with suppress(DownloadError):
                         plan.result()
@@ -990,8 +1025,9 @@ class TestNested:
         assert running.wait(SECONDS)
         ender = threading.Thread(target=batch.shutdown)
         ender.start()
-        while not batch.is_shutdown:
-            pass
+        # The outer one is so a moment before.
+        while not inner[0].is_shutdown:
+            time.sleep(0.001)
         gate.set()
         ender.join()
         assert last < 100

@@ -556,7 +556,7 @@ class TestCancelled:
     def pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
         """Two sockets that are connected."""
         here, there = socket.socketpair()
-        here.settimeout(5)
+        here.settimeout(30)
         with here, there:
             yield here, there
 

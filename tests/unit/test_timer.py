@@ -3,8 +3,9 @@
 import functools
 import gc
 import threading
+import time
 import weakref
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -22,17 +23,32 @@ def timer():
     return Timer()
 
 
+@pytest.fixture
+def at_once(timer, monkeypatch):
+    """No time passes for the timer within ``with at_once():``, however long that takes."""
+
+    @contextmanager
+    def stop():
+        now = time.monotonic()
+        with timer._changed, monkeypatch.context() as patch:
+            patch.setattr("time.monotonic", lambda: now)
+            yield
+
+    return stop
+
+
 def thread_of_a_timer():
     """The thread that a timer has now."""
     return next(thread for thread in threading.enumerate() if thread.name == NAME)
 
 
-def test_ring(timer):
+def test_ring(timer, at_once):
     """What was set is called, once, when its time has come; then the thread ends."""
     rung = []
     done = threading.Event()
-    timer.set(0.01, lambda: (rung.append(1), done.set()))
-    thread = thread_of_a_timer()
+    with at_once():
+        timer.set(0.01, lambda: (rung.append(1), done.set()))
+        thread = thread_of_a_timer()
     assert done.wait(SECONDS)
     thread.join(SECONDS)
     assert not thread.is_alive()
@@ -47,24 +63,26 @@ def test_time_that_has_come(timer, seconds):
     assert done.wait(SECONDS)
 
 
-def test_order(timer):
-    """Alarms ring in the order of their times, also one that is set late; those alike as set."""
+def test_order(timer, at_once):
+    """Alarms ring in the order of their times, also before one that is waited for already."""
     rung = []
     done = threading.Event()
-    timer.set(0.12, done.set)
-    timer.set(0.08, functools.partial(rung.append, "late"))
-    timer.set(0.02, functools.partial(rung.append, "early"))
-    timer.set(-5, functools.partial(rung.append, "first"))
+    waited_for = timer.set(3600, functools.partial(rung.append, "never"))
+    with at_once():
+        timer.set(0.12, done.set)
+        timer.set(0.08, functools.partial(rung.append, "late"))
+        timer.set(0.02, functools.partial(rung.append, "early"))
+        timer.set(-5, functools.partial(rung.append, "first"))
     assert done.wait(SECONDS)
+    timer.cancel(waited_for)
     assert rung == ["first", "early", "late"]
 
 
-def test_alike(timer, monkeypatch):
+def test_alike(timer, at_once):
     """Alarms of one and the same time ring in the order in which they were set."""
     rung = []
     done = threading.Event()
-    with timer._changed, monkeypatch.context() as patch:
-        patch.setattr("time.monotonic", lambda: 0.0)
+    with at_once():
         for number in range(5):
             timer.set(0, functools.partial(rung.append, number))
         timer.set(0, done.set)
@@ -72,13 +90,14 @@ def test_alike(timer, monkeypatch):
     assert rung == list(range(5))
 
 
-def test_cancelled(timer):
+def test_cancelled(timer, at_once):
     """What was cancelled never rings, and doesn't keep the others from it."""
     done = threading.Event()
     rung = []
-    for seconds in (0, 0.02, 3600):
-        timer.cancel(timer.set(seconds + 0.01, functools.partial(rung.append, seconds)))
-    timer.set(0.05, done.set)
+    with at_once():
+        for seconds in (0, 0.02, 3600):
+            timer.cancel(timer.set(seconds + 0.01, functools.partial(rung.append, seconds)))
+        timer.set(0.05, done.set)
     assert done.wait(SECONDS)
     assert rung == []
 
@@ -98,17 +117,18 @@ def test_thread_ends_with_the_last(timer):
     assert done.wait(SECONDS)
 
 
-def test_set_by_an_alarm(timer):
+def test_set_by_an_alarm(timer, at_once):
     """An alarm may set the next one, and cancel others."""
     done = threading.Event()
     rung = []
-    other = timer.set(0.2, functools.partial(rung.append, "other"))
 
     def ring():
         timer.cancel(other)
-        timer.set(0.3, done.set)
+        timer.set(0.2, done.set)
 
-    timer.set(0, ring)
+    with at_once():
+        other = timer.set(0.1, functools.partial(rung.append, "other"))
+        timer.set(0, ring)
     assert done.wait(SECONDS)
     assert rung == []
 
@@ -189,7 +209,7 @@ def test_forked_child(timer, lock):
     def work():
         there = threading.Event()
         timer.set(0, there.set)
-        assert there.wait(SECONDS / 2)
+        assert there.wait(SECONDS)
 
     with held(timer._changed) if lock == "held" else nullcontext():
         status = forked(work)

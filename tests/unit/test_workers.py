@@ -4,9 +4,11 @@ import queue
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
+from pulpcore.plugin.download.futures import workers as module
 from pulpcore.plugin.download.futures.workers import Workers
 
 
@@ -29,7 +31,7 @@ def test_again_after_a_rest():
         assert done.wait(20)
         # Until the thread has gone back to the executor.
         while workers._work._busy:
-            pass
+            time.sleep(0.001)
     workers.stop()
 
 
@@ -108,7 +110,8 @@ def test_woken_late(monkeypatch):
             """Too late."""
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading, "Lock", Late)
+        # For this pool alone: other threads of the process may need a lock meanwhile.
+        patch.setattr(module, "threading", SimpleNamespace(Lock=Late))
         assert workers._work.put(int, 1)
         workers._work.run()
     assert done.is_set()
