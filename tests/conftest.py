@@ -1,5 +1,6 @@
 """Fixtures that every test may use, and two that every test gets."""
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -7,12 +8,21 @@ from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from servers.files import FileServer
 from servers.leaks import open_files, threads_left
 from servers.proxy import Proxy
 from servers.raw import RawServer
 from servers.tls import Tls
+
+# The same examples at every run, and none that fails for having taken long: a machine may be slow.
+# `--hypothesis-profile=random` draws others.
+settings.register_profile(
+    "random", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("tests", settings.get_profile("random"), derandomize=True)
+settings.load_profile("tests")
 
 # What in the environment changes how a download goes.
 VARIABLES = [
@@ -59,6 +69,25 @@ def clean_environment(
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def from_terminal() -> Iterator[None]:
+    """Signals do what they do to a program that a person starts, and to the programs it starts.
+
+    A test run in the background, or by nohup, has some of them ignored, and hands that on.
+    """
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in [
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, signal.SIG_DFL),
+            (signal.SIGHUP, signal.SIG_DFL),
+        ]
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).parents[1] / "src"
-SECONDS = 10
+SECONDS = 30  # far more than anything here takes: it only ends what hangs
 
 
 def forked(work: Callable[[], object]) -> int:
@@ -48,12 +48,12 @@ def held(lock: Any) -> Iterator[None]:
     def hold() -> None:
         with lock:
             is_held.set()
-            end.wait(3 * SECONDS)
+            end.wait(2 * SECONDS)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    is_held.wait(SECONDS)
     try:
+        assert is_held.wait(SECONDS)
         yield
     finally:
         end.set()

@@ -47,7 +47,11 @@ LANGUAGES = {"python", "output", "console"}
 BLOCK = re.compile(
     r"^\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?: {4}.*\n|\n)+)", re.MULTILINE
 )
-PROGRESS = re.compile(r"^(Downloading|Checking|\S+): \d+ of \d+ files, .*\n", re.MULTILINE)
+# Lines of progress come where something takes its time, with the number of files if there are more.
+PROGRESS = re.compile(
+    r"^\S+: (\d+ of \d+ files, )?[\d.]+ (bytes|[kMG]B)( of [\d.]+ (bytes|[kMG]B))?, .*/s.*\n",
+    re.MULTILINE,
+)
 
 
 class Example(NamedTuple):

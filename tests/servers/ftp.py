@@ -85,7 +85,7 @@ class FtpServer:
         """End all connections, and the thread."""
         self._ending = True
         self._waker.close()
-        self._thread.join(10)
+        self._thread.join(30)
         if self._thread.is_alive():
             raise RuntimeError(f"{self._thread.name} does not end")
 

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from .listener import THREADS
 
 
-def threads_left(before: Collection[threading.Thread], seconds: float = 3.0) -> list[str]:
+def threads_left(before: Collection[threading.Thread], seconds: float = 20.0) -> list[str]:
     """The threads started since that are alive after the time, each with where it is.
 
     The servers' own are left out: closing a server waits for them.

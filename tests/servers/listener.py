@@ -73,7 +73,7 @@ class Listener:
         scheme = self.scheme + ("s" if self._tls else "")
         return f"{scheme}://{userinfo}{'@' if userinfo else ''}{host}:{self.port}{path}"
 
-    def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         """Wait until the server's records meet the condition.
 
         Raises:
@@ -96,15 +96,15 @@ class Listener:
         self.closing.set()
         # Wakes the acceptor.
         with suppress(OSError):
-            socket.create_connection((HOST, self.port), timeout=5).close()
-        self._acceptor.join(10)
+            socket.create_connection((HOST, self.port), timeout=30).close()
+        self._acceptor.join(30)
         self._listening.close()
         with self.changed:
             remaining = dict(self._open)
         for connection in remaining:
             connection.interrupt()
         for thread in remaining.values():
-            thread.join(10)
+            thread.join(30)
             if thread.is_alive():
                 raise RuntimeError(f"{thread.name} does not end")
         if self._errors:

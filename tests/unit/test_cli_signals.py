@@ -8,6 +8,7 @@ import pytest
 from pulpcore.plugin.download.futures.cli.signals import STOP, Interrupted, stopping
 
 
+@pytest.mark.usefixtures("from_terminal")
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )

@@ -348,7 +348,7 @@ def test_forked_child(cache):
     assert held.wait(30)
     child = os.fork()
     if child == 0:
-        signal.alarm(10)  # ends a child that waits for the lock
+        signal.alarm(30)  # ends a child that waits for the lock
         code = 1
         try:
             code = 0 if cache.get("a") == 1 and "b" not in cache else 2
