@@ -1348,6 +1348,18 @@ def test_total():
     assert download.sent <= 1
 
 
+def test_total_before_the_timer():
+    """A time-out that is due to the total limit is that limit's, though the timer is late."""
+    download = Fake([b"abc", lambda: setattr(download._run, "deadline", 0.0), transient()], [NEW])
+    download.timeout = Timeout(total=3600)
+    download.retry = NOW
+    events = listen(download)
+    with pytest.raises(DownloadFailed, match="within the total limit of 3600 s"):
+        download()
+    assert download.sent == 1
+    assert not [event for event in events if event.name == "ERROR" and event.retrying]
+
+
 class FakePace:
     """Is too slow as often as told."""
 

@@ -72,6 +72,21 @@ def test_limit_counts_from_the_beginning():
     run.close()
 
 
+def test_expire():
+    """A run whose time is over stops, whether the timer has come to it or not, and not before."""
+    parent = Cancellation()
+    run = Run(parent)
+    run.expire()
+    run.limit(3600)
+    run.expire()
+    assert run.token.reason is None
+    run.deadline = time.monotonic()
+    run.expire()
+    assert run.token.reason == "it was not done within the total limit of 3600 s"
+    assert parent.reason is None
+    run.close()
+
+
 def test_progress():
     """What came counts, but not in a time in which it was we who waited, for a part of it too."""
     run = Run(None)

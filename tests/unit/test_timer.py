@@ -25,7 +25,7 @@ def timer():
 
 @pytest.fixture
 def at_once(timer, monkeypatch):
-    """No time passes for the timer within ``with at_once():``, however long that takes."""
+    """A ``with`` in which no time passes for the timer, however long it takes."""
 
     @contextmanager
     def stop():

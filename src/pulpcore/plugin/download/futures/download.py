@@ -421,6 +421,7 @@ class Download(ABC):
                 health.lives()
             return True
         try:
+            run.expire()
             if health is not None and run.is_begun and run.token.reason is None:
                 self.__examine(health, failure, began)
             self.__recover(run, failure, health)

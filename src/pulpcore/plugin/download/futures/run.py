@@ -30,6 +30,7 @@ class Run:
         received (int): All bytes that came, those included that had to be thrown away.
         deadline (float | None): When it must have ended (``time.monotonic()``).
         health (Health | None): That of the host, in this attempt.
+        over (str): What is said when it hasn't.
         alarm (Alarm | None): What ends the run when it takes too long.
     """
 
@@ -44,6 +45,7 @@ class Run:
         "health",
         "is_begun",
         "is_waiting",
+        "over",
         "received",
         "repairs",
         "resume",
@@ -69,6 +71,7 @@ class Run:
         # All bytes that came, those included that had to be thrown away.
         self.received = 0
         self.deadline: float | None = None
+        self.over = ""
         self.alarm: Alarm | None = None
         self.health: Health | None = None
 
@@ -86,10 +89,19 @@ class Run:
 
     def limit(self, seconds: float) -> None:
         """Stop the run when it has taken so long."""
-        reason = f"it was not done within the total limit of {seconds:g} s"
+        self.over = f"it was not done within the total limit of {seconds:g} s"
         self.deadline = self.began + seconds
         left = self.deadline - time.monotonic()
-        self.alarm = timer.set(left, functools.partial(self.token.cancel, reason))
+        self.alarm = timer.set(left, functools.partial(self.token.cancel, self.over))
+
+    def expire(self) -> None:
+        """Stop the run if its time is over.
+
+        A connection is given no more time than there is left: its time-out and the alarm come at
+        one moment, and it must not matter which is first.
+        """
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.token.cancel(self.over)
 
     def close(self) -> None:
         """Listen to nothing any more."""
