@@ -25,10 +25,10 @@ from pulpcore.plugin.download.futures import (
     Timeout,
 )
 from pulpcore.plugin.download.futures.context import Context
-from servers.files import File, FileServer, StallAfter, Status
+from servers.files import File, FileServer, Hold, StallAfter, Status
 
-SECONDS = 20
-AT_ONCE = 2.5  # seconds: no time-out, back-off or retry is as short here
+SECONDS = 100
+AT_ONCE = 20  # seconds: no time-out, back-off or retry is as short here
 SHUT_DOWN = "the batch was shut down"
 SOURCES = str(Path(futures.__file__).parents[4])
 
@@ -204,10 +204,17 @@ class TestShutdown:
     def test_kept_connections_of_others(self, file_server):
         """A connection that a stopped batch had given back serves the next one of its context."""
         server = file_server({"/a": b"a", "/slow": b"slow"})
-        server.faults = lambda _, request: StallAfter(0) if request.path == "/slow" else None
+        all_taken = threading.Event()
+        faults = {"/a": Hold(all_taken), "/slow": StallAfter(0)}
+        server.faults = lambda _, request: faults[request.path]
+
+        def downloads():
+            for path in ("/a", "/slow"):
+                yield HttpDownload(server.url(path), BufferWriter())
+            all_taken.set()
+
         with Context() as context:
-            downloads = [HttpDownload(server.url(path), BufferWriter()) for path in ("/a", "/slow")]
-            with Batch(downloads, concurrent=1, context=context) as batch:
+            with Batch(downloads(), concurrent=1, context=context) as batch:
                 next(batch())
                 server.until(lambda: server.count == 2)
             again = HttpDownload(server.url("/a"), BufferWriter())
@@ -219,12 +226,18 @@ class TestShutdown:
     def test_leaving(self, file_server, tmp_path, error, no_leaks):
         """Leaving the `with` in the middle, however, leaves no thread, file or connection."""
         server = file_server({"/a": b"content", "/slow": os.urandom(100_000)})
-        server.faults = lambda _, request: StallAfter(7) if request.path == "/slow" else None
-        downloads = [HttpDownload(server.url("/a"), FileWriter(tmp_path / "a"))] + [
-            HttpDownload(server.url("/slow"), FileWriter(tmp_path / f"{n}")) for n in range(5)
-        ]
+        all_taken = threading.Event()
+        faults = {"/a": Hold(all_taken), "/slow": StallAfter(7)}
+        server.faults = lambda _, request: faults[request.path]
+
+        def downloads():
+            yield HttpDownload(server.url("/a"), FileWriter(tmp_path / "a"))
+            for n in range(5):
+                yield HttpDownload(server.url("/slow"), FileWriter(tmp_path / f"{n}"))
+            all_taken.set()
+
         expected = contextlib.nullcontext() if error is None else pytest.raises(error)
-        with expected, Batch(downloads, concurrent=2) as batch:
+        with expected, Batch(downloads(), concurrent=2) as batch:
             next(batch()).result()
             server.until(lambda: server.count == 3)
             if error is not None:
@@ -372,7 +385,8 @@ def peak():
 
 size = int(sys.argv[1])
 count = 0
-with Batch(Nop(n) for n in range(size)) as batch:
+# A small backlog: how much of it is used is a matter of which thread gets its turn.
+with Batch((Nop(n) for n in range(size)), backlog=16) as batch:
     for plan in batch():
         plan.result()
         count += 1
@@ -386,7 +400,7 @@ def test_flat_memory():
     """A batch of many downloads from a generator needs no more memory than one of few."""
     size = 60_000
     with program(MEMORY, size) as process:
-        out, err = process.communicate(timeout=50)
+        out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     count, grown = map(int, out.split())
     assert count == size

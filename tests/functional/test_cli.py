@@ -584,6 +584,7 @@ def program(*arguments, **keywords):
 
 
 class TestProcess:
+    @pytest.mark.usefixtures("from_terminal")
     @pytest.mark.parametrize(
         ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
     )
@@ -602,7 +603,7 @@ class TestProcess:
             assert json.loads(process.stdout.readline())["path"] == "done"
             server.until(lambda: server.count == 4)
             process.send_signal(number)
-            _, error = process.communicate(timeout=30)
+            _, error = process.communicate(timeout=100)
         assert process.returncode == status
         assert tree(work / "d") == {"a": b"old", "done": b"D"}
         assert "stopped: " in error
@@ -618,22 +619,23 @@ class TestProcess:
         with program("sync", url, "d", "--json") as process:
             server.until(lambda: server.count == 3)
             process.kill()
-            process.communicate(timeout=30)
+            process.communicate(timeout=100)
         assert (work / "d/a").read_bytes() == b"old"
         assert not (work / "d/b").exists()
         server.faults = {}
         with program("sync", url, "d", "--json") as process:
-            process.communicate(timeout=30)
+            process.communicate(timeout=100)
         assert process.returncode == 0
         assert {path: (work / "d" / path).read_bytes() for path in files} == files
 
     def test_reader_gone(self, work):
         """Piped into a program that reads one line, it ends without a traceback."""
-        with program("sync", "--json") as process:
+        # What it writes doesn't fit in: it can't have come to its end before the reader is gone.
+        with program("sync", "--json", pipesize=4096) as process:
             assert json.loads(process.stdout.readline())["status"] == "ok"
             process.stdout.close()
             error = process.stderr.read()
-            process.wait(timeout=30)
+            process.wait(timeout=100)
         assert process.returncode == 1
         assert "Traceback" not in error
         assert "BrokenPipe" not in error
@@ -656,7 +658,7 @@ class TestProcess:
             with contextlib.suppress(OSError):  # the end of a terminal
                 while chunk := os.read(main, 4096):
                     shown += chunk
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=100) == 0
         finally:
             os.close(main)
         text = shown.decode()

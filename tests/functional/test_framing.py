@@ -46,7 +46,7 @@ def run(url: str, folder: Path, ssl: SSL | None = None, **options: object) -> by
     """Download over an old file: the new content, or how it failed with the old one in place."""
     path = folder / "file"
     path.write_bytes(OLD)
-    download = HttpDownload(url, FileWriter(path), ssl=ssl, timeout=Timeout(5, 5), **options)
+    download = HttpDownload(url, FileWriter(path), ssl=ssl, timeout=Timeout(60, 60), **options)
     download.retry = None
     result: bytes | DownloadError
     try:
@@ -168,7 +168,7 @@ class TestExtraBytes:
     @staticmethod
     def download(context: Context, url: str, method: str = "GET") -> bytes | None:
         """What comes in a context that is shared; None where it fails."""
-        download = HttpDownload(url, BufferWriter(), method, timeout=Timeout(5, 5))
+        download = HttpDownload(url, BufferWriter(), method, timeout=Timeout(60, 60))
         download.context, download.retry = context, None
         try:
             download()
@@ -334,13 +334,13 @@ class TestPatience:
 
     @pytest.mark.parametrize("name", STALLED)
     def test_refused_at_once(self, name: str, raw_server: MakeRaw, tmp_path: Path) -> None:
-        """It takes less than the read time-out of 5 s, and the reason isn't that."""
+        """It takes less than the read time-out of a minute, and the reason isn't that."""
         server = raw_server([[Recv(), Send(STALLED[name]), Stall()]])
         began = time.monotonic()
         result = run(server.url(), tmp_path)
         assert isinstance(result, DownloadFailed)
         assert "time-out" not in result.reason
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 50
 
     @pytest.mark.parametrize("name", ["length", "chunks", "close"])
     def test_stall(self, name: str, raw_server: MakeRaw, tmp_path: Path) -> None:

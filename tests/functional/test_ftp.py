@@ -338,10 +338,11 @@ def test_setting_refused(target, untouched, settings, name):
 class TestNoServer:
     def test_refused(self, target, untouched):
         """Nobody listens."""
-        with socket.create_server((HOST, 0)) as listening:
-            port = listening.getsockname()[1]
-        with pytest.raises(DownloadFailed, match="refused"):
-            make(f"ftp://{HOST}:{port}/a", FileWriter(target))()
+        with socket.socket() as taken:
+            taken.bind((HOST, 0))
+            port = taken.getsockname()[1]
+            with pytest.raises(DownloadFailed, match="refused"):
+                make(f"ftp://{HOST}:{port}/a", FileWriter(target))()
         untouched()
 
     @pytest.mark.parametrize("host", ["x" * 70, "a..b", "no-such-host.invalid"])
@@ -476,7 +477,7 @@ class TestScripts:
             "farewell": [*sent, Send(b"226 done\r\n"), Read(until=b"QUIT\r\n"), *stall],
         }[where]
         server = raw_server([script])
-        download = make(f"ftp://{server.host}/a", FileWriter(target), timeout=Timeout(5, 50))
+        download = make(f"ftp://{server.host}/a", FileWriter(target), timeout=Timeout(60, 60))
         batch = Batch([download])
         ended = threading.Event()
         took = []
@@ -494,7 +495,7 @@ class TestScripts:
         (plan,) = batch()
         ended.set()
         stopper.join()
-        assert took[0] < 2.5
+        assert took[0] < 50
         if where == "farewell":
             assert target.read_bytes() in (b"old", b"some")
         else:

@@ -25,7 +25,7 @@ from servers.files import FileServer, Hold, Status
 from servers.listener import HOST
 from servers.raw import Read, Recv, Reset, Send, Stall, reply, serve
 
-SECONDS = 20
+SECONDS = 100
 FAILURES = 3
 NEVER = 10_000.0
 BODY = b"content"
@@ -132,8 +132,9 @@ class TestBatch:
             for plan in batch():
                 errors.append(plan.error)  # noqa: PERF401 - downloads() looks at it meanwhile
         assert errors.count(None) >= 51
-        first = errors.index(None)
-        assert all(error is None for error in errors[first + 4 :])
+        # All but what the other thread was at meanwhile, whenever it comes to tell.
+        late = [error for error in errors[errors.index(None) :] if error is not None]
+        assert len(late) < batch.concurrent
 
 
 class TestLife:

@@ -487,7 +487,7 @@ class TestEvents:
         seen = threading.Event()
         whole = reply(headers={"X-A": "1"}, body=b"abc")
         server = raw_server([[Recv(), Send(whole[:-3]), Wait(seen), Send(whole[-3:])]])
-        download = into_memory(server.url(), timeout=Timeout(read=10))
+        download = into_memory(server.url(), timeout=Timeout(read=60))
         found = []
 
         def replied(event: Any) -> None:

@@ -130,13 +130,14 @@ class TestRefusals:
     @pytest.mark.parametrize("scheme", ["http", "https"])
     def test_down(self, scheme: str, tls: Any) -> None:
         """A proxy that isn't there is said to be the proxy, and tried again."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        download = into_memory(
-            f"{scheme}://127.0.0.1:{port}/", quick(2), proxy_url=f"http://127.0.0.1:{port}"
-        )
-        events = record(download)
-        error = failure(download, DownloadFailed)
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            download = into_memory(
+                f"{scheme}://127.0.0.1:{port}/", quick(2), proxy_url=f"http://127.0.0.1:{port}"
+            )
+            events = record(download)
+            error = failure(download, DownloadFailed)
         assert "refused" in error.reason
         assert "proxy" in error.reason
         assert [e.retrying for e in events if e.NAME == "ERROR"] == [True, True, False]

@@ -228,7 +228,7 @@ class TestConnections:
         context = Context()
         assert content(sharing(context, server.url())) == BODY
         read.set()
-        assert sent.wait(10)
+        assert sent.wait(30)
         assert content(sharing(context, server.url())) == BODY
         assert server.connections == 2
         context.close()

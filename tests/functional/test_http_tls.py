@@ -247,7 +247,7 @@ class TestClientCertificate:
                 [sys.executable, "-c", textwrap.dedent(program), os.ttyname(slave)],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 start_new_session=True,
-                timeout=20,
+                timeout=100,
                 check=False,
             )
             os.set_blocking(master, False)
@@ -352,6 +352,8 @@ class TestBroken:
         timeout = Timeout(connect=0.2, read=0.2)
         download = into_memory(url, quick(1), ssl=trust(tls.ca), timeout=timeout)
         assert "time-out" in failure(download, DownloadFailed).reason
+        # It may not have looked yet.
+        server.until(lambda: server.connections >= 2)
         assert server.connections == 2
 
 

@@ -430,7 +430,7 @@ def check(plan: Plan) -> None:
             path.write_bytes(OLD)
         writer = Recorder(path, Nth(*plan.writer) if plan.writer else never, plan.after)
         witness = Witness(Nth(*plan.validation) if plan.validation else never)
-        download = HttpDownload(server.url("/file"), writer, timeout=Timeout(5, 5))
+        download = HttpDownload(server.url("/file"), writer, timeout=Timeout(60, 60))
         download.context = Context()
         stack.callback(download.context.close)
         download.BLOCK = plan.block  # type: ignore[misc]

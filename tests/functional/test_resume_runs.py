@@ -30,7 +30,7 @@ from servers.files import CutAfter, File, FileServer, ResetAfter, StallAfter, St
 from servers.ftp import Cut
 from servers.raw import Loop, Recv, Send, Signal, Wait, reply, serve
 
-SECONDS = 20
+SECONDS = 100
 BODY = bytes(range(256)) * 2000
 OTHER = BODY[::-1] + b"longer"
 HALF = 200_000

@@ -22,7 +22,7 @@ def test_short(files: int, threads: int, faults: float, seed: int) -> None:
         [sys.executable, SCRIPT, *arguments],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=200,
         check=False,
     )
     assert done.stderr == ""

@@ -19,14 +19,28 @@ from pulpcore.plugin.download.futures import (
     HttpDownload,
     Timeout,
 )
+from pulpcore.plugin.download.futures.cancel import Cancellation
 from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.rate import RateLimiter
+from pulpcore.plugin.download.futures.timer import Alarm
 from servers.files import File, FileServer, Hold, StallAfter
 from servers.listener import HOST
-from servers.raw import Drip, Loop, RawServer, Read, Recv, Send, Stall, chunked, reply, serve
+from servers.raw import (
+    Drip,
+    Loop,
+    RawServer,
+    Read,
+    Recv,
+    Send,
+    Stall,
+    Wait,
+    chunked,
+    reply,
+    serve,
+)
 
 # Far above what any limit here asks for, and far below the time-outs that would end it otherwise.
-SOON = 8.0
+SOON = 20.0
 TOTAL = 0.25
 BODY = b"0123456789" * 1000
 CHUNKS = reply(headers={"Transfer-Encoding": "chunked"})
@@ -43,7 +57,7 @@ SLOW = {
     "head that drips": [Recv(), Drip(WHOLE, EVERY)],
     "head without end": [Recv(), Send(WHOLE[:20]), Loop([Drip(b"X: y\r\n" * 2, EVERY)])],
     "head that stops": [Recv(), Send(WHOLE[: HEAD - 3]), Stall()],
-    "interim replies that drip": [Recv(), Drip(reply(100) * 9, EVERY)],
+    "interim replies that drip": [Recv(), Drip(reply(100) * 99, EVERY)],
     "body that drips": [Recv(), Send(WHOLE[:HEAD]), Drip(BODY, EVERY)],
     "body that stops": [Recv(), Send(WHOLE[:-1]), Stall()],
     "chunks that drip": [Recv(), Send(CHUNKS), Drip(chunked(BODY, [5] * 99), EVERY)],
@@ -70,6 +84,50 @@ def timed(download: Any) -> tuple[DownloadFailed, float]:
     return caught.value, time.monotonic() - began
 
 
+def limited_from(download: Any, name: str, count: int = 1) -> None:
+    """Have the total limit hold from the n-th event of a kind on.
+
+    Before that the download may take its time: so it is for certain the limit that ends what comes
+    then, on a slow machine too. It counts from the beginning all the same.
+    """
+    events: list[Event] = []
+
+    def hold(event: Event) -> None:
+        events.append(event)
+        if len(events) == count:
+            download._run.limit(TOTAL)
+
+    download.register(name, hold)
+
+
+class Clockwork:
+    """A timer for least speeds, whose windows pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.alarms: list[Alarm] = []
+
+    def set(self, seconds: float, function: Any) -> Alarm:
+        """Note the alarm."""
+        self.alarms.append(Alarm(function))
+        return self.alarms[-1]
+
+    def cancel(self, alarm: Alarm) -> None:
+        """Cancel it."""
+        alarm.cancel()
+
+    def pass_window(self, *unused: Any) -> None:
+        """Ring what was set last."""
+        self.alarms[-1].ring()
+
+
+@pytest.fixture
+def clockwork(monkeypatch: pytest.MonkeyPatch) -> Clockwork:
+    """The clockwork that least speeds go by in this test."""
+    clockwork = Clockwork()
+    monkeypatch.setattr("pulpcore.plugin.download.futures.pace.timer", clockwork)
+    return clockwork
+
+
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     """Where the file goes; one stands there already."""
@@ -89,7 +147,7 @@ class TestTotal:
     def test_slow_server(self, raw_server: Any, target: Path, name: str) -> None:
         """Whatever a server does slowly, the run is over when the total limit is; no retry."""
         server = raw_server([SLOW[name]])
-        connect = 1 if name in TLS else 30
+        connect = 3 if name in TLS else 30
         download = HttpDownload(
             url(server, name), FileWriter(target), timeout=Timeout(connect, 30, total=TOTAL)
         )
@@ -108,7 +166,14 @@ class TestTotal:
     def test_what_came(self, raw_server: Any) -> None:
         """The error tells how much had come, of how much."""
         server = raw_server([[Recv(), Send(WHOLE[:-100]), Stall()]])
-        error, _ = timed(into_memory(server.url(), timeout=Timeout(total=TOTAL)))
+        download = into_memory(server.url())
+
+        def limit(event: Any) -> None:
+            if download.position == len(BODY) - 100:
+                download._run.limit(TOTAL)
+
+        download.register(Event.FETCHED, limit)
+        error, _ = timed(download)
         assert error.facts is not None
         assert (error.facts.received, error.facts.expected) == (len(BODY) - 100, len(BODY))
         assert error.facts.seconds >= TOTAL
@@ -121,7 +186,8 @@ class TestTotal:
         """The total limit ends a wait between two attempts too."""
         monkeypatch.setattr("random.uniform", lambda low, high: high)
         server = raw_server([[Loop([Recv(), Send(reply(503, headers))])]])
-        download = into_memory(server.url(), quick(backoff_factor=60), timeout=Timeout(total=TOTAL))
+        download = into_memory(server.url(), quick(backoff_factor=60))
+        limited_from(download, Event.ERROR)
         error, seconds = timed(download)
         assert "total limit" in error.reason
         assert seconds < SOON
@@ -130,7 +196,8 @@ class TestTotal:
     def test_all_attempts_together(self, raw_server: Any) -> None:
         """The limit is for the run: attempts that are each quick don't go on for ever."""
         server = raw_server([serve(reply(503))])
-        download = into_memory(server.url(), quick(total=100_000), timeout=Timeout(total=TOTAL))
+        download = into_memory(server.url(), quick(total=None))
+        limited_from(download, Event.ERROR, count=2)
         error, seconds = timed(download)
         assert "total limit" in error.reason
         assert seconds < SOON
@@ -140,18 +207,21 @@ class TestTotal:
     def test_rate_limit(self, raw_server: Any) -> None:
         """A wait for the rate limit ends with it."""
         server = raw_server([[Loop([Recv(), Send(WHOLE)])]])
-        download = into_memory(server.url(), timeout=Timeout(total=TOTAL))
+        download = into_memory(server.url())
         download.rate_limiter = RateLimiter(0.01)
         download()
+        download.timeout.total = TOTAL
         error, seconds = timed(download)
         assert "total limit" in error.reason
         assert seconds < SOON
 
     def test_next_call(self, raw_server: Any) -> None:
         """A second call has the whole limit again."""
-        server = raw_server([[Recv(), Stall()], [Recv(), Send(WHOLE)]])
+        scripts = [[Recv(), Stall()]]
+        server = raw_server(lambda index: scripts[-1])
         download = into_memory(server.url(), timeout=Timeout(total=TOTAL))
         timed(download)
+        scripts.append([Recv(), Send(WHOLE)])
         download.timeout.total = 60
         assert content(download) == BODY
 
@@ -163,8 +233,8 @@ class TestTotal:
     @pytest.mark.parametrize("name", ["stops", "drips"])
     def test_body_of_an_error(self, raw_server: Any, name: str) -> None:
         """What an error says is told soon, with no limit too: nobody waits for its body."""
-        rest = Stall() if name == "stops" else Drip(b"x" * 990, EVERY)
-        server = raw_server([[Recv(), Send(reply(404, body=b"x" * 999)[:-990]), rest]])
+        rest = Stall() if name == "stops" else Drip(b"x" * 9990, EVERY)
+        server = raw_server([[Recv(), Send(reply(404, body=b"x" * 9999)[:-9990]), rest]])
         error, seconds = timed(into_memory(server.url()))
         assert "404" in error.reason
         assert seconds < SOON
@@ -186,23 +256,23 @@ class TestTotal:
         outer = into_memory(server.url(), timeout=Timeout(total=60))
         outer.register(Event.PREPARED, run(TOTAL))
         assert content(outer) == BODY
-        outer = into_memory(server.url(), timeout=Timeout(total=TOTAL))
-        # The limit begins behind Prepared's handlers.
+        outer = into_memory(server.url())
+        limited_from(outer, Event.REPLIED)
         outer.register(Event.REPLIED, run(None))
         error, seconds = timed(outer)
         assert seconds < SOON
         assert ["0.25 s" in item.reason for item in (*errors, error)] == [True] * 3
 
-    def test_batch(self, raw_server: Any) -> None:
+    def test_batch(self, file_server: Any) -> None:
         """In a batch the thread is free again for the others, and all are told apart."""
-        server = raw_server(
-            lambda index: [Recv(), Stall()] if index < 4 else [Loop([Recv(), Send(WHOLE)])]
-        )
-        downloads = [into_memory(server.url(), timeout=Timeout(total=TOTAL)) for _ in range(12)]
-        with Batch(downloads, concurrent=2) as batch:
-            errors = [plan.error for plan in batch() if plan.error]
-        assert len(errors) == 4
-        assert all("total limit" in str(error) for error in errors)
+        server = file_server({"/slow": BODY, "/a": BODY})
+        server.faults = lambda _, request: StallAfter(9) if request.path == "/slow" else None
+        slow = [into_memory(server.url("/slow"), timeout=Timeout(total=TOTAL)) for _ in range(4)]
+        others = [into_memory(server.url("/a"), timeout=Timeout(total=60)) for _ in range(8)]
+        with Batch([*slow, *others], concurrent=2) as batch:
+            errors = {plan.download: str(plan.error) for plan in batch() if plan.error}
+        assert errors.keys() == set(slow)
+        assert all("total limit of 0.25 s" in error for error in errors.values())
 
 
 class TestLeastSpeed:
@@ -222,7 +292,7 @@ class TestLeastSpeed:
         assert seconds < SOON
         assert untouched(target)
 
-    def test_next_attempt(self, raw_server: Any) -> None:
+    def test_next_attempt(self, raw_server: Any, clockwork: Clockwork) -> None:
         """The next attempt may be fast, and goes on where the slow one was."""
         validated = reply(headers={"ETag": '"1"'}, body=BODY)
         part = reply(
@@ -233,16 +303,39 @@ class TestLeastSpeed:
         server = raw_server(
             [[Recv(), Send(validated[:-4000]), Stall()], [Loop([Recv(), Send(part)])]]
         )
-        download = into_memory(server.url(), quick(), timeout=Timeout(least_speed=1, window=0.1))
+        download = into_memory(server.url(), quick(), timeout=Timeout(least_speed=1, window=60))
+
+        def fall_silent(_: Event) -> None:
+            if download.position == 6000:
+                # Nothing comes any more: this is the window that it came in, and the next one.
+                clockwork.pass_window()
+                clockwork.pass_window()
+
+        download.register(Event.FETCHED, fall_silent)
+        events = record(download)
         assert content(download) == BODY
+        (error,) = (event.error for event in events if event.NAME == Event.ERROR)
+        assert "slower than 1 bytes a second for 60 s" in error.reason
         assert server.requests[1].header("Range") == "bytes=6000-"
 
-    def test_fast_enough(self, raw_server: Any) -> None:
+    def test_fast_enough(self, raw_server: Any, clockwork: Clockwork) -> None:
         """What trickles, but not below the least speed, goes on, over many windows."""
-        script = [Recv(), Send(WHOLE[:HEAD]), Drip(BODY[:2000], 0.005, 100), Send(BODY[2000:])]
-        server = raw_server([script])
-        timeout = Timeout(least_speed=100, window=0.05)
-        assert content(into_memory(server.url(), timeout=timeout)) == BODY
+        events = [threading.Event() for _ in range(20)]
+        script: list[Any] = [Recv(), Send(WHOLE[:HEAD])]
+        for number, event in enumerate(events):
+            script += [Send(BODY[number * 100 : number * 100 + 100]), Wait(event)]
+        server = raw_server([[*script, Send(BODY[2000:])]])
+        download = into_memory(server.url(), timeout=Timeout(least_speed=1000, window=0.1))
+
+        def look(_: Event) -> None:
+            passed, rest = divmod(download.position, 100)
+            if rest == 0 and passed <= len(events):
+                clockwork.pass_window()
+                events[passed - 1].set()
+
+        download.register(Event.FETCHED, look)
+        assert content(download) == BODY
+        assert len(clockwork.alarms) > len(events)
 
     def test_off_by_default(self, raw_server: Any) -> None:
         """By default a server may take its time, if it only goes on."""
@@ -250,23 +343,39 @@ class TestLeastSpeed:
         assert content(into_memory(server.url())) == b"slow"
         assert (Timeout().total, Timeout().least_speed) == (None, None)
 
-    def test_wait_for_the_rate_limit_is_not_slow(self, file_server: Any) -> None:
+    def test_wait_for_the_rate_limit_is_not_slow(
+        self, file_server: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Waiting for our own rate limit isn't the server's slowness."""
         server = file_server({"/a": BODY})
-        limiter = RateLimiter(3)
-        timeout = Timeout(least_speed=1, window=0.1)
+        limiter = RateLimiter(1 / 3600)
+        waited = []
+
+        def wait(_: Cancellation, seconds: float) -> None:
+            waited.append(round(seconds))
+            for _ in range(5):
+                clockwork.pass_window()
+
+        monkeypatch.setattr(Cancellation, "wait", wait)
         for _ in range(3):
+            timeout = Timeout(least_speed=1, window=60)
             download = into_memory(server.url("/a"), timeout=timeout)
             download.rate_limiter = limiter
             assert content(download) == BODY
         assert server.count == 3
+        assert len(waited) == 2
 
-    def test_wait_within_a_window(self, raw_server: Any) -> None:
+    def test_wait_within_a_window(
+        self, file_server: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Nor is a window slow in which we waited for most of the time, and asked only then."""
-        server = raw_server([[Recv(), Drip(WHOLE[:2], 0.1), Send(WHOLE[2:])]])
-        download = into_memory(server.url(), timeout=Timeout(least_speed=1, window=0.3))
-        download.rate_limiter = RateLimiter(1 / 0.27)
+        server = file_server({"/a": BODY})
+        monkeypatch.setattr(Cancellation, "wait", lambda *unused: None)
+        download = into_memory(server.url("/a"), timeout=Timeout(least_speed=1, window=60))
+        download.rate_limiter = RateLimiter(1 / 50)
         download.rate_limiter.delay()
+        # The window is over before the first byte of the content is here.
+        download.register(Event.REPLIED, clockwork.pass_window)
         assert content(download) == BODY
 
     def test_total_wins(self, raw_server: Any) -> None:
@@ -349,7 +458,7 @@ class TestFtp:
         """The total limit holds for FTP, at each point of the conversation."""
         server = ftp(name)
         # The welcome is waited for as a part of the connection, if nothing at all comes.
-        timeout = Timeout(connect=1, read=30, total=TOTAL)
+        timeout = Timeout(connect=3, read=30, total=TOTAL)
         download = ftp_download(server, FileWriter(target), timeout)
         with _ended(server):
             error, seconds = timed(download)
@@ -368,7 +477,8 @@ class TestFtp:
         assert "slower than" in error.reason
         assert seconds < SOON
         assert untouched(target)
-        assert server.connections == 2
+        assert error.facts is not None
+        assert error.facts.attempt == 2
 
     @pytest.mark.parametrize("name", FTP)
     def test_shutdown(self, ftp: Any, target: Path, name: str) -> None:
