@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.timer import timer
 from servers.files import CutAfter, File, FileServer, Redirect, ResetAfter, StallAfter, Status
 from servers.listener import HOST
+from servers.message import Request
 from servers.raw import Close, Cut, Drip, Recv, Reset, Send, Stall, Wait, chunked, reply, serve
 from servers.tls import Tls
 
@@ -307,15 +309,31 @@ class TestNetwork:
             Status(404),
             None,
         ]
+        requests: Counter[int] = Counter()
+
+        def fault(_: int, request: Request) -> Any:
+            number = int(request.path[1:])
+            requests[number] += 1
+            # Three at most for each file, whichever thread gets its turn.
+            tried = requests[number]
+            return kinds[(number * 7 + tried * 3) % len(kinds)] if tried <= 3 else None
+
         server = file_server(
             {f"/{n}": File(BODY, etag=f'"{n % 2}"' if n % 3 else None) for n in range(160)},
-            faults=lambda n, _: kinds[n * 7 % len(kinds)] if n < 200 else None,
+            faults=fault,
         )
         folder = tmp_path / "out"
+
+        def be_patient(event: Event) -> None:
+            # Who is slow need not be silent.
+            event.download.timeout.read *= 2
+
         downloads = [
-            into_file(server.url(f"/{n}"), folder / str(n), 9, timeout=Timeout(read=0.3))
+            into_file(server.url(f"/{n}"), folder / str(n), 9, timeout=Timeout(read=0.2))
             for n in range(160)
         ]
+        for download in downloads:
+            download.register(Event.ERROR, be_patient)
         failed = set()
         with Batch(downloads, concurrent=8) as batch:
             for plan in batch():
