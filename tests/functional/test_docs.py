@@ -1,7 +1,6 @@
 """The examples of the documentation: what it shows is what happens."""
 
 import ast
-import contextlib
 import hashlib
 import json
 import re
@@ -11,7 +10,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
-from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
@@ -20,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from pulpcore.plugin.download import futures
-from pulpcore.plugin.download.futures import DigestValidation, Event, FileWriter, HttpDownload
+from pulpcore.plugin.download.futures import Event, FileWriter, HttpDownload
 from pulpcore.plugin.download.futures.cli import app
 from pulpcore.plugin.download.futures.context import Context
 from servers.files import CutAfter, File, Status
@@ -321,11 +319,19 @@ def test_links_outside() -> None:
         assert "example" not in parts.netloc, (name, link)
 
 
+def test_included() -> None:
+    """What pages include is what there is to include; tests/pulpcore runs it."""
+    included = {
+        name
+        for page in DOCS.glob("*.rst")
+        for name in re.findall(r"\.\. literalinclude:: (\S+)", page.read_text())
+    }
+    assert included == {str(path.relative_to(DOCS)) for path in DOCS.glob("examples/*.py")}
+
+
 @pytest.mark.parametrize("example", only("python"))
-def test_example(example, request, site, work, others, capsys) -> None:
+def test_example(example, site, work, others, capsys) -> None:
     """Each example is a whole program, which prints what the page says."""
-    if example.page == "pulp":
-        request.getfixturevalue("pulp")
     execute(example, SITE, site, others)
     output = capsys.readouterr().out
     if example.output:
@@ -388,94 +394,3 @@ def test_options_are_documented() -> None:
         for parameter in command.params:
             there.update(name for name in parameter.opts if name.startswith("-"))
     assert documented == there
-
-
-# Stand-ins for Django and pulpcore, just as far as the page about Pulp goes. How the library does
-# beside the real ones is a matter of the integration tests.
-
-
-class Model:
-    """A model whose rows are in a list."""
-
-    def __init__(self, **fields):
-        self.__dict__.update(fields)
-
-    def save(self):
-        """Keep it."""
-        self.rows.append(self)
-
-
-class Query(list):
-    """What Django's managers and querysets have in common."""
-
-    def filter(self, **_):
-        """Return all."""
-        return self
-
-    def get(self, *_, **__):
-        """Return the first."""
-        return self[0]
-
-    def iterator(self):
-        """Return all, one by one."""
-        return iter(self)
-
-
-class IntegrityError(Exception):
-    """There is such a row."""
-
-
-@pytest.fixture
-def pulp(monkeypatch, site, capsys) -> Iterator[None]:
-    """A Pulp with a remote that has two files of the same content, and one that is missing."""
-    done: list[str] = []
-
-    class Artifact(Model):
-        DIGEST_FIELDS = DigestValidation.ALGORITHMS[:4]
-        objects = rows = Query()
-
-        def save(self):
-            assert set(vars(self)) == {"file", "size", *self.DIGEST_FIELDS}
-            assert Path(self.file).is_absolute()
-            assert sha256(Path(self.file).read_bytes()) == self.sha256
-            if any(row.sha256 == self.sha256 for row in self.rows):
-                raise IntegrityError
-            super().save()
-
-        def q(self):
-            return self.sha256
-
-    class ContentArtifact(Model):
-        rows = Query()
-
-    def remote_artifact(number, name):
-        facts = {"size": len(ISOS["lion"]), "sha256": sha256(ISOS["lion"]), "md5": None}
-        url = site.url(f"/isos/{name}.iso")
-        return SimpleNamespace(pk=number, url=url, content_artifact=ContentArtifact(), **facts)
-
-    remote = SimpleNamespace(
-        url=site.url("/PULP_MANIFEST"), download_concurrency=None, headers=None, ca_cert=None
-    )
-    offered = [remote_artifact(1, "lion"), remote_artifact(2, "lion"), remote_artifact(3, "eagle")]
-    modules = {
-        "django": {"setup": lambda: done.append("setup")},
-        "django.db": {
-            "IntegrityError": IntegrityError,
-            "transaction": SimpleNamespace(atomic=contextlib.nullcontext),
-        },
-        "pulpcore.app.models": {"Artifact": Artifact},
-        "pulpcore.plugin.models": {
-            "Artifact": Artifact,
-            "Remote": SimpleNamespace(objects=Query([remote])),
-            "RemoteArtifact": SimpleNamespace(objects=Query(offered)),
-        },
-    }
-    for name, attributes in modules.items():
-        module = ModuleType(name)
-        vars(module).update(attributes)
-        monkeypatch.setitem(sys.modules, name, module)
-    yield
-    if done:
-        assert [row.size for row in Artifact.rows] == [500_000]
-        assert [row.artifact for row in ContentArtifact.rows] == list(Artifact.rows) * 2
-        assert Path(Artifact.rows[0].file).exists()

@@ -1,0 +1,155 @@
+"""A real Pulp for the tests: its settings, a database of its own, a site to synchronize with.
+
+Django can be set up once in a process, so all of this is there for the whole run; tests keep out of
+each other's way by contents of their own, most of them in a domain of their own too.
+
+The example of the documentation can only be imported when Django is set up, so what needs it or
+pulpcore imports it within functions.
+"""
+
+import base64
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+
+from servers.files import FileServer
+from servers.postgresql import PostgreSQL
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+
+SETTINGS = """
+DATABASES = {{
+    "default": {{
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": "{database.folder}",
+        "NAME": "{database.name}",
+        "USER": "{database.name}",
+    }}
+}}
+DB_ENCRYPTION_KEY = "{folder}/key"
+DEPLOY_ROOT = "{folder}"
+MEDIA_ROOT = "{folder}/media"
+WORKING_DIRECTORY = "{folder}/tmp"
+FILE_UPLOAD_TEMP_DIR = "{folder}/tmp"
+SECRET_KEY = "{secret}"
+CONTENT_ORIGIN = "http://127.0.0.1"
+ANALYTICS = False
+CACHE_ENABLED = False
+DOMAIN_ENABLED = True
+"""
+
+
+@pytest.fixture(scope="session")
+def pulp() -> Iterator[Path]:
+    """Pulp's folder; Django is set up, and the database migrated."""
+    with ExitStack() as stack:
+        environment = stack.enter_context(pytest.MonkeyPatch.context())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pulp-")))
+        database = stack.enter_context(PostgreSQL())
+        for name in ("media", "tmp"):
+            (folder / name).mkdir()
+        (folder / "key").write_bytes(base64.b64encode(os.urandom(32)))
+        settings = folder / "settings.py"
+        settings.write_text(SETTINGS.format(database=database, folder=folder, secret=uuid4().hex))
+        environment.setenv("PULP_SETTINGS", str(settings))
+        environment.setenv("DJANGO_SETTINGS_MODULE", "pulpcore.app.settings")
+        # Where the worker finds the example too.
+        environment.setenv("PYTHONPATH", str(EXAMPLES))
+        environment.syspath_prepend(EXAMPLES)
+        import django
+
+        django.setup()
+        from django.core.management import call_command
+        from django.db import connections
+
+        stack.callback(connections.close_all)
+        call_command("migrate", verbosity=0, interactive=False)
+        yield folder
+
+
+@pytest.fixture
+def workdir(pulp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory, where Pulp makes the ones for its tasks."""
+    with tempfile.TemporaryDirectory(dir=pulp / "tmp") as name:
+        monkeypatch.chdir(name)
+        yield Path(name)
+        monkeypatch.undo()
+
+
+@pytest.fixture
+def domain(pulp: Path) -> Iterator[Any]:
+    """A domain other than the default one; it is the current one within the test."""
+    from pulpcore.app.contexts import with_domain
+    from pulpcore.plugin.models import Domain
+
+    name = f"domain-{uuid4().hex}"
+    made = Domain.objects.create(
+        name=name,
+        storage_class="pulpcore.app.models.storage.FileSystem",
+        storage_settings={"location": str(pulp / "media" / name)},
+    )
+    with with_domain(made):
+        yield made
+
+
+@pytest.fixture
+def task(workdir: Path) -> Iterator[Any]:
+    """A task of the current domain that the test itself runs, as a worker would."""
+    from pulpcore.app.contexts import with_task_context
+    from pulpcore.plugin.models import Task
+
+    made = Task.objects.create(name="test", state="running", logging_cid=uuid4().hex)
+    with with_task_context(made):
+        yield made
+
+
+@pytest.fixture
+def example(pulp: Path) -> Any:
+    """The module of the documentation's example, a plugin like any other to Pulp."""
+    import pulp_sync
+
+    from pulpcore.app.apps import MODULE_PLUGIN_VERSIONS
+
+    MODULE_PLUGIN_VERSIONS["pulp_sync"] = MODULE_PLUGIN_VERSIONS["pulp_file"]
+    return pulp_sync
+
+
+@pytest.fixture
+def synced(pulp: Path) -> Callable[..., tuple[Any, Any]]:
+    """`synced(server, **fields)` makes a remote for a server, and a repository for it."""
+
+    def make(server: FileServer, **fields: Any) -> tuple[Any, Any]:
+        from pulp_file.app.models import FileRemote, FileRepository
+
+        fields = {"name": uuid4().hex, "url": server.url("/PULP_MANIFEST"), **fields}
+        return FileRemote.objects.create(**fields), FileRepository.objects.create(name=uuid4().hex)
+
+    return make
+
+
+@pytest.fixture
+def site(file_server: Callable[..., FileServer]) -> Callable[..., FileServer]:
+    """`site(files, **options)` serves files, and the list that a remote reads; see FileServer.
+
+    A file that is None is listed, and isn't there.
+    """
+
+    def make(files: Mapping[str, bytes | None], **options: Any) -> FileServer:
+        lines = [
+            f"{name},{sha256(content or b'').hexdigest()},{len(content or b'')}\n"
+            for name, content in files.items()
+        ]
+        served = {
+            f"/{quote(name)}": content for name, content in files.items() if content is not None
+        }
+        return file_server({"/PULP_MANIFEST": "".join(lines).encode(), **served}, **options)
+
+    return make

@@ -1,0 +1,125 @@
+"""A PostgreSQL server of the test's own, made of the binaries that Debian installs."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Self
+
+BINARIES = Path("/usr/lib/postgresql")
+USERS = ("postgres", "nobody")
+NAME = "pulp"
+
+# What is lost with the machine may be lost; only this user's own folder leads to the server.
+SETTINGS = """
+listen_addresses = ''
+unix_socket_directories = '{folder}'
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+"""
+
+
+class PostgreSQL:
+    """A cluster in a temporary folder, that listens on a socket in it and nowhere else.
+
+    Where the tests are run by root, it is run by another user: it refuses to be run by root.
+
+    Attributes:
+        folder: Where its socket is: the ``host`` to connect to.
+        name: Its superuser and an empty database, both of this name; no password.
+    """
+
+    def __init__(self) -> None:
+        """Start it.
+
+        Raises:
+            FileNotFoundError: PostgreSQL isn't installed.
+            RuntimeError: It does not start; its log is in the text.
+        """
+        self.name = NAME
+        self._binaries = _binaries()
+        self._user = _user()
+        # In the system's own folder for that: a socket's path may have no more than 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
+        self._data = self.folder / "data"
+        try:
+            if self._user is not None:
+                os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
+            self._run(
+                "initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync",
+                f"--username={NAME}", f"--pgdata={self._data}",
+            )  # fmt: skip
+            with (self._data / "postgresql.conf").open("a") as file:
+                file.write(SETTINGS.format(folder=self.folder))
+            self._control("start", "--wait", "--timeout=60", f"--log={self.folder / 'log'}")
+            self._run("createdb", f"--host={self.folder}", f"--username={NAME}", NAME)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop it, and remove its folder."""
+        try:
+            if (self._data / "postmaster.pid").exists():
+                self._control("stop", "--wait", "--timeout=60", "--mode=immediate")
+        finally:
+            shutil.rmtree(self.folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def _control(self, *arguments: str) -> None:
+        self._run("pg_ctl", f"--pgdata={self._data}", *arguments)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        as_user: dict[str, Any] = {}
+        if self._user is not None:
+            as_user = {
+                "user": self._user.pw_uid,
+                "group": self._user.pw_gid,
+                "extra_groups": [],
+            }
+        # Not a pipe: the server would inherit it, and whoever reads it wait for the server's end.
+        with tempfile.TemporaryFile("w+") as output:
+            done = subprocess.run(
+                [self._binaries / program, *arguments],
+                cwd=self.folder,
+                env={"LC_ALL": "C", "PATH": os.defpath},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                **as_user,
+            )
+            if done.returncode:
+                output.seek(0)
+                text = output.read() + self._log()
+                raise RuntimeError(f"{program} failed with status {done.returncode}:\n{text}")
+
+    def _log(self) -> str:
+        log = self.folder / "log"
+        return log.read_text() if log.exists() else ""
+
+
+def _binaries() -> Path:
+    """The folder of the newest version's programs."""
+    found = sorted(
+        BINARIES.glob("*/bin/initdb"), key=lambda path: [int(n) for n in path.parts[-3].split(".")]
+    )
+    if not found:
+        raise FileNotFoundError(f"no PostgreSQL in {BINARIES}: install the package postgresql")
+    return found[-1].parent
+
+
+def _user() -> pwd.struct_passwd | None:
+    """Who is to run it; None for who runs the tests."""
+    if os.geteuid() != 0:
+        return None
+    there = {user.pw_name: user for user in pwd.getpwall()}
+    return next(there[name] for name in USERS if name in there)
