@@ -16,72 +16,19 @@ import pytest
 from pulpcore.plugin.download.futures import (
     Batch,
     BufferWriter,
-    Download,
     DownloadError,
     DownloadFailed,
     Event,
     FileWriter,
 )
-from pulpcore.plugin.download.futures import batch as module
+from pulpcore.plugin.download.futures import plans as module
 from pulpcore.plugin.download.futures.batch import BACKLOG, CONCURRENT, Plan, PlanIterator
 from pulpcore.plugin.download.futures.cancel import Cancellation, current
 from pulpcore.plugin.download.futures.context import Context, Resource
+from stubs import SECONDS, Blocking, Held, Nop, Stub
 
-SECONDS = 20  # far more than anything here takes: it only ends a test that hangs
 SHUT_DOWN = "the batch was shut down"
 QUICK = module._QUICK
-
-
-class Nop(Download):
-    """A download that does nothing, as plugins of 2017 wrote it."""
-
-    def __init__(self, attachment=None):
-        super().__init__("", None)
-        self.attachment = attachment
-
-    def _send(self):
-        pass
-
-    def __call__(self):
-        """Do nothing."""
-
-
-class Stub(Download):
-    """A download whose content is what `send` does with it."""
-
-    def __init__(self, send=lambda download: None, writer=None, url="test://stub"):
-        super().__init__(url, writer)
-        self.send = send
-
-    def _send(self):
-        self.send(self)
-
-
-class Blocking(Stub):
-    """Fetches until it is told to stop, or released."""
-
-    def __init__(self, writer=None):
-        super().__init__(self._block, writer, "test://blocking")
-        self.running = threading.Event()
-        self.released = threading.Event()
-
-    def _block(self, _):
-        self.running.set()
-        while not self.released.wait(0.001):
-            self._write(b"x")
-
-
-class Held(Stub):
-    """Hears no cancellation: it ends only when it is released."""
-
-    def __init__(self):
-        super().__init__(self._hold)
-        self.running = threading.Event()
-        self.released = threading.Event()
-
-    def _hold(self, _):
-        self.running.set()
-        assert self.released.wait(SECONDS)
 
 
 def failing(error):
@@ -326,12 +273,12 @@ class TestIterable:
                 most = max(most, taken - handed)
                 yield Nop(n)
 
-        def start(plan, completed):
+        def start(plan, complete):
             plan.execute(Cancellation())
-            completed.put(plan)
+            complete(plan)
 
         with Batch(source(), concurrent=1, backlog=backlog) as batch:
-            batch.iterator._start = start
+            batch.iterator._window._start = start
             for _ in batch():
                 handed += 1
         assert taken == handed == 20
@@ -422,12 +369,12 @@ class TestIterable:
                 taken.append(n)
                 yield Nop(n)
 
-        def start(plan, completed):
+        def start(plan, complete):
             plan.execute(Cancellation())
-            completed.put(plan)
+            complete(plan)
 
         with Batch(source()) as batch:
-            batch.iterator._start = start
+            batch.iterator._window._start = start
             next(batch())
             assert len(taken) == 1 + ahead
             assert len(list(batch())) == 4
@@ -446,7 +393,7 @@ class TestIterable:
             plans = batch()
             next(plans)
             before = len(taken)
-            while batch.iterator._completed.qsize() < before - 1:
+            while batch.iterator._window.completed.qsize() < before - 1:
                 time.sleep(0.001)
             for _ in range(before - 1):
                 next(plans)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import queue
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from .cancel import Cancellation, current, scope
 from .context import Context
-from .download import Download
 from .error import DownloadFailed
+from .plans import Downloads, Plan, Window, iterate
 from .workers import Workers
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import asyncio
+
+    from .aio import AsyncPlans
+
+__all__ = ["BACKLOG", "CONCURRENT", "Batch", "Plan", "PlanIterator"]
 
 CONCURRENT = 4
 """How many downloads run at once by default."""
@@ -27,170 +30,67 @@ CONCURRENT = 4
 BACKLOG = 1024
 """How many downloads are taken from the iterable and not yet handed back, at most, by default."""
 
-_QUICK = 0.001
 _HEARING = 1.0
 _SHUT_DOWN = "the batch was shut down"
 _names = itertools.count(1)
 
 
-class Plan:
-    """A download of a batch, and how it ended.
-
-    Attributes:
-        download (Download): The download.
-        executed (bool): It was run.
-        error (BaseException | None): What the download raised; None if it succeeded.
-    """
-
-    def __init__(self, download: Download) -> None:
-        """Make a plan.
-
-        Args:
-            download: The download.
-        """
-        self.download = download
-        self.executed = False
-        self.error: BaseException | None = None
-
-    def result(self) -> Download:
-        """Return the download.
-
-        Returns:
-            The download, which succeeded.
-
-        Raises:
-            BaseException: What the download raised. A plan that was never run because the batch was
-                shut down raises DownloadFailed.
-        """
-        if self.error is not None:
-            raise self.error
-        return self.download
-
-    def execute(self, cancellation: Cancellation) -> None:
-        """Run the download, and keep what it raises.
-
-        Args:
-            cancellation: What stops the batch.
-        """
-        if cancellation.reason is not None:
-            self.error = DownloadFailed(self.download, cancellation.reason)
-            return
-        self.executed = True
-        try:
-            self.download()
-        except BaseException as error:  # noqa: BLE001 - it is raised by result()
-            self.error = error
-            # Or its traceback would hold this frame, which holds the plan, which holds it.
-            del self
-
-    def __repr__(self) -> str:
-        state = "failed" if self.error is not None else "succeeded" if self.executed else "planned"
-        return f"<Plan {state}: {self.download}>"
-
-
-class PlanIterator(Iterator[Plan]):
+class PlanIterator(Iterator[Plan], AsyncIterable[Plan]):
     """The plans of a batch, in the order in which they are completed.
 
-    The iterable of downloads is only ever advanced by the thread that iterates here, and at most as
-    far as the backlog
-    allows: a consumer that is slow slows the batch.
+    For ``for``, and in async code for ``async for``. The iterable of downloads is only ever
+    advanced by the thread that iterates here, and at most as far as the backlog allows: a consumer
+    that is slow slows the batch.
     """
 
-    def __init__(
-        self,
-        downloads: Iterable[Download],
-        start: Callable[[Plan, queue.SimpleQueue[Plan]], None],
-        finish: Callable[[], None],
-        is_stopped: Callable[[], bool],
-        backlog: int,
-    ) -> None:
+    def __init__(self, window: Window) -> None:
         """Make an iterator; a batch does.
 
         Args:
-            downloads: The downloads.
-            start: Has a plan executed, and put into the queue then.
-            finish: Called when there is nothing left.
-            is_stopped: Whether no more is to be taken.
-            backlog: How many may be taken and not handed back.
+            window: Where the plans come from.
         """
-        self._downloads = downloads
-        self._source: Iterator[Download] | None = None
-        self._start = start
-        self._finish = finish
-        self._is_stopped = is_stopped
-        self._backlog = backlog
-        self._completed: queue.SimpleQueue[Plan] = queue.SimpleQueue()
-        # How many were started and not handed back.
-        self._outstanding = 0
-        self._exhausted = False
-        self._error: Exception | None = None
-        self._quick = True
+        self._window = window
+        self._async: AsyncPlans | None = None
 
     def __iter__(self) -> Self:
+        window = self._window
+        if not isinstance(window.downloads, Iterable) and not window.is_stopped():
+            iterate(window.downloads)  # which raises
         return self
 
     def __next__(self) -> Plan:
-        plan = self._next_completed()
-        if plan is not None:
-            # This one is still ours, until it is returned.
-            if self._quick and self._outstanding + 1 < self._backlog:
-                # The place of what is handed back, so that the threads are kept busy by a consumer
-                # that is not idle.
-                self._take()
-            return plan
-        if self._outstanding:
-            return self._await_completed()
-        self._exhausted = True
-        self._finish()
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-        raise StopIteration
+        plan = self._window.poll()
+        return self._await_completed() if plan is None else plan
 
-    def _next_completed(self) -> Plan | None:
-        """Return a completed plan; take from the iterable until there is one.
+    def __aiter__(self) -> AsyncIterator[Plan]:
+        if self._async is None:
+            if self._window.source is not None:
+                raise RuntimeError("the batch is already iterated by `for`, not `async for`")
+            # It needs asyncio, which takes long to import where nobody uses it.
+            from .aio import AsyncPlans  # noqa: PLC0415
 
-        Returns:
-            The plan, or None if the window is full, or the iterable at its end.
-        """
-        while True:
-            try:
-                plan = self._completed.get_nowait()
-            except queue.Empty:
-                if not self._take():
-                    return None
-            else:
-                self._outstanding -= 1
-                return plan
+            self._async = AsyncPlans(self._window)
+        return self._async
+
+    def interrupt(self) -> None:
+        """Have an ``async for`` look again, from any thread: the batch was shut down."""
+        if self._async is not None:
+            self._async.interrupt()
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """The tasks to wait for after :meth:`interrupt`: that of an async iterable."""
+        return [] if self._async is None else self._async.tasks()
 
     def _await_completed(self) -> Plan:
+        window = self._window
+        if not window.outstanding:
+            raise RuntimeError("the batch is already iterated by `async for`, not `for`")
         while True:
             # A signal that comes just before a wait is heard only after it: so none is for ever.
             with contextlib.suppress(queue.Empty):
-                plan = self._completed.get(timeout=_HEARING)
-                self._outstanding -= 1
+                plan = window.completed.get(timeout=_HEARING)
+                window.outstanding -= 1
                 return plan
-
-    def _take(self) -> bool:
-        """Take one download from the iterable, and have it run."""
-        if self._exhausted or self._outstanding >= self._backlog or self._is_stopped():
-            return False
-        began = time.monotonic()
-        try:
-            if self._source is None:
-                self._source = iter(self._downloads)
-            download = _checked(next(self._source))
-        except StopIteration:
-            self._exhausted = True
-            return False
-        except Exception as error:  # noqa: BLE001 - raised once the plans that were started are yielded
-            self._exhausted = True
-            self._error = error
-            return False
-        self._quick = time.monotonic() - began < _QUICK
-        self._outstanding += 1
-        self._start(Plan(download), self._completed)
-        return True
 
 
 class Batch:
@@ -209,8 +109,13 @@ class Batch:
     batch's context and share sessions, connections and tokens by it. Each runs in a copy of the
     ``contextvars`` context in which it was taken from the iterable.
 
+    In code that runs by asyncio it is the same with ``async with`` and ``async for``. The downloads
+    still run on the pool of threads; the event loop isn't blocked. The downloads may come from an
+    async iterable there, which runs in one task of its own: in a copy of the ``contextvars``
+    context in which the iteration began. An ``async for`` that is cancelled loses no plan.
+
     Attributes:
-        downloads (Iterable[Download]): The downloads.
+        downloads (Iterable[Download] | AsyncIterable[Download]): The downloads.
         concurrent (int): How many run at once.
         backlog (int): How many may be taken from the iterable and not yet handed back.
         context (Context): What the downloads share.
@@ -219,7 +124,7 @@ class Batch:
 
     def __init__(
         self,
-        downloads: Iterable[Download],
+        downloads: Downloads,
         concurrent: int = CONCURRENT,
         backlog: int = BACKLOG,
         context: Context | None = None,
@@ -228,7 +133,8 @@ class Batch:
 
         Args:
             downloads: Any iterable of downloads, lazy and endless ones included. It is only ever
-                advanced by the thread that iterates the plans.
+                advanced by the thread that iterates the plans. An async iterable is for
+                ``async for`` only.
             concurrent: How many run at once; 1 or more.
             backlog: How many may be taken from the iterable and not yet handed back; no fewer than
                 ``concurrent``.
@@ -250,7 +156,7 @@ class Batch:
             raise ValueError(
                 f"backlog: must be no fewer than concurrent ({concurrent}), not {backlog}"
             )
-        if not isinstance(downloads, Iterable):
+        if not isinstance(downloads, Iterable | AsyncIterable):
             raise TypeError(f"downloads: must be an iterable, not {type(downloads).__name__}")
         self.downloads = downloads
         self.concurrent = concurrent
@@ -261,7 +167,7 @@ class Batch:
         self._cancellation = Cancellation(current())
         self._workers = Workers(concurrent, f"batch-{next(_names)}")
         self.iterator = PlanIterator(
-            downloads, self._start, self._finish, lambda: self.is_shutdown, backlog
+            Window(downloads, self._start, self._finish, lambda: self.is_shutdown, backlog)
         )
         self._is_started = False
 
@@ -296,8 +202,12 @@ class Batch:
         and a connection that is being made can't be cut short. The wait is bounded by them: by the
         resolver's own limit, and ``timeout.connect`` seconds for each address of the host. Called
         by a handler of one of its downloads, it doesn't wait. It can be called again.
+
+        It blocks its thread. So in async code leave the ``async with`` instead, which lets the
+        event loop run meanwhile.
         """
         self._cancellation.cancel(_SHUT_DOWN)
+        self.iterator.interrupt()
         here = current()
         is_inside = here is not None and here.within(self._cancellation)
         self._workers.stop(wait=not is_inside)
@@ -315,19 +225,32 @@ class Batch:
     ) -> None:
         self.shutdown()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        from .aio import finish  # noqa: PLC0415 - as above
+
+        await finish(self.shutdown, self.iterator.tasks())
+
     def __repr__(self) -> str:
         return f"<Batch concurrent={self.concurrent} backlog={self.backlog}>"
 
-    def _start(self, plan: Plan, completed: queue.SimpleQueue[Plan]) -> None:
+    def _start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
         plan.download.context = self.context
         context = copy_context()
         try:
-            self._workers.run(partial(context.run, _work, plan, self._cancellation, completed))
+            self._workers.run(partial(context.run, _work, plan, self._cancellation, complete))
         except RuntimeError as error:
             # Shut down by another thread since it was taken; or there are no threads to be had.
             reason = self._cancellation.reason
             plan.error = DownloadFailed(plan.download, reason) if reason else error
-            completed.put(plan)
+            complete(plan)
 
     def _finish(self) -> None:
         """Stop the threads at the end of the iteration; they are idle."""
@@ -341,16 +264,10 @@ class Batch:
             self.context.close()
 
 
-def _checked(download: Any) -> Download:
-    if not isinstance(download, Download):
-        raise TypeError(f"a batch takes downloads, and {type(download).__name__} is none")
-    return download
-
-
-def _work(plan: Plan, cancellation: Cancellation, completed: queue.SimpleQueue[Plan]) -> None:
+def _work(plan: Plan, cancellation: Cancellation, complete: Callable[[Plan], object]) -> None:
     try:
         with scope(cancellation):
             plan.execute(cancellation)
     finally:
         # Whatever happens, or whoever iterates would wait for ever.
-        completed.put(plan)
+        complete(plan)

@@ -1,0 +1,744 @@
+"""Batches in async code: the same promises, and an event loop that is never held up."""
+
+import asyncio
+import gc
+import threading
+from contextlib import aclosing, suppress
+from contextvars import ContextVar
+
+import pytest
+
+from pulpcore.plugin.download.futures import Batch, DownloadError, FileWriter, aio
+from stubs import SECONDS, Blocking, Held, Nop, Stub
+
+SHUT_DOWN = "the batch was shut down"
+
+
+async def drip(downloads):
+    """An async iterable that has the loop go round before each download."""
+    for download in downloads:
+        await asyncio.sleep(0)
+        yield download
+
+
+async def pour(downloads):
+    """An async iterable that never waits."""
+    for download in downloads:
+        yield download
+
+
+SOURCES = pytest.mark.parametrize("source", [iter, drip, pour])
+ASYNC = pytest.mark.parametrize("source", [drip, pour])
+
+
+def run(main):
+    """Run a coroutine function, which must end."""
+
+    async def bounded():
+        async with asyncio.timeout(SECONDS):
+            return await main()
+
+    return asyncio.run(bounded(), debug=False)
+
+
+async def until(condition):
+    """Let the loop go round until something is so."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def batch_threads():
+    """The threads of batches that are alive."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("batch-")]
+
+
+async def outcomes(plans):
+    """The download of each plan, or the reason why there is none."""
+    found = []
+    async for plan in plans:
+        try:
+            found.append(plan.result())
+        except DownloadError as error:
+            found.append(error.reason)
+    return found
+
+
+class TestPlans:
+    @SOURCES
+    @pytest.mark.parametrize("size", [0, 1, 3, 300])
+    def test_each_once(self, source, size):
+        """Each download comes back once, whatever their number and whatever they come from."""
+
+        async def main():
+            downloads = source([Nop(n) for n in range(size)])
+            async with Batch(downloads, concurrent=3, backlog=5) as batch:
+                found = [plan.result().attachment async for plan in batch()]
+                assert [plan async for plan in batch()] == []
+                return found
+
+        assert sorted(run(main)) == list(range(size))
+
+    def test_order_completed(self):
+        """Plans come in the order completed, not in that of the iterable."""
+
+        async def main():
+            downloads = [Held() for _ in range(3)]
+            async with Batch(drip(downloads), concurrent=3, backlog=3) as batch:
+                plans = aiter(batch())
+                for index in (2, 0, 1):
+                    waiting = asyncio.ensure_future(anext(plans))
+                    await until(downloads[index].running.is_set)
+                    downloads[index].released.set()
+                    assert (await waiting).download is downloads[index]
+
+        run(main)
+
+    @SOURCES
+    def test_loop_runs(self, source):
+        """While a plan is waited for, other tasks of the loop run: one of them is what ends it."""
+
+        async def main():
+            held = Held()
+
+            async def release():
+                await until(held.running.is_set)
+                held.released.set()
+
+            async with asyncio.TaskGroup() as group, Batch(source([held])) as batch:
+                group.create_task(release())
+                assert await outcomes(batch()) == [held]
+
+        run(main)
+
+    @SOURCES
+    def test_takes_turns(self, source, monkeypatch):
+        """A large window isn't filled, nor is it emptied, without others having their turn."""
+        monkeypatch.setattr(aio, "_TURN", 0.0)
+
+        async def main():
+            turns = 0
+            filled, emptied = set(), set()
+
+            async def others():
+                nonlocal turns
+                while True:
+                    await asyncio.sleep(0)
+                    turns += 1
+
+            def note():
+                for _ in range(20):
+                    filled.add(turns)
+                    yield held
+
+            held = Held()
+            task = asyncio.create_task(others())
+            async with Batch(source(note()), concurrent=1) as batch:
+                plans = aiter(batch())
+                waiting = asyncio.create_task(anext(plans))
+                await until(lambda: len(filled) > 10)
+                held.released.set()
+                await waiting
+                async for _ in plans:
+                    emptied.add(turns)
+            assert len(emptied) > 10
+            task.cancel()
+
+        run(main)
+
+    def test_cancelled_wait_loses_nothing(self):
+        """Waiting for a plan can be given up, and begun again: the plan comes then."""
+
+        async def main():
+            held = Held()
+            async with Batch([held]) as batch:
+                plans = aiter(batch())
+                waiting = asyncio.ensure_future(anext(plans))
+                await until(held.running.is_set)
+                waiting.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await waiting
+                held.released.set()
+                assert (await anext(plans)).result() is held
+
+        run(main)
+
+    def test_one_task_at_a_time(self):
+        """A second task that waits for a plan is refused; the first gets its plan."""
+
+        async def main():
+            held = Held()
+            async with Batch([held]) as batch:
+                first = asyncio.ensure_future(anext(aiter(batch())))
+                await until(held.running.is_set)
+                with pytest.raises(RuntimeError, match="another task"):
+                    await anext(aiter(batch()))
+                held.released.set()
+                assert (await first).result() is held
+
+        run(main)
+
+    def test_ends_by_itself(self):
+        """A batch that is iterated to its end leaves no thread, without `async with`."""
+
+        async def main():
+            batch = Batch(drip([Nop(), Nop()]))
+            assert len(await outcomes(batch())) == 2
+            assert batch_threads() == []
+            assert batch.is_shutdown
+
+        run(main)
+
+    def test_inside_a_handler(self):
+        """A handler may run an event loop with a batch of its own."""
+        inner = [Stub() for _ in range(5)]
+
+        async def main():
+            async with Batch(drip(inner)) as batch:
+                return await outcomes(batch())
+
+        found = []
+        with Batch([Stub(lambda _: found.extend(run(main)))]) as batch:
+            next(batch()).result()
+        assert set(found) == set(inner)
+
+
+class TestIterable:
+    @pytest.mark.parametrize("use", [iter, next, list])
+    def test_async_in_sync_for(self, use):
+        """An async iterable in a `for` is refused at once, in words that say what to do."""
+        with Batch(drip([Nop()])) as batch, pytest.raises(TypeError, match="async for"):
+            use(batch())
+
+    def test_both_ways(self):
+        """What can be iterated both ways is iterated by `async for`, and by `for` in sync code."""
+
+        class Both:
+            def __iter__(self):
+                return iter([Nop("sync")])
+
+            def __aiter__(self):
+                return pour([Nop("async")])
+
+        async def main():
+            async with Batch(Both()) as batch:
+                return await outcomes(batch())
+
+        assert [download.attachment for download in run(main)] == ["async"]
+        with Batch(Both()) as batch:
+            assert [plan.result().attachment for plan in batch()] == ["sync"]
+
+    @SOURCES
+    @pytest.mark.parametrize(("concurrent", "backlog"), [(1, 1), (1, 7), (4, 4), (4, 10)])
+    def test_backlog_bound(self, source, concurrent, backlog):
+        """Never more than the backlog is taken and not handed back."""
+        taken, most, handed = 0, 0, 0
+
+        def downloads():
+            nonlocal taken, most
+            for n in range(200):
+                taken += 1
+                most = max(most, taken - handed)
+                yield Nop(n)
+
+        async def main():
+            nonlocal handed
+            async with Batch(source(downloads()), concurrent, backlog) as batch:
+                async for _ in batch():
+                    handed += 1
+                    if handed % 3:
+                        await asyncio.sleep(0)
+
+        run(main)
+        assert taken == handed == 200
+        assert 0 < most <= backlog
+
+    @SOURCES
+    def test_backlog_fills(self, source):
+        """Downloads that take their time are taken up to the backlog, and no further."""
+
+        async def main():
+            downloads = [Held() for _ in range(8)]
+            taken = []
+
+            def note():
+                for download in downloads:
+                    taken.append(download)
+                    yield download
+
+            async with Batch(source(note()), concurrent=2, backlog=5) as batch:
+                waiting = asyncio.ensure_future(outcomes(batch()))
+                await until(lambda: len(taken) == 5)
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                assert len(taken) == 5
+                for download in downloads:
+                    download.released.set()
+                assert len(await waiting) == 8
+
+        run(main)
+
+    def test_slow_holds_nothing_back(self):
+        """A plan is handed back while an async iterable waits: here, for that plan."""
+
+        async def main():
+            handed = asyncio.Queue()
+
+            async def source():
+                for n in range(20):
+                    yield Nop(n)
+                    assert await handed.get() == n
+
+            async with Batch(source()) as batch:
+                async for plan in batch():
+                    handed.put_nowait(plan.result().attachment)
+
+        run(main)
+
+    def test_reads_ahead(self):
+        """The next download is taken and run while the consumer works with a plan."""
+
+        async def main():
+            second = Held()
+            async with Batch(drip([Nop(), second]), concurrent=1) as batch:
+                plans = aiter(batch())
+                await anext(plans)
+                await until(second.running.is_set)
+                second.released.set()
+                assert (await anext(plans)).result() is second
+
+        run(main)
+
+    @SOURCES
+    def test_raises_after_the_plans(self, source):
+        """What the iterable raises comes after the plans of what it gave, and once."""
+
+        def downloads():
+            yield from (Nop(n) for n in range(20))
+            raise OSError("the database went away")
+
+        async def main():
+            async with Batch(source(downloads()), concurrent=3) as batch:
+                plans = aiter(batch())
+                found = [(await anext(plans)).result().attachment for _ in range(20)]
+                with pytest.raises(OSError, match="database"):
+                    await anext(plans)
+                assert sorted(found) == list(range(20))
+                assert await outcomes(batch()) == []
+                assert batch_threads() == []
+
+        run(main)
+
+    @SOURCES
+    @pytest.mark.parametrize("thing", [None, "http://host/file", Nop])
+    def test_no_download(self, source, thing):
+        """What is no download is an error, after the plans before it; nothing hangs."""
+
+        async def main():
+            async with Batch(source([Nop(1), thing, Nop(2)]), concurrent=1) as batch:
+                plans = aiter(batch())
+                assert (await anext(plans)).result().attachment == 1
+                with pytest.raises(TypeError, match="downloads"):
+                    await anext(plans)
+                assert await outcomes(plans) == []
+
+        run(main)
+
+    @pytest.mark.parametrize("name", ["__aiter__", "__iter__"])
+    def test_raises_at_once(self, name):
+        """An iterable that can't be begun says so."""
+
+        def begin(_):
+            raise LookupError(name)
+
+        async def main():
+            async with Batch(type("Source", (), {name: begin})()) as batch:
+                await outcomes(batch())
+
+        with pytest.raises(LookupError, match=name):
+            run(main)
+
+    def test_cancelled_by_itself(self):
+        """A cancellation that an iterable raises comes through at once, as in any `async for`."""
+
+        async def main():
+            async def source():
+                yield Nop()
+                gone = asyncio.get_running_loop().create_future()
+                gone.cancel()
+                await gone
+
+            async with Batch(source()) as batch:
+                with pytest.raises(asyncio.CancelledError):
+                    await outcomes(batch())
+
+        run(main)
+
+    def test_mixed(self):
+        """A batch is iterated by `for` or by `async for`: changing over is refused, and no hang."""
+
+        async def main():
+            held = Held()
+            async with Batch([Nop(), held], concurrent=1) as batch:
+                next(batch())
+                with pytest.raises(RuntimeError, match="by `for`"):
+                    aiter(batch())
+                held.released.set()
+
+            async def slow():
+                yield Nop()
+                await asyncio.Event().wait()
+
+            async with Batch(slow()) as batch:
+                await anext(aiter(batch()))
+                with pytest.raises(RuntimeError, match="by `async for`"):
+                    next(batch())
+
+        run(main)
+
+
+class TestContext:
+    @SOURCES
+    def test_as_taken(self, source):
+        """A download sees the variables as they were when the iterable gave it."""
+        tenant = ContextVar("tenant", default="nobody")
+        seen = []
+
+        def downloads():
+            for n in range(30):
+                tenant.set(n)
+                download = Stub(lambda d: seen.append((d.attachment, tenant.get())))
+                download.attachment = n
+                yield download
+
+        async def main():
+            async with Batch(source(downloads()), concurrent=4) as batch:
+                async for plan in batch():
+                    plan.result()
+
+        run(main)
+        assert len(seen) == 30
+        assert all(expected == found for expected, found in seen)
+
+    def test_one_task(self):
+        """An async generator runs in one task and context: what it holds open may span a yield."""
+        variable = ContextVar("variable", default=0)
+        tasks = set()
+
+        async def source():
+            token = variable.set(variable.get() + 1)
+            async with asyncio.timeout(SECONDS):
+                for _ in range(5):
+                    tasks.add(asyncio.current_task())
+                    yield Stub(lambda _: seen.append(variable.get()))
+            variable.reset(token)
+
+        seen = []
+
+        async def main():
+            variable.set(1)
+            async with Batch(source(), concurrent=1) as batch:
+                async for plan in batch():
+                    plan.result()
+            assert variable.get() == 1
+
+        run(main)
+        assert seen == [2] * 5
+        assert len(tasks) == 1
+
+
+class TestEnd:
+    @pytest.mark.parametrize("error", [None, ZeroDivisionError, asyncio.CancelledError])
+    def test_leaving(self, tmp_path, error):
+        """Leaving the `async with`, however, stops what runs; no thread or partial file is left."""
+
+        async def main():
+            downloads = [Blocking(FileWriter(tmp_path / f"{n}")) for n in range(5)]
+            with suppress(error or ()):
+                async with Batch(drip([Nop(), *downloads]), concurrent=2) as batch:
+                    await anext(aiter(batch()))
+                    await until(downloads[0].running.is_set)
+                    if error is not None:
+                        raise error
+            assert batch.is_shutdown
+            assert batch_threads() == []
+            assert list(tmp_path.iterdir()) == []
+            assert set(await outcomes(batch.iterator)) == {SHUT_DOWN}
+
+        run(main)
+
+    def test_cancelled_twice(self):
+        """Leaving doesn't block the loop, and is done also when the task is cancelled meanwhile."""
+
+        async def main():
+            held = Held()
+
+            async def work():
+                async with Batch([held]) as batch:
+                    batches.append(batch)
+                    await outcomes(batch())
+
+            batches = []
+            task = asyncio.create_task(work())
+            await until(held.running.is_set)
+            task.cancel()
+            await until(lambda: batches[0].is_shutdown)
+            for word in ("again", "and again"):
+                task.cancel(word)
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            assert not task.done()
+            held.released.set()
+            with pytest.raises(asyncio.CancelledError, match="and again"):
+                await task
+            assert batch_threads() == []
+
+        run(main)
+
+    @SOURCES
+    def test_timeout(self, source):
+        """A time-out around a batch ends it."""
+        blocking = Blocking()
+
+        async def main():
+            async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
+
+                async def expire():
+                    await until(blocking.running.is_set)
+                    limit.reschedule(0)
+
+                group.create_task(expire())
+                async with Batch(source([blocking])) as batch:
+                    await outcomes(batch())
+
+        with pytest.raises(TimeoutError):
+            run(main)
+        assert batch_threads() == []
+
+    def test_iterable_that_waits(self):
+        """What an async iterable waits for is ended, and its own clean-up is waited for."""
+        done = []
+
+        async def main():
+            began = asyncio.Event()
+
+            async def source():
+                yield Nop()
+                try:
+                    began.set()
+                    await asyncio.Event().wait()
+                finally:
+                    await asyncio.sleep(0)
+                    done.append("cleaned up")
+
+            async with Batch(source()) as batch:
+                await anext(aiter(batch()))
+                await began.wait()
+            assert done == ["cleaned up"]
+
+        run(main)
+
+    def test_clean_up_is_cancelled_once(self):
+        """The clean-up of an iterable isn't cut short by plans that are asked for meanwhile."""
+        done = []
+
+        async def main():
+            async def source():
+                yield Nop()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    for _ in range(10):
+                        await asyncio.sleep(0)
+                    done.append("cleaned up")
+
+            batch = Batch(source())
+            plans = aiter(batch())
+            await anext(plans)
+            await asyncio.sleep(0)
+            batch.shutdown()
+            batch.shutdown()
+            assert await outcomes(plans) == []
+            assert await outcomes(plans) == []
+            await asyncio.wait(batch.iterator.tasks())
+
+        run(main)
+        assert done == ["cleaned up"]
+
+    def test_clean_up_that_takes_too_long(self):
+        """Cancelling the task a second time cancels the clean-up of an iterable too."""
+
+        async def main():
+            waits, cleaning = asyncio.Event(), asyncio.Event()
+
+            async def source():
+                try:
+                    yield Nop()
+                    waits.set()
+                    await asyncio.Event().wait()
+                finally:
+                    cleaning.set()
+                    await asyncio.Event().wait()
+
+            async def work():
+                async with Batch(source()) as batch:
+                    await outcomes(batch())
+
+            task = asyncio.create_task(work())
+            await waits.wait()
+            task.cancel()
+            await cleaning.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        run(main)
+
+    def test_generator_of_the_caller(self):
+        """A generator that the caller gave is left open, where it isn't waiting."""
+
+        async def main():
+            async with aclosing(pour(map(Nop, range(3)))) as source:
+                async with Batch(source, concurrent=1, backlog=1) as batch:
+                    assert (await anext(aiter(batch()))).result().attachment == 0
+                return (await anext(source)).attachment
+
+        assert run(main) == 1
+
+    def test_generator_of_the_iterable(self):
+        """One that the iterable made for this batch is closed when the batch ends."""
+        closed = []
+
+        class Source:
+            async def __aiter__(self):
+                try:
+                    yield Nop()
+                    yield Nop()
+                finally:
+                    closed.append(True)
+
+        async def main():
+            async with Batch(Source(), concurrent=1, backlog=1) as batch:
+                await anext(aiter(batch()))
+            assert closed == [True]
+
+        run(main)
+
+    @pytest.mark.parametrize("how", ["thread", "task"])
+    def test_wakes_who_waits(self, how):
+        """Whoever waits for nothing but the iterable hears of a shutdown."""
+
+        async def main():
+            waits = asyncio.Event()
+
+            async def source():
+                waits.set()
+                await asyncio.Event().wait()
+                yield
+
+            batch = Batch(source())
+            waiting = asyncio.create_task(outcomes(batch()))
+            await waits.wait()
+            if how == "thread":
+                await asyncio.to_thread(batch.shutdown)
+            else:
+                await batch.__aexit__(None, None, None)
+            assert await waiting == []
+
+        run(main)
+
+    @SOURCES
+    def test_before_start(self, source):
+        """After a shutdown nothing is taken."""
+
+        async def main():
+            batch = Batch(source([Nop()]))
+            batch.shutdown()
+            with pytest.raises(RuntimeError, match="shut down"):
+                batch()
+            assert await outcomes(batch.iterator) == []
+            assert batch.iterator.tasks() == []
+
+        run(main)
+
+    def test_closed_loop(self):
+        """Threads that end when the loop is gone don't mind; the batch can still be ended."""
+        held = Held()
+
+        async def main():
+            batch = Batch(drip([held]))
+            waiting = asyncio.create_task(outcomes(batch()))
+            await until(held.running.is_set)
+            assert not waiting.done()
+            return batch
+
+        batch = run(main)
+        held.released.set()
+        batch.shutdown()
+        assert [plan.download for plan in batch.iterator] == [held]
+        gc.collect()
+
+    def test_no_thread_to_be_had(self, monkeypatch):
+        """Where the system gives no thread to wait in, the batch is ended all the same."""
+
+        async def main():
+            async with Batch([Nop(), Nop()]) as batch:
+                await outcomes(batch())
+
+                def refuse(_):
+                    raise RuntimeError("can't start new thread")
+
+                monkeypatch.setattr(threading.Thread, "start", refuse)
+            assert batch.is_shutdown
+
+        run(main)
+
+    def test_failing_end(self):
+        """What ending the batch raises isn't swallowed."""
+
+        class Stubborn(Batch):
+            def shutdown(self):
+                super().shutdown()
+                raise ArithmeticError("can't close")
+
+        async def main():
+            async with Stubborn([Nop()]) as batch:
+                await outcomes(batch())
+
+        with pytest.raises(ArithmeticError):
+            run(main)
+
+
+class TestBell:
+    def test_once(self, monkeypatch):
+        """However often it is rung, the loop is woken once for each time that it is listened to."""
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            calls = []
+            real = loop.call_soon_threadsafe
+            monkeypatch.setattr(
+                loop, "call_soon_threadsafe", lambda *a, **k: (calls.append(a), real(*a, **k))
+            )
+            bell = aio.Bell()
+            for expected in (1, 2, 3):
+                rung = bell.listen()
+                for _ in range(100):
+                    bell.ring()
+                await rung
+                bell.ring_here()
+                assert len(calls) == expected
+
+        run(main)
+
+    def test_cancelled(self):
+        """A task that doesn't wait any more is no trouble."""
+
+        async def main():
+            bell = aio.Bell()
+            bell.listen().cancel()
+            bell.ring_here()
+            rung = bell.listen()
+            bell.ring_here()
+            assert rung.done()
+
+        run(main)
