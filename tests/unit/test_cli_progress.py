@@ -1,7 +1,6 @@
 """Counting and showing what is done."""
 
 import io
-import threading
 
 from rich.console import Console
 
@@ -26,48 +25,23 @@ def lines(files, size):
 
 
 def test_count():
-    """Bytes and files are counted, also by many threads at once."""
+    """Bytes and files are counted, and the size of all is known from the beginning."""
     progress = Progress("title", 8, 8000)
-
-    def work():
-        for _ in range(1000):
-            progress.count(1)
-        progress.count_file()
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (progress.done, progress.files_done) == (8000, 8)
+    progress.add(3)
+    progress.count_file()
+    assert (progress.figures, progress.files_done) == ((3, 8000), 1)
 
 
-def test_restart():
-    """What a download fetched counts no more when it starts again, and others' still does."""
+def test_watch():
+    """A download counts as long as it doesn't start again or fail; others' bytes still do."""
     progress = Progress("title", 2, 100)
     one = FileDownload("file:///a", BufferWriter())
-    other = FileDownload("file:///b", BufferWriter())
     progress.watch(one)
-    progress.watch(other)
+    progress.add(5)
     one.router.send(Fetched(one, b"123"))
-    other.router.send(Fetched(other, b"12345"))
-    assert progress.done == 8
+    assert progress.completed == 8
     one.router.send(Restarted(one))
-    assert progress.done == 5
-    one.router.send(Fetched(one, b"1"))
-    assert progress.done == 6
-
-
-def test_expect():
-    """What there is to do may become known late, and less."""
-    progress = Progress("title", 1, None)
-    progress.forgo(5)
-    assert progress.size is None
-    progress.expect(7)
-    progress.forgo(5)
-    assert progress.size == 2
-    progress.forgo(5)
-    assert progress.size == 0
+    assert progress.completed == 5
 
 
 def test_tenths():
@@ -76,10 +50,10 @@ def test_tenths():
     with progress:
         clock.now = 1.0
         for _ in range(7):
-            progress.count(50_000)
-        progress.count(50_000)
+            progress.add(50_000)
+        progress.add(50_000)
         assert written == ["Downloading: 0 of 2 files, 400.0 kB of 4.0 MB, 400.0 kB/s, 9 s left"]
-        progress.count(3_600_000)
+        progress.add(3_600_000)
         assert len(written) == 1
         clock.now = 2.0
         progress.count_file()
@@ -89,8 +63,8 @@ def test_tenths():
 def test_quick():
     """What takes no time needs no lines."""
     progress, written, _ = lines(files=2, size=2)
-    progress.count(1)
-    progress.count(1)
+    progress.add(1)
+    progress.add(1)
     assert written == []
 
 
@@ -98,7 +72,7 @@ def test_seconds():
     """A line is written at least every ten seconds while bytes come."""
     progress, written, clock = lines(files=1, size=None)
     for clock.now in (1.0, 9.9, 10.0, 19.9):
-        progress.count(10)
+        progress.add(10)
     assert written == ["Downloading: 30 bytes, 3 bytes/s"]
 
 
@@ -117,7 +91,7 @@ def test_backwards():
     """A restart writes no line a second time."""
     progress, written, clock = lines(files=1, size=100)
     for clock.now, size in ((1.0, 50), (2.0, -50), (3.0, 50)):
-        progress.count(size)
+        progress.add(size)
     assert len(written) == 1
 
 
@@ -126,7 +100,7 @@ def test_bars():
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120)
     with Bars("[red]name", 2, 4_000_000, console) as progress:
-        progress.count(2_000_000)
+        progress.add(2_000_000)
         progress.count_file()
     shown = stream.getvalue()
     assert "[red]name" in shown
@@ -139,6 +113,6 @@ def test_bar_without_size():
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120)
     with Bars("name", 1, None, console) as progress:
-        progress.count(2_000_000)
+        progress.add(2_000_000)
     assert "2.0/? MB" in stream.getvalue()
     assert "files" not in stream.getvalue()

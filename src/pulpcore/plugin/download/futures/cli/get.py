@@ -10,7 +10,6 @@ import click
 from rich.filesize import decimal
 
 from pulpcore.plugin.download.futures import Download, DownloadMonitor, Factory, Writer, redact
-from pulpcore.plugin.download.futures.event import Event, Replied
 
 from .options import Options
 from .output import Output, Result
@@ -53,15 +52,10 @@ def get(
     failures = []
     with output.progress(name, 1, download.expected_size) as progress:
 
-        def replied(event: Replied) -> None:
-            if event.download.expected_size is not None:
-                progress.expect(event.download.expected_size)
-
         def done(_: Download, failure: str | None) -> None:
             failures.append(failure)
 
         progress.watch(download)
-        download.register(Event.REPLIED, replied)
         transfer([download], options.concurrent, done)
     failure = failures[0]
     if failure is not None:

@@ -116,17 +116,16 @@ class _Sync:
                     path = str(self._destination / entry.path)
                     download = self._factory.build(entry.url(self._url), path, entry)
                     self._options.limit(download)
-                    download.attachment = entry, progress.watch(download)
+                    download.attachment = entry
+                    progress.watch(download)
                     yield download
 
             def done(download: Download, failure: str | None) -> None:
-                entry, meter = download.attachment
+                entry = download.attachment
                 if failure is None:
                     self._fetched += entry.size
                     self._tell(entry, "ok")
                 else:
-                    meter.forget()
-                    progress.forgo(entry.size)
                     self._tell(entry, "failed", failure)
                 progress.count_file()
 
@@ -195,7 +194,7 @@ def _sha256(path: Path, progress: Progress) -> str | None:
         with path.open("rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
-                progress.count(len(block))
+                progress.add(len(block))
     except OSError:
         return None
     return digest.hexdigest()

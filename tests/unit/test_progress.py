@@ -1,0 +1,227 @@
+"""Figures of progress: right under everything that downloads do, from many threads."""
+
+import sys
+import threading
+from contextlib import suppress
+
+import pytest
+
+from pulpcore.plugin.download.futures import (
+    Batch,
+    BufferWriter,
+    DownloadFailed,
+    Event,
+    SizeValidation,
+)
+from pulpcore.plugin.download.futures.progress import ProgressMonitor
+from stubs import SECONDS, Stub
+
+
+class Sized(Stub):
+    """A download that says its size, and brings buffers of so many bytes."""
+
+    def __init__(self, *buffers, size=None, error=None, validated=None):
+        super().__init__(self._bring, BufferWriter())
+        self.buffers, self.size, self.error = buffers, size, error
+        if validated is not None:
+            self.validations.append(SizeValidation(validated, enforced=False))
+
+    def _bring(self, _):
+        self._expect(self.size)
+        self._announce()
+        for size in self.buffers:
+            self._write(b"x" * size)
+        if self.error is not None:
+            raise self.error
+
+
+def seen(download, **options):
+    """The figures that are shown while a download runs, and its monitor."""
+    shown = []
+    monitor = ProgressMonitor(lambda *figures: shown.append(figures), **options)
+    monitor.watch(download)
+    with suppress(DownloadFailed):
+        download()
+    return shown, monitor
+
+
+class TestTotal:
+    def test_by_the_server(self):
+        """The total is known from the reply's head on."""
+        assert seen(Sized(1, 2, size=3))[0] == [(0, 3), (1, 3), (3, 3)]
+
+    def test_by_a_validation(self):
+        """Where a validation knows the size, so is the total, before anything was sent."""
+        monitor = ProgressMonitor()
+        assert monitor.total is None
+        monitor.watch(Sized(validated=3))
+        assert monitor.figures == (0, 3)
+        assert seen(Sized(1, 2, validated=3))[0] == [(0, 3), (1, 3), (3, 3)]
+
+    def test_unknown(self):
+        """It is None while nobody knows it, and the size in the end."""
+        assert seen(Sized(1, 2))[0] == [(1, None), (3, None), (3, 3)]
+
+    def test_empty(self):
+        """An empty file is complete."""
+        assert seen(Sized(size=0))[0] == [(0, 0)]
+
+    def test_given(self):
+        """A total that was given counts each file once, however late its size is known."""
+        monitor = ProgressMonitor(total=10)
+        downloads = [Sized(1, 2, size=3), Sized(2, validated=2), Sized(5)]
+        for download in downloads:
+            monitor.watch(download)
+        assert monitor.figures == (0, 10)
+        for download in downloads:
+            download()
+        assert monitor.figures == (10, 10)
+
+    @pytest.mark.parametrize("total", [None, 3])
+    def test_never_past(self, total):
+        """What is larger than was said makes the total larger; what is smaller, smaller."""
+        for buffers in [(2, 4), (1,), ()]:
+            shown, monitor = seen(Sized(*buffers, validated=3), total=total)
+            assert all(completed <= of for completed, of in shown)
+            assert monitor.figures == (sum(buffers), sum(buffers))
+
+    def test_given_too_small(self):
+        """A total that was given too small is no less than what is completed."""
+        monitor = ProgressMonitor(total=3)
+        monitor.add(5)
+        assert monitor.figures == (5, 5)
+
+    def test_one_unknown_of_many(self):
+        """One file of unknown size makes the sum unknown, until it has ended."""
+        monitor = ProgressMonitor()
+        known, unknown = Sized(2, size=2), Sized(3)
+        totals = []
+        unknown.register(Event.FETCHED, lambda _: totals.append(monitor.total))
+        for download in known, unknown:
+            monitor.watch(download)
+            download.register(Event.FETCHED, lambda _: totals.append(monitor.figures))
+            download()
+        assert totals == [(2, 2), 2, (5, None)]
+        assert monitor.figures == (5, 5)
+
+
+class TestAgain:
+    @pytest.mark.parametrize("total", [None, 7])
+    def test_failed(self, total):
+        """A file that failed counts no more; when it is run again, it does."""
+        download = Sized(1, size=7, error=DownloadFailed(None, "no"))
+        shown, monitor = seen(download, total=total)
+        assert shown[-2:] == [(1, 7), (0, 0 if total else None)]
+        download.buffers, download.error = (3, 4), None
+        download()
+        assert monitor.figures == (7, 7)
+
+    def test_failed_of_unknown_size(self):
+        """So it is where the size isn't known."""
+        download = Sized(1, error=DownloadFailed(None, "no"))
+        shown, monitor = seen(download)
+        assert shown == [(1, None), (0, None)]
+        download.error = None
+        download()
+        assert monitor.figures == (1, 1)
+
+    def test_repaired(self):
+        """A restart steps back to 0, and the total stays, or becomes that of the new version."""
+        download = Sized(1, 2, size=5, error=DownloadFailed(None, "no"))
+
+        def repair(event):
+            download.buffers, download.size, download.error = (4,), 4, None
+            event.repaired = True
+
+        download.register(Event.ERROR, repair)
+        shown, _ = seen(download)
+        assert shown == [(0, 5), (1, 5), (3, 5), (0, 5), (0, 4), (4, 4)]
+
+    def test_resumed(self):
+        """What is resumed goes on where it was, and a reply that says no size changes nothing."""
+        download = Sized(2, size=5, error=DownloadFailed(None, "no"))
+        download._can_resume = lambda: True
+
+        def repair(event):
+            download.buffers, download.size, download.error = (3,), None, None
+            event.repaired = True
+
+        download.register(Event.ERROR, repair)
+        assert seen(download)[0] == [(0, 5), (2, 5), (5, 5)]
+
+    def test_called_again(self):
+        """A download that is called again counts once."""
+        download = Sized(2, 3, size=5)
+        _, monitor = seen(download)
+        download()
+        assert monitor.figures == (5, 5)
+
+
+class TestShow:
+    def test_many_threads(self, caplog):
+        """From 32 threads, figures are shown in order, never past the total, the last ones last."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        shown, inside = [], threading.Lock()
+
+        def show(completed, total):
+            assert inside.acquire(blocking=False)
+            shown.append((completed, total))
+            inside.release()
+
+        monitor = ProgressMonitor(show)
+
+        def downloads():
+            for n in range(300):
+                sized = {"size": 60} if n % 3 else {}
+                download = Sized(10, 20, 30, **sized)
+                monitor.watch(download)
+                yield download
+
+        try:
+            with Batch(downloads(), concurrent=32) as batch:
+                for plan in batch():
+                    plan.result()
+        finally:
+            sys.setswitchinterval(interval)
+        assert caplog.records == []  # where a handler's failure would be
+        assert monitor.figures == (300 * 60, 300 * 60)
+        assert shown[-1] == monitor.figures
+        assert all(total is None or completed <= total for completed, total in shown)
+        assert [completed for completed, _ in shown] == sorted(completed for completed, _ in shown)
+
+    def test_while_another_shows(self):
+        """A thread never waits for one that is showing, which shows the newest figures then."""
+        showing, going, shown = threading.Event(), threading.Event(), []
+
+        def show(completed, total):
+            shown.append(completed)
+            showing.set()
+            assert going.wait(SECONDS)
+
+        monitor = ProgressMonitor(show)
+        other = threading.Thread(target=monitor.add, args=(1,))
+        other.start()
+        assert showing.wait(SECONDS)
+        monitor.add(2)
+        monitor.add(3)
+        assert shown == [1]
+        going.set()
+        other.join()
+        assert shown == [1, 6]
+
+    def test_that_raises(self):
+        """What `show` raises doesn't keep it from being called again."""
+        shown = []
+
+        def show(completed, total):
+            shown.append(completed)
+            if completed == 1:
+                raise ValueError("no terminal")
+
+        monitor = ProgressMonitor(show)
+        with pytest.raises(ValueError, match="terminal"):
+            monitor.add(1)
+        monitor.add(1)
+        monitor.refresh()
+        assert shown == [1, 2, 2]
