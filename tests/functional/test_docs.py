@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
+from tqdm import tqdm
 
 from pulpcore.plugin.download import futures
 from pulpcore.plugin.download.futures import Event, FileWriter, HttpDownload
@@ -165,6 +166,7 @@ def work(tmp_path, monkeypatch):
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PULP_FUTURES_PASSWORD", raising=False)
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # or it leaves a thread
     return tmp_path
 
 

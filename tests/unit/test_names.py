@@ -40,6 +40,7 @@ MODULES = {
     "event": "Event Prepared Sent Replied Fetched Restarted Error Succeeded Failed EventRouter",
     "context": "Context Cache",
     "tools": "DownloadMonitor",
+    "progress": "ProgressMonitor",
     "batch": "Batch Plan PlanIterator CONCURRENT BACKLOG",
     "validation": (
         "Validation SizeValidation DigestValidation ValidationError "

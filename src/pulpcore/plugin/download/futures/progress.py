@@ -19,7 +19,7 @@ class ProgressMonitor:
     starts again or fails; what is resumed, in a run or by a later one, counts once.
 
     ``total`` is the sum of the sizes that are known by the servers' Content-Length, or before that
-    by a :class:`SizeValidation`, such as the factory makes of ``artifact.size``. It grows with the
+    by a :class:`.SizeValidation`, such as the factory makes of ``artifact.size``. It grows with the
     downloads that are watched. While a download brings content whose size nobody knows, it is None.
     Whoever knows the sum beforehand gives it; then it only changes by files that come with another
     size than expected. A download that fails counts no more.
