@@ -127,7 +127,7 @@ def test_interrupted(file_server, tmp_path, no_leaks):
 
     async def main():
         async with Batch(listed([download], "async")) as batch:
-            waiting = asyncio.ensure_future(anext(aiter(batch())))
+            waiting = asyncio.ensure_future(anext(batch()))
             await until(lambda: server.count == 1)
             signal.raise_signal(signal.SIGINT)
             await waiting

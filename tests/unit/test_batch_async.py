@@ -168,10 +168,10 @@ class TestPlans:
         async def main():
             held = Held()
             async with Batch([held]) as batch:
-                first = asyncio.ensure_future(anext(aiter(batch())))
+                first = asyncio.ensure_future(anext(batch()))
                 await until(held.running.is_set)
                 with pytest.raises(RuntimeError, match="another task"):
-                    await anext(aiter(batch()))
+                    await anext(batch())
                 held.released.set()
                 assert (await first).result() is held
 
@@ -389,7 +389,7 @@ class TestIterable:
                 await asyncio.Event().wait()
 
             async with Batch(slow()) as batch:
-                await anext(aiter(batch()))
+                await anext(batch())
                 with pytest.raises(RuntimeError, match="by `async for`"):
                     next(batch())
 
@@ -455,7 +455,7 @@ class TestEnd:
             downloads = [Blocking(FileWriter(tmp_path / f"{n}")) for n in range(5)]
             with suppress(error or ()):
                 async with Batch(drip([Nop(), *downloads]), concurrent=2) as batch:
-                    await anext(aiter(batch()))
+                    await anext(batch())
                     await until(downloads[0].running.is_set)
                     if error is not None:
                         raise error
@@ -531,7 +531,7 @@ class TestEnd:
                     done.append("cleaned up")
 
             async with Batch(source()) as batch:
-                await anext(aiter(batch()))
+                await anext(batch())
                 await began.wait()
             assert done == ["cleaned up"]
 
@@ -599,7 +599,7 @@ class TestEnd:
         async def main():
             async with aclosing(pour(map(Nop, range(3)))) as source:
                 async with Batch(source, concurrent=1, backlog=1) as batch:
-                    assert (await anext(aiter(batch()))).result().attachment == 0
+                    assert (await anext(batch())).result().attachment == 0
                 return (await anext(source)).attachment
 
         assert run(main) == 1
@@ -618,7 +618,7 @@ class TestEnd:
 
         async def main():
             async with Batch(Source(), concurrent=1, backlog=1) as batch:
-                await anext(aiter(batch()))
+                await anext(batch())
             assert closed == [True]
 
         run(main)
@@ -729,6 +729,17 @@ class TestBell:
                 assert len(calls) == expected
 
         run(main)
+
+    def test_closed_loop(self):
+        """A loop that was closed meanwhile is no trouble to who rings."""
+        bell = aio.Bell()
+
+        async def main():
+            return bell.listen()
+
+        rung = run(main)
+        bell.ring()
+        assert not rung.done()
 
     def test_cancelled(self):
         """A task that doesn't wait any more is no trouble."""

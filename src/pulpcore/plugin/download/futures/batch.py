@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import queue
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextvars import copy_context
 from functools import partial
 from types import TracebackType
@@ -35,7 +35,7 @@ _SHUT_DOWN = "the batch was shut down"
 _names = itertools.count(1)
 
 
-class PlanIterator(Iterator[Plan], AsyncIterable[Plan]):
+class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
     """The plans of a batch, in the order in which they are completed.
 
     For ``for``, and in async code for ``async for``. The iterable of downloads is only ever
@@ -71,6 +71,9 @@ class PlanIterator(Iterator[Plan], AsyncIterable[Plan]):
 
             self._async = AsyncPlans(self._window)
         return self._async
+
+    def __anext__(self) -> Awaitable[Plan]:
+        return aiter(self).__anext__()
 
     def interrupt(self) -> None:
         """Have an ``async for`` look again, from any thread: the batch was shut down."""
