@@ -294,6 +294,32 @@ class TestIterable:
 
         run(main)
 
+    def test_completed_first(self, monkeypatch):
+        """Where the iterable never lets the loop go, what was completed is handed back first."""
+        monkeypatch.setattr(aio, "_TURN", float("inf"))
+        taken = handed = 0
+
+        async def source():
+            nonlocal taken
+            for _ in range(20):
+                taken += 1
+                assert taken - handed <= 3
+                yield Nop()
+                # Until it is completed.
+                while handed + batch.iterator._window.completed.qsize() < taken:
+                    pass
+
+        async def main():
+            nonlocal batch, handed
+            async with Batch(source(), concurrent=1) as batch:
+                async for plan in batch():
+                    plan.result()
+                    handed += 1
+
+        batch = None
+        run(main)
+        assert handed == 20
+
     def test_reads_ahead(self):
         """The next download is taken and run while the consumer works with a plan."""
 
@@ -537,28 +563,36 @@ class TestEnd:
 
         run(main)
 
-    def test_clean_up_is_cancelled_once(self):
-        """The clean-up of an iterable isn't cut short by plans that are asked for meanwhile."""
+    def test_clean_up_goes_on(self):
+        """Who waits for a plan doesn't wait for the clean-up of an iterable, nor cuts it short."""
         done = []
 
         async def main():
+            waits, cleaning, going = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
             async def source():
                 yield Nop()
                 try:
+                    waits.set()
                     await asyncio.Event().wait()
                 finally:
-                    for _ in range(10):
-                        await asyncio.sleep(0)
+                    cleaning.set()
+                    await going.wait()
                     done.append("cleaned up")
 
             batch = Batch(source())
             plans = aiter(batch())
             await anext(plans)
-            await asyncio.sleep(0)
-            batch.shutdown()
-            batch.shutdown()
-            assert await outcomes(plans) == []
-            assert await outcomes(plans) == []
+            waiting = asyncio.create_task(outcomes(plans))
+            await waits.wait()
+            await asyncio.to_thread(batch.shutdown)
+            await cleaning.wait()
+            assert await waiting == []
+            for _ in range(3):
+                batch.shutdown()
+                assert await outcomes(plans) == []
+                await asyncio.sleep(0)
+            going.set()
             await asyncio.wait(batch.iterator.tasks())
 
         run(main)
@@ -676,6 +710,18 @@ class TestEnd:
         batch.shutdown()
         assert [plan.download for plan in batch.iterator] == [held]
         gc.collect()
+
+    def test_from_handler(self):
+        """A handler may leave the batch that it is part of; it doesn't wait for itself."""
+
+        async def end():
+            async with batch:
+                pass
+
+        trigger = Stub(lambda _: run(end))
+        batch = Batch([trigger])
+        with batch:
+            assert [plan.error.reason for plan in batch()] == [SHUT_DOWN]
 
     def test_no_thread_to_be_had(self, monkeypatch):
         """Where the system gives no thread to wait in, the batch is ended all the same."""

@@ -82,10 +82,10 @@ class AsyncPlans(AsyncIterator[Plan]):
             raise StopAsyncIteration from None
         finally:
             if feed is not None:
-                if window.has_room:
-                    feed.go_on()
-                elif window.is_stopped():
+                if window.is_stopped():
                     feed.end()
+                else:
+                    feed.go_on()
 
     def _open(self, window: Window) -> Iterator[Download]:
         downloads = window.downloads
@@ -201,7 +201,7 @@ class _Feed(Iterator[Download]):
         raise StopIteration
 
     def go_on(self) -> None:
-        """Take until there is a completed plan, which comes first."""
+        """Take as far as there is room, until there is a completed plan, which comes first."""
         self._wanted.set()
 
     def end(self) -> None:
