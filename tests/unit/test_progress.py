@@ -13,6 +13,7 @@ from pulpcore.plugin.download.futures import (
     Event,
     SizeValidation,
 )
+from pulpcore.plugin.download.futures.event import Fetched, Replied, Restarted
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
 from stubs import SECONDS, Stub
 
@@ -148,6 +149,16 @@ class TestAgain:
 
         download.register(Event.ERROR, repair)
         assert seen(download)[0] == [(0, 5), (2, 5), (5, 5)]
+
+    def test_smaller_version(self):
+        """Where the reply to a resumed attempt is another, smaller version, its size counts."""
+        download, monitor = Sized(), ProgressMonitor()
+        monitor.watch(download)
+        download.router.send(Fetched(download, b"12345"))
+        download._expect(3)
+        download.router.send(Replied(download))
+        download.router.send(Restarted(download))
+        assert monitor.figures == (0, 3)
 
     def test_called_again(self):
         """A download that is called again counts once."""
