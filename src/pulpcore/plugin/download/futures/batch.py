@@ -66,8 +66,7 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
         if self._async is None:
             if self._window.source is not None:
                 raise RuntimeError("the batch is already iterated by `for`, not `async for`")
-            # It needs asyncio, which takes long to import where nobody uses it.
-            from .aio import AsyncPlans  # noqa: PLC0415
+            from .aio import AsyncPlans  # noqa: PLC0415 - asyncio takes long to import
 
             self._async = AsyncPlans(self._window)
         return self._async
@@ -237,7 +236,7 @@ class Batch:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        from .aio import finish  # noqa: PLC0415 - as above
+        from .aio import finish  # noqa: PLC0415 - asyncio takes long to import
 
         await finish(self.shutdown, self.iterator.tasks())
 
