@@ -143,14 +143,19 @@ class TestShutdown:
         server_options, options = secure
         server = file_server({"/a": os.urandom(200_000)}, faults=lambda *_: fault, **server_options)
         (tmp_path / "0").write_bytes(b"old")
-        downloads = [
-            HttpDownload(
-                server.url("/a"), FileWriter(tmp_path / f"{n}"), timeout=Timeout(50, 50), **options
-            )
-            for n in range(6)
-        ]
-        batch = Batch(downloads, concurrent=3)
-        plans, took = stopped(batch, lambda: server.until(lambda: server.count == 3))
+        all_taken = threading.Event()
+
+        def downloads():
+            for n in range(6):
+                writer = FileWriter(tmp_path / f"{n}")
+                yield HttpDownload(server.url("/a"), writer, timeout=Timeout(50, 50), **options)
+            all_taken.set()
+
+        def when():
+            all_taken.wait(SECONDS)
+            server.until(lambda: server.count == 3)
+
+        plans, took = stopped(Batch(downloads(), concurrent=3), when)
         assert took < AT_ONCE
         assert len(plans) == 6
         assert [plan.error.reason for plan in plans] == [SHUT_DOWN] * 6
