@@ -1,17 +1,21 @@
 """TLS: whom a download trusts, and how it makes itself trusted."""
 
+import hashlib
 import logging
 import os
+import socket
 import ssl
 import subprocess
 import sys
 import tempfile
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from http_tools import content, failure, into_memory, quick, record, trust
@@ -24,6 +28,7 @@ from pulpcore.plugin.download.futures import (
     Timeout,
 )
 from pulpcore.plugin.download.futures.context import Context
+from pulpcore.plugin.download.futures.http.tls import make_context
 from servers.raw import Cut, Read, Recv, Reset, Send, Stall, reply, serve
 
 BODY = b"content " * 1000
@@ -33,6 +38,17 @@ BAD = {
     "not_yet_valid": "not yet valid",
     "self_signed": "self.signed",
 }
+
+
+def subject_hash(certificate: Path) -> str:
+    """What OpenSSL looks for in a folder of certificates: the hash of a normalized subject."""
+    subject = x509.load_pem_x509_certificate(certificate.read_bytes()).subject
+    normalized = x509.Name(
+        [x509.NameAttribute(a.oid, " ".join(str(a.value).lower().split())) for a in subject]
+    ).public_bytes()
+    assert len(normalized) < 130, "its header isn't of two bytes"
+    digest = hashlib.sha1(normalized[2:]).digest()
+    return f"{int.from_bytes(digest[:4], 'little'):08x}"
 
 
 class TestTrust:
@@ -69,8 +85,52 @@ class TestTrust:
         """By default the usual authorities are trusted, and no others."""
         server = file_server({"/a": BODY}, tls=tls.server())
         for settings in (None, trust(tls.other_ca)):
-            failure(into_memory(server.url("/a"), ssl=settings), NotAuthorized)
+            error = failure(into_memory(server.url("/a"), ssl=settings), NotAuthorized)
+            assert "unable to get local issuer certificate" in error.reason
         assert server.count == 0
+
+    @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+    def test_system(
+        self,
+        file_server: Any,
+        tls: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        variable: str,
+    ) -> None:
+        """Whom the system trusts is trusted where the settings say so, instead of the bundles."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        (tmp_path / f"{subject_hash(tls.ca)}.0").write_bytes(tls.ca.read_bytes())
+        system = str(tls.ca) if variable == "SSL_CERT_FILE" else str(tmp_path)
+        monkeypatch.setenv(variable, system)
+        failure(into_memory(server.url("/a")), NotAuthorized)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls.other_ca))
+        assert content(into_memory(server.url("/a"), ssl=SSL(SSL.SYSTEM))) == BODY
+        monkeypatch.delenv(variable)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tls.other_ca))
+        failure(into_memory(server.url("/a"), ssl=SSL(SSL.SYSTEM)), NotAuthorized)
+
+    @pytest.mark.skipif(
+        not Path(ssl.get_default_verify_paths().cafile or "").is_file(),
+        reason="this system has no file of certificates",
+    )
+    def test_system_as_it_is(self) -> None:
+        """The certificates of this system are read."""
+        assert make_context(SSL(SSL.SYSTEM), None).get_ca_certs()
+
+    def test_no_system(
+        self, file_server: Any, tls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A system without certificates, or with broken ones, is an error; nobody is trusted."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        (tmp_path / "broken").write_text("nonsense")
+        for file, said in [("missing", "SSL_CERT_FILE"), ("broken", "can be read")]:
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / file))
+            monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "missing"))
+            error = failure(into_memory(server.url("/a"), ssl=SSL(SSL.SYSTEM)), DownloadFailed)
+            assert "ca_certificate: the system" in error.reason
+            assert said in error.reason
+        assert server.connections == 0
 
     def test_own_certificate_as_ca(self, file_server: Any, tls: Any) -> None:
         """A self-signed certificate can be trusted by itself."""
@@ -116,6 +176,46 @@ class TestTrust:
         download = into_memory(url, quick(), ssl=trust(tls.ca))
         assert "TLS" in failure(download, DownloadFailed).reason
         assert server.connections == 1
+
+
+class TestVersion:
+    @pytest.mark.skipif(not ssl.HAS_TLSv1_1, reason="this OpenSSL can't speak TLS 1.1 any more")
+    @pytest.mark.parametrize("validation", [True, False])
+    def test_too_old(self, file_server: Any, tls: Any, validation: bool) -> None:
+        """A server that speaks TLS 1.1 at most is refused, though others can talk to it."""
+
+        def weaken(context: ssl.SSLContext) -> ssl.SSLContext:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = ssl.TLSVersion.TLSv1
+                context.maximum_version = ssl.TLSVersion.TLSv1_1
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            return context
+
+        server = file_server({"/a": BODY}, tls=weaken(tls.server()))
+        other = weaken(ssl.create_default_context(cafile=tls.ca))
+        with (
+            socket.create_connection(("127.0.0.1", server.port)) as sock,
+            other.wrap_socket(sock, server_hostname="127.0.0.1") as secure,
+        ):
+            assert secure.version() == "TLSv1.1"
+        settings = SSL(str(tls.ca), validation=validation)
+        download = into_memory(server.url("/a"), quick(), ssl=settings)
+        assert "PROTOCOL_VERSION" in failure(download, DownloadFailed).reason
+        assert (server.count, server.connections) == (0, 2)
+
+    @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+    def test_new_enough(self, file_server: Any, tls: Any, version: str) -> None:
+        """TLS 1.2 and 1.3 are spoken."""
+        context = tls.server(maximum=ssl.TLSVersion[version])
+        context.minimum_version = ssl.TLSVersion[version]
+        server = file_server({"/a": BODY}, tls=context)
+        assert content(into_memory(server.url("/a"), ssl=trust(tls.ca))) == BODY
+
+    @pytest.mark.parametrize("settings", [SSL(), SSL(validation=False)], ids=repr)
+    def test_context(self, settings: SSL) -> None:
+        """It is the context that sees to it, not only what the system's OpenSSL is set to."""
+        assert make_context(settings, None).minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 class TestNoValidation:

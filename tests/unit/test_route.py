@@ -50,6 +50,7 @@ def test_shared(context):
     first = find_route(URL, None, None, SSL(), context)
     assert find_route("https://h/b", None, None, SSL(), context) is first
     assert find_route(URL, ("me", "pw"), None, SSL(), context) is not first
+    assert find_route(URL, None, None, SSL(client_key_password="pw"), context) is not first
     assert isinstance(first.session, requests.Session)
 
 
@@ -103,7 +104,8 @@ def test_put_back_after_a_failure(context):
     """What one makes after another has failed is there for all."""
     promise = route._Promise()
     promise.keep(None)
-    key = route.Key(origin(URL), None, None, (None, None, None, True), route.os.getpid())
+    tls = tuple(vars(SSL()).values())
+    key = route.Key(origin(URL), None, None, tls, route.this_process())
     context.cache.put(key, promise)
     promise.close()
     made = find_route(URL, None, None, SSL(), context)
@@ -131,3 +133,10 @@ def test_blank_before_the_scheme(url):
     """What urllib.parse leaves out and requests doesn't is refused."""
     with pytest.raises(ValueError, match="scheme"):
         origin(url)
+
+
+def test_without_client():
+    """What is for one server only is left out, the password of the key too, and nothing else."""
+    settings = SSL("ca", "cert", "key", False, "pw")
+    assert route.without_client(settings) == SSL("ca", validation=False)
+    assert settings == SSL("ca", "cert", "key", False, "pw")

@@ -25,6 +25,7 @@ def test_defaults():
         "client_certificate": None,
         "client_key": None,
         "validation": True,
+        "client_key_password": None,
     }
     assert vars(User()) == {"name": None, "password": None}
     timeout = Timeout()
@@ -67,6 +68,7 @@ def test_ssl(pem):
         SSL(PEM, PEM, PEM),
         SSL(client_certificate=pem),
         SSL("", "", "", validation=False),
+        SSL(SSL.SYSTEM, PEM, PEM, client_key_password="p4ss"),
     ):
         setting.validate()
 
@@ -103,6 +105,21 @@ def test_ssl_key_alone(pem):
     """A key without a certificate can't work."""
     with pytest.raises(ValueError, match=r"^client_key: .*client_certificate"):
         SSL(client_key=pem).validate()
+
+
+def test_system_is_no_path():
+    """Only the CA can be the system's; elsewhere it is the path of no file."""
+    with pytest.raises(ValueError, match=r"^client_certificate: can't read"):
+        SSL(SSL.SYSTEM, SSL.SYSTEM).validate()
+
+
+@pytest.mark.parametrize("password", [b"p4ss", 1234, ["p4ss"]])
+def test_ssl_password_that_is_no_text(pem, password):
+    """The message names the attribute, and not what it holds."""
+    with pytest.raises(ValueError, match=r"^client_key_password: must be a str") as caught:
+        SSL(None, pem, client_key_password=password).validate()
+    assert str(password) not in str(caught.value)
+    assert "p4ss" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["bob", "", None, "bøb"])
@@ -162,6 +179,10 @@ def test_timeout_that_cannot_work(attribute, seconds):
         (
             SSL("", "MIIB\nAQAB", "M" * 256),
             "SSL(ca_certificate='', client_certificate=<text>, client_key=<text>, validation=True)",
+        ),
+        (
+            SSL("/ca", client_key_password="p4ss"),
+            "SSL(ca_certificate='/ca', client_certificate=None, client_key=None, validation=True)",
         ),
         (
             SSL(None, None, PEM, False),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 LONGEST = threading.TIMEOUT_MAX
 """The most seconds that can be waited for."""
@@ -41,32 +42,52 @@ class SSL(Settings):
     Attributes:
         ca_certificate (str | None): Certificates of the authorities to trust, instead of the
             default ones, and also where REQUESTS_CA_BUNDLE is set (contract section 3).
+            ``SSL.SYSTEM`` for those that the operating system trusts.
         client_certificate (str | None): A certificate to show to the server; it may hold the key,
             too.
-        client_key (str | None): The key of the client certificate. It must not be encrypted.
+        client_key (str | None): The key of the client certificate.
         validation (bool): False turns verification off, for the downloads that have this setting
             and no other.
+        client_key_password (str | None): The password of an encrypted key. Nobody is asked for one
+            at a terminal.
+    """
+
+    SYSTEM: ClassVar[str] = "<system>"
+    """As ``ca_certificate``: trust whom the operating system trusts, and not certifi's bundle.
+
+    That is where OpenSSL looks by default, or where SSL_CERT_FILE and SSL_CERT_DIR say.
     """
 
     ca_certificate: str | None = None
     client_certificate: str | None = None
     client_key: str | None = None
     validation: bool = True
+    client_key_password: str | None = None
 
     def validate(self) -> None:
         """Check the values.
 
         Raises:
-            ValueError: A file can't be read, or there is a key without a certificate; the message
-                names the attribute.
+            ValueError: A file can't be read, there is a key without a certificate, or the password
+                is no text; the message names the attribute.
         """
         for name in ("ca_certificate", "client_certificate", "client_key"):
-            _readable(name, getattr(self, name))
+            if name != "ca_certificate" or self.ca_certificate != self.SYSTEM:
+                _readable(name, getattr(self, name))
         if self.client_key and not self.client_certificate:
             raise ValueError("client_key: a key needs a client_certificate")
+        if not isinstance(self.client_key_password, str | None):
+            raise ValueError(  # noqa: TRY004 - what validating raises
+                "client_key_password: must be a str or None"
+            )
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={_shown(value)}" for name, value in vars(self).items())
+        shown = ", ".join(
+            f"{name}={_shown(value)}"
+            for name, value in vars(self).items()
+            # Not even whether there is one.
+            if name != "client_key_password"
+        )
         return f"SSL({shown})"
 
 

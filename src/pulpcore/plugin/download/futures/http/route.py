@@ -238,7 +238,9 @@ def without_client(settings: SSL) -> SSL:
     Args:
         settings: The settings, which stay as they are.
     """
-    return dataclasses.replace(settings, client_certificate=None, client_key=None)
+    return dataclasses.replace(
+        settings, client_certificate=None, client_key=None, client_key_password=None
+    )
 
 
 def _values(settings: SSL) -> tuple[Any, ...]:

@@ -13,6 +13,9 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from ..settings import PEM, SSL
 
+# What OpenSSL says where a key was read, and isn't that of the certificate.
+_ANOTHERS_KEY = "KEY_VALUES_MISMATCH"
+
 
 def make_context(settings: SSL, trust: str | None) -> ssl.SSLContext:
     """Make a TLS context: TLS 1.2 at least, and verification unless the settings turn it off.
@@ -37,11 +40,14 @@ def make_context(settings: SSL, trust: str | None) -> ssl.SSLContext:
     else:
         _trust(context, settings.ca_certificate, trust)
     if settings.client_certificate:
-        _show(context, settings.client_certificate, settings.client_key)
+        _show(context, settings)
     return context
 
 
 def _trust(context: ssl.SSLContext, given: str | None, default: str | None) -> None:
+    if given == SSL.SYSTEM:
+        _trust_system(context)
+        return
     source = os.fspath(given or default or certifi.where())
     try:
         if PEM in source:
@@ -57,20 +63,48 @@ def _trust(context: ssl.SSLContext, given: str | None, default: str | None) -> N
         raise ValueError(f"{name}: {shown} holds no certificates that can be read") from error
 
 
-def _show(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
-    try:
-        with _path(certificate) as certificate_path, _path(key or certificate) as key_path:
-            # Without a password OpenSSL would ask for one at the terminal, and wait.
-            context.load_cert_chain(certificate_path, key_path, password=_no_password)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        name = "client_certificate" if not key else "client_certificate or client_key"
+def _trust_system(context: ssl.SSLContext) -> None:
+    # Not set_default_verify_paths(), which says nothing where there are none.
+    paths = ssl.get_default_verify_paths()
+    if not paths.cafile and not paths.capath:
         raise ValueError(
-            f"{name}: not a certificate with its key in PEM, or the key is encrypted"
+            "ca_certificate: the system has no certificates where OpenSSL looks for them; "
+            "SSL_CERT_FILE or SSL_CERT_DIR can say where they are"
+        )
+    try:
+        context.load_verify_locations(cafile=paths.cafile, capath=paths.capath)
+    except OSError as error:
+        raise ValueError(
+            f"ca_certificate: the system's {paths.cafile!r} holds no certificates that can be read"
         ) from error
 
 
-def _no_password() -> str:
-    raise ValueError("the key is encrypted")
+def _show(context: ssl.SSLContext, settings: SSL) -> None:
+    certificate, key = settings.client_certificate or "", settings.client_key
+    # An empty one, as a model's field has it, is none.
+    password = settings.client_key_password or None
+    asked = False
+
+    def tell_password() -> str:
+        nonlocal asked
+        asked = True
+        if password is None:
+            raise ValueError("the key is encrypted")
+        return password
+
+    try:
+        with _path(certificate) as certificate_path, _path(key or certificate) as key_path:
+            # Without a callback OpenSSL would ask for one at the terminal, and wait.
+            context.load_cert_chain(certificate_path, key_path, password=tell_password)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        name = "client_certificate" if not key else "client_certificate or client_key"
+        problem = f"{name}: not a certificate with its key in PEM"
+        if asked and password is None:
+            name = "client_key" if key else "client_certificate"
+            problem = f"{name}: the key is encrypted: it needs a client_key_password"
+        elif asked and getattr(error, "reason", None) != _ANOTHERS_KEY:
+            problem = "client_key_password: the key can't be decrypted with it"
+        raise ValueError(problem) from error
 
 
 @contextlib.contextmanager
