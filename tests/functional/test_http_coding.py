@@ -12,6 +12,7 @@ from pulpcore.plugin.download.futures import (
     DigestValidation,
     DownloadFailed,
     DownloadMonitor,
+    HttpDownload,
     SizeValidation,
 )
 from servers.files import CutAfter, File, Redirect
@@ -177,6 +178,31 @@ class TestCompressed:
         sizes = [len(event.buffer) for event in events if event.NAME == "FETCHED"]
         assert max(sizes) <= 128 * 1024
         assert sum(sizes) <= 1_000_000
+
+    def test_bomb_of_unknown_size(self, file_server: Any) -> None:
+        """Where no size is expected, what swells beyond measure is an error, and all is dropped."""
+        server = served(file_server, "/a", zipped(bytes(80_000_000)), "gzip")
+        download = into_memory(server.url("/a"), quick())
+        error = failure(download)
+        assert type(error) is DownloadFailed
+        assert "compression bomb" in error.reason
+        assert "SizeValidation" in error.reason
+        assert server.count == 1
+        assert download.position <= 64 * 1024 * 1024
+        assert download.writer.getvalue() == b""
+
+    @pytest.mark.parametrize("how", ["expected", "ratio", "none"])
+    def test_no_bomb(self, file_server: Any, how: str) -> None:
+        """What is that large indeed comes whole where its size is expected, or the limit is set."""
+        size = 80_000_000
+        server = served(file_server, "/a", zipped(bytes(size)), "gzip")
+        download = HttpDownload(server.url("/a"), None)
+        if how == "expected":
+            download.validations.append(SizeValidation(size))
+        else:
+            download.expansion_max = None if how == "none" else 1100
+        download()
+        assert download.position == size
 
     def test_cut(self, file_server: Any) -> None:
         """What was cut is started again: positions in it say nothing."""

@@ -11,12 +11,16 @@ The rule: a file whose name or media type says that it is compressed by that cod
 it comes. Otherwise gzip and deflate are decoded. Another coding that there is, such as br, is
 refused, since what was published can't be told. A label that is none, such as utf-8, which some
 servers send, means nothing.
+
+What is decoded may be a thousand times as large as what was sent, and for each coding again. So
+that a small reply can't fill a disk, or keep a thread busy for hours, it is limited: see
+``HttpDownload.expansion_max``. Memory is bounded in any case, since it comes piece by piece.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -59,10 +63,54 @@ _OTHERS = frozenset({"aes128gcm", "br", "bzip2", "compress", "dcb", "dcz", "exi"
 }
 _DEEPEST = 4
 _BLOCK = 128 * 1024
+_HARMLESS = 64 * 1024 * 1024
+# What comes between two codings is no content: it may take long to decode, with nothing as its
+# outcome.
+_HARMLESS_BETWEEN = 1024 * 1024
 
 
 class CodingError(Exception):
     """The content coding of a reply can't be undone. The text says why."""
+
+
+class Limit:
+    """How much may be decoded of what was sent."""
+
+    def __init__(self, ratio: float | None, expected: int | None) -> None:
+        """Make a limit.
+
+        Args:
+            ratio: How many times as large as what was sent it may be; None for no limit.
+            expected: The size that is expected (bytes); None where it isn't known. Up to it, and
+                up to 64 MiB, the ratio doesn't matter.
+        """
+        self._ratio = ratio
+        self._expected = expected or 0
+        self._sent = 0
+
+    def count(self, buffers: Iterable[bytes]) -> Iterator[bytes]:
+        """Hand on what was sent, and count it."""
+        for buffer in buffers:
+            self._sent += len(buffer)
+            yield buffer
+
+    def check(self, size: int, harmless: int) -> None:
+        """See that what was decoded isn't too large.
+
+        Args:
+            size: How much it is so far (bytes).
+            harmless: Up to which size it is well in any case (bytes).
+
+        Raises:
+            CodingError: It is too large.
+        """
+        ratio = self._ratio
+        if ratio is not None and size > max(harmless, self._expected, ratio * self._sent):
+            raise CodingError(
+                f"the content is more than {ratio:g} times as large as what was sent, as that of a "
+                "compression bomb is: if it is right, say its size by a SizeValidation, or set "
+                "expansion_max"
+            )
 
 
 def to_undo(reply: requests.Response, urls: Iterable[str]) -> list[str]:
@@ -90,18 +138,20 @@ def to_undo(reply: requests.Response, urls: Iterable[str]) -> list[str]:
     return codings
 
 
-def decode(buffers: Iterable[bytes], codings: list[str]) -> Iterator[bytes]:
+def decode(buffers: Iterable[bytes], codings: list[str], limit: Limit) -> Iterator[bytes]:
     """Undo codings, a bounded piece at a time.
 
     Args:
         buffers: The encoded content.
         codings: The codings, in the order in which they were applied.
+        limit: How much may come out of each of them.
 
     Raises:
-        CodingError: The content isn't well-formed, or ends too early.
+        CodingError: The content isn't well-formed, ends too early, or is too large.
     """
-    for coding in reversed(codings):
-        buffers = _inflate(buffers, coding)
+    buffers = limit.count(buffers)
+    for left, coding in reversed(list(enumerate(codings))):
+        buffers = _inflate(buffers, coding, limit, _HARMLESS_BETWEEN if left else _HARMLESS)
     yield from buffers
 
 
@@ -113,15 +163,19 @@ def _is_published(coding: str, media_type: str, urls: Iterable[str]) -> bool:
     return subtype in _TYPES.get(coding, ())
 
 
-def _inflate(buffers: Iterable[bytes], coding: str) -> Iterator[bytes]:
+def _inflate(buffers: Iterable[bytes], coding: str, limit: Limit, harmless: int) -> Iterator[bytes]:
     decoder: zlib._Decompress | None = None
-    members = 0
+    members = size = 0
     for buffer in buffers:
         data = buffer
         while data:
             if decoder is None:
                 decoder = _new_decoder(coding, data)
-            data = yield from _pieces(decoder, data, coding)
+            for piece in _pieces(decoder, data, coding):
+                size += len(piece)
+                limit.check(size, harmless)
+                yield piece
+            data = decoder.unused_data
             if decoder.eof:
                 # Another member may follow (RFC 1952 section 2.2); nothing may behind deflate.
                 decoder = None
@@ -132,8 +186,8 @@ def _inflate(buffers: Iterable[bytes], coding: str) -> Iterator[bytes]:
         raise CodingError(f"the {coding} content ends too early")
 
 
-def _pieces(decoder: zlib._Decompress, data: bytes, coding: str) -> Generator[bytes, None, bytes]:
-    """Decode data in bounded pieces; return what is left of it behind the end of the coding."""
+def _pieces(decoder: zlib._Decompress, data: bytes, coding: str) -> Iterator[bytes]:
+    """Decode data in bounded pieces. What is behind the end of the coding is left."""
     while not decoder.eof:
         try:
             piece = decoder.decompress(data, _BLOCK)
@@ -145,7 +199,6 @@ def _pieces(decoder: zlib._Decompress, data: bytes, coding: str) -> Generator[by
         # A full piece may not be all of what was taken in.
         if not data and len(piece) < _BLOCK:
             break
-    return decoder.unused_data
 
 
 def _new_decoder(coding: str, data: bytes) -> zlib._Decompress:

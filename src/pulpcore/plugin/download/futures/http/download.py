@@ -54,10 +54,14 @@ class HttpDownload(Download):
         headers (MutableMapping[str, str]): Headers to send beside or instead of our own.
         insecure_redirects (bool): Follow redirects from https to http also where no digest
             validates the content.
+        expansion_max (float | None): How many times as large as what was sent the content may be
+            that is decoded of it, unasked as it came; None for any size. Up to 64 MiB, and up to
+            the size that a validation expects, it doesn't matter.
         reply (requests.Response | None): The server's reply.
     """
 
     retry: Retry | None = backoff.DEFAULT
+    expansion_max: float | None = 200
     timeout: Timeout
     _last_reply: requests.Response | None = None
     # The validator of the version whose first bytes are here.
@@ -299,7 +303,8 @@ class HttpDownload(Download):
             self._version = None
             self._remember()
             try:
-                yield from coding.decode(self._read(reply), codings)
+                limit = coding.Limit(self.expansion_max, self.expected_size)
+                yield from coding.decode(self._read(reply), codings, limit)
             except coding.CodingError as error:
                 raise DownloadFailed(str(error)) from error
             return
