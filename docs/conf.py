@@ -17,6 +17,7 @@ nitpicky = True
 # Types of others, whose pages aren't linked: building must not need a network.
 nitpick_ignore = [
     ("py:class", "hashlib.HASH"),
+    ("py:class", "os.PathLike"),
     ("py:class", "requests.Response"),
     ("py:class", "timedelta"),
     ("py:class", "urllib3.util.Retry"),

@@ -6,13 +6,19 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from . import redact
 from .download import Download
 from .error import DownloadFailed, NotAuthorized, NotFound
+
+if TYPE_CHECKING:
+    from .writer import Writer
+
+# Opening a pipe must not wait for somebody to write to it.
+_READ = os.O_RDONLY | os.O_NONBLOCK
 
 
 class FileDownload(Download):
@@ -21,12 +27,38 @@ class FileDownload(Download):
     The path is percent-decoded.
 
     Attributes:
+        allowed_paths (Sequence[str | os.PathLike[str]] | None): The folders (or files) in which, or
+            below which, the file must be, as absolute paths; any other is NotAuthorized, whether or
+            not it exists. None for no limit. Give it where URLs come from somebody who may not read
+            all that this process may. Links are resolved first, in these paths too, and what counts
+            is the file that is read: it doesn't help to change a link meanwhile. Hard links and
+            mounts within a folder belong to it. It takes Linux, with /proc.
         error (int): The errno of what went wrong; 0 when well.
     """
 
     BLOCK = 1024 * 1024
 
     error = 0
+
+    def __init__(
+        self,
+        url: str,
+        writer: Writer | None,
+        allowed_paths: Sequence[str | os.PathLike[str]] | None = None,
+    ) -> None:
+        """Make a download.
+
+        Args:
+            url: A file:///path URL.
+            writer: Where the content goes. None for nowhere.
+            allowed_paths: The folders in which the file must be.
+        """
+        super().__init__(url, writer)
+        self.allowed_paths = allowed_paths
+
+    def _check_settings(self) -> None:
+        if self.allowed_paths is not None:
+            _folders(self.allowed_paths)
 
     def _send(self) -> None:
         self.error = 0
@@ -48,16 +80,48 @@ class FileDownload(Download):
     @contextlib.contextmanager
     def _open(self) -> Iterator[int]:
         path = _path(str(self.url))
+        allowed = self.allowed_paths
+        source = _opened(path) if allowed is None else self._open_allowed(path, _folders(allowed))
         try:
-            # Opening a pipe must not wait for somebody to write to it.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            redact.exception(error)
-            raise _SourceError(error.errno, error.strerror) from error
-        try:
-            yield descriptor
+            yield source
         finally:
-            os.close(descriptor)
+            os.close(source)
+
+    def _open_allowed(self, path: bytes, allowed: list[bytes]) -> int:
+        """Open a file if it is in one of the folders.
+
+        Between a look at a path and opening it, somebody may put a link there; and opening alone
+        does something to a device or a pipe. So the path is only looked up (O_PATH), the kernel is
+        asked where that led to, and just that is opened then: by its entry in /proc, and not by its
+        path.
+        """
+        try:
+            found = _opened(path, os.O_PATH)
+        except _SourceError:
+            # Whether something is there is none of the business of who may not have it.
+            self._check_allowed(os.path.realpath(path), allowed)
+            raise
+        try:
+            entry = b"/proc/self/fd/%d" % found
+            self._check_allowed(self._real(entry), allowed)
+            return _opened(entry)
+        finally:
+            os.close(found)
+
+    def _real(self, entry: bytes) -> bytes:
+        try:
+            return os.readlink(entry)
+        except OSError as error:
+            self.error = error.errno or errno.EIO
+            reason = f"allowed_paths can't be checked, as /proc doesn't tell: {error.strerror}"
+            redact.exception(error)
+            raise DownloadFailed(reason) from error
+
+    def _check_allowed(self, real: bytes, allowed: list[bytes]) -> None:
+        if not any(real == path or real.startswith(path.rstrip(b"/") + b"/") for path in allowed):
+            self.error = errno.EACCES
+            # Nor does a traceback tell whether it is there.
+            raise NotAuthorized("the file isn't in a folder that allowed_paths names") from None
 
     def _check(self, source: int) -> int:
         """Return the size, if it is a file, and another one than is to be written."""
@@ -82,6 +146,36 @@ class FileDownload(Download):
 
 class _SourceError(OSError):
     """The source can't be read: told from what the writer raises."""
+
+
+def _opened(path: bytes, flags: int = _READ) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except OSError as error:
+        redact.exception(error)
+        raise _SourceError(error.errno, error.strerror) from error
+
+
+def _folders(allowed: Sequence[str | os.PathLike[str]]) -> list[bytes]:
+    """The allowed paths, with links resolved.
+
+    Raises:
+        ValueError: They can't be checked.
+    """
+    if not hasattr(os, "O_PATH"):
+        raise ValueError("allowed_paths: can't be checked on this system")
+    # One text is a sequence of texts, too.
+    if isinstance(allowed, str | bytes | os.PathLike):
+        raise ValueError(  # noqa: TRY004 - what validating raises
+            "allowed_paths: must be a list of paths"
+        )
+    paths = []
+    for path in allowed:
+        encoded = os.fsencode(path) if isinstance(path, str | bytes | os.PathLike) else b""
+        if not encoded.startswith(b"/") or b"\0" in encoded:
+            raise ValueError(f"allowed_paths: must be absolute paths: {path!r}")
+        paths.append(os.path.realpath(encoded))
+    return paths
 
 
 def _read(source: int, size: int) -> bytes:

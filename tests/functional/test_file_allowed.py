@@ -1,0 +1,254 @@
+"""allowed_paths: FileDownload reads in the folders that it may, and nowhere else."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pulpcore.plugin.download.futures import (
+    BufferWriter,
+    DownloadFailed,
+    FileDownload,
+    NotAuthorized,
+    NotFound,
+)
+
+REFUSED = "the file isn't in a folder that allowed_paths names"
+
+
+@pytest.fixture
+def inside(tmp_path):
+    """A folder that is allowed, with a file."""
+    # Links above would be resolved too, and be in the way of the tests.
+    folder = tmp_path.resolve() / "allowed"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "file").write_bytes(b"well")
+    return folder
+
+
+@pytest.fixture
+def outside(inside):
+    """A folder that isn't, and whose name begins like that of the other, with a file."""
+    folder = inside.parent / "allowed2"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"secret")
+    return folder
+
+
+def make(path, *allowed):
+    """A download of a path, into memory."""
+    return FileDownload(f"file://{path}", BufferWriter(), allowed_paths=allowed)
+
+
+def refused(download):
+    """See that it is refused, and says no more than that."""
+    with pytest.raises(NotAuthorized) as caught:
+        download()
+    assert caught.value.reason == REFUSED
+    assert download.error == errno.EACCES
+    assert download.position == 0
+
+
+@pytest.mark.parametrize("kind", [str, Path, os.fsencode])
+def test_inside(inside, outside, kind, no_leaks):
+    """A file in or below an allowed folder is read, also after one that wasn't."""
+    download = make(inside / "sub" / "file", kind("/nowhere"), kind(inside))
+    for _ in range(2):
+        download()
+        assert download.writer.content() == "well"
+        assert download.error == 0
+        here, download.url = download.url, f"file://{outside}/file"
+        refused(download)
+        download.url = here
+
+
+def test_the_file_itself(inside):
+    """An allowed path may be that of a file; and of the root, below which is all."""
+    for allowed in (inside / "sub" / "file", "/", f"{inside}/", f"{inside}//sub/../sub/"):
+        download = make(inside / "sub" / "file", allowed)
+        download()
+        assert download.writer.content() == "well"
+
+
+def test_off_by_default(outside):
+    """Nothing is limited unless asked for; an empty list allows nothing."""
+    download = FileDownload(f"file://{outside}/file", BufferWriter())
+    assert download.allowed_paths is None
+    download()
+    assert download.writer.content() == "secret"
+    refused(make(outside / "file"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{outside}/file",
+        "{inside}/../allowed2/file",
+        "{inside}/sub/../../allowed2/file",
+        "{inside}/%2e%2e/allowed2/file",
+        "{inside}/..%2fallowed2/file",
+        "{inside}/link/file",
+        "{inside}/relative/file",
+        "{inside}/file",
+        "{inside}/chain",
+        "/proc/self/root{outside}/file",
+        # What isn't there, or can't be opened, is refused in the same words.
+        "{outside}/missing",
+        "{outside}/file/below",
+        "{inside}/link/missing",
+        "{inside}/missing/../../allowed2/file",
+        "{inside}/dangling",
+        "{outside}/",
+        "{outside}",
+        "/dev/null",
+        "/",
+    ],
+)
+def test_outside(inside, outside, path):
+    """What isn't below an allowed folder is refused, by whatever way, and whether or not it is."""
+    (inside / "link").symlink_to(outside)
+    (inside / "relative").symlink_to("../allowed2")
+    (inside / "file").symlink_to(outside / "file")
+    (inside / "chain").symlink_to("file")
+    (inside / "dangling").symlink_to(outside / "missing")
+    refused(make(path.format(inside=inside, outside=outside), inside))
+
+
+def test_links_that_lead_inside(inside, outside):
+    """A link to a file inside is well, from wherever; so is an allowed path that is a link."""
+    (outside / "link").symlink_to(inside)
+    (inside / "link").symlink_to("sub/file")
+    for path in (inside / "link", outside / "link" / "link"):
+        for allowed in (inside, outside / "link"):
+            download = make(path, allowed)
+            download()
+            assert download.writer.content() == "well"
+
+
+def test_descriptors(inside, outside):
+    """A file that the process has open isn't had by its entry in /proc; nor is a pipe."""
+    with (outside / "file").open() as file:
+        refused(make(f"/proc/self/fd/{file.fileno()}", inside))
+        refused(make(f"/dev/fd/{file.fileno()}", inside))
+    read, write = os.pipe()
+    refused(make(f"/proc/self/fd/{read}", inside))
+    os.close(read)
+    os.close(write)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "number"),
+    [
+        ("missing", NotFound, errno.ENOENT),
+        ("sub/file/below", NotFound, errno.ENOTDIR),
+        ("sub", DownloadFailed, errno.EISDIR),
+        ("pipe", DownloadFailed, errno.EINVAL),
+        ("loop", DownloadFailed, errno.ELOOP),
+    ],
+)
+def test_failures_inside(inside, name, kind, number, no_leaks):
+    """Inside, what is wrong is told as ever."""
+    os.mkfifo(inside / "pipe")
+    (inside / "loop").symlink_to("loop")
+    download = make(inside / name, inside)
+    with pytest.raises(kind) as caught:
+        download()
+    assert type(caught.value) is kind
+    assert download.error == number
+
+
+def test_pipe_outside(inside, outside):
+    """What is refused isn't opened: who waits to write to a pipe goes on waiting."""
+    pipe = outside / "pipe"
+    os.mkfifo(pipe)
+    refused(make(pipe, inside))
+    (inside / "pipe").symlink_to(pipe)
+    opened = []
+    real = os.open
+
+    def watch(path, flags, *rest, **options):
+        descriptor = real(path, flags, *rest, **options)
+        opened.append((os.readlink(f"/proc/self/fd/{descriptor}"), bool(flags & os.O_PATH)))
+        return descriptor
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", watch)
+        refused(make(inside / "pipe", inside))
+    assert opened == [(str(pipe), True)]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_link_that_turns(inside, outside, monkeypatch, moment):
+    """A link that is changed before or after the check doesn't change what is read."""
+    link = inside / "link"
+    link.symlink_to("sub/file")
+    real = os.readlink
+
+    def turn():
+        link.unlink()
+        link.symlink_to(outside / "file")
+
+    def look(path, **options):
+        if moment == "before":
+            turn()
+        found = real(path, **options)
+        if moment == "after":
+            turn()
+        return found
+
+    monkeypatch.setattr(os, "readlink", look)
+    download = make(link, inside)
+    download()
+    assert download.writer.content() == "well"
+    monkeypatch.undo()
+    refused(download)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "said"),
+    [
+        ("/", "a list"),
+        (b"/", "a list"),
+        (Path("/"), "a list"),
+        (["relative"], "absolute"),
+        ([""], "absolute"),
+        (["~"], "absolute"),
+        ([None], "absolute"),
+        ([7], "absolute"),
+        (["/a\0b"], "absolute"),
+    ],
+)
+def test_nonsense(inside, allowed, said):
+    """What is no list of absolute paths is an error that names the setting."""
+    download = make(inside / "sub" / "file")
+    download.allowed_paths = allowed
+    with pytest.raises(DownloadFailed, match=f"allowed_paths: .*{said}"):
+        download()
+
+
+def test_another_system(inside, monkeypatch):
+    """Where it can't be checked, nothing is read."""
+    download = make(inside / "sub" / "file", inside)
+    with monkeypatch.context() as patch:
+        patch.delattr(os, "O_PATH")
+        with pytest.raises(DownloadFailed, match="allowed_paths: can't be checked"):
+            download()
+
+    def fail(path, **options):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "readlink", fail)
+    with pytest.raises(DownloadFailed, match="allowed_paths can't be checked, as /proc") as caught:
+        download()
+    assert type(caught.value) is DownloadFailed
+
+
+def test_clone(inside, outside):
+    """A copy has the same limit, which may be changed for it alone."""
+    download = FileDownload(f"file://{outside}/file", BufferWriter(), [inside])
+    clone = download.clone()
+    refused(clone)
+    clone.allowed_paths.append(outside)
+    clone()
+    refused(download)
