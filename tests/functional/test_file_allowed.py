@@ -3,12 +3,14 @@
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pulpcore.plugin.download.futures import (
     BufferWriter,
     DownloadFailed,
+    Factory,
     FileDownload,
     NotAuthorized,
     NotFound,
@@ -252,3 +254,13 @@ def test_clone(inside, outside):
     clone.allowed_paths.append(outside)
     clone()
     refused(download)
+
+
+def test_factory(inside, outside, tmp_path):
+    """A factory gives it to the files that it builds."""
+    factory = Factory(SimpleNamespace(), allowed_paths=[inside])
+    factory.build(f"file://{inside}/sub/file", tmp_path / "a")()
+    assert (tmp_path / "a").read_bytes() == b"well"
+    refused(factory.build(f"file://{outside}/file", tmp_path / "b"))
+    assert not (tmp_path / "b").exists()
+    Factory(SimpleNamespace()).build(f"file://{outside}/file", tmp_path / "b")()

@@ -561,6 +561,17 @@ def test_rate_that_is_none(rate):
         Factory(SimpleNamespace(rate_limit=rate))
 
 
+def test_limits_for_urls_of_others():
+    """Where URLs may lead is limited as the factory says, and nothing is by default."""
+    factory = Factory(EMPTY, allowed_paths=["/srv"], public_only=True)
+    assert factory.build("file:///srv/a", "p").allowed_paths == ["/srv"]
+    assert factory.build(URL, "p").public_only is True
+    with pytest.raises(ValueError, match=r"^public_only: .*ftp"):
+        factory.build("ftp://h/a", "p")
+    assert build(url="file:///srv/a").allowed_paths is None
+    assert build().public_only is False
+
+
 def test_limit_for_a_file():
     """The total limit counts for files of this machine, too."""
     assert Factory(SimpleNamespace(total_timeout=7)).build("file:///a", "a").timeout.total == 7

@@ -51,6 +51,7 @@ def test_shared(context):
     assert find_route("https://h/b", None, None, SSL(), context) is first
     assert find_route(URL, ("me", "pw"), None, SSL(), context) is not first
     assert find_route(URL, None, None, SSL(client_key_password="pw"), context) is not first
+    assert find_route(URL, None, None, SSL(), context, public_only=True) is not first
     assert isinstance(first.session, requests.Session)
 
 
@@ -105,7 +106,7 @@ def test_put_back_after_a_failure(context):
     promise = route._Promise()
     promise.keep(None)
     tls = tuple(vars(SSL()).values())
-    key = route.Key(origin(URL), None, None, tls, route.this_process())
+    key = route.Key(origin(URL), None, None, tls, False, route.this_process())
     context.cache.put(key, promise)
     promise.close()
     made = find_route(URL, None, None, SSL(), context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, overload
 from urllib.parse import unquote, urlsplit
@@ -82,17 +82,33 @@ class Factory:
       ``sock_read_timeout``, ``total_timeout``, ``max_retries``, ``rate_limit`` (requests a second,
       shared by the downloads of one factory).
 
+    Where URLs come from somebody who isn't trusted, ``allowed_paths`` and ``public_only`` limit
+    where they may lead; each of the two is off by default, and neither implies the other.
+
     Attributes:
         importer (Any): The importer.
+        allowed_paths (Sequence[str | os.PathLike[str]] | None): The folders in which the files of
+            file:/// URLs must be (see :class:`FileDownload`); an empty list for no such URLs.
+        public_only (bool): Connect to public addresses only (see :class:`HttpDownload`). No ftp://
+            URL is served then.
     """
 
-    def __init__(self, importer: Any) -> None:
+    def __init__(
+        self,
+        importer: Any,
+        allowed_paths: Sequence[str | os.PathLike[str]] | None = None,
+        public_only: bool = False,
+    ) -> None:
         """Make a factory.
 
         Args:
             importer: The importer, or remote.
+            allowed_paths: The folders in which the files of file:/// URLs must be.
+            public_only: Connect to public addresses only.
         """
         self.importer = importer
+        self.allowed_paths = allowed_paths
+        self.public_only = public_only
         limit = _get(importer, "rate_limit")
         self._rate_limiter = RateLimiter(limit) if limit else None
 
@@ -115,7 +131,8 @@ class Factory:
             The download, ready to be called.
 
         Raises:
-            ValueError: Nobody serves the scheme, or no name of a file can be taken from the URL.
+            ValueError: Nobody serves the scheme, no name of a file can be taken from the URL, or
+                ``public_only`` can't be kept to.
         """
         scheme = None
         with contextlib.suppress(ValueError):
@@ -149,15 +166,18 @@ class Factory:
             ),
             proxy_url=_proxy(importer),
             headers=_headers(importer),
+            public_only=self.public_only,
         )
         return self._configure(download)
 
     def _ftp(self, url: str, writer: FileWriter) -> Download:
+        if self.public_only:
+            raise ValueError("public_only: ftp:// URLs can't be limited to public addresses")
         download = FtpDownload(url, writer, user=self._user(), timeout=self._timeout())
         return self._configure(download)
 
     def _file(self, url: str, writer: FileWriter) -> Download:
-        download = FileDownload(url, writer)
+        download = FileDownload(url, writer, self.allowed_paths)
         # Of which the limits count.
         download.timeout = self._timeout()
         return download

@@ -54,6 +54,11 @@ class HttpDownload(Download):
         headers (MutableMapping[str, str]): Headers to send beside or instead of our own.
         insecure_redirects (bool): Follow redirects from https to http also where no digest
             validates the content.
+        public_only (bool): Connect to public addresses only, also where redirected to: not to those
+            of this machine, of private networks, or of the link (see
+            :func:`~pulpcore.plugin.download.futures.address.is_public`). What counts is the address
+            of the connection, which is ended before anything is sent. Through a proxy that can't be
+            known: where one is to be used, the download fails.
         expansion_max (float | None): How many times as large as what was sent the content may be
             that is decoded of it, unasked as it came; None for any size. Up to 64 MiB, and up to
             the size that a validation expects, it doesn't matter.
@@ -78,6 +83,7 @@ class HttpDownload(Download):
         proxy_url: str | None = None,
         headers: Mapping[str, str] | None = None,
         insecure_redirects: bool = False,
+        public_only: bool = False,
     ) -> None:
         """Make a download.
 
@@ -92,6 +98,7 @@ class HttpDownload(Download):
             headers: Headers to send.
             insecure_redirects: Follow redirects from https to http also where no digest validates
                 the content.
+            public_only: Connect to public addresses only.
 
         Raises:
             ValueError: The method is another one.
@@ -104,6 +111,7 @@ class HttpDownload(Download):
         self.proxy_url = proxy_url
         self.headers: MutableMapping[str, str] = CaseInsensitiveDict(headers or {})
         self.insecure_redirects = insecure_redirects
+        self.public_only = public_only
 
     @property
     def status(self) -> int:

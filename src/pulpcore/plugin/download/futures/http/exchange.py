@@ -107,7 +107,9 @@ class Exchange:
             if user is not None or "Authorization" in download.headers:
                 # The download has credentials of its own: a netrc file has no say elsewhere either.
                 user = ("", "")
-        return find_route(url, user, download.proxy_url or None, ssl, download.context)
+        return find_route(
+            url, user, download.proxy_url or None, ssl, download.context, download.public_only
+        )
 
     def _check_redirect(self) -> None:
         download = self._download

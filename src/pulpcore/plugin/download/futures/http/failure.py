@@ -17,6 +17,7 @@ import requests
 import urllib3.exceptions
 
 from .. import redact
+from ..address import ForbiddenAddress
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
 from .framing import FramingError, is_cut
 
@@ -92,6 +93,9 @@ def _translate(error: Exception) -> DownloadFailed:
     """Find the cause that says most; the order matters, since nearly all of them are an OSError."""
     if (framing := find(error, FramingError)) is not None:
         return DownloadFailed(f"the reply can't be trusted: {framing}")
+    if find(error, ForbiddenAddress) is not None:
+        # Without the address: whoever is shown this may not be meant to know it.
+        return DownloadFailed("the host's address is not public, which public_only forbids")
     if (tunnel := _tunnel_status(error)) is not None:
         return _refused_tunnel(tunnel)
     through = " to the proxy" if find(error, urllib3.exceptions.ProxyError) else ""

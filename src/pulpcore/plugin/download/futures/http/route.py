@@ -51,6 +51,7 @@ class Key(NamedTuple):
     user: tuple[str, str] | None
     proxy: str | None
     tls: tuple[Any, ...]
+    public_only: bool
     process: Process
 
 
@@ -75,7 +76,7 @@ class Route(Resource):
             context: What is shared; TLS contexts are kept there.
 
         Raises:
-            ValueError: A TLS setting isn't usable.
+            ValueError: A TLS setting isn't usable, or a proxy is to be used with ``public_only``.
         """
         if key.proxy:
             self.proxies = {"http": key.proxy, "https": key.proxy}
@@ -84,6 +85,11 @@ class Route(Resource):
         proxy = _checked(select_proxy(url, self.proxies))
         if proxy is not None:
             self.proxies = {"http": proxy, "https": proxy}
+            if key.public_only:
+                raise ValueError(
+                    "public_only: which address a proxy connects to can't be known: use none for "
+                    "this host, or have the proxy see to it and turn public_only off"
+                )
         self.netrc = _netrc(key.origin.host) if key.user is None else None
         # A file's entry `default` is found for a host that can't be named.
         self.is_netrc_named = self.netrc is not None and self.netrc != _netrc(_NO_HOST)
@@ -104,7 +110,7 @@ class Route(Resource):
         self._request.prepare_headers({**self.session.headers, "Accept-Encoding": "identity"})
         self.session.verify = settings.validation
         try:
-            adapter = Adapter(tls, proxy, self.proxies, proxy_tls)
+            adapter = Adapter(tls, proxy, self.proxies, proxy_tls, key.public_only)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise ValueError(f"proxy_url: {redact.text(str(error))}") from None
         self.session.mount("http://", adapter)
@@ -172,7 +178,12 @@ def _split(url: str) -> tuple[str, str | None, int | None]:
 
 
 def find_route(
-    url: str, user: tuple[str, str] | None, proxy: str | None, ssl: SSL, context: Context
+    url: str,
+    user: tuple[str, str] | None,
+    proxy: str | None,
+    ssl: SSL,
+    context: Context,
+    public_only: bool = False,
 ) -> Route:
     """Return the route to a destination, from the context's cache or made for it.
 
@@ -182,13 +193,14 @@ def find_route(
         proxy: The URL of a proxy; None for what the environment says.
         ssl: TLS settings.
         context: What is shared.
+        public_only: Connect to public addresses only.
 
     Raises:
         ValueError: The URL, the proxy or a TLS setting isn't usable.
     """
     # A tuple of values and not the settings: they may be changed, and two that are alike are to
     # share.
-    key = Key(origin(url), user, proxy, _values(ssl), this_process())
+    key = Key(origin(url), user, proxy, _values(ssl), bool(public_only), this_process())
     mine = None
     try:
         promise: _Promise = context.cache.get(key)

@@ -8,6 +8,7 @@ import http.client
 import logging
 import queue
 import re
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError
 
 from .. import redact
+from ..address import check_peer
 from ..cancel import watched
 from .framing import FramingError, StrictResponse
 
@@ -224,6 +226,28 @@ class SecureConnection(_Strict, HTTPSConnection):
             self.is_verified = True
 
 
+class _PublicOnly(_Strict):
+    """A connection to a public address: any other is ended before a byte is sent."""
+
+    def _new_conn(self) -> socket.socket:
+        # TLS comes later.
+        sock = super()._new_conn()
+        try:
+            check_peer(sock)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+
+class PublicConnection(_PublicOnly, Connection):
+    """A connection for http to a public address."""
+
+
+class PublicSecureConnection(_PublicOnly, SecureConnection):
+    """A connection for https to a public address."""
+
+
 class _Kept(queue.LifoQueue[Any]):
     """The connections that a pool keeps. urllib3 would fill it up with as many None at first."""
 
@@ -283,6 +307,18 @@ class SecurePool(_Lean, HTTPSConnectionPool):
     ConnectionCls = SecureConnection
 
 
+class PublicPool(Pool):
+    """Connections for http to public addresses."""
+
+    ConnectionCls = PublicConnection
+
+
+class PublicSecurePool(SecurePool):
+    """Connections for https to public addresses."""
+
+    ConnectionCls = PublicSecureConnection
+
+
 class Adapter(HTTPAdapter):
     """Sends requests by one TLS context, and reads replies strictly."""
 
@@ -292,6 +328,7 @@ class Adapter(HTTPAdapter):
         proxy: str | None,
         proxies: dict[str, str],
         proxy_context: ssl.SSLContext | None,
+        public_only: bool,
     ) -> None:
         """Make an adapter.
 
@@ -300,14 +337,18 @@ class Adapter(HTTPAdapter):
             proxy: The URL of the proxy that is used; None for none.
             proxies: What is given with each request of ours, for the one destination.
             proxy_context: The TLS context for the proxy; None where there is no TLS.
+            public_only: Connect to public addresses only.
         """
         self._context = context
         self._proxy_context = proxy_context
         self._proxy = proxy
         self._proxies = proxies
         self._pool: Any = None
+        self._pools: dict[str, Any] = {"http": Pool, "https": SecurePool}
+        if public_only:
+            self._pools = {"http": PublicPool, "https": PublicSecurePool}
         super().__init__(pool_maxsize=POOL_SIZE)
-        self.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
+        self.poolmanager.pool_classes_by_scheme = self._pools
         if proxy is not None:
             # Now, and not by the first of many threads.
             self.proxy_manager_for(proxy)
@@ -327,7 +368,7 @@ class Adapter(HTTPAdapter):
         manager = super().proxy_manager_for(
             proxy, proxy_ssl_context=self._proxy_context, **proxy_kwargs
         )
-        manager.pool_classes_by_scheme = {"http": Pool, "https": SecurePool}
+        manager.pool_classes_by_scheme = self._pools
         return manager
 
     def build_connection_pool_key_attributes(
