@@ -20,6 +20,7 @@ import pytest
 
 from http_tools import chain, quick, record
 from pulpcore.plugin.download.futures import (
+    SSL,
     Batch,
     BufferWriter,
     DigestValidation,
@@ -42,7 +43,7 @@ DOORS = [
     *("user", "password", "url-user", "url-password", "query", "nameless", "quoted'", "fragment"),
     *("authorization", "cookie", "proxy-authorization", "proxy-user", "proxy-password"),
     *("environment-user", "environment-password", "netrc-password", "default-password"),
-    *("key", "location-user", "location-query", "location-fragment"),
+    *("key", "key-password", "location-user", "location-query", "location-fragment"),
 ]
 
 
@@ -368,6 +369,22 @@ def test_tls(file_server: Any, tls: Any, seen: list[str]) -> None:
         {"ca_cert": KEY.partition("\n")[2]},
     ):
         assert run(build(url_with_secrets(server.host, "https"), remote(**more)), seen)
+
+
+def test_key_password(file_server: Any, tls: Any, seen: list[str], tmp_path: Path) -> None:
+    """A password that a key isn't encrypted with, and one of a key that is none."""
+    server = file_server({"/a": b"content"}, tls=tls.server())
+    for key in (KEY, str(tmp_path / "none"), tls.client.key.read_text()):
+        for password in (secret("key-password"), secret("key-password").encode()):
+            settings = SSL(
+                client_certificate=str(tls.client.certificate),
+                client_key=key,
+                client_key_password=password,
+            )
+            seen.append(repr(settings))
+            download = build(url_with_secrets(server.host, "https"), remote())
+            download.ssl = settings
+            assert run(download, seen)
 
 
 @pytest.mark.parametrize(
