@@ -28,7 +28,7 @@ from pulpcore.plugin.download.futures import (
     Timeout,
 )
 from pulpcore.plugin.download.futures.context import Context
-from pulpcore.plugin.download.futures.http.tls import make_context
+from pulpcore.plugin.download.futures.tls import make_context
 from servers.raw import Cut, Read, Recv, Reset, Send, Stall, reply, serve
 
 BODY = b"content " * 1000

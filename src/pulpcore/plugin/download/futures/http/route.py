@@ -22,7 +22,7 @@ from .. import redact
 from ..context import Context, Resource
 from ..lock import Process, this_process
 from ..settings import SSL
-from .tls import make_context
+from ..tls import make_context
 from .transport import Adapter
 
 log = logging.getLogger(__name__)

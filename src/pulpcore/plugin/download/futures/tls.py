@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import certifi
 from urllib3.util.ssl_ import create_urllib3_context
 
-from ..settings import PEM, SSL
+from .settings import PEM, SSL
 
 # What OpenSSL says where a key was read, and isn't that of the certificate.
 _ANOTHERS_KEY = "KEY_VALUES_MISMATCH"
