@@ -6,6 +6,7 @@ import threading
 import pytest
 import requests
 
+from pulpcore.plugin.download.futures import tls
 from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.http import route
 from pulpcore.plugin.download.futures.http.route import find_route, origin, user_agent
@@ -66,11 +67,11 @@ def test_others_fail_too(context):
 
 def test_one_waits_for_another_that_fails(context, monkeypatch):
     """A download that waits for one that fails makes the session by itself, for all others."""
-    real, began, go_on = route.make_context, threading.Event(), threading.Event()
+    real, began, go_on = tls.make_context, threading.Event(), threading.Event()
     errors, found = [], []
 
     def fail(*unused):
-        monkeypatch.setattr(route, "make_context", real)
+        monkeypatch.setattr(tls, "make_context", real)
         began.set()
         go_on.wait(20)
         raise ValueError("ca_certificate: broken")
@@ -81,7 +82,7 @@ def test_one_waits_for_another_that_fails(context, monkeypatch):
         except ValueError as error:
             errors.append(error)
 
-    monkeypatch.setattr(route, "make_context", fail)
+    monkeypatch.setattr(tls, "make_context", fail)
     threads = [threading.Thread(target=first)]
     threads[0].start()
     assert began.wait(20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import ssl
 import tempfile
@@ -11,10 +12,44 @@ from collections.abc import Iterator
 import certifi
 from urllib3.util.ssl_ import create_urllib3_context
 
+from .context import Context
 from .settings import PEM, SSL
+
+log = logging.getLogger(__name__)
 
 # What OpenSSL says where a key was read, and isn't that of the certificate.
 _ANOTHERS_KEY = "KEY_VALUES_MISMATCH"
+
+
+def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLContext:
+    """Return the TLS context of a set of TLS settings, from a context's cache or made for it.
+
+    That ``validation=False`` is in force is logged where it is made.
+
+    Args:
+        settings: Whom to trust and what to show.
+        context: What is shared.
+        protocol: What is spoken through it. Each has its own, for urllib3 sets in its own what is
+            right for HTTP only: that it offers HTTP to the server (ALPN).
+
+    Raises:
+        ValueError: A certificate or key isn't usable; the message names the attribute.
+    """
+    trust = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
+    # By the values: the settings may be changed, and two that are alike are to share.
+    name = ("tls", protocol, tuple(vars(settings).items()), trust)
+    try:
+        found: ssl.SSLContext = context.cache.get(name)
+    except LookupError:
+        pass
+    else:
+        return found
+    if not settings.validation:
+        log.warning(
+            "Servers' certificates are not verified, as the setting ssl.validation=False says"
+        )
+    made: ssl.SSLContext = context.cache.setdefault(name, make_context(settings, trust))
+    return made
 
 
 def make_context(settings: SSL, trust: str | None) -> ssl.SSLContext:

@@ -19,7 +19,8 @@ import urllib3.exceptions
 from .. import redact
 from ..address import ForbiddenAddress
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
-from .framing import FramingError, is_cut
+from ..tls_error import from_tls
+from .framing import FramingError
 
 ANTICIPATED = (
     requests.RequestException,
@@ -37,9 +38,6 @@ _ADVICE = {
     http.HTTPStatus.NOT_FOUND: "the server has nothing at this URL",
     http.HTTPStatus.GONE: "the server has nothing at this URL any more",
 }
-_BAD_CERTIFICATE = re.compile(
-    r"ALERT_.*(CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)|CERTIFICATE_VERIFY_FAILED"
-)
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d+)")
 
 E = TypeVar("E", bound=BaseException)
@@ -99,13 +97,9 @@ def _translate(error: Exception) -> DownloadFailed:
     if (tunnel := _tunnel_status(error)) is not None:
         return _refused_tunnel(tunnel)
     through = " to the proxy" if find(error, urllib3.exceptions.ProxyError) else ""
-    if (unverified := find(error, ssl.SSLCertVerificationError)) is not None:
-        problem = unverified.verify_message or "it is not for this host"
-        return NotAuthorized(
-            f"the certificate of the {'proxy' if through else 'server'} is not trusted: {problem}"
-        )
-    if (tls := find(error, ssl.SSLError)) is not None and not isinstance(tls, TimeoutError):
-        return _tls_failure(tls)
+    tls = find(error, ssl.SSLCertVerificationError) or find(error, ssl.SSLError)
+    if tls is not None and not isinstance(tls, TimeoutError):
+        return from_tls(tls, "proxy" if through else "server")
     if _is_bad_url(error):
         return DownloadFailed("the URL is not valid: check its host and port")
     return transient(_network_reason(error) + through)
@@ -142,18 +136,6 @@ def _is_connect_timeout(error: Exception) -> bool:
         and not isinstance(cause, urllib3.exceptions.NewConnectionError)
         for cause in _chain(error)
     )
-
-
-def _tls_failure(error: ssl.SSLError) -> DownloadFailed:
-    reason = getattr(error, "reason", None) or ""
-    if _BAD_CERTIFICATE.search(reason):
-        return NotAuthorized(
-            f"the server refused the client certificate, or the lack of one ({reason})"
-        )
-    failure = DownloadFailed(f"TLS failed: {reason or error.strerror or 'the connection was cut'}")
-    # Cut, and not refused.
-    failure.transient = is_cut(error)
-    return failure
 
 
 def _tunnel_status(error: Exception) -> int | None:

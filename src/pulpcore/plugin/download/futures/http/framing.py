@@ -19,6 +19,7 @@ from typing import Any
 from urllib3 import HTTPHeaderDict
 
 from ..cancel import current
+from ..tls_error import is_cut
 
 HEAD_LIMIT = 128 * 1024
 """The most bytes that the head of a reply, a line of a chunk or the trailers may have."""
@@ -344,18 +345,6 @@ class StrictResponse(http.client.HTTPResponse):
 # Fields that say how the body ends: an ill-formed one can't be passed over, as others are.
 _DECISIVE = frozenset({b"content-length", b"transfer-encoding"})
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-
-
-def is_cut(error: ssl.SSLError) -> bool:
-    """Whether TLS failed because the connection ended, without the end that TLS has.
-
-    Args:
-        error: What was raised.
-    """
-    reason = getattr(error, "reason", None) or ""
-    return isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or reason.startswith(
-        ("UNEXPECTED_EOF", "Closed before TLS handshake")
-    )
 
 
 def _status(line: bytes) -> tuple[int, int, str]:

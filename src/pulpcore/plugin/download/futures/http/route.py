@@ -6,8 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
-import logging
-import os
 import re
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -22,10 +20,8 @@ from .. import redact
 from ..context import Context, Resource
 from ..lock import Process, this_process
 from ..settings import SSL
-from ..tls import make_context
+from ..tls import shared_context
 from .transport import Adapter
-
-log = logging.getLogger(__name__)
 
 PORTS = {"http": 80, "https": 443}
 
@@ -95,11 +91,11 @@ class Route(Resource):
         self.is_netrc_named = self.netrc is not None and self.netrc != _netrc(_NO_HOST)
         secure = key.origin.scheme == "https"
         self.is_tunnel = secure and proxy is not None
-        tls = _tls(settings, context) if secure else None
+        tls = shared_context(settings, context, "http") if secure else None
         proxy_tls = None
         if (proxy or "").lower().startswith("https:"):
             # The client certificate is for the server.
-            proxy_tls = _tls(without_client(settings), context)
+            proxy_tls = shared_context(without_client(settings), context, "http")
         self.session = requests.Session()
         # What the environment says is known by now; requests would look again at every request.
         self.session.trust_env = False
@@ -266,20 +262,6 @@ def _netrc(host: str) -> tuple[str, str] | None:
         found: tuple[str, str] | None = get_netrc_auth(f"http://{host}/")
         return found
     return None
-
-
-def _tls(settings: SSL, context: Context) -> Any:
-    trust = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
-    name = ("tls", _values(settings), trust)
-    try:
-        return context.cache.get(name)
-    except LookupError:
-        pass
-    if not settings.validation:
-        log.warning(
-            "Servers' certificates are not verified, as the setting ssl.validation=False says"
-        )
-    return context.cache.setdefault(name, make_context(settings, trust))
 
 
 @functools.cache
