@@ -117,7 +117,7 @@ def proxy(running: Callable[..., Any]) -> Callable[..., Proxy]:
 
 @pytest.fixture
 def ftp_server(running: Callable[..., Any]) -> Callable[..., Any]:
-    """`ftp_server(folder, users=None, cuts=None)` starts an `FtpServer`."""
+    """`ftp_server(folder, users=None, cuts=None, security=None)` starts an `FtpServer`."""
     from servers.ftp import FtpServer  # few tests need pyftpdlib
 
     return partial(running, FtpServer)

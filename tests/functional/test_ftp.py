@@ -212,8 +212,9 @@ def test_truncated(ftp_server, folder, target, untouched, size, claim, no_leaks)
 
 
 def test_tried_again(ftp_server, folder, target, no_leaks):
-    """A transfer that was cut is tried again, from its beginning, without help."""
-    server = ftp_server(folder, cuts={0: Cut(500_000), 1: Cut(600_000, claim=True)})
+    """A transfer that was cut is tried again without help, here from its beginning."""
+    cuts = {0: Cut(500_000), 1: Cut(600_000, claim=True)}
+    server = ftp_server(folder, cuts=cuts, unknown={"MDTM"})
     download = FtpDownload(server.url("/file"), FileWriter(target))
     download.retry = download.retry.new(backoff_factor=0)
     download.validations.append(DigestValidation("md5", hashlib.md5(CONTENT).hexdigest()))
@@ -548,6 +549,71 @@ class TestScripts:
         with pytest.raises(DownloadFailed):
             make(f"ftp://{server.host}/a", FileWriter(target))()
         untouched()
+
+
+def test_cut_at_each_byte(raw_server, running, target, no_leaks):
+    """Wherever the conversation ends, all of the file is there, or none of it."""
+    data = running(RawServer, [[Send(b"content")]])
+    script = [*passive(data, b"213 7\r\n"), Send(b"226 done\r\n")]
+    replies = [step.data for step in script if isinstance(step, Send)]
+    total = sum(map(len, replies))
+
+    def cut_after(size):
+        steps = []
+        for step in script:
+            if isinstance(step, Send):
+                steps.append(Send(step.data[:size]))
+                size -= len(step.data)
+                if size <= 0:
+                    return steps
+            else:
+                steps.append(step)
+        return steps
+
+    server = raw_server(cut_after)
+    whole = 0
+    for _ in range(total + 1):
+        target.write_bytes(b"old")
+        try:
+            make(f"ftp://{server.host}/a", FileWriter(target))()
+        except DownloadFailed:
+            assert target.read_bytes() == b"old"
+        else:
+            whole += 1
+            assert target.read_bytes() == b"content"
+        assert list(target.parent.iterdir()) == [target]
+    # The digit that says that all is well may be the last byte to come.
+    assert 1 <= whole <= len(replies[-1])
+
+
+def test_ipv6(ftp_server, folder):
+    """IPv6 has its own command for passive mode (RFC 2428)."""
+    try:
+        server = ftp_server(folder, host="::1")
+    except OSError:
+        pytest.skip("there is no IPv6 on this machine")
+    download = make(server.url("/file"), BufferWriter())
+    download()
+    assert download.writer.getvalue() == CONTENT
+    assert server.told("EPSV", "PASV") == [("EPSV", "")]
+
+
+def test_address_of_the_data_connection(raw_server, running):
+    """A server can't have us connect to somebody else: the host of the data is its own."""
+    data = running(RawServer, [[Send(b"content")]])
+    server = raw_server(
+        [
+            [
+                *BINARY,
+                *command("SIZE", b"500 what?\r\n"),
+                *command("PASV", b"227 there (10,1,2,3,%d,%d)\r\n" % divmod(data.port, 256)),
+                *command("RETR", b"150 here\r\n226 done\r\n"),
+            ]
+        ]
+    )
+    download = make(f"ftp://{server.host}/a", BufferWriter())
+    download()
+    assert download.writer.content() == "content"
 
 
 def test_cancelled_in_a_handler(ftp_server, folder, target, untouched, no_leaks):

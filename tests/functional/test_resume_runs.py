@@ -455,7 +455,7 @@ class TestNothingKept:
     def test_other_protocols(
         self, ftp_server: Any, tmp_path: Path, target: Path, kind: str
     ) -> None:
-        """FTP and file have no validators: they keep nothing, and take nothing up."""
+        """Nothing is kept or taken up of what has no version: a local file, a new one by FTP."""
         source = tmp_path / "served"
         source.mkdir()
         (source / "a").write_bytes(BODY)

@@ -5,19 +5,21 @@ import logging
 import socket
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from .listener import HOST, THREADS
+from .tls import Certificate
 
 with warnings.catch_warnings():
     # It stands on asyncore and asynchat, which Python 3.11 warns of.
     warnings.simplefilter("ignore", DeprecationWarning)
+    from OpenSSL import SSL
     from pyftpdlib.authorizers import DummyAuthorizer
     from pyftpdlib.filesystems import AbstractedFS
-    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.handlers import FTPHandler, TLS_FTPHandler
     from pyftpdlib.ioloop import AsyncChat, IOLoop
     from pyftpdlib.servers import FTPServer as Server
 
@@ -39,6 +41,33 @@ class Cut:
     claim: bool = False
 
 
+@dataclass(frozen=True)
+class Security:
+    """How a server speaks TLS, which it demands for control and data connections.
+
+    Attributes:
+        certificate: What it presents.
+        implicit: From the first byte on, and not by AUTH.
+        client_ca: Demand a client certificate that this CA signed.
+    """
+
+    certificate: Certificate
+    implicit: bool = False
+    client_ca: Path | None = None
+
+    def context(self) -> SSL.Context:
+        """A new context."""
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        context.use_certificate_chain_file(str(self.certificate.certificate))
+        context.use_privatekey_file(str(self.certificate.key))
+        # Else no session can be resumed where client certificates are demanded.
+        context.set_session_id(b"ftp")
+        if self.client_ca is not None:
+            context.load_verify_locations(str(self.client_ca))
+            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
+        return context
+
+
 class FtpServer:
     """Serves a folder, read only, from one thread.
 
@@ -48,12 +77,16 @@ class FtpServer:
             unless it is one of the names.
         cuts: From the number of a transfer (from 0, all connections together) to how it ends.
             The attribute may be set anew at any time.
+        security: How it speaks TLS. None for not at all.
+        unknown: Commands that it doesn't know.
+        host: The address it listens on.
 
     Attributes:
         port: The port it listens on.
         connections: How many control connections were accepted.
         commands: Each command as (name, argument): ('RETR', '/a'). The password of PASS too.
         transfers: How many files were opened to be sent.
+        before: From a command to what is called once, in the server's thread, before it is done.
     """
 
     def __init__(
@@ -61,8 +94,12 @@ class FtpServer:
         folder: Path,
         users: Mapping[str, str] | None = None,
         cuts: Mapping[int, Cut] | None = None,
+        security: Security | None = None,
+        unknown: Collection[str] = (),
+        host: str = HOST,
     ):
         self.cuts = cuts or {}
+        self.before: dict[str, Callable[[], object]] = {}
         self.connections = 0
         self.transfers = 0
         self.commands: list[tuple[str, str]] = []
@@ -70,7 +107,13 @@ class FtpServer:
         self._ending = False
         near, self._waker = socket.socketpair()
         _Wake(near, self._loop)
-        server = Server((HOST, 0), self._handler(folder, users), ioloop=self._loop)
+        self._scheme = "ftps" if security is not None and security.implicit else "ftp"
+        self._host = f"[{host}]" if ":" in host else host
+        handler = self._handler(folder, users, security)
+        handler.proto_cmds = {
+            name: known for name, known in handler.proto_cmds.items() if name not in unknown
+        }
+        server = Server((host, 0), handler, ioloop=self._loop)
         self.port: int = server.address[1]
         self._thread = threading.Thread(
             target=self._run, name=f"{THREADS} FtpServer {self.port}", daemon=True
@@ -79,7 +122,12 @@ class FtpServer:
 
     def url(self, path: str = "/", userinfo: str = "") -> str:
         """The URL of a path on this server; `userinfo` is 'name:password', encoded."""
-        return f"ftp://{userinfo}{'@' if userinfo else ''}{HOST}:{self.port}{path}"
+        at = "@" if userinfo else ""
+        return f"{self._scheme}://{userinfo}{at}{self._host}:{self.port}{path}"
+
+    def told(self, *names: str) -> list[tuple[str, str]]:
+        """The commands of these names, in order, as `commands` has them."""
+        return [command for command in self.commands if command[0] in names]
 
     def close(self) -> None:
         """End all connections, and the thread."""
@@ -101,15 +149,18 @@ class FtpServer:
             soonest = self._loop.loop(soonest, blocking=False)
         self._loop.close()
 
-    def _handler(self, folder: Path, users: Mapping[str, str] | None) -> type[FTPHandler]:
+    def _handler(
+        self, folder: Path, users: Mapping[str, str] | None, security: Security | None
+    ) -> type[FTPHandler]:
         log = self
+        base = FTPHandler if security is None else _secured(security)
 
         class Files(AbstractedFS):
             def open(self, filename: str, mode: str) -> Any:
                 number, log.transfers = log.transfers, log.transfers + 1
                 return _File(filename, log.cuts.get(number))
 
-        class Handler(FTPHandler):
+        class Handler(base):
             authorizer = DummyAuthorizer()
             abstracted_fs = Files
             # The file is to be read through Python, where it can be cut.
@@ -121,6 +172,7 @@ class FtpServer:
 
             def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
                 log.commands.append((cmd, arg))
+                log.before.pop(cmd, bool)()
                 super().pre_process_command(line, cmd, arg)
 
         if users is None:
@@ -128,6 +180,27 @@ class FtpServer:
         for name, password in (users or {}).items():
             Handler.authorizer.add_user(name, password, str(folder))
         return Handler
+
+
+def _secured(security: Security) -> type[FTPHandler]:
+    """A handler that speaks TLS."""
+
+    class Handler(TLS_FTPHandler):
+        ssl_context = security.context()
+        tls_control_required = True
+        tls_data_required = True
+
+        def handle(self) -> None:
+            if security.implicit:
+                self.secure_connection(self.ssl_context)
+            else:
+                super().handle()
+
+        def handle_ssl_established(self) -> None:
+            if security.implicit:
+                super().handle()
+
+    return Handler
 
 
 class _File(io.FileIO):

@@ -75,6 +75,7 @@ def build(importer=EMPTY, url=URL, path="file", artifact=None):
         ("https://h/a", HttpDownload),
         ("HTTPS://h/a", HttpDownload),
         ("ftp://h/a", FtpDownload),
+        ("FTPS://h/a", FtpDownload),
         ("file:///a", FileDownload),
         ("File:///a", FileDownload),
     ],
@@ -91,7 +92,7 @@ def test_scheme(url, kind, importer):
 
 
 @pytest.mark.parametrize(
-    "url", ["gopher://h/a", "", "a", "/a/b", "://h/a", "ftps://h/a", "http//h/a", "http://[::1/a"]
+    "url", ["gopher://h/a", "", "a", "/a/b", "://h/a", "sftp://h/a", "http//h/a", "http://[::1/a"]
 )
 @pytest.mark.parametrize("path", [None, "file"])
 def test_scheme_that_nobody_serves(url, path):
@@ -165,7 +166,7 @@ class TestForms:
             assert method.__name__ == "build"
 
 
-@pytest.mark.parametrize("url", ["http://h/a", "https://h/a"])
+@pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a", "ftps://h/a"])
 @pytest.mark.parametrize(
     ("importer", "expected"),
     [
@@ -193,7 +194,7 @@ class TestForms:
     ],
 )  # fmt: skip
 def test_ssl(importer, expected, url):
-    """TLS settings of both kinds of model count for http as for https; empty ones are none."""
+    """TLS settings of both kinds of model count for each protocol; empty ones are none."""
     found = build(importer, url).ssl
     names = ("ca_certificate", "client_certificate", "client_key")
     assert [getattr(found, name) or None for name in names] == [
@@ -566,8 +567,9 @@ def test_limits_for_urls_of_others():
     factory = Factory(EMPTY, allowed_paths=["/srv"], public_only=True)
     assert factory.build("file:///srv/a", "p").allowed_paths == ["/srv"]
     assert factory.build(URL, "p").public_only is True
-    with pytest.raises(ValueError, match=r"^public_only: .*ftp"):
-        factory.build("ftp://h/a", "p")
+    for scheme in ("ftp", "ftps"):
+        with pytest.raises(ValueError, match=f"^public_only: {scheme}:"):
+            factory.build(f"{scheme}://h/a", "p")
     assert build(url="file:///srv/a").allowed_paths is None
     assert build().public_only is False
 

@@ -89,8 +89,8 @@ class Factory:
         importer (Any): The importer.
         allowed_paths (Sequence[str | os.PathLike[str]] | None): The folders in which the files of
             file:/// URLs must be (see :class:`FileDownload`); an empty list for no such URLs.
-        public_only (bool): Connect to public addresses only (see :class:`HttpDownload`). No ftp://
-            URL is served then.
+        public_only (bool): Connect to public addresses only (see :class:`HttpDownload`). No
+            ``ftp`` or ``ftps`` URL is served then.
     """
 
     def __init__(
@@ -158,12 +158,7 @@ class Factory:
             writer,
             timeout=self._timeout(),
             user=self._user(),
-            ssl=SSL(
-                _pem(importer, "ssl_ca_certificate", "ca_cert"),
-                _pem(importer, "ssl_client_certificate", "client_cert"),
-                _pem(importer, "ssl_client_key", "client_key"),
-                bool(_get(importer, "ssl_validation", _get(importer, "tls_validation", True))),
-            ),
+            ssl=self._ssl(),
             proxy_url=_proxy(importer),
             headers=_headers(importer),
             public_only=self.public_only,
@@ -172,8 +167,12 @@ class Factory:
 
     def _ftp(self, url: str, writer: FileWriter) -> Download:
         if self.public_only:
-            raise ValueError("public_only: ftp:// URLs can't be limited to public addresses")
-        download = FtpDownload(url, writer, user=self._user(), timeout=self._timeout())
+            raise ValueError(
+                f"public_only: {redact.scheme(url)}:// URLs can't be limited to public addresses"
+            )
+        download = FtpDownload(
+            url, writer, user=self._user(), timeout=self._timeout(), ssl=self._ssl()
+        )
         return self._configure(download)
 
     def _file(self, url: str, writer: FileWriter) -> Download:
@@ -182,12 +181,21 @@ class Factory:
         download.timeout = self._timeout()
         return download
 
-    _BUILDERS: ClassVar = {"http": _http, "https": _http, "ftp": _ftp, "file": _file}
+    _BUILDERS: ClassVar = {"http": _http, "https": _http, "ftp": _ftp, "ftps": _ftp, "file": _file}
 
     def _user(self) -> User | None:
         name = _get(self.importer, "username", _get(self.importer, "basic_auth_user"))
         password = _get(self.importer, "password", _get(self.importer, "basic_auth_password"))
         return User(name, password) if name or password else None
+
+    def _ssl(self) -> SSL:
+        importer = self.importer
+        return SSL(
+            _pem(importer, "ssl_ca_certificate", "ca_cert"),
+            _pem(importer, "ssl_client_certificate", "client_cert"),
+            _pem(importer, "ssl_client_key", "client_key"),
+            bool(_get(importer, "ssl_validation", _get(importer, "tls_validation", True))),
+        )
 
     def _timeout(self) -> Timeout:
         timeout = Timeout()

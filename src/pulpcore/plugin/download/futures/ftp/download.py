@@ -1,0 +1,271 @@
+"""Downloading by FTP."""
+
+from __future__ import annotations
+
+import contextlib
+import ftplib
+import socket
+import time
+from collections.abc import Hashable, Iterable
+from ssl import SSLContext, SSLError, SSLSocket
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from .. import backoff
+from ..cancel import watched
+from ..download import Download
+from ..error import DownloadError, DownloadFailed, NotAuthorized, NotFound, transient
+from ..settings import SSL, Settings, Timeout, User
+from ..tls import shared_context
+from ..tls_error import is_cut
+from . import failure
+from .control import Control
+from .version import Sighting, Version, place
+
+if TYPE_CHECKING:
+    from urllib3.util import Retry
+
+    from ..writer import Writer
+
+PORTS = {"ftp": 21, "ftps": 990}
+
+
+class FtpDownload(Download):
+    """Downloads a file by FTP, from ``ftp://[user[:password]@]host[:port]/path``, or ``ftps``.
+
+    Transfers are passive and binary (RFC 959). The path is percent-decoded, and relative to the
+    folder that the server logs the user into (RFC 1738 section 3.2.2).
+
+    Encrypted are, as curl has it:
+
+    * ``ftps://host/path``: implicit TLS, from the first byte on, by default on port 990.
+    * ``ftp://host/path`` with ``tls=True``: explicit TLS, by AUTH TLS (RFC 4217). A server that
+      refuses gets no password, and nothing falls back to plain FTP.
+
+    Data connections are encrypted then too, and resume the TLS session of the control connection.
+
+    An attempt goes on where the last one broke off (REST, RFC 3659 section 5), if it is certain
+    that the version of the file is the same: the server tells size and time (SIZE, MDTM), both are
+    what they were, also after the transfer, and the time is old enough to tell. Else it starts
+    clean. Files of up to ``BLOCK`` bytes always do: that is faster than to ask.
+
+    Attributes:
+        user (User): The user; anonymous by default. It wins over userinfo in the URL.
+        timeout (Timeout): How long to wait.
+        ssl (SSL): TLS settings: the same trust as for https.
+        tls (bool): Demand TLS for ftp URLs.
+        reply (str | None): What the server replied to the request for the file.
+    """
+
+    retry: Retry | None = backoff.DEFAULT
+    timeout: Timeout
+    # The version whose first bytes are here, if it is certain.
+    _version: Version | None = None
+    _sighting: Sighting | None = None
+
+    def __init__(
+        self,
+        url: str,
+        writer: Writer | None,
+        user: User | None = None,
+        timeout: Timeout | None = None,
+        ssl: SSL | None = None,
+        tls: bool = False,
+    ) -> None:
+        """Make a download.
+
+        Args:
+            url: An ftp or ftps URL.
+            writer: Where the content goes.
+            user: The user.
+            timeout: How long to wait.
+            ssl: TLS settings.
+            tls: Demand TLS for an ftp URL. An ftps URL does by itself.
+        """
+        super().__init__(url, writer)
+        self.user = user or User()
+        self.timeout = timeout or Timeout()
+        self.ssl = ssl or SSL()
+        self.tls = tls
+
+    # What the life of a download asks.
+
+    def _settings_to_check(self) -> Iterable[tuple[str, Settings | None]]:
+        return (("user", self.user), ("timeout", self.timeout), ("ssl", self.ssl))
+
+    def _check_settings(self) -> None:
+        self.timeout = self.timeout or Timeout()
+        self.user = self.user or User()
+        self.ssl = self.ssl or SSL()
+        try:
+            parts = urlsplit(self.url)
+            valid = parts.scheme.lower() in PORTS and parts.hostname and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError("url: must be ftp://host/path or ftps://host/path")
+        # A line of the protocol ends where a line ends.
+        if any(c in unquote(self.url) for c in "\r\n\0"):
+            raise ValueError("url: it has characters that FTP can't send")
+        if any(c in text for text in self._login() for c in "\r\n\0"):
+            raise ValueError("user: it has characters that FTP can't send")
+
+    def _can_resume(self) -> bool:
+        return self._version is not None and self._version.place == self._place()
+
+    def _recognizes(self, note: str) -> bool:
+        self._version = Version.from_note(note)
+        return self._can_resume()
+
+    def _host(self) -> Hashable:
+        parts = urlsplit(self.url)
+        return parts.scheme, parts.hostname, _port(parts)
+
+    def _is_up(self, error: DownloadError) -> bool | None:
+        return True if isinstance(error, NotFound | NotAuthorized) else super()._is_up(error)
+
+    def _send(self) -> None:
+        self._keep_to_rate()
+        try:
+            self._fetch(urlsplit(self.url))
+        except failure.ANTICIPATED as error:
+            raise failure.from_exception(error, *self._secrets()) from error
+
+    # From the connection to the content.
+
+    def _fetch(self, parts: SplitResult) -> None:
+        # A query is no part of such a URL, but '?' may be in a name that nobody encoded.
+        path = unquote(parts.path + ("?" + parts.query if parts.query else ""))
+        is_implicit = parts.scheme.lower() == "ftps"
+        context = self._tls_context() if is_implicit or self.tls else None
+        ftp = Control(context, self._connect_timeout(), self.timeout.read)
+        try:
+            ftp.open(parts.hostname or "", _port(parts), at_once=is_implicit)
+            ftp.login(*self._login())
+            ftp.protect()
+            ftp.voidcmd("TYPE I")
+            self._retrieve(ftp, path.removeprefix("/"))
+        finally:
+            # Without a QUIT, whose reply might be long in coming.
+            ftp.close()
+
+    def _tls_context(self) -> SSLContext:
+        try:
+            return shared_context(self.ssl, self.context, "ftp")
+        except ValueError as error:
+            raise DownloadFailed(f"a setting is wrong: {error}") from error
+
+    def _retrieve(self, ftp: Control, path: str) -> None:
+        size = ftp.size_of(path)
+        version = self._look(ftp, path, size)
+        if self._position and (
+            version is None or version != self._version or self._position > version.size
+        ):
+            self._start_over()
+        data, told = self._begin(ftp, path)
+        with data:
+            start = self._position
+            if not start:
+                # What is told with the rest may be the size of the rest.
+                size = told if size is None else size
+                is_certain = self._sighting is not None and self._sighting.is_certain
+                self._remember(version if is_certain else None)
+            self._expect(size)
+            self._announce(ftp.lastresp)
+            self._receive(data, size)
+        # Only this says whether all of it came (RFC 959 section 5.4).
+        self.reply = ftp.voidresp()
+        if size is not None and self._position != size:
+            raise transient(f"the server sent {self._position} bytes and had said {size}")
+        if start and self._look(ftp, path, ftp.size_of(path)) != self._version:
+            # Between the question for the version and the transfer, it may be.
+            self._remember(None)
+            raise transient("the file changed while it was downloaded")
+
+    def _look(self, ftp: Control, path: str, size: int | None) -> Version | None:
+        """Return the version that the server has now, as far as it matters and can be told."""
+        self._sighting, before = None, self._sighting
+        if size is None or size <= self.BLOCK:
+            return None
+        asked = time.monotonic()
+        modified = ftp.time_of(path)
+        if modified is None:
+            return None
+        self._sighting = Sighting.of(Version(self._place(), size, modified), asked, before)
+        return self._sighting.version
+
+    def _begin(self, ftp: Control, path: str) -> tuple[socket.socket, int | None]:
+        if self._position:
+            with contextlib.suppress(ftplib.error_perm):
+                return ftp.retrieve(path, self._position, self._connect_timeout())
+            # It can't begin in the middle.
+            self._start_over()
+        return ftp.retrieve(path, 0, self._connect_timeout())
+
+    def _receive(self, data: socket.socket, size: int | None) -> None:
+        with watched(data):
+            while buffer := self._read(data, size):
+                if size is not None and self._position + len(buffer) > size:
+                    # Not the rest, perhaps, but all of it.
+                    self._remember(None)
+                    raise transient(f"the server sent more bytes than the {size} it had said")
+                self._write(buffer)
+            if isinstance(data, SSLSocket):
+                # Some servers wait for it.
+                with contextlib.suppress(OSError, ValueError):
+                    data.unwrap()
+
+    def _read(self, data: socket.socket, size: int | None) -> bytes:
+        try:
+            return data.recv(self.BLOCK)
+        except SSLError as error:
+            # Some servers cut the connection in place of ending TLS. Then only the size, told on
+            # the control connection, says that nobody else cut it before its end.
+            if is_cut(error) and size is not None and self._position == size:
+                return b""
+            raise
+
+    def _start_over(self) -> None:
+        if not self._can_restart():
+            raise DownloadFailed(
+                "the rest of the file alone can't be had, and it can't be started again"
+            )
+        self._restart()
+
+    def _remember(self, version: Version | None) -> None:
+        """Know of which version the content is, and have the writer keep it for a later run."""
+        self._version = version
+        if self.writer is None:
+            return
+        try:
+            self.writer.remember(None if version is None else version.note())
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _place(self) -> str:
+        return place(self.url, self._login()[0])
+
+    def _login(self) -> tuple[str, str]:
+        parts = urlsplit(self.url)
+        if self.user.name is not None:
+            return self.user.name, self.user.password or ""
+        if parts.username:
+            return unquote(parts.username), unquote(parts.password or "")
+        return "anonymous", "anonymous@"
+
+    def _secrets(self) -> Iterable[str]:
+        parts = urlsplit(self.url)
+        names = [parts.username, unquote(parts.username or "")]
+        if not self.user.password:
+            # Then it is often a token.
+            names.append(self.user.name)
+        passwords = [self.user.password, parts.password, unquote(parts.password or "")]
+        # A short name is none, and is a part of many a word.
+        return [
+            *(secret for secret in passwords if secret),
+            *(name for name in names if name and len(name) > 3),
+        ]
+
+
+def _port(parts: SplitResult) -> int:
+    return parts.port or PORTS[parts.scheme.lower()]
