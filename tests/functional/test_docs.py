@@ -33,6 +33,7 @@ TUTORIAL = "http://127.0.0.1:8000"
 SITE = "https://example.org"
 PROXY = "proxy.example.org:3128"
 VAULT = "https://vault.example.org"
+ARCHIVE = "ftp://ftp.example.org"
 
 # What pages may be made of. A directive that isn't here might show code that nobody runs.
 DIRECTIVES = {
@@ -193,7 +194,21 @@ def others(request, work) -> dict[str, str]:
         places[VAULT] = vault.url("")
         for path in (tls.ca, tls.client.certificate, tls.client.key):
             (work / path.name).write_bytes(path.read_bytes())
+    if ARCHIVE in example.code:
+        places[ARCHIVE] = request.getfixturevalue("archive").url("")
     return places
+
+
+@pytest.fixture
+def archive(ftp_server, tls, work, tmp_path_factory):
+    """The server that the pages call ftp.example.org, which demands TLS."""
+    from servers.ftp import Security  # few tests need pyftpdlib
+
+    folder = tmp_path_factory.mktemp("archive")
+    (folder / "isos").mkdir()
+    (folder / "isos" / "tiger.iso").write_bytes(ISOS["tiger"])
+    (work / "ca.pem").write_bytes(tls.ca.read_bytes())
+    return ftp_server(folder, users={"me": "my password"}, security=Security(tls.good))
 
 
 def execute(example: Example, base: str, server, places: Mapping[str, str] = {}) -> None:
