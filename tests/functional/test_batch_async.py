@@ -17,7 +17,7 @@ from pulpcore.plugin.download.futures import (
 )
 from servers.files import StallAfter, Status
 
-SECONDS = 20
+SECONDS = 40  # less than any time-out here
 SHUT_DOWN = "the batch was shut down"
 
 

@@ -25,7 +25,7 @@ def run(work, rounds=1, only=()):
     return bench.run([tiny(work)], rounds, lambda _: None, only)
 
 
-@pytest.mark.timeout(180)  # up to nine interpreters, one after the other
+@pytest.mark.timeout(600)  # up to nine interpreters, one after the other
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
 def test_work(work) -> None:
     """Each peer that is installed does each of its works, and the results are JSON."""
@@ -46,7 +46,7 @@ def test_work(work) -> None:
         assert PEERS[there[0]].title in text
 
 
-@pytest.mark.timeout(180)  # as above
+@pytest.mark.timeout(600)  # as above
 def test_rounds_are_in_turn(monkeypatch) -> None:
     """Each round has each peer once, one after the other."""
     calls = []

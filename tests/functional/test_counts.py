@@ -24,7 +24,7 @@ def test_counter() -> None:
     assert counts.count(other) > counts.count(work) + 3
 
 
-@pytest.mark.timeout(180)  # it starts interpreters, and has strace look at them
+@pytest.mark.timeout(600)  # it starts interpreters, and has strace look at them
 def test_counts() -> None:
     """A small file, a buffer and a download that does nothing cost no more calls than they may.
 

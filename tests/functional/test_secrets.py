@@ -293,15 +293,19 @@ def test_proxy(
     assert (error is None) is (kind in ("well", "coding") and scheme == "http")
 
 
-def _unused() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
+@pytest.fixture
+def unused() -> Iterator[int]:
+    """A port that nobody listens at, and nobody else can have meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("host", ["127.0.0.1:{}", "h.example.invalid", "a b", "[::1", "h:x"])
-def test_nobody(seen: list[str], monkeypatch: pytest.MonkeyPatch, host: str, scheme: str) -> None:
+def test_nobody(
+    seen: list[str], monkeypatch: pytest.MonkeyPatch, unused: int, host: str, scheme: str
+) -> None:
     """A host that can't be reached, or can't be."""
     look_up = socket.getaddrinfo
 
@@ -311,7 +315,7 @@ def test_nobody(seen: list[str], monkeypatch: pytest.MonkeyPatch, host: str, sch
         return look_up(name, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", without_names)
-    url = url_with_secrets(host.format(_unused()), scheme)
+    url = url_with_secrets(host.format(unused), scheme)
     download = HttpDownload(url, BufferWriter())
     download.retry = quick(1)
     assert run(download, seen)
@@ -498,7 +502,7 @@ class TestCommandLine:
         *("--user", "me"),
         *("--header", f"Cookie: {secret('cookie')}"),
         *("--header", f"Proxy-Authorization: Basic {secret('proxy-authorization')}"),
-        *("--total-timeout", "20"),
+        *("--total-timeout", "60"),
     ]
 
     @pytest.mark.parametrize("form", [["-vv"], ["--json", "-vv"]], ids=str)
@@ -591,14 +595,16 @@ class TestCommandLine:
             assert status == 2, arguments
             assert shown
 
-    def test_process(self, seen: list[str], tmp_path: Path, tls: Any, file_server: Any) -> None:
+    def test_process(
+        self, seen: list[str], tmp_path: Path, tls: Any, file_server: Any, unused: int
+    ) -> None:
         """A process of its own, whose stderr has whatever Python itself writes there."""
         server = file_server({"/a": b"content"}, tls=tls.server())
         userinfo = f"{secret('environment-user')}:{secret('environment-password')}"
         environment = os.environ | {
             "PULP_FUTURES_PASSWORD": secret("password"),
             "PYTHONDEVMODE": "1",
-            "http_proxy": f"http://{userinfo}@127.0.0.1:{_unused()}",
+            "http_proxy": f"http://{userinfo}@127.0.0.1:{unused}",
         }
         for url, status in (
             (url_with_secrets(server.host, "https"), 0),
@@ -608,13 +614,13 @@ class TestCommandLine:
                 [
                     *(sys.executable, "-c", "import pulp_futures; pulp_futures.main()"),
                     *("get", url, "-vv", "--ca", str(tls.ca), *self.OPTIONS),
-                    *("--total-timeout", "40" if status == 0 else "1"),
+                    *("--total-timeout", "60" if status == 0 else "1"),
                 ],
                 cwd=tmp_path,
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=50,
+                timeout=100,
                 check=False,
             )
             assert done.returncode == status, done.stderr

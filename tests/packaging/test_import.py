@@ -79,7 +79,7 @@ def test_import_does_nothing() -> None:
         [sys.executable, "-B", "-W", "error", "-c", PROGRAM],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
     assert (run.returncode, run.stderr) == (0, ""), run.stderr

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import threading
+import time
 
 import pytest
 
@@ -149,11 +150,16 @@ def test_bounded(monkeypatch):
 
     thread = threading.Thread(target=bring)
     thread.start()
-    while len(brought) * len(BUFFER) <= WINDOW:
+
+    def is_waiting():
+        return digest._lane is not None and digest._lane._helpers.done._waiters
+
+    while not is_waiting():
         assert thread.is_alive()
-    slow.go_on.set()
+        time.sleep(0.001)
     # What was brought before anything could be worked on.
-    assert len(brought) * len(BUFFER) <= WINDOW + 2 * len(BUFFER)
+    assert WINDOW < len(brought) * len(BUFFER) <= WINDOW + len(BUFFER)
+    slow.go_on.set()
     thread.join(20)
     digest.settle()
     assert sum(slow.sizes) == MANY * len(BUFFER)
