@@ -94,6 +94,10 @@ class _Strict(HTTPConnection):
     # The method and the target of the last request.
     _asked = ("", "")
 
+    def __repr__(self) -> str:
+        # Errors of urllib3 begin with it.
+        return f"{type(self).__name__}(host={self.host!r}, port={self.port!r})"
+
     def connect(self) -> None:
         self._replies = 0
         try:
