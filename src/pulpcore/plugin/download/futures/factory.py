@@ -88,7 +88,7 @@ class Factory:
     Attributes:
         importer (Any): The importer.
         allowed_paths (Sequence[str | os.PathLike[str]] | None): The folders in which the files of
-            file:/// URLs must be (see :class:`FileDownload`); an empty list for no such URLs.
+            ``file:///`` URLs must be (see :class:`FileDownload`); an empty list for no such URLs.
         public_only (bool): Connect to public addresses only (see :class:`HttpDownload`). No
             ``ftp`` or ``ftps`` URL is served then.
     """
@@ -103,7 +103,7 @@ class Factory:
 
         Args:
             importer: The importer, or remote.
-            allowed_paths: The folders in which the files of file:/// URLs must be.
+            allowed_paths: The folders in which the files of ``file:///`` URLs must be.
             public_only: Connect to public addresses only.
         """
         self.importer = importer

@@ -49,7 +49,7 @@ class FileDownload(Download):
         """Make a download.
 
         Args:
-            url: A file:///path URL.
+            url: A ``file:///path`` URL.
             writer: Where the content goes. None for nowhere.
             allowed_paths: The folders in which the file must be.
         """
