@@ -23,6 +23,7 @@ from benchmarks import content, server
 from benchmarks.job import File, Job
 from benchmarks.peer import status
 from benchmarks.works import MIB, PEERS, Work
+from servers import nginx
 
 SAMPLE = 0.02
 """How often the memory of a peer's children is looked at (seconds)."""
@@ -218,7 +219,7 @@ def _is_same(file: File, path: Path, root: Path) -> bool:
 @contextlib.contextmanager
 def _plain(root: Path, folder: Path) -> Iterator[server.Server]:
     with (
-        server.embedded(root) if server.find_nginx() is None else server.nginx(root, folder)
+        server.embedded(root) if nginx.find_nginx() is None else server.nginx(root, folder)
     ) as serving:
         yield serving
 

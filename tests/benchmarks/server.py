@@ -4,46 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from servers.nginx import Nginx
+
 TESTS = Path(__file__).resolve().parents[1]
-SECONDS = 20
-ATTEMPTS = 5
 
 # Debian's own settings where they matter (sendfile, tcp_nopush), and a connection for everything.
-CONFIG = """\
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log stderr error;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
+SETTINGS = """\
     sendfile on;
     tcp_nopush on;
     keepalive_requests 100000000;
     keepalive_timeout 600;
     open_file_cache max=10000 inactive=600;
-    types {{ }}
-    default_type application/octet-stream;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        root {root};
-    }}
-}}
 """
 
 
@@ -106,42 +83,5 @@ def nginx(root: Path, folder: Path) -> Iterator[Server]:
     Raises:
         RuntimeError: It doesn't start.
     """
-    program = find_nginx()
-    said = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
-    version = re.search(r"nginx/\S+", said)[0]
-    for _ in range(ATTEMPTS):
-        port = _free_port()
-        config = folder / "nginx.conf"
-        config.write_text(CONFIG.format(folder=folder, root=root, port=port))
-        with subprocess.Popen(
-            [program, "-e", "stderr", "-p", str(folder), "-c", str(config)],
-            stdin=subprocess.DEVNULL,
-        ) as process:
-            try:
-                if _answers(process, port):
-                    yield Server(f"http://127.0.0.1:{port}", version)
-                    return
-            finally:
-                process.kill()
-    raise RuntimeError("nginx doesn't start; see what it said above")
-
-
-def find_nginx() -> str | None:
-    """The path of nginx, or None."""
-    # Debian has it where only root looks.
-    return shutil.which("nginx", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
-def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    end = time.monotonic() + SECONDS
-    # Another may have taken the port in the meantime; then nginx ends.
-    while process.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return process.poll() is None
-        time.sleep(0.02)
-    return False
+    with Nginx(root, folder, server="access_log off;", http=SETTINGS) as server:
+        yield Server(server.url().rstrip("/"), server.version)

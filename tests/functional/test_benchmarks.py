@@ -9,6 +9,7 @@ import pytest
 from benchmarks import bench, content, report, server
 from benchmarks.job import Job
 from benchmarks.works import OURS, PEERS, WORKS, Peer
+from servers import nginx
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -64,7 +65,7 @@ def test_rounds_are_in_turn(monkeypatch) -> None:
 
 def test_embedded_server(monkeypatch) -> None:
     """Where nginx isn't installed there is another server, and the results say so."""
-    monkeypatch.setattr(server, "find_nginx", lambda: None)
+    monkeypatch.setattr(nginx, "find_nginx", lambda: None)
     results = run(WORKS[0], only=(OURS,))
     assert "embedded" in results["works"][0]["server"]
 
