@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from servers.ftp import FtpServer
 
 SECONDS = 30
+EARLIER = "Sun, 06 Nov 1994 08:49:36 GMT"
+MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
+LATER = "Sun, 06 Nov 1994 08:49:38 GMT"
 
 MakeRaw = Callable[..., RawServer]
 MakeFiles = Callable[..., FileServer]
@@ -332,6 +335,39 @@ class TestFiles:
         """A weak validator matches nothing, and a file without ranges is sent whole."""
         sent = {"Range": "bytes=1-", "If-Range": 'W/"e"'}
         assert fetch(file_server({"/a": file}), "/a", sent)[::2] == (200, b"abc")
+
+    @pytest.mark.parametrize(
+        ("sent", "status"),
+        [
+            ({}, 200),
+            ({"If-None-Match": '"e"'}, 304),
+            ({"If-None-Match": 'W/"e"'}, 304),
+            ({"If-None-Match": '"d", "e"'}, 304),
+            ({"If-None-Match": "*"}, 304),
+            ({"If-None-Match": '"f"'}, 200),
+            ({"If-None-Match": '"f"', "If-Modified-Since": LATER}, 200),
+            ({"If-None-Match": '"e"', "If-Modified-Since": EARLIER}, 304),
+            ({"If-None-Match": '"e"', "Range": "bytes=1-"}, 304),
+            ({"If-None-Match": '"f"', "Range": "bytes=1-"}, 206),
+            ({"If-Modified-Since": EARLIER}, 200),
+            ({"If-Modified-Since": MODIFIED}, 304),
+            ({"If-Modified-Since": LATER}, 304),
+        ],
+    )
+    def test_conditions(self, file_server: MakeFiles, sent: dict[str, str], status: int) -> None:
+        """A condition is answered by RFC 9110: ETags are compared weakly, and win over dates."""
+        server = file_server({"/a": File(b"abc", etag='W/"e"', last_modified=MODIFIED)})
+        found, headers, content = fetch(server, "/a", sent)
+        assert (found, headers["ETag"]) == (status, 'W/"e"')
+        assert content == {200: b"abc", 206: b"bc", 304: b""}[status]
+
+    def test_no_conditions(self, file_server: MakeFiles) -> None:
+        """What has no validator, or isn't there, is never unchanged."""
+        server = file_server({"/a": b"abc", "/b": File(b"", etag='"e"', status=404)})
+        sent = {"If-Modified-Since": LATER}
+        assert fetch(server, "/a", sent)[0] == 200
+        assert fetch(server, "/a", {"If-None-Match": '"e"'})[0] == 200
+        assert fetch(server, "/b", {"If-None-Match": '"e"'})[0] == 404
 
     def test_authentication(self, file_server: MakeFiles) -> None:
         """Files for a user are 401 to others."""

@@ -1,4 +1,4 @@
-"""A keep-alive HTTP/1.1 server of files in memory, with faults on demand.
+"""A keep-alive HTTP/1.1 server of files in memory, with ranges, conditions, and faults on demand.
 
 Example::
 
@@ -12,7 +12,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 
 from .connection import Connection
 from .listener import Listener
@@ -32,7 +32,7 @@ class File:
         last_modified: An HTTP date.
         content_encoding: What the body is encoded with.
         headers: Further header fields; one given here replaces the server's own of that name.
-        status: The status; ranges are answered with 200 only.
+        status: The status; ranges and conditions are answered with 200 only.
         ranges: Whether ranges are answered at all.
     """
 
@@ -107,7 +107,7 @@ class _Reply:
 
 
 class FileServer(Listener):
-    """Serves files by GET and HEAD, with ranges; 404 for what isn't there.
+    """Serves files by GET and HEAD, with ranges and conditions; 404 for what isn't there.
 
     Args:
         files: From the path, as it stands in the request (with its query, or without), to what
@@ -204,6 +204,8 @@ class FileServer(Listener):
                 file = File(entry)
             case _:
                 file = entry
+        if self._is_unchanged(request, file):
+            return self._reply(304, self._describe(file), b"")
         return self._part(request, file) or self._whole(request.path, entry, file)
 
     def _whole(self, path: str, entry: Entry, file: File) -> _Reply:
@@ -214,6 +216,19 @@ class FileServer(Listener):
             if isinstance(self.files, dict):
                 self._built[path] = (entry, reply)
         return reply
+
+    @staticmethod
+    def _is_unchanged(request: Request, file: File) -> bool:
+        """Whether a condition is answered with 304 (RFC 9110, 13.1.2, 13.1.3 and 13.2.2)."""
+        etags, since = request.header("If-None-Match"), request.header("If-Modified-Since")
+        if file.status != 200:
+            return False
+        if etags is not None:
+            known = [etag.strip().removeprefix("W/") for etag in etags.split(",")]
+            return "*" in known or (file.etag or "").removeprefix("W/") in known
+        if since is None or file.last_modified is None:
+            return False
+        return parsedate_to_datetime(file.last_modified) <= parsedate_to_datetime(since)
 
     def _part(self, request: Request, file: File) -> _Reply | None:
         """The reply to a range (RFC 9110, 14.2 and 13.1.5); None to send the whole file."""
