@@ -113,6 +113,9 @@ FILES = {
     "/busy/tiger.iso": ISOS["tiger"],
     "/broken/tiger.iso": File(ISOS["tiger"], etag='"1"'),
     "/broken/lion.iso": ISOS["lion"],
+    "/birds/eagle.txt": File(b"Kyah!", last_modified="Sun, 06 Nov 1994 08:49:37 GMT"),
+    "/birds/falcon.txt": File(b"Kek-kek-kek!", etag='W/"1"'),
+    "/birds/owl.txt": File(b"Tu-whit, tu-whoo!", etag='"2"'),
 }
 
 

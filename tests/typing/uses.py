@@ -53,7 +53,12 @@ def one_file(path: Path) -> None:
         ssl=SSL(ca_certificate="ca.pem", validation=True),
         proxy_url="http://proxy.example.org:3128",
         headers={"User-Agent": "zoo"},
+        known_etag='W/"1"',
+        known_last_modified=None,
     )
+    assert_type(download.unchanged, bool)
+    assert_type(download.etag, str | None)
+    assert_type(download.last_modified, str | None)
     download.validations.append(SizeValidation(5))
     download.validations.append(DigestValidation("sha256", "0" * 64, enforced=False))
     download.retry = Retry(total=3)

@@ -44,6 +44,7 @@ def test_tunnel_without_credentials():
 @pytest.mark.parametrize(
     ("status", "kind", "text"),
     [
+        (304, DownloadFailed, "304 Not Modified: nobody asked"),
         (404, NotFound, "404 Not Found"),
         (410, NotFound, "410 Gone"),
         (403, NotAuthorized, "403 Forbidden"),

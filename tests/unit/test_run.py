@@ -25,7 +25,7 @@ def test_begins_with_nothing():
     run = Run(None)
     assert before <= run.began <= time.monotonic()
     assert (run.attempt, run.repairs, run.received, run.total) == (0, 0, 0, None)
-    assert (run.announced, run.resume, run.torn) == (False, False, False)
+    assert (run.announced, run.resume, run.torn, run.is_done) == (False, False, False, False)
     assert run.token.reason is None
     assert run.alarm is None
     run.close()

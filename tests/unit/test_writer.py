@@ -244,6 +244,28 @@ def test_can_restart_closed_file():
     assert not Writer(fp).can_restart()
 
 
+@pytest.mark.parametrize("writer", [Writer(), Writer(io.BytesIO()), BufferWriter()], ids=kind)
+def test_nobody_knows_what_is_missing(writer):
+    """A writer that knows no place can't tell that something is missing there."""
+    assert not writer.is_missing()
+
+
+def test_missing_file(folder):
+    """A file is missing until one stands at the path: not while it is written, nor after a link."""
+    writer = FileWriter("folder/file")
+    assert writer.is_missing()
+    writer.open()
+    writer.append(NEW)
+    assert writer.is_missing()
+    writer.close()
+    assert not writer.is_missing()
+    (folder / "link").symlink_to("folder/file")
+    assert not FileWriter("link").is_missing()
+    (folder / "folder/file").unlink()
+    assert FileWriter("link").is_missing()
+    assert FileWriter("a\0b").is_missing()
+
+
 def test_copy_of_a_writer():
     """A copy writes to the same file object, and isn't open."""
     writer = Writer(io.BytesIO())

@@ -372,6 +372,7 @@ class Download(ABC):
             finally:
                 self.router.send(Failed(self, error))
             raise
+        run.is_done = True
         if Event.SUCCEEDED in self.router:
             self.router.send(Succeeded(self))
 

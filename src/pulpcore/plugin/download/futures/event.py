@@ -137,7 +137,9 @@ class Error(Event):
 class Succeeded(Event):
     """The content was validated and stands at its final place.
 
-    It is the last event of a run that succeeded.
+    It is the last event of a run that succeeded. Where the server had nothing new, what was there
+    stays (:attr:`HttpDownload.unchanged
+    <pulpcore.plugin.download.futures.HttpDownload.unchanged>`).
     """
 
     NAME = Event.SUCCEEDED

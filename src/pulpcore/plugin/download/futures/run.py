@@ -24,6 +24,7 @@ class Run:
         is_begun (bool): The attempt got as far as to send.
         is_waiting (bool): It waits for its turn to send, which is no fault of the server's.
         has_waited (bool): It has waited so since its progress was last asked for.
+        is_done (bool): The run has succeeded.
         resume (bool): The last attempt failed in a way that leaves what was fetched good.
         torn (bool): Writer and validations may not have seen the same bytes.
         total (int | None): The size of the content (bytes), where the server has said it.
@@ -44,6 +45,7 @@ class Run:
         "has_waited",
         "health",
         "is_begun",
+        "is_done",
         "is_waiting",
         "over",
         "received",
@@ -62,6 +64,7 @@ class Run:
         self.repairs = 0
         self.announced = False
         self.is_begun = False
+        self.is_done = False
         self.is_waiting = self.has_waited = False
         # The last attempt failed in a way that leaves what was fetched good.
         self.resume = False

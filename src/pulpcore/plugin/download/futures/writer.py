@@ -105,6 +105,10 @@ class Writer:
         self.fp.seek(self._start or 0)
         self.fp.truncate()
 
+    def is_missing(self) -> bool:
+        """Whether what an earlier download wrote is known to be gone, so that it must come."""
+        return False
+
     def can_restart(self) -> bool:
         """Whether :meth:`restart` would work."""
         fp = self._given if self.fp is None else self.fp
@@ -271,6 +275,10 @@ class FileWriter(Writer):
             except OSError:
                 self.discard()
                 raise
+
+    def is_missing(self) -> bool:
+        """Whether nothing stands at the path."""
+        return not os.path.exists(self.path)
 
     def restart(self) -> None:
         """Start again at 0, open.

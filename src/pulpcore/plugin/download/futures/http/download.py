@@ -14,7 +14,7 @@ from .. import backoff
 from ..download import Download
 from ..error import DownloadError, DownloadFailed, transient
 from ..settings import SSL, Settings, Timeout, User
-from . import coding, failure, resume
+from . import coding, condition, failure, resume
 from .exchange import Exchange, drain
 from .quiet import quiet
 from .route import origin
@@ -29,6 +29,7 @@ METHODS = ("GET", "HEAD")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTENT = frozenset({200, 203})
 _FILE = _CONTENT | {206}
+_KNOWN = ("known_etag", "known_last_modified")
 # What is replied when the host, or what is behind it, is down.
 _DOWN = frozenset({429, 502, 503, 504})
 
@@ -62,6 +63,13 @@ class HttpDownload(Download):
         expansion_max (float | None): How many times as large as what was sent the content may be
             that is decoded of it, unasked as it came; None for any size. Up to 64 MiB, and up to
             the size that a validation expects, it doesn't matter.
+        known_etag (str | None): The ETag of the version that stands at the target, as :attr:`etag`
+            had it after the run that brought it. The server is asked for any other version only
+            (``If-None-Match``). None or '' if you know of none. Where the file of a
+            :class:`~pulpcore.plugin.download.futures.FileWriter` is missing it comes in any case.
+        known_last_modified (str | None): The same with :attr:`last_modified`
+            (``If-Modified-Since``). Give both if you have both: the ETag wins, and the date is for
+            servers without one. A date has whole seconds: a second change within one isn't seen.
         reply (requests.Response | None): The server's reply.
     """
 
@@ -71,6 +79,8 @@ class HttpDownload(Download):
     _last_reply: requests.Response | None = None
     # The validator of the version whose first bytes are here.
     _version: resume.Version | None = None
+    # What the server says of the version that comes.
+    _validators = condition.Validators()
 
     def __init__(
         self,
@@ -84,6 +94,8 @@ class HttpDownload(Download):
         headers: Mapping[str, str] | None = None,
         insecure_redirects: bool = False,
         public_only: bool = False,
+        known_etag: str | None = None,
+        known_last_modified: str | None = None,
     ) -> None:
         """Make a download.
 
@@ -99,6 +111,8 @@ class HttpDownload(Download):
             insecure_redirects: Follow redirects from https to http also where no digest validates
                 the content.
             public_only: Connect to public addresses only.
+            known_etag: The ETag of the version that stands at the target.
+            known_last_modified: The Last-Modified of the version that stands at the target.
 
         Raises:
             ValueError: The method is another one.
@@ -112,11 +126,40 @@ class HttpDownload(Download):
         self.headers: MutableMapping[str, str] = CaseInsensitiveDict(headers or {})
         self.insecure_redirects = insecure_redirects
         self.public_only = public_only
+        self.known_etag = known_etag
+        self.known_last_modified = known_last_modified
 
     @property
     def status(self) -> int:
         """The status of the last reply; 0 before there is one."""
         return self._status()
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the server has the known version still (304), a success that brings nothing.
+
+        The file at the target isn't touched; any other writer is empty. There are no Fetched
+        events, and so no facts in a monitor. Validations are not applied: they saw nothing.
+
+        It is the answer to :attr:`known_etag` and :attr:`known_last_modified`. Where there is
+        ``If-None-Match`` or ``If-Modified-Since`` among your own :attr:`headers`, that is sent
+        instead, whatever stands at the target. A 304 that nobody asked for is a failure.
+        """
+        return self._last_reply is not None and condition.is_unchanged(self._last_reply)
+
+    @property
+    def etag(self) -> str | None:
+        """The ETag of the version that the last run brought or found unchanged, to remember it.
+
+        None if the server tells none, and unless the run succeeded. After a HEAD it is that of the
+        version that would have come.
+        """
+        return self._validators.etag if self._run.is_done else None
+
+    @property
+    def last_modified(self) -> str | None:
+        """The Last-Modified of that version, as the server wrote it; None as for :attr:`etag`."""
+        return self._validators.last_modified if self._run.is_done else None
 
     @property
     def session(self) -> requests.Session:
@@ -154,9 +197,13 @@ class HttpDownload(Download):
             raise ValueError(f"url: {error}") from error
         for number, (name, value) in enumerate(self.headers.items(), start=1):
             _check_header(number, name, value)
+        for attribute, header in zip(_KNOWN, condition.HEADERS, strict=True):
+            known = getattr(self, attribute)
+            if known is not None:
+                _check_text(f"{attribute}: the header {header!r}", known)
 
     def _has_content(self) -> bool:
-        return self.method != "HEAD"
+        return self.method != "HEAD" and not self.unchanged
 
     def _can_resume(self) -> bool:
         return self._known_version() is not None
@@ -165,7 +212,10 @@ class HttpDownload(Download):
         if not self._has_content() or self._own_range() or "Accept-Encoding" in self.headers:
             return False
         self._version = resume.Version.from_note(note, self.url)
-        return self._version is not None
+        if self._version is None:
+            return False
+        self._validators = condition.Validators.named(self._version.validator)
+        return True
 
     def _host(self) -> Hashable:
         return origin(self.url)
@@ -206,7 +256,8 @@ class HttpDownload(Download):
 
     def _exchange(self) -> tuple[requests.Response, list[str]]:
         """Return a reply, and the URLs that led to it."""
-        exchange = Exchange(self, self._range(), self._before_request)
+        headers = self._range() if self._position else self._condition()
+        exchange = Exchange(self, headers, self._before_request)
         try:
             return exchange.run(), exchange.urls
         finally:
@@ -232,10 +283,17 @@ class HttpDownload(Download):
     def _accept(self, reply: requests.Response) -> None:
         """Let only a reply through that brings the file, from where we stand."""
         status = reply.status_code
+        if self.unchanged:
+            if self._position:
+                # What is here was of another version. The caller's own headers ask each time.
+                self._start_over()
+            self._validators = condition.Validators.asked(reply).updated(reply)
+            return
         if status in _CONTENT:
             if self._position:
                 # Not the rest: another version, or a server that knows no ranges.
                 self._start_over()
+            self._validators = condition.Validators().updated(reply)
             self._version = self._version_of(reply)
             self._remember()
             return
@@ -275,6 +333,8 @@ class HttpDownload(Download):
             self._version = None
         elif not self._position:
             raise DownloadFailed("the server sent a part of the file, which was not asked for")
+        known = self._validators if self._position else condition.Validators()
+        self._validators = known.updated(reply)
 
     def _start_over(self) -> None:
         if not self._can_restart():
@@ -345,7 +405,14 @@ class HttpDownload(Download):
 
     def _range(self) -> dict[str, str]:
         version = self._known_version()
-        return version.headers(self._position) if self._position and version is not None else {}
+        return {} if version is None else version.headers(self._position)
+
+    def _condition(self) -> dict[str, str]:
+        """What asks for any version but the known one; nothing where that isn't at the target."""
+        headers = condition.Validators(self.known_etag, self.known_last_modified).headers()
+        if not headers or any(name in self.headers for name in condition.HEADERS):
+            return {}
+        return {} if self.writer is not None and self.writer.is_missing() else headers
 
     def _own_range(self) -> str | None:
         return self.headers.get("Range")
@@ -364,12 +431,14 @@ def _check_header(number: int, name: object, value: object) -> None:
         # Without it: a value may have been taken for a part of it.
         raise ValueError(f"headers: the name of number {number} is no name of a header")
     for text in (name, value):
-        if not isinstance(text, str | bytes):
-            raise ValueError(  # noqa: TRY004 - what validating raises
-                f"headers: the header {name!r} must have a str as its value"
-            )
-        characters = text if isinstance(text, str) else text.decode("latin-1")
-        if any(c in characters for c in "\r\n\0") or characters != characters.strip():
-            raise ValueError(f"headers: the header {name!r} has characters that can't be sent")
-        if any(ord(c) > 255 for c in characters):
-            raise ValueError(f"headers: the header {name!r} has characters beyond Latin-1")
+        _check_text(f"headers: the header {name!r}", text)
+
+
+def _check_text(what: str, text: object) -> None:
+    if not isinstance(text, str | bytes):
+        raise ValueError(f"{what} must have a str as its value")  # noqa: TRY004 - as validating does
+    characters = text if isinstance(text, str) else text.decode("latin-1")
+    if any(c in characters for c in "\r\n\0") or characters != characters.strip():
+        raise ValueError(f"{what} has characters that can't be sent")
+    if any(ord(c) > 255 for c in characters):
+        raise ValueError(f"{what} has characters beyond Latin-1")

@@ -32,6 +32,7 @@ ANTICIPATED = (
 """What requests, urllib3 and the system raise when the network fails."""
 
 _ADVICE = {
+    http.HTTPStatus.NOT_MODIFIED: "nobody asked whether the file has changed",
     http.HTTPStatus.UNAUTHORIZED: "the server wants other credentials",
     http.HTTPStatus.FORBIDDEN: "the server refuses access",
     http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "the proxy wants other credentials",
