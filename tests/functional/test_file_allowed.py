@@ -100,6 +100,10 @@ def test_off_by_default(outside):
         "{outside}/file/below",
         "{inside}/link/missing",
         "{inside}/missing/../../allowed2/file",
+        # Through what is there, and what isn't: nothing must tell which.
+        "{outside}/../{name}/sub/file",
+        "{outside}/missing/../../{name}/sub/file",
+        "{outside}/file/../../{name}/sub/file",
         "{inside}/dangling",
         "{outside}/",
         "{outside}",
@@ -114,7 +118,7 @@ def test_outside(inside, outside, path):
     (inside / "file").symlink_to(outside / "file")
     (inside / "chain").symlink_to("file")
     (inside / "dangling").symlink_to(outside / "missing")
-    refused(make(path.format(inside=inside, outside=outside), inside))
+    refused(make(path.format(inside=inside, outside=outside, name=inside.name), inside))
 
 
 def test_links_that_lead_inside(inside, outside):

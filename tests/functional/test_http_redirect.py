@@ -214,6 +214,8 @@ class TestCredentials:
             {"headers": {"AUTHORIZATION": "Bearer secret"}},
             {"headers": {"cookie": "key=secret"}},
             {"headers": {"Proxy-Authorization": "Basic secret"}},
+            {"headers": {b"Authorization": b"Bearer secret"}},
+            {"headers": {b"cookie": "key=secret"}},
             {"user": User("me", "secret"), "netrc": True},
             {"userinfo": "me:secret", "netrc": True},
         ],

@@ -95,6 +95,9 @@ class FileDownload(Download):
         asked where that led to, and just that is opened then: by its entry in /proc, and not by its
         path.
         """
+        if b".." in path.split(b"/"):
+            # The kernel goes through what is before it, and so tells whether that is there.
+            self._check_allowed(b"", allowed)
         try:
             found = _opened(path, os.O_PATH)
         except _SourceError:

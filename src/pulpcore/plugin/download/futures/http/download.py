@@ -197,6 +197,11 @@ class HttpDownload(Download):
             raise ValueError(f"url: {error}") from error
         for number, (name, value) in enumerate(self.headers.items(), start=1):
             _check_header(number, name, value)
+        if any(type(name) is not str for name in self.headers):
+            # They are looked for by name, and what isn't found is no secret.
+            self.headers = CaseInsensitiveDict(
+                {_text(name): value for name, value in self.headers.items()}
+            )
         for attribute, header in zip(_KNOWN, condition.HEADERS, strict=True):
             known = getattr(self, attribute)
             if known is not None:
@@ -423,6 +428,10 @@ def _method(value: object) -> str:
     if method not in METHODS:
         raise ValueError(f"method: must be GET or HEAD, not {value!r}")
     return method
+
+
+def _text(name: object) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _check_header(number: int, name: object, value: object) -> None:

@@ -179,7 +179,7 @@ class Exchange:
             request.prepare_url(_without_userinfo(url), None)
         for name, value in download.headers.items():
             if is_home or not redirect.is_private(name):
-                request.headers[name if isinstance(name, str) else name.decode()] = value
+                request.headers[name] = value
         if route.is_tunnel:
             # Within the tunnel the server would see it.
             request.headers.pop("Proxy-Authorization", None)

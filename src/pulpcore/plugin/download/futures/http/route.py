@@ -160,8 +160,9 @@ def origin(url: str) -> Origin:
     if not url.lower().startswith(f"{scheme}:"):
         # urllib.parse leaves such characters out, and requests doesn't.
         raise ValueError("there is a blank or a control character in or before its scheme")
-    if not host or " " in host:
-        raise ValueError("there is no host that can be")
+    # The others are read in two ways: as a part of the name, or as its end.
+    if not host or " " in host or "\\" in host or port == 0:
+        raise ValueError("there is no host and port that can be")
     return Origin(scheme, host.lower(), PORTS[scheme] if port is None else port)
 
 
