@@ -112,6 +112,19 @@ def test_one_waits_for_another_that_fails(context, monkeypatch):
     assert find_route(URL, None, None, SSL(), context).session is not None
 
 
+def test_fails_after_another_has(context):
+    """Where another has failed, and whoever waited for it fails too, the reason is told."""
+    settings = SSL("/nowhere.pem")
+    promise = route._Promise()
+    promise.keep(None)
+    tls = tuple(vars(settings).values())
+    key = route.Key(origin(URL), None, None, tls, False, route.this_process())
+    context.cache.put(key, promise)
+    with pytest.raises(ValueError, match="ca_certificate"):
+        find_route(URL, None, None, settings, context)
+    assert context.cache.get(key) is promise
+
+
 def test_put_back_after_a_failure(context):
     """What one makes after another has failed is there for all."""
     promise = route._Promise()
