@@ -240,3 +240,18 @@ def test_threads_go():
         if thread.name == "download-digest":
             thread.join(20)
             assert not thread.is_alive()
+
+
+def test_all_threads_are_counted(monkeypatch):
+    """A thread that puts a digest back for more is counted once: others still come beside it."""
+    slow = Slow()
+    digest = large(slow, monkeypatch)
+    digest.update(BUFFER)
+    while digest._lane._buffers:
+        time.sleep(0.001)
+    digest.update(BUFFER)
+    slow.go_on.set()
+    digest.settle()
+    (thread,) = set(slow.threads)
+    thread.join(20)
+    assert digest._lane._helpers._threads == 0

@@ -101,7 +101,8 @@ class _Lane:
             if self._is_taken:
                 return
             self._is_taken = True
-            is_wanted = self._helpers.hand(self)
+            self._helpers.hand(self)
+            is_wanted = self._helpers.is_wanted()
         if is_wanted:
             self._helpers.start()
 
@@ -154,10 +155,13 @@ class _Helpers:
         self._most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         self._threads = self._idle = 0
 
-    def hand(self, lane: _Lane) -> bool:
-        """Have a lane worked on; tell whether a thread is to be started. Who calls has the lock."""
+    def hand(self, lane: _Lane) -> None:
+        """Have a lane worked on. Who calls has the lock."""
         self._lanes.append(lane)
         self._came.notify()
+
+    def is_wanted(self) -> bool:
+        """Whether a thread is to be started, which is counted then. Who calls has the lock."""
         is_wanted = self._idle < len(self._lanes) and self._threads < self._most
         self._threads += is_wanted
         return is_wanted
