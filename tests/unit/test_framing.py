@@ -374,11 +374,23 @@ class TestKeepAlive:
         response = StrictResponse(sock, method="GET")  # type: ignore[arg-type]
         response.begin()
         assert response.read() in (b"abc", b"")
-        assert (sock.shut_down, sock.closed) == (bool(extra), True)
+        assert (sock.shut_down, response.isclosed()) == (bool(extra), True)
+
+    @pytest.mark.parametrize("held", [True, False])
+    def test_held(self, held: bool) -> None:
+        """The socket is held until the body was read, where the connection lets go of it before."""
+        sock = Scripted(
+            [OK + b"Content-Length: 3\r\n" + b"Connection: close\r\n" * held + b"\r\nabc"]
+        )
+        response = StrictResponse(sock, method="GET")  # type: ignore[arg-type]
+        response.begin()
+        assert not sock.closed
+        assert response.read() == b"abc"
+        assert sock.closed is held
 
     def test_close(self) -> None:
         """Closing lets go of the connection, once, and reads nothing more."""
-        sock = Scripted([OK + b"Content-Length: 3\r\n\r\n"])
+        sock = Scripted([OK + b"Connection: close\r\nContent-Length: 3\r\n\r\n"])
         response = StrictResponse(sock)  # type: ignore[arg-type]
         response.begin()
         assert not response.isclosed()

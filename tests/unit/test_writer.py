@@ -541,19 +541,25 @@ def test_temporary_file(folder):
 
 
 def test_temporary_file_is_exclusive(folder, monkeypatch):
-    """What stands at the temporary name, a planted link too, is neither written nor followed."""
-    monkeypatch.setattr("secrets.token_hex", lambda length: "0" * 2 * length)
+    """What stands at the temporary name, a planted link too, is neither written nor followed.
+
+    Another name is taken then.
+    """
     planted = folder / ".download-0000000000000000"
     Path("victim").write_bytes(OLD)
     for plant in (lambda: planted.symlink_to("victim"), lambda: planted.write_bytes(OLD)):
         plant()
-        writer = FileWriter("a")
-        with pytest.raises(FileExistsError):
-            writer.open()
-        writer.discard()
+        numbers = iter([0, 0, 1])
+        monkeypatch.setattr("random.getrandbits", lambda _, numbers=numbers: next(numbers))
+        with FileWriter("a") as writer:
+            assert {path.name for path in folder.glob(".download-*")} == {
+                planted.name,
+                ".download-0000000000000001",
+            }
+            writer.append(NEW)
         assert planted.read_bytes() == OLD
         planted.unlink()
-    assert tree(folder) == {"victim": OLD}
+    assert tree(folder) == {"a": NEW, "victim": OLD}
 
 
 @pytest.mark.parametrize("old", [None, OLD])

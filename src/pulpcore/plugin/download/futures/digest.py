@@ -38,6 +38,16 @@ def new_hash(name: str) -> hashlib._Hash:
     return hashlib.new(name, usedforsecurity=False)
 
 
+@functools.cache
+def digits(name: str) -> int:
+    """Return how many hex digits a digest has.
+
+    Args:
+        name: One of ``DigestValidation.ALGORITHMS``.
+    """
+    return new_hash(name).digest_size * 2
+
+
 class Digest:
     """A digest of content that comes bit by bit."""
 
@@ -47,7 +57,9 @@ class Digest:
         Args:
             name: One of ``DigestValidation.ALGORITHMS``.
         """
-        self._hash = new_hash(name)
+        self._name = name
+        # Made when it is needed: many are started again before they have taken anything.
+        self._hash: hashlib._Hash | None = None
         self._size = 0
         self._lane: _Lane | None = None
 
@@ -59,18 +71,20 @@ class Digest:
         """
         self._size += len(buffer)
         if self._lane is None and (self._size <= LARGE or len(buffer) < LEAST):
-            self._hash.update(buffer)
+            (self._hash or self.settle()).update(buffer)
         elif type(buffer) is not bytes:
             self.settle().update(buffer)
         else:
             if self._lane is None:
-                self._lane = _Lane(self._hash, this_process())
+                self._lane = _Lane(self.settle(), this_process())
             self._lane.add(buffer)
 
     def settle(self) -> hashlib._Hash:
         """Return hashlib's object, when all bytes that were taken are in it."""
         if self._lane is not None:
             self._lane.wait()
+        if self._hash is None:
+            self._hash = new_hash(self._name)
         return self._hash
 
 

@@ -17,6 +17,8 @@ LONGEST = threading.TIMEOUT_MAX
 PEM = "-----BEGIN"
 """How PEM text is told from the path of a PEM file."""
 
+# A tuple: a union would be made anew at each use.
+_NUMBER = (int, float)
 _LONGEST_SHOWN = 255
 """No path is as long, but a key without its first line is."""
 
@@ -153,8 +155,8 @@ class Timeout(Settings):
             if value is None and attribute != "window":
                 continue
             if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
+                not isinstance(value, _NUMBER)
+                or isinstance(value, bool)
                 or not 0 < value <= LONGEST
             ):
                 raise ValueError(f"{attribute}: must be a number above 0, or None: {value!r}")

@@ -8,8 +8,8 @@ import fcntl
 import hashlib
 import json
 import os
+import random
 import re
-import secrets
 import stat
 from abc import ABC, abstractmethod
 
@@ -65,11 +65,17 @@ class Temporary(Stage):
             OSError: That isn't possible.
         """
         self._target = target
-        # Short, whatever the target is called.
-        self._path = os.path.join(os.path.dirname(target), f".download-{secrets.token_hex(8)}")
+        folder = target[: target.rindex("/") + 1]
         # Not by tempfile, whose files nobody else may read; and reading the umask is a race of the
         # whole process.
-        self.descriptor = os.open(self._path, os.O_WRONLY | _NEW, 0o666)
+        while True:
+            # Short, whatever the target is called. The name needs not be a secret, for what is
+            # there isn't opened; that would be one call of the system more.
+            self._path = f"{folder}.download-{random.getrandbits(64):016x}"
+            # Else somebody has seeded two processes alike.
+            with contextlib.suppress(FileExistsError):
+                self.descriptor = os.open(self._path, os.O_WRONLY | _NEW, 0o666)
+                return
 
     def publish(self) -> None:
         """Put the file in its place.

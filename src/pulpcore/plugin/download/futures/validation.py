@@ -6,10 +6,12 @@ pass.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
+import re
 
-from .digest import Digest
+from .digest import Digest, digits
 from .error import DigestMismatch, MismatchError, SizeMismatch, ValidationError
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+_HEX = re.compile("[0-9a-f]*")
 
 
 class Validation:
@@ -180,8 +184,8 @@ class DigestValidation(Validation):
             raise ValueError(f"unknown digest algorithm {algorithm!r}: use one of {known}")
         self._digest = Digest(self._name)
         self.expected = str(digest).strip().lower()
-        length = self.algorithm.digest_size * 2
-        if len(self.expected) != length or set(self.expected) - set("0123456789abcdef"):
+        length = digits(self._name)
+        if len(self.expected) != length or _HEX.fullmatch(self.expected) is None:
             raise ValueError(f"a {self._name} digest is {length} hex digits: {digest!r}")
 
     @property
@@ -229,7 +233,13 @@ def can_reset(validation: Validation) -> bool:
     Args:
         validation: The validation.
     """
-    for cls in type(validation).__mro__:
+    return _resets(type(validation).__mro__)
+
+
+# Once a class, and not for each download; no class is kept alive by it for ever.
+@functools.lru_cache(maxsize=128)
+def _resets(mro: tuple[type, ...]) -> bool:
+    for cls in mro:
         if "reset" in vars(cls):
             return True
         if "update" in vars(cls):

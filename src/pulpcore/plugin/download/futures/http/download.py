@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 import requests
@@ -15,8 +14,9 @@ from ..download import Download
 from ..error import DownloadError, DownloadFailed, transient
 from ..settings import SSL, Settings, Timeout, User
 from . import coding, condition, failure, resume
-from .exchange import Exchange, drain
+from .exchange import Exchange
 from .quiet import quiet
+from .reply import drain, length, reader
 from .route import origin
 
 if TYPE_CHECKING:
@@ -189,12 +189,21 @@ class HttpDownload(Download):
         self.timeout = self.timeout or Timeout()
         self.user = self.user or User()
         self.ssl = self.ssl or SSL()
-        if not isinstance(self.headers, CaseInsensitiveDict):
+        # The type, which is quicker to look at than an abstract class is.
+        if type(self.headers) is not CaseInsensitiveDict:
             self.headers = CaseInsensitiveDict(self.headers or {})
         try:
             origin(self.url)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"url: {error}") from error
+        if self.headers:
+            self._check_headers()
+        for attribute, header in zip(_KNOWN, condition.HEADERS, strict=True):
+            known = getattr(self, attribute)
+            if known is not None:
+                _check_text(f"{attribute}: the header {header!r}", known)
+
+    def _check_headers(self) -> None:
         for number, (name, value) in enumerate(self.headers.items(), start=1):
             _check_header(number, name, value)
         if any(type(name) is not str for name in self.headers):
@@ -202,10 +211,6 @@ class HttpDownload(Download):
             self.headers = CaseInsensitiveDict(
                 {_text(name): value for name, value in self.headers.items()}
             )
-        for attribute, header in zip(_KNOWN, condition.HEADERS, strict=True):
-            known = getattr(self, attribute)
-            if known is not None:
-                _check_text(f"{attribute}: the header {header!r}", known)
 
     def _has_content(self) -> bool:
         return self.method != "HEAD" and not self.unchanged
@@ -357,8 +362,7 @@ class HttpDownload(Download):
             return part.total if self._own_range() is None else part.last - part.first + 1
         if not self._has_content() or "Content-Encoding" in reply.headers:
             return None
-        length: int | None = reply.raw.length_remaining
-        return length if reply.status_code in _FILE else None
+        return length(reply) if reply.status_code in _FILE else None
 
     def _content(self, reply: requests.Response, urls: list[str]) -> Iterator[bytes]:
         codings = []
@@ -366,7 +370,7 @@ class HttpDownload(Download):
             drain(reply)
             return
         # Nothing is nothing, however it is labelled.
-        if "Accept-Encoding" not in self.headers and reply.raw.length_remaining != 0:
+        if "Accept-Encoding" not in self.headers and length(reply) != 0:
             try:
                 codings = coding.to_undo(reply, (urls[0], urls[-1]))
             except coding.CodingError as error:
@@ -385,7 +389,7 @@ class HttpDownload(Download):
 
     def _read(self, reply: requests.Response) -> Iterator[bytes]:
         # What is there and not all of a block: nothing is lost that came before a reset.
-        read = getattr(reply.raw, "take", None) or partial(reply.raw.read1, decode_content=False)
+        read = reader(reply)
         while True:
             try:
                 buffer = read(self.BLOCK)

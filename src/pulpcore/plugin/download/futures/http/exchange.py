@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -13,21 +12,19 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import requests
 from requests.auth import HTTPBasicAuth
 from requests.cookies import RequestsCookieJar
+from requests.structures import CaseInsensitiveDict
 
 from .. import redact
 from ..error import DownloadFailed
 from ..settings import SSL, Timeout
 from ..validation import DigestValidation
 from . import failure, redirect
+from .reply import drain
 from .route import Route, find_route, origin, without_client
 from .transport import StaleConnection
 
 if TYPE_CHECKING:
     from .download import HttpDownload
-
-# To use a connection again is worth so many bytes, and reads, and no wait.
-_DRAIN = 16 * 1024
-_DRAIN_READS = 4
 
 # A URL in which there is nothing to make ready: requests would leave each of these as it is.
 _PLAIN = re.compile(
@@ -142,13 +139,12 @@ class Exchange:
         except ValueError as error:
             redact.exception(error)
             raise DownloadFailed(f"a setting is wrong: {error}") from error
-        adapter = route.session.get_adapter(url)
         # Ends, for each time a connection less is kept.
         while True:
             timeout: Any = (self._before(), self._read_timeout)
             began = time.monotonic()
             try:
-                reply = adapter.send(
+                reply = route.adapter.send(
                     request,
                     stream=True,
                     timeout=timeout,
@@ -171,19 +167,22 @@ class Exchange:
     def _prepare(self, route: Route, url: str) -> requests.PreparedRequest:
         download = self._download
         is_home = self._is_home(url)
-        request = route.request()
+        request = requests.PreparedRequest()
         request.method = download.method
+        request.headers = CaseInsensitiveDict(route.headers)
         if _PLAIN.fullmatch(url):
             request.url = url
         else:
             request.prepare_url(_without_userinfo(url), None)
-        for name, value in download.headers.items():
-            if is_home or not redirect.is_private(name):
-                request.headers[name] = value
+        if download.headers:
+            for name, value in download.headers.items():
+                if is_home or not redirect.is_private(name):
+                    request.headers[name] = value
         if route.is_tunnel:
             # Within the tunnel the server would see it.
             request.headers.pop("Proxy-Authorization", None)
-        request.headers.update(self._headers)
+        if self._headers:
+            request.headers.update(self._headers)
         if self._cookies or len(route.session.cookies):
             cookies = RequestsCookieJar()
             cookies.update(route.session.cookies)
@@ -209,26 +208,6 @@ class Exchange:
         if not parts.username and not parts.password:
             return None
         return unquote(parts.username or ""), unquote(parts.password or "")
-
-
-def drain(reply: requests.Response) -> None:
-    """Read what is left of a reply if it is little and here, to use the connection again.
-
-    Else close the connection.
-
-    Args:
-        reply: The reply, whose content nobody needs.
-    """
-    connection = reply.raw.connection
-    sock = None if connection is None else connection.sock
-    # Closed is what won't be used again anyhow.
-    if sock is not None:
-        sock.settimeout(0)
-        with contextlib.suppress(*failure.ANTICIPATED):
-            for _ in range(_DRAIN_READS):
-                if not reply.raw.read1(_DRAIN, decode_content=False):
-                    break
-    reply.close()
 
 
 def _without_userinfo(url: str) -> str:

@@ -10,13 +10,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
-import io
 import re
 import socket
 import ssl
 from typing import Any
-
-from urllib3 import HTTPHeaderDict
 
 from ..cancel import current
 from ..tls_error import is_cut
@@ -31,6 +28,8 @@ _CHUNK = 64 * 1024
 _STATUS = re.compile(rb"HTTP/(\d)\.(\d) +(\d{3})(?: ([^\r\n\0]*))?")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD = re.compile(rb"([^:\r\0]*):([^\0]*)")
+# What nearly all lines are, which need no second look.
+_PLAIN = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\r\n\0]*)\r?$", re.MULTILINE)
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\0]*|[ \t][^\r\0]*")
 _SIZE = re.compile(rb"(0*[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
 # All between the content of one chunk and that of the next, which isn't the last.
@@ -49,7 +48,7 @@ class StrictResponse(http.client.HTTPResponse):
     does isn't used again.
 
     Attributes:
-        fields (HTTPHeaderDict): The fields of the head.
+        pairs (list[tuple[str, str]]): The names and values of the fields of the head.
     """
 
     def __init__(
@@ -60,17 +59,16 @@ class StrictResponse(http.client.HTTPResponse):
         url: str | None = None,
     ) -> None:
         # Not super().__init__(), whose buffered reader can't tell whether anything is left in it.
-        # The raw one is only held: it keeps the socket open while the connection lets go of it.
-        io.BufferedIOBase.__init__(self)
         self._sock = sock
-        self._holder: Any = sock.makefile("rb", buffering=0)
+        self._is_open = True
+        self._holder: Any = None
         self._buffer = b""
         self._method = method
         self._chunked = False
         self._left: int | None = None
         self._first = True
         self._needs_proper_end = False
-        self.fields = HTTPHeaderDict()
+        self.pairs: list[tuple[str, str]] = []
         self.version = 11
         self.status = self.code = 0
         self.reason = ""
@@ -84,7 +82,7 @@ class StrictResponse(http.client.HTTPResponse):
     def headers(self) -> http.client.HTTPMessage:  # type: ignore[override]
         """The fields of the head, as http.client knows them."""
         message = http.client.HTTPMessage()
-        for name, value in self.fields.iteritems():
+        for name, value in self.pairs:
             message[name] = value
         return message
 
@@ -102,9 +100,9 @@ class StrictResponse(http.client.HTTPResponse):
             http.client.IncompleteRead: It ended in the head.
         """
         for _ in range(INTERIM_LIMIT):
-            lines = self._read_head()
-            version, self.status, self.reason = _status(lines[0])
-            self.fields = _fields(lines[1:])
+            status, _, fields = self._read_head().partition(b"\n")
+            version, self.status, self.reason = _status(status.removesuffix(b"\r"))
+            self.pairs = _fields(fields) if fields else []
             if not 100 <= self.status < 200:
                 break
             if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
@@ -119,13 +117,8 @@ class StrictResponse(http.client.HTTPResponse):
 
     def _frame(self) -> None:
         """Find out how the body ends (RFC 9112 section 6.3)."""
-        codings = self.fields.getlist("Transfer-Encoding")
-        length = _content_length(self.fields.getlist("Content-Length"))
-        connection = {
-            word.strip(" \t").lower()
-            for value in self.fields.getlist("Connection")
-            for word in value.split(",")
-        }
+        codings, lengths, connection = self._framing_fields()
+        length = _content_length(lengths) if lengths else None
         keep_alive = "keep-alive" in connection if self.version < 11 else "close" not in connection
         if self._method == "HEAD" or self.status in (
             http.HTTPStatus.NO_CONTENT,
@@ -146,8 +139,24 @@ class StrictResponse(http.client.HTTPResponse):
                 self._sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         self.length = self._left
         self.will_close = not keep_alive or (self._left is None and not self._chunked)
+        if self.will_close:
+            # Only held: it keeps the socket open while the connection lets go of it.
+            self._holder = self._sock.makefile("rb", buffering=0)
         if self._left == 0 and not self._chunked:
             self._finish()
+
+    def _framing_fields(self) -> tuple[list[str], list[str], set[str]]:
+        """The codings of the transfer, the lengths, and the options of the connection."""
+        codings, lengths, connection = [], [], set()
+        for name, value in self.pairs:
+            match name.lower():
+                case "transfer-encoding":
+                    codings.append(value)
+                case "content-length":
+                    lengths.append(value)
+                case "connection":
+                    connection |= {word.strip(" \t").lower() for word in value.split(",")}
+        return codings, lengths, connection
 
     def read1(self, n: int = -1) -> bytes:
         """Return what is there of the body, b"" at its end.
@@ -159,9 +168,7 @@ class StrictResponse(http.client.HTTPResponse):
             http.client.IncompleteRead: The connection ended before the body did.
             FramingError: A chunk isn't well-formed.
         """
-        if self._holder is None:
-            return b""
-        if n == 0:
+        if not self._is_open or n == 0:
             return b""
         size = _CHUNK if n < 0 else n
         if self._chunked and not self._left and not self._next_chunk():
@@ -205,14 +212,14 @@ class StrictResponse(http.client.HTTPResponse):
 
     def isclosed(self) -> bool:
         """Whether the body was read to its end, or closed before."""
-        return self._holder is None
+        return not self._is_open
 
     def flush(self) -> None:
         """Do nothing: nothing is written."""
 
     def close(self) -> None:
         """Let go of the connection."""
-        if self._holder is not None:
+        if self._is_open:
             self._release()
         super(http.client.HTTPResponse, self).close()
 
@@ -229,9 +236,10 @@ class StrictResponse(http.client.HTTPResponse):
         # First, for the connection may belong to somebody else at once.
         if self._cancellation is not None:
             self._cancellation.unwatch(self._sock)
-        holder, self._holder = self._holder, None
+        self._is_open = False
         self._buffer = b""
-        holder.close()
+        if self._holder is not None:
+            self._holder.close()
 
     def _next_chunk(self) -> bool:
         """Go to the next chunk (RFC 9112 section 7.1); False at the end of the body."""
@@ -295,8 +303,8 @@ class StrictResponse(http.client.HTTPResponse):
             raise FramingError("a line of a chunk isn't ended by CR LF")
         return line[:-1]
 
-    def _read_head(self) -> list[bytes]:
-        """Read the lines of a head. A line may be ended by LF alone (RFC 9112 section 2.2)."""
+    def _read_head(self) -> bytes:
+        """Read a head. Its lines may be ended by LF alone (RFC 9112 section 2.2)."""
         if not self._buffer:
             self._buffer = self._recv(_CHUNK)
             if not self._buffer:
@@ -317,7 +325,7 @@ class StrictResponse(http.client.HTTPResponse):
             searched = max(0, end - 3)
             self._fill()
         head, self._buffer = self._buffer[:end], self._buffer[found.end() :]
-        return [line.removesuffix(b"\r") for line in head.split(b"\n")]
+        return head
 
     def _recv(self, size: int) -> bytes:
         try:
@@ -355,8 +363,17 @@ def _status(line: bytes) -> tuple[int, int, str]:
     return version, int(match.group(3)), (match.group(4) or b"").decode("latin-1").strip()
 
 
-def _fields(lines: list[bytes]) -> HTTPHeaderDict:
-    """Read the fields of a head (RFC 9112 section 5).
+def _fields(data: bytes) -> list[tuple[str, str]]:
+    """Read the fields of a head (RFC 9112 section 5), line by line."""
+    found = _PLAIN.findall(data.decode("latin-1"))
+    if len(found) <= data.count(b"\n"):
+        # There is a line that isn't plain.
+        return _odd_fields([line.removesuffix(b"\r") for line in data.split(b"\n")])
+    return [(name, value.strip(" \t")) for name, value in found]
+
+
+def _odd_fields(lines: list[bytes]) -> list[tuple[str, str]]:
+    """Read the fields of a head in which there is more than plain ones.
 
     A line that begins with white space goes on with the field before (obsolete, and still seen).
     """
@@ -370,23 +387,21 @@ def _fields(lines: list[bytes]) -> HTTPHeaderDict:
             raise FramingError("a line of the head isn't a field")
         else:
             fields.append([match.group(1), match.group(2).strip(b" \t")])
-    found = HTTPHeaderDict()
+    found = []
     for name, value in fields:
         if _TOKEN.fullmatch(name):
             # A bare CR is to be taken as a space (RFC 9112 section 2.2).
             text = value.replace(b"\r", b" ").strip(b" \t").decode("latin-1")
-            found.add(name.decode("ascii"), text)
+            found.append((name.decode("ascii"), text))
         elif name.strip().lower() in _DECISIVE:
             raise FramingError("a line of the head isn't a field, but looks like one that counts")
         # Any other with an odd name is passed over: it says nothing that is asked for.
     return found
 
 
-def _content_length(values: list[str]) -> int | None:
+def _content_length(values: list[str]) -> int:
     """The length of the body, where all that is said of it agrees (RFC 9112 section 6.3)."""
     lengths = {length.strip(" \t") for value in values for length in value.split(",")}
-    if not lengths:
-        return None
     if len(lengths) > 1:
         raise FramingError("there are several Content-Length that differ")
     length = lengths.pop()

@@ -23,6 +23,9 @@ from ..settings import SSL
 from ..tls import shared_context
 from .transport import Adapter
 
+# Identity, or servers would encode what is published (contract section 3).
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
+
 PORTS = {"http": 80, "https": 443}
 
 _NO_HOST = "*"
@@ -56,6 +59,8 @@ class Route(Resource):
 
     Attributes:
         session (requests.Session): The session, with the pool of connections.
+        adapter (Adapter): What sends its requests.
+        headers (dict[str, str]): The headers that all requests have.
         proxies (dict[str, str]): The proxies, by scheme, as requests wants them.
         netrc (tuple[str, str] | None): User and password that a netrc file has for the host.
         is_netrc_named (bool): They are for this host, and not for any.
@@ -102,19 +107,14 @@ class Route(Resource):
         self.session.headers.clear()
         self.session.headers.update({"User-Agent": user_agent(), "Accept": "*/*"})
         self.session.proxies.update(self.proxies)
-        self._request = requests.PreparedRequest()
-        self._request.prepare_headers({**self.session.headers, "Accept-Encoding": "identity"})
+        self.headers = {**_HEADERS, "User-Agent": user_agent()}
         self.session.verify = settings.validation
         try:
-            adapter = Adapter(tls, proxy, self.proxies, proxy_tls, key.public_only)
+            self.adapter = Adapter(tls, proxy, self.proxies, proxy_tls, key.public_only)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise ValueError(f"proxy_url: {redact.text(str(error))}") from None
-        self.session.mount("http://", adapter)
-        self.session.mount("https://", adapter)
-
-    def request(self) -> requests.PreparedRequest:
-        """Return a request with the headers that all have, and neither method nor URL."""
-        return self._request.copy()
+        self.session.mount("http://", self.adapter)
+        self.session.mount("https://", self.adapter)
 
     def close(self) -> None:
         """Close the connections."""
@@ -126,13 +126,15 @@ class _Promise(Resource):
 
     def __init__(self) -> None:
         self._future: Future[Route | None] = Future()
+        self._kept: Route | None = None
 
     def keep(self, route: Route | None) -> None:
         """Hand the route to those who wait; None if it could not be made."""
+        self._kept = route
         self._future.set_result(route)
 
     def wait(self) -> Route | None:
-        return self._future.result()
+        return self._kept or self._future.result()
 
     def close(self) -> None:
         if self._future.done() and (route := self._future.result()) is not None:

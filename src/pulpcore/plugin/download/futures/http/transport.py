@@ -8,17 +8,16 @@ import http.client
 import logging
 import queue
 import re
+import select
 import socket
 import ssl
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import requests
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
-from requests.cookies import extract_cookies_to_jar
-from requests.structures import CaseInsensitiveDict
-from requests.utils import get_encoding_from_headers
 from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError
@@ -27,6 +26,7 @@ from .. import redact
 from ..address import check_peer
 from ..cancel import watched
 from .framing import FramingError, StrictResponse
+from .reply import Reply
 
 log = logging.getLogger(__name__)
 
@@ -48,51 +48,12 @@ class StaleConnection(http.client.RemoteDisconnected):
     """
 
 
-class Reply(HTTPResponse):
-    """A reply as urllib3 knows it, with a short way to the bytes of its body."""
-
-    def __init__(self, body: StrictResponse, **options: Any) -> None:
-        """Make a reply.
-
-        Args:
-            body: What reads it off the socket.
-            options: What else urllib3 wants to know.
-        """
-        super().__init__(
-            body=body,
-            headers=body.fields,
-            status=body.status,
-            version=body.version,
-            version_string="HTTP/1.0" if body.version == 10 else "HTTP/1.1",
-            reason=body.reason,
-            preload_content=False,
-            decode_content=False,
-            original_response=body,
-            **options,
-        )
-        self._strict = body
-
-    def take(self, size: int) -> bytes:
-        """Return what is there of the body, as it was sent; b"" at its end.
-
-        Args:
-            size: The most bytes to return.
-
-        Raises:
-            OSError: The network failed.
-            http.client.HTTPException: The body can't be trusted, or ended too early.
-        """
-        data = self._strict.read1(size)
-        if self._strict.isclosed():
-            self.release_conn()
-        return data
-
-
 class _Strict(HTTPConnection):
     response_class: type[http.client.HTTPResponse] = StrictResponse
     _replies = 0
-    # The method and the target of the last request.
-    _asked = ("", "")
+    # The method of the last request.
+    _asked = ""
+    _poller: select.poll | None = None
 
     def __repr__(self) -> str:
         # Errors of urllib3 begin with it.
@@ -100,11 +61,22 @@ class _Strict(HTTPConnection):
 
     def connect(self) -> None:
         self._replies = 0
+        self._poller = None
         try:
             super().connect()
         except TimeoutError as error:
             # That of a handshake would be taken for one of reading.
             raise ConnectTimeoutError(self, "TLS took longer than the time-out") from error
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is open, and nothing has come by it that nobody asked for."""
+        if self.sock is None:
+            return False
+        if self._poller is None:
+            self._poller = select.poll()
+            self._poller.register(self.sock, select.POLLIN)
+        return not self._poller.poll(0)
 
     def _tunnel(self) -> None:
         # http.client reads the proxy's reply to CONNECT by methods that only its own class has.
@@ -160,25 +132,21 @@ class _Strict(HTTPConnection):
         head = "\n".join(lines)
         if _NO_TARGET.search(target) or "\r" in head or head.count("\n") >= len(lines):
             raise requests.exceptions.InvalidURL("it has characters that can't be sent")
-        self._asked = method, target
+        self._asked = method
         if self.sock.gettimeout() != self.timeout:
             self.sock.settimeout(self.timeout)
         # Where the connection is gone already, the reply may be here all the same.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.sock.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n")
 
-    def answer(self, pool: HTTPConnectionPool) -> Reply:
-        """Return the reply to what was asked.
-
-        Args:
-            pool: Where the connection belongs, when the body was read.
+    def answer(self) -> StrictResponse:
+        """Return the reply to what was asked, with its body unread.
 
         Raises:
             OSError: The network failed.
             http.client.HTTPException: The reply can't be trusted, or didn't come.
         """
-        method, target = self._asked
-        body = StrictResponse(self.sock, method=method)
+        body = StrictResponse(self.sock, method=self._asked)
         try:
             body.begin()
         except BaseException as error:
@@ -187,18 +155,10 @@ class _Strict(HTTPConnection):
                 self._raise_stale(error)
             raise
         self._replies += 1
-        shutdown = self.sock.shutdown
         if body.will_close:
             # The reply holds the socket until it was read.
             self.close()
-        return Reply(
-            body,
-            pool=pool,
-            connection=self,
-            request_method=method,
-            request_url=target,
-            sock_shutdown=shutdown,
-        )
+        return body
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         try:
@@ -252,31 +212,49 @@ class PublicSecureConnection(_PublicOnly, SecureConnection):
     """A connection for https to a public address."""
 
 
-class _Kept(queue.LifoQueue[Any]):
-    """The connections that a pool keeps. urllib3 would fill it up with as many None at first."""
+class _Kept:
+    """The connections that a pool keeps, of which the last goes first.
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        if item is not None:
-            super().put(item, block, timeout)
+    It is what urllib3 needs of a queue, without a lock: taking and giving is one step of a deque.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._connections: deque[Any] = deque()
+
+    def put(self, connection: Any, block: bool = True, timeout: float | None = None) -> None:
+        if connection is None:
+            # urllib3 would fill it up with as many at first.
+            return
+        if len(self._connections) >= self._most:
+            raise queue.Full
+        self._connections.append(connection)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        try:
+            return self._connections.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        return len(self._connections)
 
 
 class _Lean(HTTPConnectionPool):
-    QueueCls = _Kept
+    QueueCls: Any = _Kept
 
     def exchange(
         self,
-        method: str,
+        request: requests.PreparedRequest,
         target: str,
-        headers: Mapping[str, str | bytes],
         connect: float | None,
         read: float | None,
     ) -> Reply:
         """Send a request that has no body, and return the reply with its body unread.
 
         Args:
-            method: The method.
+            request: The request.
             target: The path and the query, as they are sent.
-            headers: The headers.
             connect: How long a connection may take (seconds).
             read: How long to wait for bytes (seconds).
 
@@ -291,12 +269,12 @@ class _Lean(HTTPConnectionPool):
                 connection.timeout = connect
                 connection.connect()
             connection.timeout = read
-            connection.ask(method, target, headers)
-            reply: Reply = connection.answer(self)
+            connection.ask(request.method, target, request.headers)
+            body = connection.answer()
         except BaseException:
             connection.close()
             raise
-        return reply
+        return Reply(body, request, connection, self._put_conn)
 
 
 class Pool(_Lean):
@@ -415,25 +393,11 @@ class Adapter(HTTPAdapter):
         # Made ready, it has a path, and no fragment.
         target = url[url.index("/", url.index("//") + 2) :]
         try:
-            raw = pool.exchange(request.method, target, request.headers, *timeout)
+            reply: Reply = pool.exchange(request, target, *timeout)
         except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
             raise _as_requests(error, request) from error
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s %s: %d", request.method, redact.url(url), raw.status)
-        return self.build_response(request, raw)
-
-    def build_response(self, request: requests.PreparedRequest, raw: Any) -> requests.Response:
-        """Make the reply as requests does, but for looking for cookies where there are none."""
-        reply = requests.Response()
-        reply.status_code, reply.reason = raw.status, raw.reason
-        reply.headers = CaseInsensitiveDict(raw.headers.itermerged())
-        reply.encoding = get_encoding_from_headers(reply.headers)
-        reply.raw, reply.url = raw, request.url or ""
-        reply.request, reply.connection = request, self
-        if "Set-Cookie" in reply.headers:
-            extract_cookies_to_jar(  # type: ignore[no-untyped-call]
-                reply.cookies, request, raw
-            )
+            log.debug("%s %s: %d", request.method, redact.url(url), reply.status_code)
         return reply
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:

@@ -1,0 +1,184 @@
+"""A reply as requests knows it, made with as little as possible."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import requests
+import urllib3.exceptions
+from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
+from urllib3 import HTTPHeaderDict, HTTPResponse
+
+if TYPE_CHECKING:
+    from .framing import StrictResponse
+
+# To use a connection again is worth so many bytes, and reads, and no wait.
+_DRAIN = 16 * 1024
+_DRAIN_READS = 4
+
+
+class Reply(requests.Response):
+    """A reply to one of our requests, whose body is read by :meth:`take`.
+
+    It is a ``requests.Response`` in all else. What few ask for is made when somebody does: for a
+    small file that would cost more than all the rest.
+    """
+
+    # For one that was unpickled, too.
+    _release: Callable[[Any], object] | None = None
+
+    def __init__(
+        self,
+        body: StrictResponse,
+        request: requests.PreparedRequest,
+        connection: Any,
+        release: Callable[[Any], object],
+    ) -> None:
+        """Make a reply.
+
+        Args:
+            body: What reads it off the socket.
+            request: What it is the reply to.
+            connection: urllib3's connection, which it comes by.
+            release: Called with the connection when the body was read, or is not to be.
+        """
+        # Not super().__init__(), which makes all that here is made late.
+        self.status_code, self.reason = body.status, body.reason
+        self.url, self.request = request.url or "", request
+        self._body = body
+        self._way: Any = connection
+        self._release = release
+        if body.isclosed():
+            self._give_back()
+
+    def __getattr__(self, name: str) -> Any:
+        """Make what is asked for the first time."""
+        maker: Callable[[Reply], Any] | None = getattr(type(self), f"_make_{name}", None)
+        if maker is not None:
+            value = maker(self)
+        else:
+            # Whatever else a reply of requests has at first.
+            blank = vars(requests.Response())
+            if name not in blank:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = blank[name]
+        setattr(self, name, value)
+        return value
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes the body has; None where the head doesn't say."""
+        return self._body.length
+
+    def take(self, size: int) -> bytes:
+        """Return what is there of the body, as it was sent; b"" at its end.
+
+        Args:
+            size: The most bytes to return.
+
+        Raises:
+            OSError: The network failed.
+            http.client.HTTPException: The body can't be trusted, or ended too early.
+        """
+        data = self._body.read1(size)
+        if self._release is not None and self._body.isclosed():
+            self._give_back()
+        return data
+
+    def close(self) -> None:
+        """Let go of the connection; close it where the body wasn't read to its end."""
+        if self._release is not None:
+            self._body.close()
+            self._way.close()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        release, self._release = self._release, None
+        connection, self._way = self._way, None
+        if release is not None:
+            release(connection)
+
+    def _make_headers(self) -> CaseInsensitiveDict[str]:
+        pairs = self._body.pairs
+        headers: CaseInsensitiveDict[str] = CaseInsensitiveDict(pairs)
+        if len(headers) < len(pairs):
+            # Several of one name are one list (RFC 9110 section 5.3).
+            return CaseInsensitiveDict(HTTPHeaderDict(pairs).itermerged())
+        return headers
+
+    def _make_raw(self) -> HTTPResponse:
+        body = self._body
+        return HTTPResponse(
+            body=body,
+            headers=HTTPHeaderDict(body.pairs),
+            status=body.status,
+            version=body.version,
+            version_string="HTTP/1.0" if body.version == 10 else "HTTP/1.1",
+            reason=body.reason,
+            preload_content=False,
+            decode_content=False,
+            original_response=body,
+            connection=self._way,
+            request_method=self.request.method,
+            request_url=self.request.path_url,
+        )
+
+    def _make_encoding(self) -> str | None:
+        return get_encoding_from_headers(self.headers)
+
+    def _make_cookies(self) -> RequestsCookieJar:
+        jar = RequestsCookieJar()
+        if "Set-Cookie" in self.headers:
+            extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
+        return jar
+
+
+def length(reply: requests.Response) -> int | None:
+    """Return how many bytes the body of a reply has; None where the head doesn't say.
+
+    Args:
+        reply: The reply, whose body is unread.
+    """
+    if isinstance(reply, Reply):
+        return reply.length
+    found: int | None = reply.raw.length_remaining
+    return found
+
+
+def reader(reply: requests.Response) -> Callable[[int], bytes]:
+    """Return what reads the body of a reply: what is there of it, as it was sent.
+
+    Args:
+        reply: The reply.
+    """
+    if isinstance(reply, Reply):
+        return reply.take
+    # What a proxy is between is sent by requests.
+    return partial(reply.raw.read1, decode_content=False)
+
+
+def drain(reply: requests.Response) -> None:
+    """Read what is left of a reply if it is little and here, to use the connection again.
+
+    Else close the connection.
+
+    Args:
+        reply: The reply, whose content nobody needs.
+    """
+    connection = reply.raw.connection
+    sock = None if connection is None else connection.sock
+    # Closed is what won't be used again anyhow.
+    if sock is not None:
+        read = reader(reply)
+        sock.settimeout(0)
+        with contextlib.suppress(OSError, http.client.HTTPException, urllib3.exceptions.HTTPError):
+            for _ in range(_DRAIN_READS):
+                if not read(_DRAIN):
+                    break
+    reply.close()
