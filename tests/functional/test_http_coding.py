@@ -204,6 +204,15 @@ class TestCompressed:
         download()
         assert download.position == size
 
+    @pytest.mark.parametrize("value", ["200", 0, -1, True, float("nan")])
+    def test_no_limit_that_can_be(self, file_server: Any, value: Any) -> None:
+        """A limit that is no number above 0 is refused before anything is sent."""
+        server = served(file_server, "/a", GZIP, "gzip")
+        download = into_memory(server.url("/a"))
+        download.expansion_max = value
+        assert "expansion_max: must be a number above 0" in failure(download).reason
+        assert server.count == 0
+
     def test_cut(self, file_server: Any) -> None:
         """What was cut is started again: positions in it say nothing."""
         server = served(file_server, "/a", GZIP, "gzip", etag='"e"')

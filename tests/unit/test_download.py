@@ -522,6 +522,27 @@ def test_settings_are_validated():
     assert (download.sent, names(events)[0], names(events)[-1]) == (0, "PREPARED", "FAILED")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("retry", 3), ("retry_after_max", "1"), ("retry_after_max", -1), ("retry_after_max", None)],
+)
+def test_policy_is_validated(name, value):
+    """A policy of trying again that is none fails the run before anything is sent."""
+    download = Fake()
+    setattr(download, name, value)
+    with pytest.raises(DownloadFailed, match=rf"a setting is wrong: {name}: must be .*: {value!r}"):
+        download()
+    assert download.sent == 0
+
+
+def test_no_wait_is_heard_of():
+    """A server may be allowed to ask for no wait at all."""
+    download = Fake()
+    download.retry_after_max = 0
+    download()
+    assert download.sent == 1
+
+
 def test_protocol_validates():
     """So does what a protocol checks by itself; a Prepared handler may still put it right."""
 

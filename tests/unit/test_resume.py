@@ -7,7 +7,7 @@ from pulpcore.plugin.download.futures.http.resume import (
     ContentRange,
     Version,
     content_range,
-    first_byte,
+    is_as_asked,
     strong_validator,
 )
 
@@ -93,20 +93,38 @@ def test_no_content_range() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "first"),
+    ("value", "part", "is_it"),
     [
-        ("bytes=0-", 0),
-        ("bytes=5-9", 5),
-        ("bytes = 5 - 9", 5),
-        ("bytes=-5", None),
-        ("bytes=0-1,5-9", None),
-        ("lines=5-9", None),
-        ("", None),
+        ("bytes=0-", (0, 9, 10), True),
+        ("bytes=0-", (0, 8, 10), False),
+        ("bytes=0-", (1, 9, 10), False),
+        ("bytes=0-", (0, 9, None), True),
+        ("bytes=5-7", (5, 7, 10), True),
+        ("bytes=5-7", (5, 7, None), True),
+        ("BYTES = 5 - 7", (5, 7, 10), True),
+        ("bytes=5-7", (5, 6, 10), False),
+        ("bytes=5-7", (5, 8, 10), False),
+        ("bytes=5-7", (5, 6, None), True),
+        ("bytes=5-7", (5, 8, None), False),
+        ("bytes=5-7", (5, 9, 10), False),
+        ("bytes=5-7", (0, 2, 10), False),
+        ("bytes=5-70", (5, 9, 10), True),
+        ("bytes=5-70", (5, 8, 10), False),
+        ("bytes=5-70", (5, 70, 71), True),
+        ("bytes=-3", (7, 9, 10), True),
+        ("bytes=-3", (6, 9, 10), False),
+        ("bytes=-3", (7, 8, 10), False),
+        ("bytes=-30", (0, 9, 10), True),
+        ("bytes=-3", (7, 9, None), True),
+        ("bytes=0-1,5-9", (0, 1, 10), True),
+        ("bytes=-", (0, 1, 10), True),
+        ("lines=5-9", (0, 1, 10), True),
+        ("", (0, 1, 10), True),
     ],
 )
-def test_first_byte(value: str, first: int | None) -> None:
-    """Where a single simple range begins."""
-    assert first_byte(value) == first
+def test_is_as_asked(value: str, part: tuple[int, int, int | None], is_it: bool) -> None:
+    """A part is the one that a single simple range asks for; of others nothing is said."""
+    assert is_as_asked(value, ContentRange(*part)) is is_it
 
 
 def test_note() -> None:

@@ -12,6 +12,7 @@ import random
 from urllib3.util import Retry
 
 from .error import DownloadError
+from .settings import check_number
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that may be gone when tried again."""
@@ -81,6 +82,23 @@ class Budget:
         if position >= self._highest + PROGRESS:
             self._failures = 0
         self._highest = max(self._highest, position)
+
+
+def check(policy: object, retry_after_max: object) -> None:
+    """Check the settings that a budget is made of.
+
+    Args:
+        policy: The policy.
+        retry_after_max: The longest wait that a server may ask for.
+
+    Raises:
+        ValueError: One can't work; the message names the attribute.
+    """
+    if policy is not None and not isinstance(policy, Retry):
+        raise ValueError(f"retry: must be a urllib3.util.Retry, or None: {policy!r}")
+    # 0 to hear of no wait at all.
+    if retry_after_max != 0:
+        check_number("retry_after_max", retry_after_max)
 
 
 def retry_after(value: str) -> float | None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from . import redact
+from . import backoff, redact
 from .backoff import Budget
 from .cancel import current, scope
 from .context import Context
@@ -384,6 +384,7 @@ class Download(ABC):
             for name, setting in self._settings_to_check():
                 if setting is not None:
                     _validate(name, setting)
+            backoff.check(self.retry, self.retry_after_max)
             self._check_settings()
         except ValueError as error:
             raise DownloadFailed(self, f"a setting is wrong: {error}") from error

@@ -6,6 +6,7 @@ A setting checks nothing when it is made or changed, since it may be filled in b
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,12 +155,22 @@ class Timeout(Settings):
         for attribute, value in vars(self).items():
             if value is None and attribute != "window":
                 continue
-            if (
-                not isinstance(value, _NUMBER)
-                or isinstance(value, bool)
-                or not 0 < value <= LONGEST
-            ):
-                raise ValueError(f"{attribute}: must be a number above 0, or None: {value!r}")
+            check_number(attribute, value, most=LONGEST)
+
+
+def check_number(name: str, value: object, most: float = math.inf) -> None:
+    """Check the value of a setting that is a number, if it isn't None.
+
+    Args:
+        name: The name of the setting.
+        value: Its value.
+        most: The most that it may be.
+
+    Raises:
+        ValueError: It is no number above 0, or it is too large.
+    """
+    if not isinstance(value, _NUMBER) or isinstance(value, bool) or not 0 < value <= most:
+        raise ValueError(f"{name}: must be a number above 0, or None: {value!r}")
 
 
 def _readable(attribute: str, value: str | None) -> None:

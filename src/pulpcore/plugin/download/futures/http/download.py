@@ -12,7 +12,7 @@ from requests.structures import CaseInsensitiveDict
 from .. import backoff
 from ..download import Download
 from ..error import DownloadError, DownloadFailed, transient
-from ..settings import SSL, Settings, Timeout, User
+from ..settings import SSL, Settings, Timeout, User, check_number
 from . import coding, condition, failure, resume
 from .exchange import Exchange
 from .quiet import quiet
@@ -198,6 +198,8 @@ class HttpDownload(Download):
             raise ValueError(f"url: {error}") from error
         if self.headers:
             self._check_headers()
+        if self.expansion_max is not None:
+            check_number("expansion_max", self.expansion_max)
         for attribute, header in zip(_KNOWN, condition.HEADERS, strict=True):
             known = getattr(self, attribute)
             if known is not None:
@@ -337,9 +339,11 @@ class HttpDownload(Download):
         own = self._own_range()
         if own is not None:
             part = resume.content_range(reply)
-            first = resume.first_byte(own)
-            if part is not None and first is not None and part.first != first:
-                raise DownloadFailed(f"the part that came begins at {part.first}, not at {first}")
+            if part is not None and not resume.is_as_asked(own, part):
+                raise DownloadFailed(
+                    f"the part that came, bytes {part.first} to {part.last}, isn't the one that "
+                    "the header Range asks for"
+                )
             self._version = None
         elif not self._position:
             raise DownloadFailed("the server sent a part of the file, which was not asked for")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import requests
 
 _CONTENT_RANGE = re.compile(r"bytes[ \t]+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
-_RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=(\d{1,18}(?=-)|(?=-\d))-(\d{0,18})", re.IGNORECASE)
 _ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 
 
@@ -128,14 +128,28 @@ def content_range(reply: requests.Response) -> ContentRange | None:
     return ContentRange(first, last, total)
 
 
-def first_byte(value: str) -> int | None:
-    """Return where the range of a Range header begins; None unless it is a single simple one.
+def is_as_asked(value: str, part: ContentRange) -> bool:
+    """Whether a part of a file is the one that a Range header asks for (RFC 9110 section 14.1.2).
+
+    A server may send less than was asked for (section 15.3.7), which nobody expects.
 
     Args:
-        value: The value of the header.
+        value: The value of the header. Of several ranges nothing is known.
+        part: The part.
     """
     match = _RANGE.fullmatch(value.replace(" ", ""))
-    return int(match.group(1)) if match else None
+    if match is None:
+        return True
+    first, last = match.groups()
+    end = None if part.total is None else part.total - 1
+    if not first:
+        # The last so many bytes.
+        return end is None or (part.first, part.last) == (max(0, end + 1 - int(last)), end)
+    if part.first != int(first):
+        return False
+    if end is None:
+        return not last or part.last <= int(last)
+    return part.last == (min(int(last), end) if last else end)
 
 
 def _is_strong(validator: str) -> bool:
