@@ -39,6 +39,8 @@ linkcheck_ignore = [r"https?://(\w+\.)?example\.org", r"http://127\.0\.0\.1"]
 linkcheck_timeout = 20
 
 html_theme = "furo"
+# Furo's own is like this by day; by night it has names underlined as if they were links.
+pygments_dark_style = "a11y-high-contrast-dark"
 html_title = f"{project} {release}".strip()
 html_show_sourcelink = False
 html_copy_source = False

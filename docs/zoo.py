@@ -21,6 +21,7 @@ MANIFEST = "".join(
 
 # Content and headers by path.
 FILES = {
+    "/": (b"<title>The zoo</title>", {"Content-Type": "text/html"}),
     **{f"/isos/{name}.iso": (content, {}) for name, content in ISOS.items()},
     **{f"/private/{number}": (b"secret", {}) for number in range(20)},
     "/PULP_MANIFEST": (MANIFEST.encode(), {}),

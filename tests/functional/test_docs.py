@@ -106,6 +106,7 @@ MANIFEST = "".join(
     f"isos/{name}.iso,{sha256(ISOS[name])},{len(ISOS[name])}\n" for name in LISTED
 ).encode()
 FILES = {
+    "/": b"<title>The zoo</title>",
     **{f"/isos/{name}.iso": content for name, content in ISOS.items()},
     **{f"/private/{number}": b"secret" for number in range(20)},
     "/PULP_MANIFEST": MANIFEST,
