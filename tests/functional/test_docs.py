@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import NamedTuple
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
@@ -105,6 +106,7 @@ MANIFEST = "".join(
     f"isos/{name}.iso,{sha256(ISOS[name])},{len(ISOS[name])}\n" for name in LISTED
 ).encode()
 FILES = {
+    "/": b"<title>The zoo</title>",
     **{f"/isos/{name}.iso": content for name, content in ISOS.items()},
     **{f"/private/{number}": b"secret" for number in range(20)},
     "/PULP_MANIFEST": MANIFEST,
@@ -212,6 +214,22 @@ def archive(ftp_server, tls, work, tmp_path_factory):
     (folder / "isos" / "tiger.iso").write_bytes(ISOS["tiger"])
     (work / "ca.pem").write_bytes(tls.ca.read_bytes())
     return ftp_server(folder, users={"me": "my password"}, security=Security(tls.good))
+
+
+@pytest.fixture
+def zoo(work) -> Iterator[SimpleNamespace]:
+    """The server that readers can start."""
+    with subprocess.Popen(
+        [sys.executable, DOCS / "zoo.py", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            base = process.stdout.readline().strip()
+            yield SimpleNamespace(url=lambda path: base + path)
+        finally:
+            process.kill()
 
 
 def execute(example: Example, base: str, server, places: Mapping[str, str] = {}) -> None:
@@ -356,6 +374,22 @@ def test_example(example, site, work, others, capsys) -> None:
     output = capsys.readouterr().out
     if example.output:
         assert normalized(output, SITE, site) == normalized(example.output, SITE, site)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        param
+        for param in only("python")
+        if not any(host in param.values[0].code for host in (PROXY, VAULT, ARCHIVE))
+    ],
+)
+def test_example_with_the_zoo(example, zoo, capsys) -> None:
+    """An example does the same with the server that readers are offered."""
+    execute(example, SITE, zoo)
+    output = capsys.readouterr().out
+    if example.output:
+        assert normalized(output, SITE, zoo) == normalized(example.output, SITE, zoo)
 
 
 def test_tutorial(file_server, work, capsys) -> None:

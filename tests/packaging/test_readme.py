@@ -15,6 +15,7 @@ from pulpcore.plugin.download.futures import ValidationError
 
 README = Path(__file__).resolve().parents[2] / "README.rst"
 CONTENT = {"tiger.iso": b"tiger" * 1000, "lion.iso": b"lion" * 1000}
+CHECKED = "A file that is what you expect"
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -29,7 +30,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     """A server of the files that the README names; the one that it calls unicorn is missing."""
     folder = tmp_path / "served"
     folder.mkdir()
-    for name, content in CONTENT.items():
+    for name, content in {**CONTENT, "index.html": b"<html>"}.items():
         (folder / name).write_bytes(content)
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as httpd:
         httpd.daemon_threads = True
@@ -59,26 +60,35 @@ def run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return run
 
 
-def test_one_file(run: Callable[..., None], tmp_path: Path) -> None:
-    """The first example downloads the file to where it says."""
-    run("One file", TIGER_SHA256=hashlib.sha256(CONTENT["tiger.iso"]).hexdigest())
+def test_one_file(
+    run: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first example needs nothing else, and downloads the file to where it says."""
+    run("One file")
+    assert capsys.readouterr().out == "pages/example.html 6 bytes\n"
+    assert (tmp_path / "pages" / "example.html").read_bytes() == b"<html>"
+
+
+def test_checked(run: Callable[..., None], tmp_path: Path) -> None:
+    """The second example downloads a file that has the digest."""
+    run(CHECKED, TIGER_SHA256=hashlib.sha256(CONTENT["tiger.iso"]).hexdigest())
     assert (tmp_path / "isos" / "tiger.iso").read_bytes() == CONTENT["tiger.iso"]
 
 
-def test_one_file_that_differs(run: Callable[..., None], tmp_path: Path) -> None:
+def test_one_that_differs(run: Callable[..., None], tmp_path: Path) -> None:
     """As the README says, a digest that differs raises, and the old file stays as it was."""
     target = tmp_path / "isos" / "tiger.iso"
     target.parent.mkdir()
     target.write_bytes(b"old")
     with pytest.raises(ValidationError):
-        run("One file", TIGER_SHA256=hashlib.sha256(b"other").hexdigest())
+        run(CHECKED, TIGER_SHA256=hashlib.sha256(b"other").hexdigest())
     assert target.read_bytes() == b"old"
 
 
 def test_many_files(
     run: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second example downloads what is there, and says which file is not."""
+    """The third example downloads what is there, and says which file is not."""
     run("Many files")
     lines = capsys.readouterr().out.splitlines()
     *done, failed = sorted(lines)
@@ -101,7 +111,7 @@ def test_beside_pulp(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) 
 def test_nothing_is_missed() -> None:
     """There is no other code in the README than the tests above run, and each page is named."""
     text = README.read_text()
-    assert text.count(".. code-block::") == text.count(".. code-block:: python") == 3
+    assert text.count(".. code-block::") == text.count(".. code-block:: python") == 4
     assert not re.search(r"^ *>>>|\.\. code::|literalinclude", text, re.MULTILINE)
     named = re.findall(r"``docs/(\w+)\.rst``", text)
     assert named

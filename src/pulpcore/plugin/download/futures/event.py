@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 class Event:
     """Something that happened during a download.
 
+    The names that handlers are registered for are constants here: ``Event.PREPARED``, ``SENT``,
+    ``REPLIED``, ``FETCHED``, ``RESTARTED``, ``ERROR``, ``SUCCEEDED`` and ``FAILED``.
+
     Attributes:
         download (Download): The download that it happened to.
     """

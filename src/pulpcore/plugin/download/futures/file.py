@@ -32,7 +32,7 @@ class FileDownload(Download):
             not it exists. None for no limit. Give it where URLs come from somebody who may not read
             all that this process may. Links are resolved first, in these paths too, and what counts
             is the file that is read: it doesn't help to change a link meanwhile. Hard links and
-            mounts within a folder belong to it. It takes Linux, with /proc.
+            mounts within a folder belong to it. It needs Linux, with /proc.
         error (int): The errno of what went wrong; 0 when well.
     """
 

@@ -44,8 +44,8 @@ class SSL(Settings):
 
     Attributes:
         ca_certificate (str | None): Certificates of the authorities to trust, instead of the
-            default ones, and also where REQUESTS_CA_BUNDLE is set (contract section 3).
-            ``SSL.SYSTEM`` for those that the operating system trusts.
+            default ones, and also where REQUESTS_CA_BUNDLE is set. ``SSL.SYSTEM`` for those that
+            the operating system trusts.
         client_certificate (str | None): A certificate to show to the server; it may hold the key,
             too.
         client_key (str | None): The key of the client certificate.
@@ -56,7 +56,7 @@ class SSL(Settings):
     """
 
     SYSTEM: ClassVar[str] = "<system>"
-    """As ``ca_certificate``: trust whom the operating system trusts, and not certifi's bundle.
+    """Given as ``ca_certificate``, trust whom the operating system trusts, not certifi's bundle.
 
     That is where OpenSSL looks by default, or where SSL_CERT_FILE and SSL_CERT_DIR say.
     """

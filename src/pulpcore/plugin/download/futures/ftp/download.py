@@ -36,13 +36,13 @@ class FtpDownload(Download):
     Transfers are passive and binary (RFC 959). The path is percent-decoded, and relative to the
     folder that the server logs the user into (RFC 1738 section 3.2.2).
 
-    Encrypted are, as curl has it:
+    What is encrypted is decided by the URL and by ``tls``, as curl has it:
 
     * ``ftps://host/path``: implicit TLS, from the first byte on, by default on port 990.
     * ``ftp://host/path`` with ``tls=True``: explicit TLS, by AUTH TLS (RFC 4217). A server that
       refuses gets no password, and nothing falls back to plain FTP.
 
-    Data connections are encrypted then too, and resume the TLS session of the control connection.
+    Data connections are encrypted then, too, and resume the TLS session of the control connection.
 
     An attempt goes on where the last one broke off (REST, RFC 3659 section 5), if it is certain
     that the version of the file is the same: the server tells size and time (SIZE, MDTM), both are
