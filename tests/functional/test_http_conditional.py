@@ -352,7 +352,7 @@ class TestWithFaults:
         assert (download.unchanged, download.etag, download.last_modified) == (False, F, LATER)
 
     def test_what_a_part_doesnt_repeat(self, raw_server: Any, target: Path) -> None:
-        """A 206 needs not repeat the Last-Modified: it is that of the first reply."""
+        """A 206 need not repeat the Last-Modified: it is that of the first reply."""
         first = reply(headers={"ETag": F, "Last-Modified": LATER}, body=NEW)[:-5]
         rest = reply(206, {"ETag": F, "Content-Range": "bytes 45-49/50"}, NEW[45:])
         server = raw_server([[Recv(), Send(first)], serve(rest)])

@@ -1,6 +1,7 @@
 """What went wrong, in words."""
 
 import http.client
+import socket
 import ssl
 
 import pytest
@@ -18,6 +19,12 @@ from pulpcore.plugin.download.futures.http import failure
         (ConnectionRefusedError(111, "Connection refused"), "refused", True),
         (OSError(113, "No route to host"), "No route to host", True),
         (http.client.IncompleteRead(b""), "ended before the content", True),
+        (socket.gaierror(-2, "Unknown"), "name of the host can't be resolved: Unknown", True),
+        (
+            urllib3.exceptions.ProxyError("odd", socket.gaierror(-2, "Unknown")),
+            "name of the proxy can't be resolved: Unknown",
+            True,
+        ),
         (UnicodeError("label too long"), "URL is not valid", False),
         (OSError("Tunnel connection failed: 502 Bad"), "replied 502", True),
         (OSError("Tunnel connection failed: 400 Bad"), "replied 400", False),

@@ -1,7 +1,7 @@
 """Digests that are computed beside the transfer, where the content is large.
 
 hashlib lets go of the interpreter while it works on a large buffer. So the digest of a large file
-needs not add to the time of its transfer, and several digests of it are computed side by side.
+need not add to the time of its transfer, and several digests of it are computed side by side.
 """
 
 from __future__ import annotations

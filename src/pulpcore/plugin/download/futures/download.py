@@ -212,8 +212,8 @@ class Download(ABC):
     def _send(self) -> None:
         """Obtain the content, and hand every buffer to :meth:`_write`.
 
-        It is called once an attempt. An attempt begins at byte 0 unless ``_can_resume()`` said
-        otherwise.
+        It is called once an attempt. An attempt begins at byte 0, unless a protocol says that it
+        can resume.
 
         Raises:
             DownloadError: What was anticipated went wrong.

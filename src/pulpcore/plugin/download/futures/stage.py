@@ -69,7 +69,7 @@ class Temporary(Stage):
         # Not by tempfile, whose files nobody else may read; and reading the umask is a race of the
         # whole process.
         while True:
-            # Short, whatever the target is called. The name needs not be a secret, for what is
+            # Short, whatever the target is called. The name need not be a secret, for what is
             # there isn't opened; that would be one call of the system more.
             self._path = f"{folder}.download-{random.getrandbits(64):016x}"
             # Else somebody has seeded two processes alike.

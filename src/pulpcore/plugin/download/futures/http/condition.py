@@ -34,7 +34,7 @@ class Validators(NamedTuple):
     def updated(self, reply: requests.Response) -> Validators:
         """Return what a reply says, and where it is silent what was known.
 
-        A 206 needs not say all of it again, nor a 304 (RFC 9110 sections 15.3.7 and 15.4.5).
+        A 206 need not say all of it again, nor a 304 (RFC 9110 sections 15.3.7 and 15.4.5).
 
         Args:
             reply: The reply.

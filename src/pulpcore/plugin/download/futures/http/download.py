@@ -60,9 +60,9 @@ class HttpDownload(Download):
             :func:`~pulpcore.plugin.download.futures.address.is_public`). What counts is the address
             of the connection, which is ended before anything is sent. Through a proxy that can't be
             known: where one is to be used, the download fails.
-        expansion_max (float | None): How many times as large as what was sent the content may be
-            that is decoded of it, unasked as it came; None for any size. Up to 64 MiB, and up to
-            the size that a validation expects, it doesn't matter.
+        expansion_max (float | None): How many times as large as what was sent the content may
+            become, where the server encoded it unasked; None for any size. It doesn't count up to
+            64 MiB, nor up to the size that a validation expects.
         known_etag (str | None): The ETag of the version that stands at the target, as :attr:`etag`
             had it after the run that brought it. The server is asked for any other version only
             (``If-None-Match``). None or '' if you know of none. Where the file of a
@@ -103,11 +103,11 @@ class HttpDownload(Download):
             url: An http or https URL.
             writer: Where the content goes. None for nowhere.
             method: GET or HEAD, in any case.
-            timeout: How long to wait.
+            timeout: How long to wait; None for the defaults of :class:`Timeout`.
             user: The user, for basic authentication.
-            ssl: TLS settings.
-            proxy_url: The URL of a proxy.
-            headers: Headers to send.
+            ssl: TLS settings; None for the defaults of :class:`SSL`.
+            proxy_url: The URL of a proxy; None for what the environment says.
+            headers: Headers to send beside or instead of our own.
             insecure_redirects: Follow redirects from https to http also where no digest validates
                 the content.
             public_only: Connect to public addresses only.

@@ -103,12 +103,15 @@ def _translate(error: Exception) -> DownloadFailed:
         return from_tls(tls, "proxy" if through else "server")
     if _is_bad_url(error):
         return DownloadFailed("the URL is not valid: check its host and port")
+    if (unknown := find(error, socket.gaierror)) is not None:
+        named = "proxy" if through else "host"
+        return transient(
+            f"the name of the {named} can't be resolved: {unknown.strerror or unknown}"
+        )
     return transient(_network_reason(error) + through)
 
 
 def _network_reason(error: Exception) -> str:
-    if (unknown := find(error, socket.gaierror)) is not None:
-        return f"the name of the host can't be resolved: {unknown.strerror or unknown}"
     if find(error, ConnectionRefusedError) is not None:
         return "the connection was refused: nobody listens there"
     if _is_connect_timeout(error):
