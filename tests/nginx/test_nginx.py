@@ -1,5 +1,6 @@
 """What people download from: a real nginx, as it is configured, restarted and put before others."""
 
+import errno
 import gzip
 import itertools
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from http_tools import content, failure, into_memory, names, quick, record
+from processes import program
 from pulpcore.plugin.download.futures import (
     Batch,
     DigestValidation,
@@ -759,6 +761,32 @@ class TestPrivateNginx:
             os.kill(int(logged.worker), 0)
         error = failure(into_memory(server.url("/small")), DownloadFailed)
         assert "refused" in error.reason
+
+    def test_killed(self, nginx: Any, site: Path, tmp_path: Path) -> None:
+        """It ends with whoever started it, also when that is killed."""
+        nginx()  # or skip
+        code = """
+import signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from servers.nginx import Nginx
+print(Nginx(*map(Path, sys.argv[2:])).port, flush=True)
+signal.pause()
+"""
+        folder = tmp_path / "another"
+        folder.mkdir()
+        with program(code, Path(__file__).parents[1], site, folder) as starter:
+            address = HOST, int(starter.stdout.readline())
+            socket.create_connection(address).close()
+            starter.kill()
+            starter.wait(SECONDS)
+        until(lambda: is_refused(address))
+
+
+def is_refused(address: tuple[str, int]) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket() as sock:
+        return sock.connect_ex(address) == errno.ECONNREFUSED
 
 
 class TestErrors:
