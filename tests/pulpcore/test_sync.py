@@ -229,20 +229,11 @@ def test_transient_failure(example, task, site, synced) -> None:
     assert stored(repository.latest_version()) == files
 
 
-def texts(tls) -> dict[str, str]:
-    """The PEM texts of a remote that may come in."""
-    return {
-        "ca_cert": tls.ca.read_text(),
-        "client_cert": tls.client.certificate.read_text(),
-        "client_key": tls.client.key.read_text(),
-    }
-
-
-def test_tls(example, task, site, synced, tls) -> None:
+def test_tls(example, task, site, synced, tls, pem) -> None:
     """A remote's PEM texts open a server of a private CA that demands a client's certificate."""
     files = unique(10)
     remote, repository = synced(
-        site(files, tls=tls.server(client_ca=tls.ca)), download_concurrency=3, **texts(tls)
+        site(files, tls=tls.server(client_ca=tls.ca)), download_concurrency=3, **pem
     )
     remote.refresh_from_db()
     assert remote.client_key.startswith("-----BEGIN")
@@ -251,11 +242,11 @@ def test_tls(example, task, site, synced, tls) -> None:
 
 
 @pytest.mark.parametrize("lacking", [("ca_cert",), ("client_cert", "client_key")])
-def test_tls_refused(example, task, site, synced, tls, lacking) -> None:
+def test_tls_refused(example, task, site, synced, tls, pem, lacking) -> None:
     """Without the CA the server isn't trusted, without a certificate the client isn't let in."""
     from pulpcore.plugin.exceptions import SyncError
 
-    given = {name: text for name, text in texts(tls).items() if name not in lacking}
+    given = {name: text for name, text in pem.items() if name not in lacking}
     server = site({}, tls=tls.server(client_ca=tls.ca))
     remote, repository = synced(server, max_retries=0, **given)
     with pytest.raises(SyncError, match="certificate"):
