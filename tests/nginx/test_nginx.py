@@ -432,6 +432,31 @@ class TestConditions:
         again()
         assert (again.unchanged, again.etag) == (True, download.etag)
 
+    def test_second_sync(self, nginx: Any, tmp_path: Path) -> None:
+        """A second sync of ten thousand files costs as many small answers, and no bytes."""
+        count = 10_000
+        server = nginx()
+        etag = f'"{OLD:x}-{len(SMALL):x}"'
+        fetched: list[int] = []
+
+        def downloads() -> Any:
+            for number in range(count):
+                path = tmp_path / f"{number}"
+                path.touch()
+                url = server.url(f"/small?{number}")
+                download = HttpDownload(url, FileWriter(path), known_etag=etag)
+                download.register(Event.FETCHED, lambda event: fetched.append(len(event.buffer)))
+                yield download
+
+        with Batch(downloads(), concurrent=THREADS) as batch:
+            unchanged = sum(plan.result().unchanged for plan in batch())
+        assert (unchanged, fetched) == (count, [])
+        logged = server.logged(count)
+        assert {(request.status, request.sent) for request in logged} == {(304, 0)}
+        assert len({request.target for request in logged}) == len(logged) == count
+        # As many as nginx is ready to serve over one, 1000, make a connection.
+        assert len({request.connection for request in logged}) <= THREADS + count / 1000
+
     @pytest.mark.parametrize(
         "headers",
         [
