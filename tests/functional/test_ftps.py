@@ -29,6 +29,7 @@ from servers.ftp import Cut, FtpServer, Security
 from servers.listener import HOST, Listener
 from servers.raw import Cut as CutTls
 from servers.raw import RawServer, Read, Send, Signal, Stall, Step
+from servers.tls import PASSWORD, encrypted
 
 CONTENT = os.urandom(300_000)
 SECONDS = 20
@@ -122,6 +123,19 @@ class TestTrust:
         url = start(client_ca=tls.ca).url("/file")
         assert content(make(url, trust(tls.ca, tls.client))) == CONTENT
 
+    def test_encrypted_key(self, start: Any, tls: Any, tmp_path: Path) -> None:
+        """The key of a client certificate may be encrypted."""
+        client = encrypted(tls.client, tmp_path)
+        settings = trust(tls.ca, client, client_key_password=PASSWORD)
+        assert content(make(start(client_ca=tls.ca).url("/file"), settings)) == CONTENT
+
+    def test_system(self, start: Any, tls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who trusts whom the operating system trusts does so here."""
+        url = start().url("/file")
+        failure(make(url, SSL(SSL.SYSTEM)), NotAuthorized)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tls.ca))
+        assert content(make(url, SSL(SSL.SYSTEM))) == CONTENT
+
     @pytest.mark.parametrize("name", [None, "stranger"])
     def test_client_certificate_refused(self, raw_server: Any, tls: Any, name: str | None) -> None:
         """No certificate, or a stranger's, is NotAuthorized, and isn't tried again."""
@@ -142,12 +156,15 @@ class TestTrust:
         assert server.connections == 0
 
     def test_factory(self, start: Any, tls: Any, tmp_path: Path) -> None:
-        """What an importer says counts; an ftp URL has to be told to demand TLS."""
+        """What a remote says counts, in PEM text; an ftp URL has to be told to demand TLS."""
 
         class Remote:
             ca_cert = tls.ca.read_text()
+            client_cert = tls.client.certificate.read_text()
+            client_key = tls.client.key.read_text()
 
-        download: Any = Factory(Remote()).build(start().url("/file"), tmp_path / "out")
+        url = start(client_ca=tls.ca).url("/file")
+        download: Any = Factory(Remote()).build(url, tmp_path / "out")
         download.tls = True
         download()
         assert (tmp_path / "out").read_bytes() == CONTENT

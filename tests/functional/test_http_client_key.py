@@ -11,36 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 
 from http_tools import chain, content, failure, into_memory
 from processes import SOURCE
 from pulpcore.plugin.download.futures import SSL, Batch, DownloadFailed
 from pulpcore.plugin.download.futures.context import Context
 from servers.raw import reply, serve
-from servers.tls import Certificate
+from servers.tls import FORMATS, PASSWORD, encrypted
 
 BODY = b"content " * 1000
-PASSWORD = "hunter2SECRET"
-FORMATS = {
-    "PKCS8": serialization.PrivateFormat.PKCS8,
-    "traditional": serialization.PrivateFormat.TraditionalOpenSSL,
-}
-
-
-def encrypted(
-    certificate: Certificate, folder: Path, kind: str = "PKCS8", password: str = PASSWORD
-) -> Certificate:
-    """The certificate with its key encrypted, in new files."""
-    key = serialization.load_pem_private_key(certificate.key.read_bytes(), None).private_bytes(
-        serialization.Encoding.PEM,
-        FORMATS[kind],
-        serialization.BestAvailableEncryption(password.encode()),
-    )
-    made = Certificate(certificate.certificate, folder / "secret.key", folder / "secret.pem")
-    made.key.write_bytes(key)
-    made.both.write_bytes(key + certificate.certificate.read_bytes())
-    return made
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import io
 import os
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -13,9 +14,9 @@ from http_tools import quick
 from pulpcore.plugin.download.futures import (
     Batch,
     DownloadError,
+    Factory,
     FileWriter,
     HttpDownload,
-    SizeValidation,
 )
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
 from servers.files import CutAfter, File
@@ -147,8 +148,8 @@ def test_known_size(file_server, tmp_path):
     """The size of an artifact counts from the beginning, and no more when the file fails."""
     server = file_server({"/a": b"a" * 1000})
     monitor = ProgressMonitor()
-    download = HttpDownload(server.url("/missing"), FileWriter(tmp_path / "a"))
-    download.validations.append(SizeValidation(1000))
+    artifact = SimpleNamespace(size=1000)
+    download = Factory(object()).build(server.url("/missing"), tmp_path / "a", artifact)
     monitor.watch(download)
     assert monitor.figures == (0, 1000)
     with suppress(DownloadError):

@@ -4,6 +4,7 @@ import ftplib
 import http.client
 import io
 import os
+import signal
 import socket
 import ssl
 import threading
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from processes import program
+from servers.ending import Ending
 from servers.files import CutAfter, File, FileServer, Hold, Redirect, ResetAfter, StallAfter, Status
 from servers.leaks import threads_left
 from servers.listener import Listener
@@ -93,6 +96,40 @@ def trusting(ca: Path, certificate: Certificate | None = None) -> ssl.SSLContext
     if certificate is not None:
         context.load_cert_chain(certificate.both)
     return context
+
+
+class TestEnding:
+    """Ending."""
+
+    COMMAND = 'echo "$2" >>"$1"'
+
+    def test_told(self, tmp_path: Path) -> None:
+        """The command is run when it is told to, once, and has ended then."""
+        path = tmp_path / "done"
+        ending = Ending(self.COMMAND, path, "a word")
+        assert not path.exists()
+        ending.run()
+        ending.run()
+        assert path.read_text() == "a word\n"
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_killed(self, from_terminal: None, number: int) -> None:
+        """It is run too when the process is killed, by a signal that can be handled or not."""
+        code = """
+import signal, sys
+sys.path.insert(0, sys.argv[1])
+from servers.ending import Ending
+ending = Ending("echo at the end", stdout=None)
+print("begun", flush=True)
+signal.pause()
+"""
+        with program(code, Path(__file__).parents[1]) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(number)
+            # Both write to this pipe: it ends when the command has.
+            assert process.communicate(timeout=SECONDS)[0] == "at the end\n"
+            assert process.returncode == -number
 
 
 class TestRaw:

@@ -1,5 +1,6 @@
 """What people download from: a real nginx, as it is configured, restarted and put before others."""
 
+import errno
 import gzip
 import itertools
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from http_tools import content, failure, into_memory, names, quick, record
+from processes import program
 from pulpcore.plugin.download.futures import (
     Batch,
     DigestValidation,
@@ -430,6 +432,31 @@ class TestConditions:
         again()
         assert (again.unchanged, again.etag) == (True, download.etag)
 
+    def test_second_sync(self, nginx: Any, tmp_path: Path) -> None:
+        """A second sync of ten thousand files costs as many small answers, and no bytes."""
+        count = 10_000
+        server = nginx()
+        etag = f'"{OLD:x}-{len(SMALL):x}"'
+        fetched: list[int] = []
+
+        def downloads() -> Any:
+            for number in range(count):
+                path = tmp_path / f"{number}"
+                path.touch()
+                url = server.url(f"/small?{number}")
+                download = HttpDownload(url, FileWriter(path), known_etag=etag)
+                download.register(Event.FETCHED, lambda event: fetched.append(len(event.buffer)))
+                yield download
+
+        with Batch(downloads(), concurrent=THREADS) as batch:
+            unchanged = sum(plan.result().unchanged for plan in batch())
+        assert (unchanged, fetched) == (count, [])
+        logged = server.logged(count)
+        assert {(request.status, request.sent) for request in logged} == {(304, 0)}
+        assert len({request.target for request in logged}) == len(logged) == count
+        # As many as nginx is ready to serve over one, 1000, make a connection.
+        assert len({request.connection for request in logged}) <= THREADS + count / 1000
+
     @pytest.mark.parametrize(
         "headers",
         [
@@ -759,6 +786,32 @@ class TestPrivateNginx:
             os.kill(int(logged.worker), 0)
         error = failure(into_memory(server.url("/small")), DownloadFailed)
         assert "refused" in error.reason
+
+    def test_killed(self, nginx: Any, site: Path, tmp_path: Path) -> None:
+        """It ends with whoever started it, also when that is killed."""
+        nginx()  # or skip
+        code = """
+import signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from servers.nginx import Nginx
+print(Nginx(*map(Path, sys.argv[2:])).port, flush=True)
+signal.pause()
+"""
+        folder = tmp_path / "another"
+        folder.mkdir()
+        with program(code, Path(__file__).parents[1], site, folder) as starter:
+            address = HOST, int(starter.stdout.readline())
+            socket.create_connection(address).close()
+            starter.kill()
+            starter.wait(SECONDS)
+        until(lambda: is_refused(address))
+
+
+def is_refused(address: tuple[str, int]) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket() as sock:
+        return sock.connect_ex(address) == errno.ECONNREFUSED
 
 
 class TestErrors:

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -219,7 +220,8 @@ def main() -> None:
         key.write_bytes(base64.b64encode(bytes(32)))
         beside.variables["DJANGO_SETTINGS_MODULE"] = "pulpcore.app.settings"
         beside.variables["PULP_DB_ENCRYPTION_KEY"] = str(key)
-        beside.install("pulpcore")
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+        beside.install(*project["dependency-groups"]["pulpcore"])
         check_beside(beside, f"{wheel}[cli]")
         check_beside(beside, *editable)
     print("packaging: all well")

@@ -1,3 +1,4 @@
+import configparser
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -70,3 +71,20 @@ def test_ci_runs_the_command(command: str) -> None:
     """What the README promises is what CI runs, to the letter."""
     lines = (ROOT / ".ci" / "run").read_text().splitlines()
     assert command in [line.strip() for line in lines]
+
+
+def test_ci_runs_all_tests() -> None:
+    """CI runs each environment of tox that has tests."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    testing = {
+        name.removeprefix("testenv:")
+        for name in tox.sections()
+        if "pytest" in tox[name].get("commands", "")
+    }
+    lines = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
+    run = {line.removeprefix(".venv/bin/tox -e ") for line in lines}
+    # `tox` alone runs these.
+    run |= set(tox["tox"]["env_list"].split(", "))
+    assert {"py", "lowest", "nginx", "pulpcore"} <= testing
+    assert testing <= run

@@ -9,10 +9,13 @@ pulpcore imports it within functions.
 
 import base64
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,8 +25,10 @@ import pytest
 
 from servers.files import FileServer
 from servers.postgresql import PostgreSQL
+from servers.tls import Tls
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+SECONDS = 120
 
 SETTINGS = """
 DATABASES = {{
@@ -113,13 +118,22 @@ def task(workdir: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def example(pulp: Path) -> Any:
-    """The module of the documentation's example, a plugin like any other to Pulp."""
-    import pulp_sync
+    """The module of the documentation's example of a sync."""
+    return plugin("pulp_sync")
 
+
+@pytest.fixture
+def async_example(pulp: Path) -> Any:
+    """The module of the documentation's example of a task in async code."""
+    return plugin("pulp_async")
+
+
+def plugin(name: str) -> Any:
+    """Import a module that is then a plugin like any other to Pulp."""
     from pulpcore.app.apps import MODULE_PLUGIN_VERSIONS
 
-    MODULE_PLUGIN_VERSIONS["pulp_sync"] = MODULE_PLUGIN_VERSIONS["pulp_file"]
-    return pulp_sync
+    MODULE_PLUGIN_VERSIONS[name] = MODULE_PLUGIN_VERSIONS["pulp_file"]
+    return import_module(name)
 
 
 @pytest.fixture
@@ -153,3 +167,57 @@ def site(file_server: Callable[..., FileServer]) -> Callable[..., FileServer]:
         return file_server({"/PULP_MANIFEST": "".join(lines).encode(), **served}, **options)
 
     return make
+
+
+@pytest.fixture
+def pem(tls: Tls) -> dict[str, str]:
+    """The fields of a remote that may come in where a client's certificate is demanded."""
+    return {
+        "ca_cert": tls.ca.read_text(),
+        "client_cert": tls.client.certificate.read_text(),
+        "client_key": tls.client.key.read_text(),
+    }
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """What a worker says."""
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def worker(pulp: Path, log: Path) -> Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]:
+    """Make a context in which a worker runs, until no task waits; it gives the process."""
+    from django_guid import set_guid
+
+    # The id that Pulp gives each request, and a task takes from the one that dispatches it.
+    set_guid(uuid4().hex)
+
+    @contextmanager
+    def start() -> Iterator[subprocess.Popen[bytes]]:
+        with (
+            log.open("wb") as file,
+            subprocess.Popen(
+                [Path(sys.executable).with_name("pulpcore-worker"), "--burst"],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            ) as process,
+        ):
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    return start
+
+
+@pytest.fixture
+def work(worker: Any, log: Path) -> Callable[[], None]:
+    """`work()` has a worker run the tasks that wait."""
+
+    def run() -> None:
+        with worker() as process:
+            assert process.wait(SECONDS) == 0, log.read_text()
+
+    return run

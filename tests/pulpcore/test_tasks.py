@@ -3,64 +3,33 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
-
-import pytest
 
 from servers.files import StallAfter
 
 SECONDS = 120
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
-PROGRAM = Path(sys.executable).with_name("pulpcore-worker")
 
 
-@pytest.fixture(autouse=True)
-def request_id(pulp) -> None:
-    """The id that Pulp gives each request, and a task takes from the one that dispatches it."""
-    from django_guid import set_guid
+def test_task(example, domain, pulp, site, synced, pem, tls, work) -> None:
+    """A task of another domain saves all in it, and tells its progress and what failed.
 
-    set_guid(uuid4().hex)
-
-
-@contextmanager
-def worker(log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker that runs the tasks that wait, and ends; killed at the end of the `with`."""
-    with (
-        log.open("wb") as file,
-        subprocess.Popen(
-            [PROGRAM, "--burst"], stdin=subprocess.DEVNULL, stdout=file, stderr=file
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def work(log: Path) -> None:
-    """Have the tasks that wait run."""
-    with worker(log) as process:
-        assert process.wait(SECONDS) == 0, log.read_text()
-
-
-def test_task(example, domain, pulp, site, synced, tmp_path) -> None:
-    """A task of another domain saves all in it, and tells its progress and what failed."""
+    Its server has a private CA, and demands a certificate.
+    """
     from pulp_file.app.models import FileContent
 
     from pulpcore.plugin.models import Artifact, ContentArtifact, RemoteArtifact
 
     files = {f"{number}": os.urandom(1000) for number in range(100)}
-    server = site({**files, "missing": None, "wrong": b"right"})
+    server = site({**files, "missing": None, "wrong": b"right"}, tls=tls.server(client_ca=tls.ca))
     server.files["/wrong"] = b"wrong"
-    remote, repository = synced(server, download_concurrency=16)
+    remote, repository = synced(server, download_concurrency=16, **pem)
     models = (Artifact, FileContent, RemoteArtifact)
     before = [set(model.objects.values_list("pk", flat=True)) for model in models]
     task = example.start(remote, repository)
     assert task.pulp_domain == domain
-    work(tmp_path / "log")
+    work()
 
     task.refresh_from_db()
     assert task.state == "completed", task.error
@@ -82,23 +51,23 @@ def test_task(example, domain, pulp, site, synced, tmp_path) -> None:
     assert not list((pulp / "tmp").rglob("*"))
 
 
-def test_failed_task(example, pulp, site, synced, tmp_path) -> None:
+def test_failed_task(example, site, synced, work, log) -> None:
     """A task that fails says why, by an error that Pulp shows to its users, without a secret."""
     remote, repository = synced(site({}, user=("me", "secret")), username="me", password="guessed")
     task = example.start(remote, repository)
-    work(tmp_path / "log")
+    work()
 
     task.refresh_from_db()
     assert task.state == "failed"
     assert remote.url in task.error["description"]
     assert "401" in task.error["description"]
-    log = (tmp_path / "log").read_text()
-    assert "guessed" not in str(task.error) + log
+    said = log.read_text()
+    assert "guessed" not in str(task.error) + said
     # What isn't one of Pulp's errors, it warns of and will hide.
-    assert "sanitized" not in log
+    assert "sanitized" not in said
 
 
-def test_canceled_task(example, pulp, site, synced, tmp_path) -> None:
+def test_canceled_task(example, pulp, site, synced, worker, log) -> None:
     """A task that is canceled while servers are silent ends at once, and leaves nothing."""
     from pulpcore.plugin.models import Task
     from pulpcore.plugin.tasking import cancel_task
@@ -113,10 +82,10 @@ def test_canceled_task(example, pulp, site, synced, tmp_path) -> None:
     # None of these would come to an end by itself in time.
     remote, repository = synced(server, download_concurrency=10, sock_read_timeout=10.0 * SECONDS)
     task = example.start(remote, repository)
-    with worker(tmp_path / "log") as process:
+    with worker() as process:
         server.until(lambda: server.count == 11, SECONDS)
         cancel_task(task.pk)
-        assert process.wait(SECONDS) == 0, (tmp_path / "log").read_text()
+        assert process.wait(SECONDS) == 0, log.read_text()
 
     task.refresh_from_db()
     assert task.state == "canceled"

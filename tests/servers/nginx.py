@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from servers.ending import Ending
+
 HOST = "127.0.0.1"
 SECONDS = 30  # far more than anything takes
 
@@ -47,6 +49,8 @@ http {{
 }}
 """
 GENERATION = "/.generation"
+# The file is there while it runs.
+END = 'read -r process <"$1" && kill -s TERM "$process"'
 
 
 class Logged(NamedTuple):
@@ -76,8 +80,9 @@ class Logged(NamedTuple):
 class Nginx:
     """An nginx on loopback, at a port that stays its own while it is down.
 
-    Listens from the moment it is made. Where the tests are run by root, so are its workers, for
-    other users can't read a test's folder.
+    Listens from the moment it is made, and ends with the process that made it, if it isn't closed
+    before. Where the tests are run by root, so are its workers, for other users can't read a test's
+    folder.
 
     Attributes:
         root: The folder that it serves.
@@ -109,6 +114,7 @@ class Nginx:
         # Bound, but not listening: the system gives the port to nobody else, but nginx may take it
         # (both reuse the address), now and after each restart.
         self._held = socket.socket()
+        self._end = Ending(END, folder / "nginx.pid")
         try:
             self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self._held.bind((HOST, 0))
@@ -200,6 +206,7 @@ class Nginx:
         try:
             self.stop()
         finally:
+            self._end.run()
             self._held.close()
 
     def logged(self, count: int) -> list[Logged]:

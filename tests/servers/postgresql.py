@@ -2,11 +2,12 @@
 
 import os
 import pwd
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any, Self
+
+from servers.ending import Ending
 
 BINARIES = Path("/usr/lib/postgresql")
 USERS = ("postgres", "nobody")
@@ -21,11 +22,17 @@ synchronous_commit = off
 full_page_writes = off
 """
 
+END = """
+"$2/pg_ctl" stop --pgdata="$1/data" --wait --timeout=50 --mode=immediate
+rm -rf "$1"
+"""
+
 
 class PostgreSQL:
     """A cluster in a temporary folder, that listens on a socket in it and nowhere else.
 
-    Where the tests are run by root, it is run by another user: it refuses to be run by root.
+    Where the tests are run by root, it is run by another user: it refuses to be run by root. It
+    ends with the process that made it, if it isn't closed before.
 
     Attributes:
         folder: Where its socket is: the ``host`` to connect to.
@@ -41,20 +48,26 @@ class PostgreSQL:
         """
         self.name = NAME
         self._binaries = _binaries()
-        self._user = _user()
+        user = _user()
         # In the system's own folder for that: a socket's path may have no more than 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
         self._data = self.folder / "data"
+        self._options: dict[str, Any] = {"env": {"LC_ALL": "C", "PATH": os.defpath}}
+        if user is not None:
+            os.chown(self.folder, user.pw_uid, user.pw_gid)
+            self._options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        self._end = Ending(END, self.folder, self._binaries, cwd="/", **self._options)
         try:
-            if self._user is not None:
-                os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
             self._run(
                 "initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync",
                 f"--username={NAME}", f"--pgdata={self._data}",
             )  # fmt: skip
             with (self._data / "postgresql.conf").open("a") as file:
                 file.write(SETTINGS.format(folder=self.folder))
-            self._control("start", "--wait", "--timeout=60", f"--log={self.folder / 'log'}")
+            self._run(
+                "pg_ctl", f"--pgdata={self._data}", "start", "--wait", "--timeout=60",
+                f"--log={self.folder / 'log'}",
+            )  # fmt: skip
             self._run("createdb", f"--host={self.folder}", f"--username={NAME}", NAME)
         except BaseException:
             self.close()
@@ -62,11 +75,7 @@ class PostgreSQL:
 
     def close(self) -> None:
         """Stop it, and remove its folder."""
-        try:
-            if (self._data / "postmaster.pid").exists():
-                self._control("stop", "--wait", "--timeout=60", "--mode=immediate")
-        finally:
-            shutil.rmtree(self.folder)
+        self._end.run()
 
     def __enter__(self) -> Self:
         return self
@@ -74,28 +83,17 @@ class PostgreSQL:
     def __exit__(self, *unused: object) -> None:
         self.close()
 
-    def _control(self, *arguments: str) -> None:
-        self._run("pg_ctl", f"--pgdata={self._data}", *arguments)
-
     def _run(self, program: str, *arguments: str) -> None:
-        as_user: dict[str, Any] = {}
-        if self._user is not None:
-            as_user = {
-                "user": self._user.pw_uid,
-                "group": self._user.pw_gid,
-                "extra_groups": [],
-            }
         # Not a pipe: the server would inherit it, and whoever reads it wait for the server's end.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 [self._binaries / program, *arguments],
                 cwd=self.folder,
-                env={"LC_ALL": "C", "PATH": os.defpath},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 check=False,
-                **as_user,
+                **self._options,
             )
             if done.returncode:
                 output.seek(0)

@@ -17,6 +17,12 @@ DAY = dt.timedelta(days=1)
 # The names that the good certificate is for.
 NAMES = ("localhost", "127.0.0.1", "*.example.test")
 
+PASSWORD = "hunter2SECRET"
+FORMATS = {
+    "PKCS8": serialization.PrivateFormat.PKCS8,
+    "traditional": serialization.PrivateFormat.TraditionalOpenSSL,
+}
+
 
 @dataclass(frozen=True)
 class Certificate:
@@ -105,6 +111,21 @@ class Tls:
     def _leaf(self, name: str, leaf: trustme.LeafCert) -> Certificate:
         chain = b"".join(blob.bytes() for blob in leaf.cert_chain_pems)
         return self._files(name, chain, leaf.private_key_pem.bytes())
+
+
+def encrypted(
+    certificate: Certificate, folder: Path, kind: str = "PKCS8", password: str = PASSWORD
+) -> Certificate:
+    """The certificate with its key encrypted, in new files of a folder."""
+    key = serialization.load_pem_private_key(certificate.key.read_bytes(), None).private_bytes(
+        serialization.Encoding.PEM,
+        FORMATS[kind],
+        serialization.BestAvailableEncryption(password.encode()),
+    )
+    made = Certificate(certificate.certificate, folder / "secret.key", folder / "secret.pem")
+    made.key.write_bytes(key)
+    made.both.write_bytes(key + certificate.certificate.read_bytes())
+    return made
 
 
 def _self_signed(now: dt.datetime) -> tuple[bytes, bytes]:

@@ -10,6 +10,7 @@ from pulpcore.plugin.download.futures import (
     Event,
     Factory,
     FileWriter,
+    FtpDownload,
     HttpDownload,
     SizeValidation,
     Timeout,
@@ -17,6 +18,7 @@ from pulpcore.plugin.download.futures import (
     Validation,
 )
 from pulpcore.plugin.download.futures.event import Error
+from pulpcore.plugin.download.futures.progress import ProgressMonitor
 
 URL = "https://example.org/tiger.iso"
 
@@ -28,6 +30,9 @@ def downloads(download: HttpDownload) -> None:
     HttpDownload(URL, None, timeout=10)  # type: ignore[arg-type]
     HttpDownload(URL, None, user=("ann", "secret"))  # type: ignore[arg-type]
     HttpDownload(URL, None, proxy="http://proxy.example.org")  # type: ignore[call-arg]
+    HttpDownload(URL, None, known_etag=7)  # type: ignore[arg-type]
+    FtpDownload(URL, None, tls="explicit")  # type: ignore[arg-type]
+    download.unchanged = True  # type: ignore[misc]
     download.retry = 3  # type: ignore[assignment]
     download.validations.append("sha256")  # type: ignore[arg-type]
     download.status = 200  # type: ignore[misc]
@@ -46,6 +51,18 @@ def others(download: Download, validation: Validation) -> None:
     Batch([download], concurrent="4")  # type: ignore[arg-type]
     DownloadMonitor("tiger.iso")  # type: ignore[arg-type]
     Error(download, ValueError("a bug"))  # type: ignore[arg-type]
+
+
+async def in_async_code(download: Download) -> None:
+    async with Batch([download]) as batch:
+        async for plan in batch():
+            await plan.result()  # type: ignore[misc]
+
+
+def progress(download: Download) -> None:
+    ProgressMonitor(lambda completed: None)  # type: ignore[arg-type,misc]
+    ProgressMonitor(total="5")  # type: ignore[arg-type]
+    ProgressMonitor().watch(URL)  # type: ignore[arg-type]
 
 
 def factories(remote: object) -> None:

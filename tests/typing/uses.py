@@ -1,6 +1,6 @@
 """What a user's code may do, and which types it gets. Type checkers read this; nobody runs it."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_type
@@ -33,10 +33,23 @@ from pulpcore.plugin.download.futures import (
     ValidationError,
     Writer,
 )
+from pulpcore.plugin.download.futures.address import is_public
 from pulpcore.plugin.download.futures.batch import BACKLOG, CONCURRENT, Plan, PlanIterator
 from pulpcore.plugin.download.futures.context import Cache, Context
 from pulpcore.plugin.download.futures.error import Facts
-from pulpcore.plugin.download.futures.event import Error, EventRouter, Failed, Fetched, Succeeded
+from pulpcore.plugin.download.futures.event import (
+    Error,
+    EventRouter,
+    Failed,
+    Fetched,
+    Prepared,
+    Replied,
+    Restarted,
+    Sent,
+    Succeeded,
+)
+from pulpcore.plugin.download.futures.progress import ProgressMonitor
+from pulpcore.plugin.download.futures.rate import RateLimiter
 from pulpcore.plugin.download.futures.validation import (
     DigestMismatch,
     MismatchError,
@@ -50,12 +63,17 @@ def one_file(path: Path) -> None:
         FileWriter(path, resume=True),
         timeout=Timeout(connect=5, total=3600.5),
         user=User("ann", "secret"),
-        ssl=SSL(ca_certificate="ca.pem", validation=True),
+        ssl=SSL(
+            ca_certificate=SSL.SYSTEM, client_certificate="me.pem", client_key_password="sesame"
+        ),
         proxy_url="http://proxy.example.org:3128",
         headers={"User-Agent": "zoo"},
         known_etag='W/"1"',
         known_last_modified=None,
+        public_only=is_public("192.0.2.1"),
     )
+    download.rate_limiter = RateLimiter(per_second=10)
+    download.known_etag = download.etag
     assert_type(download.unchanged, bool)
     assert_type(download.etag, str | None)
     assert_type(download.last_modified, str | None)
@@ -80,8 +98,9 @@ def one_file(path: Path) -> None:
 
 def other_protocols() -> list[Download]:
     return [
-        FileDownload("file:///srv/tiger.iso", FileWriter("tiger.iso")),
+        FileDownload("file:///srv/tiger.iso", FileWriter("tiger.iso"), allowed_paths=["/srv"]),
         FtpDownload("ftp://example.org/tiger.iso", None, user=User("ann", "secret")),
+        FtpDownload("ftp://example.org/tiger.iso", None, ssl=SSL("ca.pem"), tls=True),
     ]
 
 
@@ -96,6 +115,28 @@ def many_files(downloads: Iterator[HttpDownload]) -> None:
             assert_type(plan.error, BaseException | None)
         assert_type(batch.is_shutdown, bool)
         batch.shutdown()
+
+
+async def in_async_code(downloads: AsyncIterator[HttpDownload]) -> list[Download]:
+    async with Batch(downloads) as batch:
+        assert_type(batch, Batch)
+        async for plan in batch():
+            assert_type(plan, Plan)
+            assert_type(plan.result(), Download)
+    async with Batch([HttpDownload("https://example.org/tiger.iso", None)]) as batch:
+        return [plan.result() async for plan in batch()]
+
+
+def progress(download: Download) -> None:
+    def show(completed: int, total: int | None) -> str:
+        return f"{completed} of {total}"
+
+    monitor = ProgressMonitor(show, total=5)
+    monitor.watch(download)
+    monitor.add(5)
+    assert_type(monitor.figures, tuple[int, int | None])
+    assert_type(monitor.completed, int)
+    assert_type(ProgressMonitor().total, int | None)
 
 
 def errors(download: Download) -> str:
@@ -134,13 +175,18 @@ def events(download: Download) -> None:
     def ended(event: Succeeded | Failed) -> None:
         assert_type(event.name, str)
 
+    def early(event: Prepared | Sent | Replied | Restarted) -> None:
+        if isinstance(event.download, HttpDownload):
+            event.download.headers["X-Keeper"] = "Ann"
+
     def anything(event: Event) -> int:
         return len(event.name)
 
     download.register(Event.FETCHED, fetched)
     download.register(Event.ERROR, failed)
     download.register(Event.FAILED, ended)
-    download.register(Event.PREPARED, anything)
+    download.register(Event.PREPARED, early)
+    download.register(Event.SENT, anything)
     download.register(Event.SUCCEEDED, lambda event: str(event.download))
     download.router.unregister(Event.FETCHED, fetched)
     assert_type(download.router.send(Succeeded(download)), Succeeded)
@@ -154,7 +200,7 @@ def in_memory(download: Download) -> bytes:
 
 
 def factories(remote: object, artifact: object, path: Path) -> list[Download]:
-    factory = Factory(remote)
+    factory = Factory(remote, allowed_paths=[path, "/srv"], public_only=True)
     monitor = DownloadMonitor(algorithms=["sha256"])
     assert_type(monitor.facts(), dict[str, Any])
     downloads = [

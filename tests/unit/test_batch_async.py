@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import itertools
 import threading
+import tracemalloc
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
 
@@ -420,6 +422,47 @@ class TestIterable:
                     next(batch())
 
         run(main)
+
+    @SOURCES
+    def test_endless(self, source):
+        """An endless iterable can be used as far as one likes."""
+
+        async def main():
+            found = set()
+            async with Batch(source(map(Nop, itertools.count())), 2, 16) as batch:
+                async for plan in batch():
+                    found.add(plan.result().attachment)
+                    if len(found) == 500:
+                        break
+            return found
+
+        assert len(run(main)) == 500
+        assert batch_threads() == []
+
+
+@SOURCES
+def test_memory_is_flat(source):
+    """Plans, downloads and results of a long batch are let go of as they are handed back."""
+    size = 10_000
+
+    async def main():
+        count = early = 0
+        async with Batch(source(map(Nop, range(size))), concurrent=2, backlog=64) as batch:
+            async for plan in batch():
+                plan.result()
+                count += 1
+                if count == 2_000:
+                    early = tracemalloc.get_traced_memory()[0]
+            gc.collect()
+            late = tracemalloc.get_traced_memory()[0]
+        assert count == size
+        assert late - early < 200_000
+
+    tracemalloc.start()
+    try:
+        run(main)
+    finally:
+        tracemalloc.stop()
 
 
 class TestContext:

@@ -1,0 +1,57 @@
+"""A task in async code: downloads the files that Pulp knows of, and has left for later."""
+
+import os
+
+from asgiref.sync import sync_to_async
+from django.db import IntegrityError, transaction
+
+from pulpcore.plugin.download.futures import Batch, DownloadError, DownloadMonitor, Factory
+from pulpcore.plugin.models import Artifact, ProgressReport, Remote, RemoteArtifact
+from pulpcore.plugin.tasking import dispatch
+
+
+def start(remote):
+    """Have a worker fetch the files."""
+    return dispatch(fetch, kwargs={"remote_pk": str(remote.pk)}, exclusive_resources=[remote])
+
+
+async def fetch(remote_pk):
+    """Download each file that the remote has, and we have not."""
+    factory = Factory(await Remote.objects.aget(pk=remote_pk))
+    failures = []
+    report = ProgressReport(message="Downloading files", code="sync.downloading.files")
+    async with report, Batch(downloads(factory), concurrent=10) as batch:
+        async for plan in batch():
+            try:
+                await save(plan.result())
+            except DownloadError as error:
+                failures.append(str(error))
+            else:
+                await report.aincrement()
+    return {"failures": failures}
+
+
+async def downloads(factory):
+    """Make a download for each file."""
+    wanted = RemoteArtifact.objects.filter(
+        remote=factory.importer, content_artifact__artifact__isnull=True
+    ).select_related("content_artifact")
+    async for remote_artifact in wanted.aiterator():
+        path = os.path.abspath(str(remote_artifact.pk))
+        download = factory.build(remote_artifact.url, path, remote_artifact)
+        download.attachment = remote_artifact.content_artifact, DownloadMonitor(download)
+        yield download
+
+
+@sync_to_async
+def save(download):
+    """Save what was downloaded as the file of its content."""
+    content_artifact, monitor = download.attachment
+    artifact = Artifact(file=download.writer.path, **monitor.facts())
+    try:
+        with transaction.atomic():
+            artifact.save()
+    except IntegrityError:
+        artifact = Artifact.objects.get(artifact.q())
+    content_artifact.artifact = artifact
+    content_artifact.save()

@@ -1,0 +1,29 @@
+"""What type checkers are shown of the API."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+USES = (ROOT / "tests" / "typing" / "uses.py").read_text()
+# Each class, function and constant that the page of the API documents.
+DOCUMENTED = re.findall(
+    r"^\.\. auto(?:class|function|data):: pulpcore\.plugin\.download\.futures\.([\w.]+)$",
+    (ROOT / "docs" / "futures.rst").read_text(),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_each_name_is_used(name: str) -> None:
+    """The code of a user that type checkers read imports each documented name, and uses it."""
+    name = name.rpartition(".")[2]
+    imports, code = re.split(r"\n\n\ndef ", USES, maxsplit=1)
+    assert re.search(rf"\b{name}\b", imports)
+    assert re.search(rf"\b{name}\b", code)
+
+
+def test_names_are_found() -> None:
+    """The page is read as it is written."""
+    assert {"Batch", "batch.BACKLOG", "address.is_public"} <= set(DOCUMENTED)
