@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -64,3 +65,48 @@ def test_connected():
         assert not connection.is_connected
         connection.close()
         assert not connection.is_connected
+
+
+@pytest.fixture
+def pair():
+    """A connection, and the socket at its other end."""
+    connection = Connection("files.example")
+    here, there = socket.socketpair()
+    with here, there:
+        connection.sock = here
+        yield connection, there
+
+
+def in_a_thread(function):
+    """Call a function in a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+@pytest.mark.parametrize("call", [in_a_thread, lambda function: function()], ids=["pool", "main"])
+def test_time_out(pair, call):
+    """Whichever thread asks and whoever asked before: a reply that doesn't come is a time-out."""
+    connection, there = pair
+
+    def ask(seconds):
+        connection.timeout = seconds
+        connection.ask("GET", "/", {})
+        return connection.answer()
+
+    for seconds in (0.01, 0.02):
+        with pytest.raises(TimeoutError, match="timed out"):
+            call(lambda seconds=seconds: ask(seconds))
+    there.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
+    assert call(lambda: ask(None)).status == 204
+    with pytest.raises(TimeoutError, match="timed out"):
+        in_a_thread(lambda: ask(0.01))
+    with pytest.raises(TimeoutError, match="timed out"):
+        ask(0.01)
+
+
+def test_time_out_of_sending(pair):
+    """A request that nobody takes is a time-out."""
+    connection, _ = pair
+    connection.timeout = 0.01
+    with pytest.raises(TimeoutError, match="timed out"):
+        in_a_thread(lambda: connection.ask("GET", "/", {"X": "x" * 10_000_000}))

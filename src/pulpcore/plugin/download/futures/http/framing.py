@@ -330,6 +330,9 @@ class StrictResponse(http.client.HTTPResponse):
     def _recv(self, size: int) -> bytes:
         try:
             return self._sock.recv(size)
+        except BlockingIOError as error:
+            # What the kernel says where it keeps the time-out.
+            raise TimeoutError("timed out") from error
         except ssl.SSLError as error:
             # Where the end is told otherwise, a connection that is cut is one that ended; not every
             # version of Python says so.

@@ -11,6 +11,8 @@ import re
 import select
 import socket
 import ssl
+import struct
+import threading
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -54,6 +56,8 @@ class _Strict(HTTPConnection):
     # The method of the last request.
     _asked = ""
     _poller: select.poll | None = None
+    # The limit that the kernel keeps; none at first.
+    _limit: float | None = None
 
     def __repr__(self) -> str:
         # Errors of urllib3 begin with it.
@@ -61,7 +65,7 @@ class _Strict(HTTPConnection):
 
     def connect(self) -> None:
         self._replies = 0
-        self._poller = None
+        self._poller = self._limit = None
         try:
             super().connect()
         except TimeoutError as error:
@@ -133,11 +137,34 @@ class _Strict(HTTPConnection):
         if _NO_TARGET.search(target) or "\r" in head or head.count("\n") >= len(lines):
             raise requests.exceptions.InvalidURL("it has characters that can't be sent")
         self._asked = method
-        if self.sock.gettimeout() != self.timeout:
-            self.sock.settimeout(self.timeout)
-        # Where the connection is gone already, the reply may be here all the same.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        self._limit_waits()
+        try:
             self.sock.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            # The connection is gone already, but the reply may be here all the same.
+            pass
+        except BlockingIOError as error:
+            # What the kernel says where it keeps the time-out.
+            raise TimeoutError("timed out") from error
+
+    def _limit_waits(self) -> None:
+        """Let each read and write wait no longer than ``timeout`` (seconds)."""
+        sock = self.sock
+        if isinstance(sock, ssl.SSLSocket) or threading.current_thread() is threading.main_thread():
+            if sock.gettimeout() != self.timeout:
+                sock.settimeout(self.timeout)
+            return
+        # The kernel keeps this limit, and spares the call that waits before each other. Not for the
+        # main thread, which is the one that signals interrupt: the wait would begin anew each time.
+        if self._limit != self.timeout:
+            # 0 would be no limit.
+            micros = 0 if self.timeout is None else max(int(self.timeout * 1e6), 1)
+            limit = struct.pack("@ll", *divmod(micros, 1_000_000))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            self._limit = self.timeout
+        if sock.gettimeout() is not None:
+            sock.settimeout(None)
 
     def answer(self) -> StrictResponse:
         """Return the reply to what was asked, with its body unread.
