@@ -248,7 +248,7 @@ class TestWithinARun:
         assert rests(server) == []
 
 
-SIZE = 200_000
+SIZE = 400_000
 BODY = CONTENT[:SIZE]
 
 

@@ -590,7 +590,7 @@ class TestSpeed:
         download = HttpDownload(
             server.url("/file"),
             FileWriter(target),
-            # The first 128 KiB come at once: less than this in any window.
+            # The first 256 KiB come at once: less than this in any window.
             timeout=Timeout(least_speed=1_000_000, window=0.5),
         )
         download.retry = None

@@ -9,7 +9,7 @@ import pytest
 
 from processes import forked
 from pulpcore.plugin.download.futures import digest as module
-from pulpcore.plugin.download.futures.digest import LARGE, LEAST, WINDOW, Digest
+from pulpcore.plugin.download.futures.digest import LARGE, LEAST, SMALL, WINDOW, Digest
 
 BUFFER = bytes(range(256)) * 512
 MANY = 3 * WINDOW // len(BUFFER)
@@ -46,7 +46,9 @@ def large(algorithm, monkeypatch):
     return digest
 
 
-@pytest.mark.parametrize("size", [1, LEAST - 1, LEAST, LARGE, LARGE + 1])
+@pytest.mark.parametrize(
+    "size", [1, 2047, 2048, SMALL, SMALL + 1, LEAST - 1, LEAST, LARGE, LARGE + 1]
+)
 @pytest.mark.parametrize("total", [0, 1, LARGE, 5 * LARGE])
 def test_right(size, total):
     """However large the content is, and however it comes, the digest is that of all of it."""

@@ -17,6 +17,9 @@ from .lock import Process, this_process
 LARGE = 1024 * 1024
 """Bytes that a digest takes at once, before threads are thought to be worth it."""
 
+SMALL = 8 * 1024
+"""Up to this size a buffer isn't worth letting go of the interpreter (bytes)."""
+
 LEAST = 16 * 1024
 """The least size of a buffer that is handed to a thread (bytes)."""
 
@@ -24,6 +27,8 @@ WINDOW = 8 * 1024 * 1024
 """Bytes that may wait for one digest; then whoever brings more waits."""
 
 _IDLE = 0.05
+# hashlib lets go of the interpreter from one byte more on.
+_KEPT = 2047
 
 
 def new_hash(name: str) -> hashlib._Hash:
@@ -71,7 +76,14 @@ class Digest:
         """
         self._size += len(buffer)
         if self._lane is None and (self._size <= LARGE or len(buffer) < LEAST):
-            (self._hash or self.settle()).update(buffer)
+            digest = self._hash or self.settle()
+            if len(buffer) > SMALL:
+                digest.update(buffer)
+            else:
+                # In pieces for which hashlib keeps the interpreter: where other threads wait for
+                # it, to get it back takes longer than the digest.
+                for start in range(0, len(buffer), _KEPT):
+                    digest.update(buffer[start : start + _KEPT])
         elif type(buffer) is not bytes:
             self.settle().update(buffer)
         else:

@@ -42,6 +42,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BLOCK = 256 * 1024
+"""Bytes that are asked for at a time, unless a download says otherwise."""
+
+# Have the memory of such buffers used again. glibc would get each from the system and give it back,
+# with its pages to be cleared each time, which costs as much as a transfer: until something larger
+# was freed once (mallopt(3), M_MMAP_THRESHOLD). What was cut to the size that came isn't.
+bytes(16 * BLOCK)
+
 
 class Download(ABC):
     """One file to download, as a callable.
@@ -73,7 +81,7 @@ class Download(ABC):
         reply (Any): The server's reply, None before there is one.
     """
 
-    BLOCK = 128 * 1024
+    BLOCK = BLOCK
     """Bytes that are asked for at a time."""
 
     RETRIES = 1

@@ -55,7 +55,7 @@ class Reply(requests.Response):
         self._way: Any = connection
         self._release = release
         if body.isclosed():
-            self._give_back()
+            self._give_back(release)
 
     def __getattr__(self, name: str) -> Any:
         """Make what is asked for the first time."""
@@ -88,7 +88,7 @@ class Reply(requests.Response):
         """
         data = self._body.read1(size)
         if self._release is not None and self._body.isclosed():
-            self._give_back()
+            self._give_back(self._release)
         return data
 
     def close(self) -> None:
@@ -96,13 +96,11 @@ class Reply(requests.Response):
         if self._release is not None:
             self._body.close()
             self._way.close()
-            self._give_back()
+            self._give_back(self._release)
 
-    def _give_back(self) -> None:
-        release, self._release = self._release, None
-        connection, self._way = self._way, None
-        if release is not None:
-            release(connection)
+    def _give_back(self, release: Callable[[Any], object]) -> None:
+        connection, self._way, self._release = self._way, None, None
+        release(connection)
 
     def _make_headers(self) -> CaseInsensitiveDict[str]:
         pairs = self._body.pairs
