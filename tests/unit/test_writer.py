@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pulpcore.plugin.download.futures import writer as module
+from pulpcore.plugin.download.futures.descriptor import DescriptorFile
 from pulpcore.plugin.download.futures.writer import BufferWriter, FileWriter, Writer
 
 OLD = b"old content"
@@ -886,7 +888,7 @@ def test_rename_fails(error, folder, monkeypatch):
 @pytest.mark.parametrize("method", ["write", "close"])
 def test_disk_is_full(method, folder, monkeypatch):
     """Full at a write, or at the close only (network file systems): the old file stays."""
-    real = io.FileIO
+    real = DescriptorFile
 
     class Full(real):
         pass
@@ -897,7 +899,7 @@ def test_disk_is_full(method, folder, monkeypatch):
             raise FULL
 
     setattr(Full, method, fail)
-    monkeypatch.setattr("io.FileIO", Full)
+    monkeypatch.setattr(module, "DescriptorFile", Full)
     Path("a").write_bytes(OLD)
     with pytest.raises(OSError, match="No space"), FileWriter("a") as writer:
         writer.append(NEW)

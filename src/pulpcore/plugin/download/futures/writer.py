@@ -11,8 +11,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Self, cast
 
+from .descriptor import DescriptorFile
 from .stage import Partial, Stage, Temporary
 
 
@@ -268,7 +269,7 @@ class FileWriter(Writer):
             os.makedirs(os.path.dirname(target), exist_ok=True)
             self._stage = self._make_stage(target)
         # Unbuffered: the buffers are large, and each is written once.
-        self.fp = io.FileIO(self._stage.descriptor, "wb")
+        self.fp = cast(IO[bytes], DescriptorFile(self._stage.descriptor))
         if mode is not None:
             try:
                 os.fchmod(self._stage.descriptor, mode)

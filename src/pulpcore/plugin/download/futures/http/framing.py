@@ -24,7 +24,7 @@ HEAD_LIMIT = 128 * 1024
 INTERIM_LIMIT = 32
 """The most interim (1xx) replies before the real one."""
 
-_CHUNK = 64 * 1024
+_CHUNK = 256 * 1024
 _STATUS = re.compile(rb"HTTP/(\d)\.(\d) +(\d{3})(?: ([^\r\n\0]*))?")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD = re.compile(rb"([^:\r\0]*):([^\0]*)")
