@@ -110,3 +110,13 @@ def test_time_out_of_sending(pair):
     connection.timeout = 0.01
     with pytest.raises(TimeoutError, match="timed out"):
         in_a_thread(lambda: connection.ask("GET", "/", {"X": "x" * 10_000_000}))
+
+
+def test_gone_before_it_was_asked(pair):
+    """A request that can't be sent any more may have its reply all the same."""
+    connection, there = pair
+    there.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
+    there.close()
+    connection.timeout = 10
+    connection.ask("GET", "/", {})
+    assert connection.answer().status == 204
