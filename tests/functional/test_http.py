@@ -1,6 +1,8 @@
 """HttpDownload against servers that behave: what is asked, and what comes of each reply."""
 
+import gzip
 import hashlib
+import pickle
 import re
 import threading
 from datetime import timedelta
@@ -24,6 +26,7 @@ from pulpcore.plugin.download.futures import (
     Timeout,
     User,
 )
+from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.validation import DigestMismatch, SizeMismatch
 from servers.files import File, Redirect
 from servers.raw import Loop, Recv, Send, Signal, Stall, Wait, chunked, reply, serve
@@ -381,6 +384,22 @@ class TestOwnRange:
         download.validations.append(SizeValidation(len(found)))
         assert (content(download), download.status) == (found, 206)
 
+    def test_bytes(self, file_server: Any) -> None:
+        """The header may be bytes, as any other."""
+        server = file_server({"/a": File(BODY, etag='"e"')})
+        headers: dict[str, Any] = {"Range": b"bytes=2-5"}
+        assert content(into_memory(server.url("/a"), headers=headers)) == BODY[2:6]
+
+    def test_encoded(self, raw_server: Any) -> None:
+        """A part that the server has encoded as a whole is decoded, whatever its size was."""
+        zipped = gzip.compress(BODY)
+        fields = {
+            "Content-Range": f"bytes 0-{len(zipped) - 1}/{len(zipped)}",
+            "Content-Encoding": "gzip",
+        }
+        server = raw_server([serve(reply(206, fields, zipped))])
+        assert content(into_memory(server.url(), headers={"Range": "bytes=0-"})) == BODY
+
     def test_no_ranges(self, file_server: Any) -> None:
         """A server that knows no ranges sends the whole file."""
         server = file_server({"/a": File(BODY, ranges=False)})
@@ -402,6 +421,87 @@ class TestOwnRange:
         """A part that nobody asked for is refused, also where it is the whole."""
         server = raw_server([serve(reply(206, {"Content-Range": "bytes 0-3/4"}, b"abcd"))])
         assert "not asked for" in failure(into_memory(server.url()), DownloadFailed).reason
+
+
+class TestHandsOff:
+    """Whoever takes of the body of a reply while it is downloaded makes no short file of it."""
+
+    @pytest.mark.parametrize("chunks", [False, True])
+    @pytest.mark.parametrize(
+        "touch",
+        [
+            lambda reply: reply.content,
+            lambda reply: next(reply.iter_content(10)),
+            lambda reply: reply.raw.read(10),
+            lambda reply: reply.raw.close(),
+            lambda reply: reply.close(),
+            pickle.dumps,
+        ],
+        ids=["content", "iter_content", "read", "raw.close", "close", "pickle"],
+    )
+    @pytest.mark.parametrize("event", [Event.REPLIED, Event.FETCHED])
+    def test_touched(
+        self, raw_server: Any, tmp_path: Path, touch: Any, event: str, chunks: bool
+    ) -> None:
+        """The download fails and says why, and the file that was there stays."""
+        whole = reply(200, {}, BODY)
+        if chunks:
+            whole = reply(200, {"Transfer-Encoding": "chunked"}, chunked(BODY, [1000]))
+        server = raw_server([[Recv(), Send(whole), Stall()]])
+        target = tmp_path / "target"
+        target.write_bytes(b"old")
+        download = HttpDownload(server.url(), FileWriter(target))
+        download.retry = None
+        download.register(event, lambda event: touch(event.download.reply))
+        error = failure(download, DownloadFailed)
+        assert "read of the reply" in error.reason
+        assert target.read_bytes() == b"old"
+
+    def test_looked_at(self, raw_server: Any) -> None:
+        """All that isn't its body may be looked at."""
+        server = raw_server([serve(reply(200, {"Set-Cookie": "a=1"}, BODY))])
+        download = into_memory(server.url())
+        seen = []
+        download.register(
+            Event.REPLIED,
+            lambda event: seen.append(
+                (
+                    event.download.reply.raw.headers["Set-Cookie"],
+                    event.download.reply.cookies["a"],
+                    event.download.reply.encoding,
+                    type(event.download.reply.connection).__name__,
+                )
+            ),
+        )
+        assert content(download) == BODY
+        assert seen == [("a=1", "1", None, "Adapter")]
+
+    def test_refused(self, raw_server: Any) -> None:
+        """What brings no file may be read by a handler: its text may say why."""
+        server = raw_server([serve(reply(404, {}, b"gone"))])
+        download = into_memory(server.url())
+        texts = []
+        download.register(Event.REPLIED, lambda event: texts.append(event.download.reply.text))
+        failure(download, NotFound)
+        assert texts == ["gone"]
+
+
+def test_mounted_adapter(file_server: Any) -> None:
+    """Who mounts an adapter of his own on the session has it send the requests."""
+    server = file_server({"/a": BODY})
+    asked = []
+
+    class Mine(requests.adapters.HTTPAdapter):
+        def send(self, request: Any, *args: Any, **kwargs: Any) -> requests.Response:
+            asked.append(request.url)
+            return super().send(request, *args, **kwargs)
+
+    download = into_memory(server.url("/a"))
+    download.context = Context()
+    download.session.mount("http://", Mine())
+    assert content(download) == BODY
+    assert asked == [server.url("/a")]
+    download.context.close()
 
 
 class TestReply:

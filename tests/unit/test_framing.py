@@ -238,6 +238,7 @@ class TestLength:
             b"Content-Length: 3\r\n",
             b"content-length:3\r\n",
             b"Content-Length: 003\r\n",
+            b"Content-Length: " + b"0" * 5000 + b"3\r\n",
             b"Content-Length: 3\r\nContent-Length: 3\r\n",
             b"Content-Length: 3, 3 ,3\r\n",
         ],
@@ -387,6 +388,35 @@ class TestKeepAlive:
         assert not sock.closed
         assert response.read() == b"abc"
         assert sock.closed is held
+
+    def test_whole(self) -> None:
+        """It is told whether the body came to its end, and how much was handed over."""
+        for data in (
+            OK + b"Content-Length: 3\r\n\r\nabc",
+            CHUNKED + b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+        ):
+            response = begun(data)
+            assert (response.is_whole, response.delivered) == (False, 0)
+            assert response.read() == b"abc"
+            assert (response.is_whole, response.delivered) == (True, 3)
+            response = begun(data)
+            response.read1(1)
+            response.close()
+            assert (response.is_whole, response.delivered) == (False, 1)
+
+    def test_shut_down(self) -> None:
+        """The socket can be shut down while the body is read, and not when it may be another's."""
+        sock = Scripted([OK + b"Content-Length: 3\r\n\r\nabc"])
+        response = StrictResponse(sock)  # type: ignore[arg-type]
+        response.begin()
+        response.read()
+        response.shut_down(socket.SHUT_RD)
+        assert not sock.shut_down
+        sock = Scripted([OK + b"Content-Length: 3\r\n\r\nabc"])
+        response = StrictResponse(sock)  # type: ignore[arg-type]
+        response.begin()
+        response.shut_down(socket.SHUT_RD)
+        assert sock.shut_down
 
     def test_close(self) -> None:
         """Closing lets go of the connection, once, and reads nothing more."""

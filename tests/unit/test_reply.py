@@ -7,7 +7,7 @@ import pytest
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from pulpcore.plugin.download.futures.http.reply import Reply
+from pulpcore.plugin.download.futures.http.reply import Reply, was_taken
 
 HEAD = [
     ("Content-Type", "text/html"),
@@ -24,18 +24,33 @@ class Body:
     status, reason, version, pairs = 200, "Fine", 11, HEAD
     length = 6
     chunked = False
+    delivered = 0
+    is_whole = False
 
     def __init__(self, *pieces):
         self.pieces = list(pieces)
         self.is_closed = False
+        self.is_shut_down = False
 
     def read1(self, size):
         """The next piece."""
-        if len(self.pieces) == 1:
-            self.is_closed = True
-        return self.pieces.pop(0) if self.pieces else b""
+        if self.is_closed:
+            return b""
+        self.is_closed = self.is_whole = len(self.pieces) == 1
+        data = self.pieces.pop(0)
+        self.delivered += len(data)
+        return data
 
-    read = read1
+    def read(self, size=-1):
+        """The same."""
+        return self.read1(size)
+
+    def flush(self):
+        """Do nothing."""
+
+    def shut_down(self, how):
+        """Shut it down."""
+        self.is_shut_down = True
 
     @property
     def msg(self):
@@ -59,6 +74,7 @@ class Connection:
     """A connection."""
 
     is_closed = False
+    sock = "a socket"
 
     def close(self):
         """Close it."""
@@ -133,6 +149,39 @@ def test_closed_early():
     reply.close()
     reply.close()
     assert (released, connection.is_closed) == ([connection], True)
+
+
+def test_raw_lets_go():
+    """What urllib3's reply does once the connection was given back is nothing to that."""
+    reply, connection, released = made(Body(b"abcdef"))
+    raw = reply.raw
+    assert (raw.connection.sock, reply.take(6)) == ("a socket", b"abcdef")
+    assert (raw.read(100), raw.connection.sock) == (b"", None)
+    raw.close()
+    assert (released, connection.is_closed) == ([connection], False)
+
+
+def test_raw_closes():
+    """To close it before the end closes the connection, which others must not have then."""
+    reply, connection, released = made(Body(b"abc", b"def"))
+    reply.raw.shutdown()
+    assert reply.raw._original_response.is_shut_down
+    reply.raw.close()
+    assert (released, connection.is_closed) == ([connection], True)
+
+
+@pytest.mark.parametrize("who", ["take", "raw", "close"])
+def test_was_taken(who):
+    """It is told whether all of the body was taken, and by nobody else."""
+    reply, _, _ = made(Body(b"abc", b"def"))
+    assert not was_taken(reply, 0)
+    if who == "close":
+        reply.close()
+    else:
+        (reply.take if who == "take" else reply.raw.read1)(3)
+    while reply.take(9):
+        pass
+    assert was_taken(reply, 6) is (who == "take")
 
 
 def test_pickle():

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -102,6 +103,34 @@ def test_time_out(pair, call):
         in_a_thread(lambda: ask(0.01))
     with pytest.raises(TimeoutError, match="timed out"):
         ask(0.01)
+
+
+def test_time_out_is_forgotten(pair):
+    """What the kernel was told for a pool's thread doesn't count for who asks without a limit."""
+    connection, there = pair
+    connection.timeout = 0.05
+    there.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
+    in_a_thread(lambda: (connection.ask("GET", "/", {}), connection.answer()))
+
+    def late():
+        threading.Event().wait(0.2)
+        there.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
+
+    for ask in (
+        lambda: connection.ask("GET", "/", {}),
+        # As urllib3 does.
+        lambda: connection.request("GET", "/"),
+    ):
+        with ThreadPoolExecutor(1) as pool:
+            connection.timeout = None
+            connection.sock.settimeout(None)
+            ask()
+            sent = pool.submit(late)
+            assert connection.answer().status == 204
+            sent.result()
+        connection.timeout = 0.05
+        there.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
+        in_a_thread(lambda: (connection.ask("GET", "/", {}), connection.answer()))
 
 
 def test_time_out_of_sending(pair):

@@ -552,7 +552,9 @@ def test_temporary_file_is_exclusive(folder, monkeypatch):
     for plant in (lambda: planted.symlink_to("victim"), lambda: planted.write_bytes(OLD)):
         plant()
         numbers = iter([0, 0, 1])
-        monkeypatch.setattr("random.getrandbits", lambda _, numbers=numbers: next(numbers))
+        monkeypatch.setattr(
+            "random.Random.getrandbits", lambda _, bits, numbers=numbers: next(numbers)
+        )
         with FileWriter("a") as writer:
             assert {path.name for path in folder.glob(".download-*")} == {
                 planted.name,
@@ -562,6 +564,16 @@ def test_temporary_file_is_exclusive(folder, monkeypatch):
         assert planted.read_bytes() == OLD
         planted.unlink()
     assert tree(folder) == {"a": NEW, "victim": OLD}
+
+
+def test_no_name_is_free(folder, monkeypatch):
+    """Where every name is taken that is tried, it ends with an error."""
+    monkeypatch.setattr("random.Random.getrandbits", lambda _, bits: 0)
+    planted = folder / ".download-0000000000000000"
+    planted.write_bytes(OLD)
+    with pytest.raises(FileExistsError):
+        FileWriter("a").open()
+    assert tree(folder) == {planted.name: OLD}
 
 
 @pytest.mark.parametrize("old", [None, OLD])

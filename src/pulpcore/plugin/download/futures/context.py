@@ -90,11 +90,11 @@ class Cache:
         Raises:
             LookupError: There is none.
         """
-        # One step of a dict needs no lock.
-        item = self._items.get(key)
-        if item is not None:
-            item.used = time.monotonic()
-            return item.object
+        with self._lock:
+            item = self._items.get(key)
+            if item is not None:
+                item.used = time.monotonic()
+                return item.object
         raise LookupError(f"nothing is cached under a key of type {type(key).__name__}")
 
     def purge(self, key: Hashable) -> Any:

@@ -14,6 +14,8 @@ class DescriptorFile(io.RawIOBase):
     another thread have the interpreter, and costs more by that than by what it does.
     """
 
+    mode = "wb"
+
     def __init__(self, descriptor: int) -> None:
         """Make a file object.
 

@@ -74,7 +74,8 @@ class Sent(Event):
 class Replied(Event):
     """The head of the reply is there, in ``download.reply``, and nothing of the body was used yet.
 
-    It comes once an attempt.
+    It comes once an attempt. The body is the download's to read: one that a handler reads or closes
+    makes the download fail.
     """
 
     NAME = Event.REPLIED

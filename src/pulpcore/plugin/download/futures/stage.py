@@ -17,6 +17,9 @@ _KIND = "pulpcore-futures partial download 1"
 _NEW = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NAME = re.compile(r"\.download-[0-9a-f]{16}(\.partial|\.note)?")
 _TRIES = 3
+_NAMES = 100
+# Not the one that a user may have seeded.
+_random = random.Random()  # noqa: S311 - the names are no secret
 _LONGEST_NOTE = 4096
 _OLD = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
@@ -68,13 +71,17 @@ class Temporary(Stage):
         folder = target[: target.rindex("/") + 1]
         # Not by tempfile, whose files nobody else may read; and reading the umask is a race of the
         # whole process.
-        while True:
+        for left in reversed(range(_NAMES)):
             # Short, whatever the target is called. The name need not be a secret, for what is
             # there isn't opened; that would be one call of the system more.
-            self._path = f"{folder}.download-{random.getrandbits(64):016x}"
-            # Else somebody has seeded two processes alike.
-            with contextlib.suppress(FileExistsError):
+            self._path = f"{folder}.download-{_random.getrandbits(64):016x}"
+            try:
                 self.descriptor = os.open(self._path, os.O_WRONLY | _NEW, 0o666)
+            except FileExistsError:
+                # A forked child goes on with the same numbers.
+                if not left:
+                    raise
+            else:
                 return
 
     def publish(self) -> None:

@@ -16,7 +16,7 @@ from ..settings import SSL, Settings, Timeout, User, check_number
 from . import coding, condition, failure, resume
 from .exchange import Exchange
 from .quiet import quiet
-from .reply import drain, length, reader
+from .reply import drain, length, reader, was_taken
 from .route import origin
 
 if TYPE_CHECKING:
@@ -189,8 +189,7 @@ class HttpDownload(Download):
         self.timeout = self.timeout or Timeout()
         self.user = self.user or User()
         self.ssl = self.ssl or SSL()
-        # The type, which is quicker to look at than an abstract class is.
-        if type(self.headers) is not CaseInsensitiveDict:
+        if not isinstance(self.headers, CaseInsensitiveDict):
             self.headers = CaseInsensitiveDict(self.headers or {})
         try:
             origin(self.url)
@@ -261,7 +260,7 @@ class HttpDownload(Download):
                 self._note_life()
                 for buffer in self._content(reply, urls):
                     self._write(buffer)
-                self._check_whole(reply)
+                self._check_whole()
             finally:
                 # Gives the connection back, or closes it where the content wasn't read to its end.
                 reply.close()
@@ -382,6 +381,7 @@ class HttpDownload(Download):
         if codings:
             # Positions in what is decoded say nothing about what is sent.
             self._version = None
+            self._expect(None)
             self._remember()
             try:
                 limit = coding.Limit(self.expansion_max, self.expected_size)
@@ -394,20 +394,27 @@ class HttpDownload(Download):
     def _read(self, reply: requests.Response) -> Iterator[bytes]:
         # What is there and not all of a block: nothing is lost that came before a reset.
         read = reader(reply)
+        size = 0
         while True:
             try:
                 buffer = read(self.BLOCK)
             except failure.ANTICIPATED as error:
                 raise failure.from_exception(error, self.url, reply.url or "") from error
             if not buffer:
-                return
+                break
+            size += len(buffer)
             yield buffer
+        if not was_taken(reply, size):
+            raise DownloadFailed(
+                "somebody else has read of the reply or closed it, such as a handler: leave its "
+                "body alone while the download runs"
+            )
 
-    def _check_whole(self, reply: requests.Response) -> None:
-        """See that a part went up to the end that it had said, however its body was framed."""
-        whole = self._total(reply) if reply.status_code == requests.codes.partial_content else None
+    def _check_whole(self) -> None:
+        """See that it went up to the end that the head had said, however the body was framed."""
+        whole = self._run.total
         if whole is not None and self._has_content() and self._position != whole:
-            raise transient("the part that came is shorter or longer than the server said")
+            raise transient("what came is shorter or longer than the server said")
 
     def _known_version(self) -> resume.Version | None:
         """The version whose first bytes are here, if the rest may be asked for."""
@@ -428,7 +435,8 @@ class HttpDownload(Download):
         return {} if self.writer is not None and self.writer.is_missing() else headers
 
     def _own_range(self) -> str | None:
-        return self.headers.get("Range")
+        value: str | bytes | None = self.headers.get("Range")
+        return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def _method(value: object) -> str:

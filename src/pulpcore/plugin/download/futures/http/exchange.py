@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # A URL in which there is nothing to make ready: requests would leave each of these as it is.
 _PLAIN = re.compile(
     r"https?://[a-z0-9][a-z0-9.\-]*(:[1-9][0-9]*)?(/(?!\.)[A-Za-z0-9_~!$&'()*+,;=:@.\-]*)+"
-    r"(\?[A-Za-z0-9_~!$&'()*+,;=:@.?/\-]*)?"
+    r"(\?[A-Za-z0-9_~!$&'()*+,;=:@.?/\-]+)?"
 )
 
 
@@ -139,12 +139,14 @@ class Exchange:
         except ValueError as error:
             redact.exception(error)
             raise DownloadFailed(f"a setting is wrong: {error}") from error
+        # Not ours, if the session's owner has mounted another.
+        adapter = route.session.get_adapter(url)
         # Ends, for each time a connection less is kept.
         while True:
             timeout: Any = (self._before(), self._read_timeout)
             began = time.monotonic()
             try:
-                reply = route.adapter.send(
+                reply = adapter.send(
                     request,
                     stream=True,
                     timeout=timeout,

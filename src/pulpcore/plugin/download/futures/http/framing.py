@@ -49,6 +49,8 @@ class StrictResponse(http.client.HTTPResponse):
 
     Attributes:
         pairs (list[tuple[str, str]]): The names and values of the fields of the head.
+        delivered (int): How much of the body was handed over (bytes).
+        is_whole (bool): The body came to its end, and wasn't closed before.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class StrictResponse(http.client.HTTPResponse):
         self._first = True
         self._needs_proper_end = False
         self.pairs: list[tuple[str, str]] = []
+        self.delivered = 0
+        self.is_whole = False
         self.version = 11
         self.status = self.code = 0
         self.reason = ""
@@ -183,8 +187,10 @@ class StrictResponse(http.client.HTTPResponse):
             self._left -= len(data)
             if not self._left:
                 if self._chunked:
-                    return self._gather(data, size)
-                self._finish()
+                    data = self._gather(data, size)
+                else:
+                    self._finish()
+        self.delivered += len(data)
         return data
 
     def read(self, amt: int | None = None) -> bytes:
@@ -223,7 +229,13 @@ class StrictResponse(http.client.HTTPResponse):
             self._release()
         super(http.client.HTTPResponse, self).close()
 
+    def shut_down(self, how: int) -> None:
+        """Shut the socket down, while the body is read; see ``socket.shutdown()``."""
+        if self._is_open:
+            socket.socket.shutdown(self._sock, how)
+
     def _finish(self) -> None:
+        self.is_whole = True
         pending = isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()
         if self._buffer or pending:
             # More than the reply: the next one on this connection couldn't be told from it. A
@@ -410,4 +422,5 @@ def _content_length(values: list[str]) -> int:
     length = lengths.pop()
     if _LENGTH.fullmatch(length) is None:
         raise FramingError("its Content-Length isn't a whole number of bytes")
-    return int(length)
+    # Without leading zeros, of which Python takes only so many.
+    return int(length.lstrip("0") or "0")

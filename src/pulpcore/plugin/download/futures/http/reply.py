@@ -52,6 +52,7 @@ class Reply(requests.Response):
         self.status_code, self.reason = body.status, body.reason
         self.url, self.request = request.url or "", request
         self._body = body
+        self._taken = 0
         self._way: Any = connection
         self._release = release
         if body.isclosed():
@@ -87,9 +88,20 @@ class Reply(requests.Response):
             http.client.HTTPException: The body can't be trusted, or ended too early.
         """
         data = self._body.read1(size)
+        self._taken += len(data)
         if self._release is not None and self._body.isclosed():
             self._give_back(self._release)
         return data
+
+    @property
+    def was_taken(self) -> bool:
+        """Whether all of the body came, and nobody else has read of it."""
+        return self._body.is_whole and self._body.delivered == self._taken
+
+    @property
+    def socket(self) -> Any:
+        """The socket that the body comes by; None where it has come, or isn't read any more."""
+        return None if self._release is None else self._way.sock
 
     def close(self) -> None:
         """Let go of the connection; close it where the body wasn't read to its end."""
@@ -122,9 +134,12 @@ class Reply(requests.Response):
             preload_content=False,
             decode_content=False,
             original_response=body,
-            connection=self._way,
+            # The body sees to it by itself, and not all of it may be read here.
+            enforce_content_length=False,
+            connection=_Way(self),  # type: ignore[arg-type]
             request_method=self.request.method,
             request_url=self.request.path_url,
+            sock_shutdown=body.shut_down,
         )
 
     def _make_encoding(self) -> str | None:
@@ -135,6 +150,20 @@ class Reply(requests.Response):
         if "Set-Cookie" in self.headers:
             extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
         return jar
+
+
+class _Way:
+    """What urllib3 may close: the connection of a reply, until that was given back."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    @property
+    def sock(self) -> Any:
+        return self._reply.socket
+
+    def close(self) -> None:
+        self._reply.close()
 
 
 def length(reply: requests.Response) -> int | None:
@@ -161,6 +190,19 @@ def reader(reply: requests.Response) -> Callable[[int], bytes]:
     return partial(reply.raw.read1, decode_content=False)
 
 
+def was_taken(reply: requests.Response, size: int) -> bool:
+    """Whether nobody but a :func:`reader` has read of the body of a reply, or closed it.
+
+    Args:
+        reply: The reply, whose body seems to have come.
+        size: How much the reader has returned (bytes).
+    """
+    if isinstance(reply, Reply):
+        return reply.was_taken
+    count: int = reply.raw.tell()
+    return count == size
+
+
 def drain(reply: requests.Response) -> None:
     """Read what is left of a reply if it is little and here, to use the connection again.
 
@@ -169,8 +211,7 @@ def drain(reply: requests.Response) -> None:
     Args:
         reply: The reply, whose content nobody needs.
     """
-    connection = reply.raw.connection
-    sock = None if connection is None else connection.sock
+    sock = reply.socket if isinstance(reply, Reply) else _socket_of(reply)
     # Closed is what won't be used again anyhow.
     if sock is not None:
         read = reader(reply)
@@ -180,3 +221,8 @@ def drain(reply: requests.Response) -> None:
                 if not read(_DRAIN):
                     break
     reply.close()
+
+
+def _socket_of(reply: requests.Response) -> Any:
+    connection = reply.raw.connection
+    return None if connection is None else connection.sock

@@ -59,7 +59,6 @@ class Route(Resource):
 
     Attributes:
         session (requests.Session): The session, with the pool of connections.
-        adapter (Adapter): What sends its requests.
         headers (dict[str, str]): The headers that all requests have.
         proxies (dict[str, str]): The proxies, by scheme, as requests wants them.
         netrc (tuple[str, str] | None): User and password that a netrc file has for the host.
@@ -110,11 +109,11 @@ class Route(Resource):
         self.headers = {**_HEADERS, "User-Agent": user_agent()}
         self.session.verify = settings.validation
         try:
-            self.adapter = Adapter(tls, proxy, self.proxies, proxy_tls, key.public_only)
+            adapter = Adapter(tls, proxy, self.proxies, proxy_tls, key.public_only)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise ValueError(f"proxy_url: {redact.text(str(error))}") from None
-        self.session.mount("http://", self.adapter)
-        self.session.mount("https://", self.adapter)
+        self.session.mount("http://", adapter)
+        self.session.mount("https://", adapter)
 
     def close(self) -> None:
         """Close the connections."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import functools
 import http.client
@@ -150,21 +151,37 @@ class _Strict(HTTPConnection):
     def _limit_waits(self) -> None:
         """Let each read and write wait no longer than ``timeout`` (seconds)."""
         sock = self.sock
-        if isinstance(sock, ssl.SSLSocket) or threading.current_thread() is threading.main_thread():
+        if (
+            isinstance(sock, ssl.SSLSocket)
+            or threading.current_thread() is threading.main_thread()
+            # Neither for sockets that only look like one, as where gevent has put its own.
+            or not isinstance(sock, _socket.socket)
+        ):
+            self._limit_in_kernel(None)
             if sock.gettimeout() != self.timeout:
                 sock.settimeout(self.timeout)
             return
         # The kernel keeps this limit, and spares the call that waits before each other. Not for the
         # main thread, which is the one that signals interrupt: the wait would begin anew each time.
-        if self._limit != self.timeout:
-            # 0 would be no limit.
-            micros = 0 if self.timeout is None else max(int(self.timeout * 1e6), 1)
-            limit = struct.pack("@ll", *divmod(micros, 1_000_000))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            self._limit = self.timeout
+        self._limit_in_kernel(self.timeout)
         if sock.gettimeout() is not None:
             sock.settimeout(None)
+
+    def _limit_in_kernel(self, seconds: float | None) -> None:
+        if self._limit == seconds:
+            return
+        # 0 is no limit.
+        micros = 0 if seconds is None else max(int(seconds * 1e6), 1)
+        limit = struct.pack("@ll", *divmod(micros, 1_000_000))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        self._limit = seconds
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send a request in urllib3's way, for a user of the session: that sets its own limits."""
+        if self.sock is not None:
+            self._limit_in_kernel(None)
+        super().request(*args, **kwargs)
 
     def answer(self) -> StrictResponse:
         """Return the reply to what was asked, with its body unread.
@@ -425,6 +442,7 @@ class Adapter(HTTPAdapter):
             raise _as_requests(error, request) from error
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s %s: %d", request.method, redact.url(url), reply.status_code)
+        reply.connection = self
         return reply
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
