@@ -71,18 +71,19 @@ class Temporary(Stage):
         folder = target[: target.rindex("/") + 1]
         # Not by tempfile, whose files nobody else may read; and reading the umask is a race of the
         # whole process.
-        for left in reversed(range(_NAMES)):
+        left = _NAMES
+        while True:
             # Short, whatever the target is called. The name need not be a secret, for what is
             # there isn't opened; that would be one call of the system more.
             self._path = f"{folder}.download-{_random.getrandbits(64):016x}"
             try:
                 self.descriptor = os.open(self._path, os.O_WRONLY | _NEW, 0o666)
+                return
             except FileExistsError:
                 # A forked child goes on with the same numbers.
+                left -= 1
                 if not left:
                     raise
-            else:
-                return
 
     def publish(self) -> None:
         """Put the file in its place.
