@@ -524,7 +524,13 @@ def test_settings_are_validated():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("retry", 3), ("retry_after_max", "1"), ("retry_after_max", -1), ("retry_after_max", None)],
+    [
+        ("retry", 3),
+        ("retry_after_max", "1"),
+        ("retry_after_max", -1),
+        ("retry_after_max", True),
+        ("retry_after_max", None),
+    ],
 )
 def test_policy_is_validated(name, value):
     """A policy of trying again that is none fails the run before anything is sent."""

@@ -8,11 +8,11 @@ that of ``Retry`` can't be interrupted.
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from urllib3.util import Retry
 
 from .error import DownloadError
-from .settings import check_number
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that may be gone when tried again."""
@@ -84,7 +84,7 @@ class Budget:
         self._highest = max(self._highest, position)
 
 
-def check(policy: object, retry_after_max: object) -> None:
+def check(policy: object, retry_after_max: Any) -> None:
     """Check the settings that a budget is made of.
 
     Args:
@@ -96,9 +96,10 @@ def check(policy: object, retry_after_max: object) -> None:
     """
     if policy is not None and not isinstance(policy, Retry):
         raise ValueError(f"retry: must be a urllib3.util.Retry, or None: {policy!r}")
-    # 0 to hear of no wait at all.
-    if retry_after_max != 0:
-        check_number("retry_after_max", retry_after_max)
+    # 0 to hear of no wait at all. None would have to mean a wait for ever.
+    is_number = isinstance(retry_after_max, int | float) and not isinstance(retry_after_max, bool)
+    if not is_number or not retry_after_max >= 0:
+        raise ValueError(f"retry_after_max: must be a number from 0: {retry_after_max!r}")
 
 
 def retry_after(value: str) -> float | None:

@@ -159,7 +159,7 @@ class Timeout(Settings):
 
 
 def check_number(name: str, value: object, most: float = math.inf) -> None:
-    """Check the value of a setting that is a number, if it isn't None.
+    """Check a setting that is a number; None, for no limit, is the caller's to let through.
 
     Args:
         name: The name of the setting.
