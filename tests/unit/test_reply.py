@@ -7,7 +7,7 @@ import pytest
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from pulpcore.plugin.download.futures.http.reply import Reply, was_taken
+from pulpcore.plugin.download.futures.http.reply import Reply, header, was_taken
 
 HEAD = [
     ("Content-Type", "text/html"),
@@ -28,6 +28,7 @@ class Body:
     is_whole = False
 
     def __init__(self, *pieces):
+        self.fields = {"link": "<b>", "content-length": "6"}
         self.pieces = list(pieces)
         self.is_closed = False
         self.is_shut_down = False
@@ -193,3 +194,20 @@ def test_pickle():
     again.close()
     reply.close()
     assert released == [connection]
+
+
+def test_header():
+    """A header is found without all being made, and as it is where somebody has changed them."""
+    reply, _, _ = made(Body())
+    assert (header(reply, "Link"), header(reply, "ETag")) == ("<b>", None)
+    assert "headers" not in vars(reply)
+    reply.headers["ETag"] = '"1"'
+    del reply.headers["link"]
+    assert (header(reply, "Link"), header(reply, "etag")) == (None, '"1"')
+
+
+def test_header_of_another():
+    """It is found in any other reply of requests, too."""
+    reply = requests.Response()
+    reply.headers["Link"] = "<b>"
+    assert (header(reply, "link"), header(reply, "ETag")) == ("<b>", None)

@@ -1,14 +1,25 @@
 """The connections that are our part of urllib3."""
 
+import contextlib
 import logging
+import select
 import socket
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
+from requests.structures import CaseInsensitiveDict
 
 from pulpcore.plugin.download.futures.http.transport import Connection, Pool
+
+
+def a_request(headers=None):
+    """A request as requests makes it ready."""
+    request = requests.PreparedRequest()
+    request.method, request.headers = "GET", CaseInsensitiveDict(headers)
+    return request
 
 
 @pytest.mark.parametrize(
@@ -25,8 +36,8 @@ from pulpcore.plugin.download.futures.http.transport import Connection, Pool
 )
 def test_nothing_is_smuggled_in(target, headers):
     """What would end a line of the request, or split its first, is never sent."""
-    with pytest.raises(requests.exceptions.InvalidURL, match="can't be sent"):
-        Connection("files.example").ask("GET", target, headers)
+    with pytest.raises(requests.RequestException, match="can't be sent"):
+        Connection("files.example").ask(a_request(headers), target)
 
 
 def test_last_goes_first():
@@ -54,18 +65,61 @@ def test_full_pool(caplog):
     assert "Connection pool size: 1" in caplog.text
 
 
-def test_connected():
-    """A connection is one while its socket is open, and nothing has come that nobody asked for."""
-    connection = Connection("files.example")
+@pytest.fixture
+def accepted():
+    """A connection that was made, and the socket at its other end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        connection = Connection(*listener.getsockname())
+        connection.connect()
+        with contextlib.closing(connection), listener.accept()[0] as there:
+            yield connection, there
+
+
+def until_noticed(connection):
+    """Wait until something has come, or the connection was ended."""
+    assert select.select([connection.sock], [], [], 30)[0]
+
+
+def test_connected(accepted):
+    """A connection is one while its socket is open, and nothing has come that wasn't read."""
+    connection, there = accepted
+    assert connection.is_connected
+    there.sendall(b"xy")
+    until_noticed(connection)
     assert not connection.is_connected
-    here, there = socket.socketpair()
-    with here, there:
-        connection.sock = here
-        assert connection.is_connected
-        there.send(b"x")
-        assert not connection.is_connected
-        connection.close()
-        assert not connection.is_connected
+    connection.sock.recv(1)
+    assert not connection.is_connected
+    connection.sock.recv(1)
+    assert connection.is_connected
+    connection.close()
+    assert not connection.is_connected
+
+
+def test_connection_ended(accepted):
+    """One that the other side has ended is none."""
+    connection, there = accepted
+    there.close()
+    until_noticed(connection)
+    assert not connection.is_connected
+
+
+def test_connection_reset(accepted):
+    """Nor is one that it has reset."""
+    connection, there = accepted
+    there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    there.close()
+    until_noticed(connection)
+    assert not connection.is_connected
+
+
+def test_connected_where_the_system_does_not_tell(pair):
+    """It is found out for any other kind of socket, and where there is no Linux."""
+    connection, there = pair
+    assert connection.is_connected
+    there.send(b"x")
+    assert not connection.is_connected
+    connection.close()
+    assert not connection.is_connected
 
 
 @pytest.fixture
@@ -91,7 +145,7 @@ def test_time_out(pair, call):
 
     def ask(seconds):
         connection.timeout = seconds
-        connection.ask("GET", "/", {})
+        connection.ask(a_request(), "/")
         return connection.answer()
 
     for seconds in (0.01, 0.02):
@@ -110,14 +164,14 @@ def test_time_out_is_forgotten(pair):
     connection, there = pair
     connection.timeout = 0.05
     there.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
-    in_a_thread(lambda: (connection.ask("GET", "/", {}), connection.answer()))
+    in_a_thread(lambda: (connection.ask(a_request(), "/"), connection.answer()))
 
     def late():
         threading.Event().wait(0.2)
         there.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
 
     for ask in (
-        lambda: connection.ask("GET", "/", {}),
+        lambda: connection.ask(a_request(), "/"),
         # As urllib3 does.
         lambda: connection.request("GET", "/"),
     ):
@@ -130,7 +184,7 @@ def test_time_out_is_forgotten(pair):
             sent.result()
         connection.timeout = 0.05
         there.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
-        in_a_thread(lambda: (connection.ask("GET", "/", {}), connection.answer()))
+        in_a_thread(lambda: (connection.ask(a_request(), "/"), connection.answer()))
 
 
 def test_time_out_of_sending(pair):
@@ -138,7 +192,7 @@ def test_time_out_of_sending(pair):
     connection, _ = pair
     connection.timeout = 0.01
     with pytest.raises(TimeoutError, match="timed out"):
-        in_a_thread(lambda: connection.ask("GET", "/", {"X": "x" * 10_000_000}))
+        in_a_thread(lambda: connection.ask(a_request({"X": "x" * 10_000_000}), "/"))
 
 
 def test_gone_before_it_was_asked(pair):
@@ -147,5 +201,5 @@ def test_gone_before_it_was_asked(pair):
     there.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
     there.close()
     connection.timeout = 10
-    connection.ask("GET", "/", {})
+    connection.ask(a_request(), "/")
     assert connection.answer().status == 204

@@ -38,9 +38,13 @@ class Stage(ABC):
 
     Attributes:
         descriptor (int): Where to write, at its end. It is the caller's to close.
+        note (str | None): What an earlier run noted of what it left.
+        size (int): How much of the content an earlier run left (bytes); 0 without a note.
     """
 
     descriptor: int
+    note: str | None = None
+    size = 0
 
     @abstractmethod
     def publish(self) -> None:
@@ -103,10 +107,6 @@ class Partial(Stage):
     """A file that stays for the next run, with a note beside it of what it is.
 
     Without a note it doesn't stay. It is locked while it is written to.
-
-    Attributes:
-        note (str | None): What an earlier run noted.
-        size (int): How much of the content an earlier run left (bytes); 0 without a note.
     """
 
     def __init__(self, target: str) -> None:

@@ -301,7 +301,7 @@ class FileWriter(Writer):
 
     def recall(self) -> str | None:
         """Return the note on what an earlier run left to go on with; None if there is nothing."""
-        return self._stage.note if isinstance(self._stage, Partial) and self._stage.size else None
+        return self._stage.note if self._stage is not None and self._stage.size else None
 
     def remember(self, note: str | None) -> None:
         """Take a note on the content, for a later run to go on with what will be here.
@@ -475,11 +475,12 @@ def _target(path: str) -> tuple[str, int | None]:
         raise FileNotFoundError(errno.ENOENT, "The path of the file is empty")
     if "\0" in path:
         raise OSError(errno.EINVAL, "The path of the file has a NUL character")
-    try:
-        os.fsencode(path)
-    except UnicodeEncodeError as error:
-        raise OSError(errno.EILSEQ, "The path of the file can't be encoded") from error
-    if path.endswith(os.sep) or os.path.basename(path) in (".", ".."):
+    if not path.isascii():
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError as error:
+            raise OSError(errno.EILSEQ, "The path of the file can't be encoded") from error
+    if os.path.basename(path) in ("", ".", ".."):
         raise IsADirectoryError(errno.EISDIR, "The path is that of a folder", path)
     target = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
     try:

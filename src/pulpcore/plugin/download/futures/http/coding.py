@@ -25,6 +25,8 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
+from .reply import header
+
 _NAMES = {
     "gzip": (
         ".gz",
@@ -123,13 +125,13 @@ def to_undo(reply: requests.Response, urls: Iterable[str]) -> list[str]:
     Raises:
         CodingError: There is one that can't be undone.
     """
-    value = reply.headers.get("Content-Encoding", "")
+    value = header(reply, "Content-Encoding") or ""
     codings = [coding.strip().lower().removeprefix("x-") for coding in value.split(",")]
     codings = [coding for coding in codings if coding in _OTHERS | {"gzip", "deflate"}]
     if not codings:
         return []
     # A name may say what was applied first: what is published then is the file with that coding.
-    if _is_published(codings[0], reply.headers.get("Content-Type", ""), urls):
+    if _is_published(codings[0], (header(reply, "Content-Type") or ""), urls):
         del codings[0]
     if len(codings) > _DEEPEST or set(codings) - {"gzip", "deflate"}:
         raise CodingError(

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import requests
 
+from .reply import header
+
 ETAG = "If-None-Match"
 LAST_MODIFIED = "If-Modified-Since"
 HEADERS = (ETAG, LAST_MODIFIED)
@@ -40,8 +42,8 @@ class Validators(NamedTuple):
             reply: The reply.
         """
         return Validators(
-            reply.headers.get("ETag") or self.etag,
-            reply.headers.get("Last-Modified") or self.last_modified,
+            header(reply, "ETag") or self.etag,
+            header(reply, "Last-Modified") or self.last_modified,
         )
 
     @classmethod

@@ -16,7 +16,7 @@ from ..settings import SSL, Settings, Timeout, User, check_number
 from . import coding, condition, failure, resume
 from .exchange import Exchange
 from .quiet import quiet
-from .reply import drain, length, reader, was_taken
+from .reply import drain, header, length, reader, was_taken
 from .route import origin
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ METHODS = ("GET", "HEAD")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTENT = frozenset({200, 203})
 _FILE = _CONTENT | {206}
-_KNOWN = ("known_etag", "known_last_modified")
 # What is replied when the host, or what is behind it, is down.
 _DOWN = frozenset({429, 502, 503, 504})
 
@@ -184,7 +183,8 @@ class HttpDownload(Download):
         self._version = None
 
     def _check_settings(self) -> None:
-        self.method = _method(self.method)
+        if self.method not in METHODS:
+            self.method = _method(self.method)
         # A handler may have set them to anything that requests would take, or to None.
         self.timeout = self.timeout or Timeout()
         self.user = self.user or User()
@@ -199,10 +199,13 @@ class HttpDownload(Download):
             self._check_headers()
         if self.expansion_max is not None:
             check_number("expansion_max", self.expansion_max)
-        for attribute, header in zip(_KNOWN, condition.HEADERS, strict=True):
-            known = getattr(self, attribute)
-            if known is not None:
-                _check_text(f"{attribute}: the header {header!r}", known)
+        if self.known_etag is not None:
+            _check_text(f"known_etag: the header {condition.ETAG!r}", self.known_etag)
+        if self.known_last_modified is not None:
+            _check_text(
+                f"known_last_modified: the header {condition.LAST_MODIFIED!r}",
+                self.known_last_modified,
+            )
 
     def _check_headers(self) -> None:
         for number, (name, value) in enumerate(self.headers.items(), start=1):
@@ -312,7 +315,7 @@ class HttpDownload(Download):
             self._accept_part(reply)
             return
         drain(reply)
-        retry_after = backoff.retry_after(reply.headers.get("Retry-After", ""))
+        retry_after = backoff.retry_after(header(reply, "Retry-After") or "")
         error = failure.from_status(status, retry_after)
         forced = self.retry.status_forcelist if self.retry is not None else ()
         error.transient = status in forced
@@ -332,7 +335,7 @@ class HttpDownload(Download):
 
     def _version_of(self, reply: requests.Response) -> resume.Version | None:
         validator = resume.strong_validator(reply)
-        return resume.Version(self.url, validator, self._total(reply)) if validator else None
+        return resume.Version(self.url, validator, self._run.total) if validator else None
 
     def _accept_part(self, reply: requests.Response) -> None:
         own = self._own_range()
@@ -363,7 +366,7 @@ class HttpDownload(Download):
             if part is None:
                 return None
             return part.total if self._own_range() is None else part.last - part.first + 1
-        if not self._has_content() or "Content-Encoding" in reply.headers:
+        if not self._has_content() or header(reply, "Content-Encoding") is not None:
             return None
         return length(reply) if reply.status_code in _FILE else None
 
@@ -372,8 +375,12 @@ class HttpDownload(Download):
         if not self._has_content():
             drain(reply)
             return
-        # Nothing is nothing, however it is labelled.
-        if "Accept-Encoding" not in self.headers and length(reply) != 0:
+        if (
+            header(reply, "Content-Encoding") is not None
+            and "Accept-Encoding" not in self.headers
+            # Nothing is nothing, however it is labelled.
+            and length(reply) != 0
+        ):
             try:
                 codings = coding.to_undo(reply, (urls[0], urls[-1]))
             except coding.CodingError as error:

@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import requests
 from requests.auth import HTTPBasicAuth
 from requests.cookies import RequestsCookieJar
-from requests.structures import CaseInsensitiveDict
 
 from .. import redact
 from ..error import DownloadFailed
@@ -20,6 +19,7 @@ from ..settings import SSL, Timeout
 from ..validation import DigestValidation
 from . import failure, redirect
 from .reply import drain
+from .request import Request
 from .route import Route, find_route, origin, without_client
 from .transport import StaleConnection
 
@@ -166,15 +166,11 @@ class Exchange:
             failed.reason += f"; this was at {redact.url(url)}, where it was redirected to"
         return failed
 
-    def _prepare(self, route: Route, url: str) -> requests.PreparedRequest:
+    def _prepare(self, route: Route, url: str) -> Request:
         download = self._download
         is_home = self._is_home(url)
-        request = requests.PreparedRequest()
-        request.method = download.method
-        request.headers = CaseInsensitiveDict(route.headers)
-        if _PLAIN.fullmatch(url):
-            request.url = url
-        else:
+        request = Request(download.method, url, route.common)
+        if _PLAIN.fullmatch(url) is None:
             request.prepare_url(_without_userinfo(url), None)
         if download.headers:
             for name, value in download.headers.items():
@@ -194,11 +190,12 @@ class Exchange:
         if route.netrc and (is_home or redirect.may_have_netrc(self.urls, route.is_netrc_named)):
             auth = route.netrc
         if auth is not None and "Authorization" not in request.headers:
-            request = HTTPBasicAuth(auth[0].encode(), auth[1].encode())(request)
+            HTTPBasicAuth(auth[0].encode(), auth[1].encode())(request)
         return request
 
     def _is_home(self, url: str) -> bool:
-        return redirect.may_have_credentials(origin(self._download.url), origin(url))
+        home = self._download.url
+        return url == home or redirect.may_have_credentials(origin(home), origin(url))
 
     def _credentials(self) -> tuple[str, str] | None:
         user = self._download.user

@@ -49,6 +49,8 @@ class StrictResponse(http.client.HTTPResponse):
 
     Attributes:
         pairs (list[tuple[str, str]]): The names and values of the fields of the head.
+        fields (dict[str, str]): The values by name in lower case; several of one name are one list
+            (RFC 9110 section 5.3).
         delivered (int): How much of the body was handed over (bytes).
         is_whole (bool): The body came to its end, and wasn't closed before.
     """
@@ -71,6 +73,7 @@ class StrictResponse(http.client.HTTPResponse):
         self._first = True
         self._needs_proper_end = False
         self.pairs: list[tuple[str, str]] = []
+        self.fields: dict[str, str] = {}
         self.delivered = 0
         self.is_whole = False
         self.version = 11
@@ -117,20 +120,24 @@ class StrictResponse(http.client.HTTPResponse):
             )
         self.code = self.status
         self.version = version
+        self.fields = _by_name(self.pairs)
         self._frame()
 
     def _frame(self) -> None:
         """Find out how the body ends (RFC 9112 section 6.3)."""
-        codings, lengths, connection = self._framing_fields()
-        length = _content_length(lengths) if lengths else None
-        keep_alive = "keep-alive" in connection if self.version < 11 else "close" not in connection
+        coding = self.fields.get("transfer-encoding")
+        lengths = self.fields.get("content-length")
+        length = None if lengths is None else _content_length(lengths)
+        connection = self.fields.get("connection", "")
+        options = {word.strip(" \t").lower() for word in connection.split(",")}
+        keep_alive = "keep-alive" in options if self.version < 11 else "close" not in options
         if self._method == "HEAD" or self.status in (
             http.HTTPStatus.NO_CONTENT,
             http.HTTPStatus.NOT_MODIFIED,
         ):
             self._left = 0
-        elif codings:
-            if [coding.strip(" \t").lower() for coding in codings] != ["chunked"]:
+        elif coding is not None:
+            if coding.lower() != "chunked":
                 raise FramingError("its transfer coding isn't 'chunked'")
             self._chunked = True
             # A length beside it may mean that somebody is trying to smuggle (RFC 9112 section 6.1).
@@ -148,19 +155,6 @@ class StrictResponse(http.client.HTTPResponse):
             self._holder = self._sock.makefile("rb", buffering=0)
         if self._left == 0 and not self._chunked:
             self._finish()
-
-    def _framing_fields(self) -> tuple[list[str], list[str], set[str]]:
-        """The codings of the transfer, the lengths, and the options of the connection."""
-        codings, lengths, connection = [], [], set()
-        for name, value in self.pairs:
-            match name.lower():
-                case "transfer-encoding":
-                    codings.append(value)
-                case "content-length":
-                    lengths.append(value)
-                case "connection":
-                    connection |= {word.strip(" \t").lower() for word in value.split(",")}
-        return codings, lengths, connection
 
     def read1(self, n: int = -1) -> bytes:
         """Return what is there of the body, b"" at its end.
@@ -370,6 +364,8 @@ _DECISIVE = frozenset({b"content-length", b"transfer-encoding"})
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
+# Nearly all replies have the same.
+@functools.lru_cache(maxsize=16)
 def _status(line: bytes) -> tuple[int, int, str]:
     match = _STATUS.fullmatch(line)
     if match is None or match.group(1) != b"1" or int(match.group(3)) < 100:
@@ -414,9 +410,19 @@ def _odd_fields(lines: list[bytes]) -> list[tuple[str, str]]:
     return found
 
 
-def _content_length(values: list[str]) -> int:
+def _by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    fields = {name.lower(): value for name, value in pairs}
+    if len(fields) == len(pairs):
+        return fields
+    values: dict[str, list[str]] = {name: [] for name in fields}
+    for name, value in pairs:
+        values[name.lower()].append(value)
+    return {name: ", ".join(several) for name, several in values.items()}
+
+
+def _content_length(value: str) -> int:
     """The length of the body, where all that is said of it agrees (RFC 9112 section 6.3)."""
-    lengths = {length.strip(" \t") for value in values for length in value.split(",")}
+    lengths = {length.strip(" \t") for length in value.split(",")}
     if len(lengths) > 1:
         raise FramingError("there are several Content-Length that differ")
     length = lengths.pop()

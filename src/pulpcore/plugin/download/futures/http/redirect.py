@@ -9,6 +9,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 import requests
 
 from ..error import DownloadFailed
+from .reply import header
 from .route import Origin, origin
 
 LIMIT = 30
@@ -29,7 +30,7 @@ def location(reply: requests.Response, url: str) -> str | None:
     Raises:
         DownloadFailed: It isn't a URL.
     """
-    value = reply.headers.get("Location") if reply.status_code in STATUSES else None
+    value = header(reply, "Location") if reply.status_code in STATUSES else None
     if not value:
         return None
     # Headers were read as Latin-1, and servers that don't quote mean UTF-8.

@@ -72,6 +72,15 @@ class Reply(requests.Response):
         setattr(self, name, value)
         return value
 
+    def header(self, name: str) -> str | None:
+        """Return the value of a header; None if there is none.
+
+        Args:
+            name: Its name.
+        """
+        headers = vars(self).get("headers")
+        return self._body.fields.get(name.lower()) if headers is None else headers.get(name)
+
     @property
     def length(self) -> int | None:
         """How many bytes the body has; None where the head doesn't say."""
@@ -164,6 +173,16 @@ class _Way:
 
     def close(self) -> None:
         self._reply.close()
+
+
+def header(reply: requests.Response, name: str) -> str | None:
+    """Return the value of a header of a reply; None if there is none.
+
+    Args:
+        reply: The reply.
+        name: The name of the header.
+    """
+    return reply.header(name) if isinstance(reply, Reply) else reply.headers.get(name)
 
 
 def length(reply: requests.Response) -> int | None:

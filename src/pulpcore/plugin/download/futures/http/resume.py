@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import requests
 
+from .reply import header
+
 _CONTENT_RANGE = re.compile(r"bytes[ \t]+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
 _RANGE = re.compile(r"bytes=(\d{1,18}(?=-)|(?=-\d))-(\d{0,18})", re.IGNORECASE)
 _ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
@@ -76,12 +78,12 @@ class Version(NamedTuple):
 
     def _is_named(self, reply: requests.Response) -> bool:
         """Whether nothing in the reply names another version."""
-        if (reply.headers.get("Content-Encoding") or "identity").lower() != "identity":
+        if (header(reply, "Content-Encoding") or "identity").lower() != "identity":
             return False
-        etag = reply.headers.get("ETag")
+        etag = header(reply, "ETag")
         if self.validator.startswith('"'):
             return etag in (None, self.validator)
-        return etag is None and reply.headers.get("Last-Modified") in (None, self.validator)
+        return etag is None and header(reply, "Last-Modified") in (None, self.validator)
 
 
 class ContentRange(NamedTuple):
@@ -101,12 +103,12 @@ def strong_validator(reply: requests.Response) -> str | None:
     Args:
         reply: The reply that brought the file.
     """
-    etag = reply.headers.get("ETag")
+    etag = header(reply, "ETag")
     if etag is not None:
         return etag if _ETAG.fullmatch(etag) else None
-    modified = reply.headers.get("Last-Modified", "")
+    modified = header(reply, "Last-Modified") or ""
     try:
-        age = parsedate_to_datetime(reply.headers.get("Date", "")) - parsedate_to_datetime(modified)
+        age = parsedate_to_datetime(header(reply, "Date") or "") - parsedate_to_datetime(modified)
     except (ValueError, TypeError):
         return None
     return modified if age >= timedelta(seconds=1) else None
@@ -118,7 +120,7 @@ def content_range(reply: requests.Response) -> ContentRange | None:
     Args:
         reply: The reply.
     """
-    match = _CONTENT_RANGE.fullmatch(reply.headers.get("Content-Range", "").strip())
+    match = _CONTENT_RANGE.fullmatch((header(reply, "Content-Range") or "").strip())
     if match is None:
         return None
     first, last = int(match.group(1)), int(match.group(2))

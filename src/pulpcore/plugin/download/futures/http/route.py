@@ -21,6 +21,7 @@ from ..context import Context, Resource
 from ..lock import Process, this_process
 from ..settings import SSL
 from ..tls import shared_context
+from .request import Common
 from .transport import Adapter
 
 # Identity, or servers would encode what is published (contract section 3).
@@ -59,7 +60,7 @@ class Route(Resource):
 
     Attributes:
         session (requests.Session): The session, with the pool of connections.
-        headers (dict[str, str]): The headers that all requests have.
+        common (Common): The headers that all requests have.
         proxies (dict[str, str]): The proxies, by scheme, as requests wants them.
         netrc (tuple[str, str] | None): User and password that a netrc file has for the host.
         is_netrc_named (bool): They are for this host, and not for any.
@@ -106,7 +107,7 @@ class Route(Resource):
         self.session.headers.clear()
         self.session.headers.update({"User-Agent": user_agent(), "Accept": "*/*"})
         self.session.proxies.update(self.proxies)
-        self.headers = {**_HEADERS, "User-Agent": user_agent()}
+        self.common = Common({**_HEADERS, "User-Agent": user_agent()})
         self.session.verify = settings.validation
         try:
             adapter = Adapter(tls, proxy, self.proxies, proxy_tls, key.public_only)

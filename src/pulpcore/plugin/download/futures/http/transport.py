@@ -15,7 +15,6 @@ import ssl
 import struct
 import threading
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 import requests
@@ -30,6 +29,7 @@ from ..address import check_peer
 from ..cancel import watched
 from .framing import FramingError, StrictResponse
 from .reply import Reply
+from .request import fields
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,11 @@ POOL_SIZE = 1024
 
 _TUNNEL = re.compile(r"(Tunnel connection failed: \d+).*", re.DOTALL)
 
+
+# SO_MEMINFO (Linux; socket has no name for it), of which the first number is the memory that what
+# has come takes up; and the first byte of TCP_INFO, while both sides can send.
+_MEMINFO = 55
+_ESTABLISHED = b"\x01"
 
 _NO_TARGET = re.compile(r"[^\x21-\x7e]")
 _GONE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
@@ -57,6 +62,7 @@ class _Strict(HTTPConnection):
     # The method of the last request.
     _asked = ""
     _poller: select.poll | None = None
+    _tells_state = False
     # The limit that the kernel keeps; none at first.
     _limit: float | None = None
 
@@ -72,12 +78,15 @@ class _Strict(HTTPConnection):
         except TimeoutError as error:
             # That of a handshake would be taken for one of reading.
             raise ConnectTimeoutError(self, "TLS took longer than the time-out") from error
+        self._tells_state = _is_idle(self.sock)
 
     @property
     def is_connected(self) -> bool:
         """Whether it is open, and nothing has come by it that nobody asked for."""
         if self.sock is None:
             return False
+        if self._tells_state:
+            return _is_idle(self.sock)
         if self._poller is None:
             self._poller = select.poll()
             self._poller.register(self.sock, select.POLLIN)
@@ -115,32 +124,28 @@ class _Strict(HTTPConnection):
         host = f"[{host}]" if ":" in host else host
         return host if self.port == self.default_port else f"{host}:{self.port}"
 
-    def ask(self, method: str, target: str, headers: Mapping[str, str | bytes]) -> None:
+    def ask(self, request: requests.PreparedRequest, target: str) -> None:
         """Send a request without a body, in one piece.
 
         That is what :meth:`request` does, too, at several times the cost.
 
         Args:
-            method: The method.
-            target: The path and the query, as they are sent.
-            headers: The headers.
+            request: The request.
+            target: Its path and query, as they are sent.
 
         Raises:
-            requests.exceptions.InvalidURL: There are characters that can't be sent.
+            requests.exceptions.InvalidURL: There are characters in the target that can't be sent.
+            requests.exceptions.InvalidHeader: There are some in a header.
             OSError: It can't be sent.
         """
-        lines = [f"{method} {target} HTTP/1.1"]
-        if "Host" not in headers:
-            lines.append(f"Host: {self._authority}")
-        for name, value in headers.items():
-            lines.append(f"{name}: {value if isinstance(value, str) else value.decode('latin-1')}")
-        head = "\n".join(lines)
-        if _NO_TARGET.search(target) or "\r" in head or head.count("\n") >= len(lines):
+        if _NO_TARGET.search(target):
             raise requests.exceptions.InvalidURL("it has characters that can't be sent")
-        self._asked = method
+        lines = fields(request, self._authority)
+        head = f"{request.method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+        self._asked = request.method or ""
         self._limit_waits()
         try:
-            self.sock.sendall(head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n")
+            self.sock.sendall(head)
         except (BrokenPipeError, ConnectionResetError):
             # The connection is gone already, but the reply may be here all the same.
             pass
@@ -217,6 +222,20 @@ class _Strict(HTTPConnection):
         """Say that a connection was a kept one, if it was."""
         if self._replies and not isinstance(error, StaleConnection):
             raise StaleConnection("the server closed a connection that was kept") from error
+
+
+def _is_idle(sock: socket.socket) -> bool:
+    """Whether a socket is connected, and nothing has come that wasn't read.
+
+    False also where the system doesn't tell. Unlike poll() it keeps the interpreter, and to get
+    that back from other threads takes longer than the answer.
+    """
+    try:
+        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        unread = sock.getsockopt(socket.SOL_SOCKET, _MEMINFO, 4)
+    except (OSError, AttributeError):
+        return False
+    return state == _ESTABLISHED and not any(unread)
 
 
 class Connection(_Strict):
@@ -313,7 +332,7 @@ class _Lean(HTTPConnectionPool):
                 connection.timeout = connect
                 connection.connect()
             connection.timeout = read
-            connection.ask(request.method, target, request.headers)
+            connection.ask(request, target)
             body = connection.answer()
         except BaseException:
             connection.close()
