@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import threading
 import time
@@ -121,7 +122,11 @@ class Download(ABC):
         self.__context: Context | None = None
         self.__owns_context = True
         self.__running = threading.Lock()
-        self._run = Run(None)
+
+    @functools.cached_property
+    def _run(self) -> Run:
+        """The last run; before the first, one in which nothing happened."""
+        return Run(None)
 
     @property
     def context(self) -> Context:
@@ -183,7 +188,7 @@ class Download(ABC):
         clone.__context = self.context
         clone.__owns_context = self.__owns_context
         clone.__running = threading.Lock()
-        clone._run = Run(None)
+        vars(clone).pop("_run", None)
         clone._position = clone._received = 0
         clone._is_begun = False
         clone._forget_reply()

@@ -480,9 +480,9 @@ def _target(path: str) -> tuple[str, int | None]:
             os.fsencode(path)
         except UnicodeEncodeError as error:
             raise OSError(errno.EILSEQ, "The path of the file can't be encoded") from error
-    if os.path.basename(path) in ("", ".", ".."):
+    if path.rpartition("/")[2] in ("", ".", ".."):
         raise IsADirectoryError(errno.EISDIR, "The path is that of a folder", path)
-    target = path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+    target = path if path.startswith("/") else os.path.join(os.getcwd(), path)
     try:
         found = os.lstat(target)
         if stat.S_ISLNK(found.st_mode):

@@ -76,6 +76,7 @@ class HttpDownload(Download):
     expansion_max: float | None = 200
     timeout: Timeout
     _last_reply: requests.Response | None = None
+    _is_unchanged = False
     # The validator of the version whose first bytes are here.
     _version: resume.Version | None = None
     # What the server says of the version that comes.
@@ -144,7 +145,7 @@ class HttpDownload(Download):
         ``If-None-Match`` or ``If-Modified-Since`` among your own :attr:`headers`, that is sent
         instead, whatever stands at the target. A 304 that nobody asked for is a failure.
         """
-        return self._last_reply is not None and condition.is_unchanged(self._last_reply)
+        return self._is_unchanged
 
     @property
     def etag(self) -> str | None:
@@ -179,7 +180,7 @@ class HttpDownload(Download):
 
     def _forget_reply(self) -> None:
         super()._forget_reply()
-        self._last_reply = None
+        self._note_reply(None)
         self._version = None
 
     def _check_settings(self) -> None:
@@ -217,7 +218,7 @@ class HttpDownload(Download):
             )
 
     def _has_content(self) -> bool:
-        return self.method != "HEAD" and not self.unchanged
+        return self.method != "HEAD" and not self._is_unchanged
 
     def _can_resume(self) -> bool:
         return self._known_version() is not None
@@ -247,7 +248,7 @@ class HttpDownload(Download):
         return 0 if self._last_reply is None else self._last_reply.status_code
 
     def _send(self) -> None:
-        self._last_reply = None
+        self._note_reply(None)
         with quiet():
             reply, urls = self._exchange()
             if self._is_outdated(reply):
@@ -275,7 +276,11 @@ class HttpDownload(Download):
         try:
             return exchange.run(), exchange.urls
         finally:
-            self._last_reply = exchange.reply
+            self._note_reply(exchange.reply)
+
+    def _note_reply(self, reply: requests.Response | None) -> None:
+        self._last_reply = reply
+        self._is_unchanged = reply is not None and condition.is_unchanged(reply)
 
     def _before_request(self) -> float | None:
         self._keep_to_rate()

@@ -28,6 +28,9 @@ class Reply(requests.Response):
 
     It is a ``requests.Response`` in all else. What few ask for is made when somebody does: for a
     small file that would cost more than all the rest.
+
+    Attributes:
+        fields (dict[str, str]): The headers as they came, by name in lower case.
     """
 
     # For one that was unpickled, too.
@@ -51,6 +54,7 @@ class Reply(requests.Response):
         # Not super().__init__(), which makes all that here is made late.
         self.status_code, self.reason = body.status, body.reason
         self.url, self.request = request.url or "", request
+        self.fields = body.fields
         self._body = body
         self._taken = 0
         self._way: Any = connection
@@ -71,15 +75,6 @@ class Reply(requests.Response):
             value = blank[name]
         setattr(self, name, value)
         return value
-
-    def header(self, name: str) -> str | None:
-        """Return the value of a header; None if there is none.
-
-        Args:
-            name: Its name.
-        """
-        headers = vars(self).get("headers")
-        return self._body.fields.get(name.lower()) if headers is None else headers.get(name)
 
     @property
     def length(self) -> int | None:
@@ -182,7 +177,10 @@ def header(reply: requests.Response, name: str) -> str | None:
         reply: The reply.
         name: The name of the header.
     """
-    return reply.header(name) if isinstance(reply, Reply) else reply.headers.get(name)
+    if isinstance(reply, Reply) and "headers" not in vars(reply):
+        return reply.fields.get(name.lower())
+    value: str | None = reply.headers.get(name)
+    return value
 
 
 def length(reply: requests.Response) -> int | None:
