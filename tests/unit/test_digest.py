@@ -4,15 +4,18 @@ import functools
 import hashlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from processes import forked
 from pulpcore.plugin.download.futures import digest as module
-from pulpcore.plugin.download.futures.digest import LARGE, LEAST, SMALL, WINDOW, Digest
+from pulpcore.plugin.download.futures.digest import LARGE, LEAST, PIECE, SMALL, WINDOW, Digest
 
 BUFFER = bytes(range(256)) * 512
 MANY = 3 * WINDOW // len(BUFFER)
+# As much as a thread is given.
+PART = BUFFER * (PIECE // len(BUFFER))
 
 
 class Slow:
@@ -105,9 +108,36 @@ def test_beside():
         digest.update(BUFFER)
     assert names == {threading.current_thread().name}
     names.clear()
-    digest.update(BUFFER)
+    digest.update(PART)
     digest.settle()
     assert names == {"download-digest"}
+
+
+def test_rest(monkeypatch):
+    """What is too little for another thread is worked on by who wants the digest."""
+    slow = Slow()
+    slow.go_on.set()
+    digest = large(slow, monkeypatch)
+    for _ in range(PIECE // len(BUFFER) + 1):
+        digest.update(BUFFER)
+    digest.settle()
+    assert sum(slow.sizes) == PIECE + len(BUFFER)
+    slow.threads.clear()
+    digest.update(BUFFER)
+    digest.settle()
+    assert slow.threads == [threading.current_thread()]
+
+
+def test_asked_by_several(monkeypatch):
+    """Several threads may want the digest: each gets that of all that came."""
+    slow = Slow()
+    digest = large(slow, monkeypatch)
+    digest.update(BUFFER)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(digest.settle) for _ in range(4)]
+        slow.go_on.set()
+        assert {id(future.result(20)) for future in futures} == {id(slow)}
+    assert slow.sizes == [len(BUFFER)]
 
 
 def test_side_by_side(monkeypatch):
@@ -120,7 +150,7 @@ def test_side_by_side(monkeypatch):
 
     digests = [large(Together(), monkeypatch) for _ in range(2)]
     for digest in digests:
-        digest.update(BUFFER)
+        digest.update(PART)
     for digest in digests:
         digest.settle()
 
@@ -130,7 +160,7 @@ def test_no_more_threads_than_processors(monkeypatch):
     slow = [Slow() for _ in range(5)]
     digests = [large(algorithm, monkeypatch) for algorithm in slow]
     for digest in digests * 3:
-        digest.update(BUFFER)
+        digest.update(PART)
     for algorithm in slow:
         algorithm.go_on.set()
     for digest in digests:
@@ -248,10 +278,10 @@ def test_all_threads_are_counted(monkeypatch):
     """A thread that puts a digest back for more is counted once: others still come beside it."""
     slow = Slow()
     digest = large(slow, monkeypatch)
-    digest.update(BUFFER)
+    digest.update(PART)
     while digest._lane._buffers:
         time.sleep(0.001)
-    digest.update(BUFFER)
+    digest.update(PART)
     slow.go_on.set()
     digest.settle()
     (thread,) = set(slow.threads)

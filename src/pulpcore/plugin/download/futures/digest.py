@@ -23,6 +23,9 @@ SMALL = 8 * 1024
 LEAST = 16 * 1024
 """The least size of a buffer that is handed to a thread (bytes)."""
 
+PIECE = 1024 * 1024
+"""Bytes that a thread is given at a time. To wake it for each buffer takes longer than a digest."""
+
 WINDOW = 8 * 1024 * 1024
 """Bytes that may wait for one digest; then whoever brings more waits."""
 
@@ -124,7 +127,7 @@ class _Lane:
                 self._helpers.done.wait()
             self._buffers.append(buffer)
             self._size += len(buffer)
-            if self._is_taken:
+            if self._is_taken or self._size < PIECE:
                 return
             self._is_taken = True
             self._helpers.hand(self)
@@ -138,6 +141,10 @@ class _Lane:
         with self._helpers.done:
             while self._is_taken:
                 self._helpers.done.wait()
+            # What is left is too little for another thread.
+            self._is_taken = is_mine = bool(self._buffers)
+        if is_mine:
+            self.work()
         if self._error is not None:
             raise self._error
 
@@ -154,7 +161,7 @@ class _Lane:
         del buffers
         with self._helpers.done:
             self._size -= size
-            self._is_taken = bool(self._buffers)
+            self._is_taken = self._size >= PIECE
             if self._is_taken:
                 # Behind the others that wait.
                 self._helpers.hand(self)
