@@ -23,7 +23,7 @@ SMALL = 8 * 1024
 LEAST = 16 * 1024
 """The least size of a buffer that is handed to a thread (bytes)."""
 
-PIECE = 1024 * 1024
+PIECE = 512 * 1024
 """Bytes that a thread is given at a time. To wake it for each buffer takes longer than a digest."""
 
 WINDOW = 8 * 1024 * 1024
