@@ -60,6 +60,10 @@ PEERS = {
     "aria2": Peer("aria2", "programs:aria2", ("aria2c",)),
     "digest": Peer("sha256 alone, from memory", "reference:one_digest", keeps=False),
     "digests": Peer("four digests in a row, from memory", "reference:four_digests", keeps=False),
+    "digests-by-two": Peer(
+        "four digests by two threads, from memory", "reference:digests_by_two", keeps=False
+    ),
+    "sockets-files": Peer("bare sockets, files hashed and renamed", "reference:sockets_and_files"),
     "sockets": Peer("bare sockets, nothing kept", "reference:sockets", keeps=False),
     "executor": Peer("ThreadPoolExecutor", "reference:executor", keeps=False),
 }
@@ -226,13 +230,18 @@ WORKS = (
     ),
     Work(
         "monitor",
-        ("monitored", "monitored-validated", "digests", "pulpcore"),
+        ("monitored", "monitored-validated", "digests", "digests-by-two", "pulpcore"),
         (
             Target(
                 "time, by that of the four digests in a row",
                 lambda taken: taken["monitored"]["seconds"] / taken["digests"]["seconds"],
                 ("monitored", "digests"),
                 most=0.6,
+            ),
+            Target(
+                "the digests alone on two cores, by the four in a row",
+                lambda taken: taken["digests-by-two"]["seconds"] / taken["digests"]["seconds"],
+                ("digests-by-two", "digests"),
             ),
             _faster("pulpcore", None, "monitored"),
         ),
@@ -243,7 +252,7 @@ WORKS = (
     ),
     Work(
         "waiting",
-        (*FIELD, "sockets"),
+        (*FIELD, "sockets-files", "sockets"),
         (
             Target(
                 "speed, by the ideal of 1,600 a second",
@@ -251,10 +260,13 @@ WORKS = (
                 (OURS,),
                 least=0.95,
             ),
-            Target(
-                "the server alone (bare sockets), by the ideal",
-                lambda taken: taken["sockets"]["rate"] / (32 / WAIT),
-                ("sockets",),
+            *(
+                Target(
+                    f"{PEERS[peer].title}, by the ideal",
+                    lambda taken, peer=peer: taken[peer]["rate"] / (32 / WAIT),
+                    (peer,),
+                )
+                for peer in ("sockets-files", "sockets")
             ),
         ),
         files=2000,

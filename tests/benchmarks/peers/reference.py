@@ -4,7 +4,7 @@ import hashlib
 import os
 import socket
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -24,6 +24,12 @@ def four_digests(job: Job) -> None:
     _hash(job, FOUR)
 
 
+def digests_by_two(job: Job) -> None:
+    """The same by two threads, one long and one short digest each."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda number: _hash(job, sorted(FOUR)[number::2]), range(2)))
+
+
 def _hash(job: Job, algorithms: Iterable[str]) -> None:
     block = os.urandom(BLOCK)
     for file in job.files:
@@ -37,6 +43,24 @@ def _hash(job: Job, algorithms: Iterable[str]) -> None:
 
 def sockets(job: Job) -> None:
     """Requests by bare sockets, which write and check nothing: as fast as the server is."""
+    _fetch(job, lambda file, content: None)
+
+
+def sockets_and_files(job: Job) -> None:
+    """Requests by bare sockets, and of all that is to be done with a file the least."""
+
+    def keep(file: File, content: bytes) -> None:
+        file.check(len(content), hashlib.sha256(content).hexdigest())
+        target = f"{job.target}/{file.name}"
+        descriptor = os.open(f"{target}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        os.write(descriptor, content)
+        os.close(descriptor)
+        os.replace(f"{target}.new", target)
+
+    _fetch(job, keep)
+
+
+def _fetch(job: Job, keep: Callable[[File, bytes], None]) -> None:
     parts = urlsplit(job.base)
 
     def fetch(files: list[File]) -> None:
@@ -45,11 +69,12 @@ def sockets(job: Job) -> None:
             for file in files:
                 sock.sendall(f"GET {file.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
                 reply = b""
-                while len(reply.partition(b"\r\n\r\n")[2]) < file.size:
+                while len(content := reply.partition(b"\r\n\r\n")[2]) < file.size:
                     data = sock.recv(BLOCK)
                     if not data:
                         raise ConnectionError("the server closed the connection")
                     reply += data
+                keep(file, content)
 
     with ThreadPoolExecutor(job.threads) as pool:
         for _ in pool.map(
