@@ -128,6 +128,23 @@ def test_rest(monkeypatch):
     assert slow.threads == [threading.current_thread()]
 
 
+def test_brought_while_asked(monkeypatch):
+    """What comes while somebody works on the rest is worked on, though no thread was there."""
+    slow = Slow()
+    digest = large(slow, monkeypatch)
+    digest.update(BUFFER)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(digest.settle)
+        while digest._lane._buffers:
+            time.sleep(0.001)
+        digest.update(PART)
+        slow.go_on.set()
+        asked.result(20)
+        assert pool.submit(digest.settle).result(20) is slow
+    assert slow.sizes == [len(BUFFER), len(PART)]
+    assert slow.threads[-1].name == "download-digest"
+
+
 def test_asked_by_several(monkeypatch):
     """Several threads may want the digest: each gets that of all that came."""
     slow = Slow()

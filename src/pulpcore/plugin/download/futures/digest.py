@@ -145,6 +145,11 @@ class _Lane:
             self._is_taken = is_mine = bool(self._buffers)
         if is_mine:
             self.work()
+            # Others may have brought more meanwhile, and the helpers have gone.
+            with self._helpers.done:
+                is_wanted = self._helpers.is_wanted()
+            if is_wanted:
+                self._helpers.start()
         if self._error is not None:
             raise self._error
 
