@@ -1,5 +1,6 @@
 """HttpDownload against servers that behave: what is asked, and what comes of each reply."""
 
+import enum
 import gzip
 import hashlib
 import pickle
@@ -32,6 +33,12 @@ from servers.files import File, Redirect
 from servers.raw import Loop, Recv, Send, Signal, Stall, Wait, chunked, reply, serve
 
 BODY = bytes(range(256)) * 2000
+
+
+class Method(str, enum.Enum):  # noqa: UP042 - a StrEnum is written as its value
+    """A name that is equal to its value, but written otherwise."""
+
+    GET = "GET"
 
 
 class TestStatuses:
@@ -132,6 +139,27 @@ class TestMethods:
         download.method = "delete"
         assert "method" in failure(download, DownloadFailed).reason
         assert server.connections == 0
+
+    def test_looks_alike(self, file_server: Any) -> None:
+        """So is one that is equal to a method and isn't written so."""
+        server = file_server({"/a": BODY})
+        download = into_memory(server.url("/a"))
+        download.method = Method.GET
+        assert "method" in failure(download, DownloadFailed).reason
+        assert server.connections == 0
+
+    def test_changed_between_attempts(self, file_server: Any) -> None:
+        """One that a handler sets between attempts ends no line of the request."""
+        server = file_server({"/a": File(b"", status=500)})
+        download = into_memory(server.url("/a"), retry=None)
+
+        def repair(event: Any) -> None:
+            download.method = "GET / HTTP/1.1\r\nX: y\r\n\r\nGET"
+            event.repaired = True
+
+        download.register(Event.ERROR, repair)
+        assert "can't be sent" in failure(download, DownloadFailed).reason
+        assert [request.method for request in server.requests] == ["GET"]
 
     @pytest.mark.parametrize(
         "file",

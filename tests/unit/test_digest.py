@@ -241,6 +241,22 @@ def test_failure(monkeypatch):
         digest.settle()
 
 
+def test_interrupted(monkeypatch):
+    """An interrupt is for who computes; whoever asks later is told why there is no digest."""
+
+    class Interrupted:
+        def update(self, buffer):
+            raise KeyboardInterrupt
+
+    digest = large(Interrupted(), monkeypatch)
+    digest.update(BUFFER)
+    with pytest.raises(KeyboardInterrupt):
+        digest.settle()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="interrupted"):
+            digest.settle()
+
+
 def test_no_thread_to_be_had(monkeypatch):
     """Where the system gives no thread, the one that brings the buffers does it."""
 

@@ -15,29 +15,30 @@ from requests.structures import CaseInsensitiveDict
 from pulpcore.plugin.download.futures.http.transport import Connection, Pool
 
 
-def a_request(headers=None):
+def a_request(headers=None, method="GET"):
     """A request as requests makes it ready."""
     request = requests.PreparedRequest()
-    request.method, request.headers = "GET", CaseInsensitiveDict(headers)
+    request.method, request.headers = method, CaseInsensitiveDict(headers)
     return request
 
 
 @pytest.mark.parametrize(
-    ("target", "headers"),
+    ("target", "headers", "method"),
     [
-        ("/a b", {}),
-        ("/a\r\nX: y", {}),
-        ("/\u00e9", {}),
-        ("", {"X": "a\r\nY: b"}),
-        ("/", {"X\nY": "a"}),
-        ("/", {"X": b"a\nb"}),
-        ("/", {"X": "a\rb"}),
+        ("/", {}, "GET / HTTP/1.1\r\nX: y\r\n\r\nGET"),
+        ("/a b", {}, "GET"),
+        ("/a\r\nX: y", {}, "GET"),
+        ("/\u00e9", {}, "GET"),
+        ("", {"X": "a\r\nY: b"}, "GET"),
+        ("/", {"X\nY": "a"}, "GET"),
+        ("/", {"X": b"a\nb"}, "GET"),
+        ("/", {"X": "a\rb"}, "GET"),
     ],
 )
-def test_nothing_is_smuggled_in(target, headers):
+def test_nothing_is_smuggled_in(target, headers, method):
     """What would end a line of the request, or split its first, is never sent."""
     with pytest.raises(requests.RequestException, match="can't be sent"):
-        Connection("files.example").ask(a_request(headers), target)
+        Connection("files.example").ask(a_request(headers, method), target)
 
 
 def test_last_goes_first():

@@ -161,16 +161,21 @@ class _Lane:
         try:
             for buffer in buffers:
                 self._digest.update(buffer)
-        except BaseException as error:  # noqa: BLE001 - it is raised by wait()
+        except Exception as error:  # noqa: BLE001 - it is raised by wait()
             self._error = error
-        del buffers
-        with self._helpers.done:
-            self._size -= size
-            self._is_taken = self._size >= PIECE
-            if self._is_taken:
-                # Behind the others that wait.
-                self._helpers.hand(self)
-            self._helpers.done.notify_all()
+        except BaseException:
+            # For the thread that it hit. The digest isn't that of all that came any more.
+            self._error = RuntimeError("the digest was interrupted while it was computed")
+            raise
+        finally:
+            del buffers
+            with self._helpers.done:
+                self._size -= size
+                self._is_taken = self._size >= PIECE
+                if self._is_taken:
+                    # Behind the others that wait.
+                    self._helpers.hand(self)
+                self._helpers.done.notify_all()
 
     def _check(self) -> None:
         if self._process is not this_process():

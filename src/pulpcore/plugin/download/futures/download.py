@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import logging
 import threading
 import time
@@ -122,11 +121,8 @@ class Download(ABC):
         self.__context: Context | None = None
         self.__owns_context = True
         self.__running = threading.Lock()
-
-    @functools.cached_property
-    def _run(self) -> Run:
-        """The last run; before the first, one in which nothing happened."""
-        return Run(None)
+        # Not made late: another thread may ask for it just when a run begins.
+        self._run = Run(None)
 
     @property
     def context(self) -> Context:
@@ -188,7 +184,7 @@ class Download(ABC):
         clone.__context = self.context
         clone.__owns_context = self.__owns_context
         clone.__running = threading.Lock()
-        vars(clone).pop("_run", None)
+        clone._run = Run(None)
         clone._position = clone._received = 0
         clone._is_begun = False
         clone._forget_reply()

@@ -74,8 +74,6 @@ class SSL(Settings):
             ValueError: A file can't be read, there is a key without a certificate, or the password
                 is no text; the message names the attribute.
         """
-        if vars(self) == _DEFAULT_SSL:
-            return
         for name in ("ca_certificate", "client_certificate", "client_key"):
             if name != "ca_certificate" or self.ca_certificate != self.SYSTEM:
                 _readable(name, getattr(self, name))
@@ -115,8 +113,6 @@ class User(Settings):
             ValueError: The name has a colon, which basic authentication can't express (RFC 7617
                 section 2), or a value is no text.
         """
-        if self.name is self.password is None:
-            return
         for attribute, value in vars(self).items():
             if value is not None and not isinstance(value, str):
                 raise ValueError(f"{attribute}: must be a str or None")
@@ -156,17 +152,10 @@ class Timeout(Settings):
         Raises:
             ValueError: A value is no number above 0; the message names the attribute.
         """
-        if vars(self) == _DEFAULT_TIMEOUT:
-            return
         for attribute, value in vars(self).items():
             if value is None and attribute != "window":
                 continue
             check_number(attribute, value, most=LONGEST)
-
-
-# What nearly all downloads have, and need not be looked at one by one.
-_DEFAULT_SSL = vars(SSL())
-_DEFAULT_TIMEOUT = vars(Timeout())
 
 
 def check_number(name: str, value: object, most: float = math.inf) -> None:

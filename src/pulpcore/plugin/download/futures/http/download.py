@@ -184,7 +184,7 @@ class HttpDownload(Download):
         self._version = None
 
     def _check_settings(self) -> None:
-        if self.method not in METHODS:
+        if type(self.method) is not str or self.method not in METHODS:
             self.method = _method(self.method)
         # A handler may have set them to anything that requests would take, or to None.
         self.timeout = self.timeout or Timeout()

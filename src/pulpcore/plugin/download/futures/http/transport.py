@@ -138,11 +138,12 @@ class _Strict(HTTPConnection):
             requests.exceptions.InvalidHeader: There are some in a header.
             OSError: It can't be sent.
         """
-        if _NO_TARGET.search(target):
+        method = request.method or ""
+        if _NO_TARGET.search(target) or _NO_TARGET.search(method):
             raise requests.exceptions.InvalidURL("it has characters that can't be sent")
         lines = fields(request, self._authority)
-        head = f"{request.method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
-        self._asked = request.method or ""
+        head = f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+        self._asked = method
         self._limit_waits()
         try:
             self.sock.sendall(head)
