@@ -21,6 +21,7 @@ from ..address import ForbiddenAddress
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
 from ..tls_error import from_tls
 from .framing import FramingError
+from .request import UnsendableError
 
 ANTICIPATED = (
     requests.RequestException,
@@ -101,6 +102,8 @@ def _translate(error: Exception) -> DownloadFailed:
     tls = find(error, ssl.SSLCertVerificationError) or find(error, ssl.SSLError)
     if tls is not None and not isinstance(tls, TimeoutError):
         return from_tls(tls, "proxy" if through else "server")
+    if (unsendable := find(error, UnsendableError)) is not None:
+        return DownloadFailed(str(unsendable))
     if _is_bad_url(error):
         return DownloadFailed("the URL is not valid: check its host and port")
     if (unknown := find(error, socket.gaierror)) is not None:

@@ -11,6 +11,10 @@ from requests.structures import CaseInsensitiveDict
 _LINE_END = re.compile(r"[\r\n]")
 
 
+class UnsendableError(requests.RequestException):
+    """There are characters in a request that would be read as its end, or the end of a line."""
+
+
 class Common:
     """Headers that many requests have alike, of which the text is made once.
 
@@ -74,7 +78,7 @@ def fields(request: requests.PreparedRequest, authority: str) -> str:
         authority: What Host says, unless that is among the headers.
 
     Raises:
-        requests.exceptions.InvalidHeader: There are characters that can't be sent.
+        UnsendableError: There are characters that can't be sent.
     """
     common = request.common if isinstance(request, Request) else None
     if common is not None:
@@ -89,5 +93,5 @@ def _lines(headers: Mapping[str, str | bytes]) -> str:
         for name, value in headers.items()
     ]
     if any(map(_LINE_END.search, lines)):
-        raise requests.exceptions.InvalidHeader("a header has characters that can't be sent")
+        raise UnsendableError("a header has characters that can't be sent")
     return "".join(f"{line}\r\n" for line in lines)

@@ -29,7 +29,7 @@ from ..address import check_peer
 from ..cancel import watched
 from .framing import FramingError, StrictResponse
 from .reply import Reply
-from .request import fields
+from .request import UnsendableError, fields
 
 log = logging.getLogger(__name__)
 
@@ -134,13 +134,12 @@ class _Strict(HTTPConnection):
             target: Its path and query, as they are sent.
 
         Raises:
-            requests.exceptions.InvalidURL: There are characters in the target that can't be sent.
-            requests.exceptions.InvalidHeader: There are some in a header.
+            UnsendableError: There are characters that can't be sent.
             OSError: It can't be sent.
         """
         method = request.method or ""
         if _NO_TARGET.search(target) or _NO_TARGET.search(method):
-            raise requests.exceptions.InvalidURL("it has characters that can't be sent")
+            raise UnsendableError("the method or the URL has characters that can't be sent")
         lines = fields(request, self._authority)
         head = f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
         self._asked = method
