@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-
 from servers.files import FileServer
 from servers.leaks import open_files, threads_left
 from servers.proxy import Proxy

@@ -19,11 +19,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from servers import nginx
+
 from benchmarks import content, server
 from benchmarks.job import File, Job
 from benchmarks.peer import status
 from benchmarks.works import MIB, PEERS, Work
-from servers import nginx
 
 SAMPLE = 0.02
 """How often the memory of a peer's children is looked at (seconds)."""

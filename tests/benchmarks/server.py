@@ -46,7 +46,9 @@ def environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.lower().endswith("_proxy") and not name.startswith("COVERAGE_")
     }
-    return kept | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS / "support", TESTS.parent / "src")))
+    }
 
 
 @contextlib.contextmanager

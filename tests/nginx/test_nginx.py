@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from http_tools import content, failure, into_memory, names, quick, record
 from processes import program
+from servers.files import CutAfter, File
+from servers.nginx import HOST, Nginx, find_nginx
+from servers.raw import Cut, Recv, Reset, Send, Stall, Wait, chunked, reply, serve
+
 from pulpcore.plugin.download.futures import (
     Batch,
     DigestValidation,
@@ -34,9 +37,6 @@ from pulpcore.plugin.download.futures import (
 )
 from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.validation import DigestMismatch, SizeMismatch
-from servers.files import CutAfter, File
-from servers.nginx import HOST, Nginx, find_nginx
-from servers.raw import Cut, Recv, Reset, Send, Stall, Wait, chunked, reply, serve
 
 SECONDS = 30
 THREADS = 8
@@ -800,7 +800,7 @@ signal.pause()
 """
         folder = tmp_path / "another"
         folder.mkdir()
-        with program(code, Path(__file__).parents[1], site, folder) as starter:
+        with program(code, Path(__file__).parents[1] / "support", site, folder) as starter:
             address = HOST, int(starter.stdout.readline())
             socket.create_connection(address).close()
             starter.kill()

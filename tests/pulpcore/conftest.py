@@ -22,7 +22,6 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
-
 from servers.files import FileServer
 from servers.postgresql import PostgreSQL
 from servers.tls import Tls

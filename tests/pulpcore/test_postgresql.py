@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from processes import program
 from servers.postgresql import PostgreSQL
 
@@ -53,7 +52,7 @@ def test_closed() -> None:
 
 def test_killed() -> None:
     """A server ends with whoever started it, and leaves nothing, also when that is killed."""
-    with program(CODE, Path(__file__).parents[1]) as starter:
+    with program(CODE, Path(__file__).parents[1] / "support") as starter:
         assert starter.stdout is not None
         folder = Path(starter.stdout.readline().strip())
         process = server_of(folder)

@@ -28,19 +28,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS.parent / "src")]
+sys.path[:0] = [str(TESTS / "support"), str(TESTS.parent / "src")]
 
-from urllib3.util import Retry  # noqa: E402
-
-from pulpcore.plugin.download.futures import (  # noqa: E402
-    Batch,
-    DigestValidation,
-    FileWriter,
-    HttpDownload,
-    SizeValidation,
-    Timeout,
-)
-from pulpcore.plugin.download.futures.backoff import TRANSIENT  # noqa: E402
 from servers.files import (  # noqa: E402
     CutAfter,
     Fault,
@@ -51,6 +40,17 @@ from servers.files import (  # noqa: E402
     Status,
 )
 from servers.message import Request  # noqa: E402
+from urllib3.util import Retry  # noqa: E402
+
+from pulpcore.plugin.download.futures import (  # noqa: E402
+    Batch,
+    DigestValidation,
+    FileWriter,
+    HttpDownload,
+    SizeValidation,
+    Timeout,
+)
+from pulpcore.plugin.download.futures.engine.backoff import TRANSIENT  # noqa: E402
 
 # A machine that has much else to do may be slow, too.
 READ_TIMEOUT = 2.0

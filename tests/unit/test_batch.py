@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from types import SimpleNamespace
 
 import pytest
+from stubs import SECONDS, Blocking, Held, Nop, Stub
 
 from pulpcore.plugin.download.futures import (
     Batch,
@@ -21,11 +22,10 @@ from pulpcore.plugin.download.futures import (
     Event,
     FileWriter,
 )
-from pulpcore.plugin.download.futures import plans as module
 from pulpcore.plugin.download.futures.batch import BACKLOG, CONCURRENT, Plan, PlanIterator
-from pulpcore.plugin.download.futures.cancel import Cancellation, current
 from pulpcore.plugin.download.futures.context import Context, Resource
-from stubs import SECONDS, Blocking, Held, Nop, Stub
+from pulpcore.plugin.download.futures.pool import window as module
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current
 
 SHUT_DOWN = "the batch was shut down"
 QUICK = module._QUICK

@@ -9,9 +9,10 @@ from contextlib import aclosing, suppress
 from contextvars import ContextVar
 
 import pytest
-
-from pulpcore.plugin.download.futures import Batch, DownloadError, FileWriter, aio
 from stubs import SECONDS, Blocking, Held, Nop, Stub
+
+from pulpcore.plugin.download.futures import Batch, DownloadError, FileWriter
+from pulpcore.plugin.download.futures.pool import aio
 
 SHUT_DOWN = "the batch was shut down"
 

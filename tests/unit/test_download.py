@@ -32,9 +32,9 @@ from pulpcore.plugin.download.futures import (
 from pulpcore.plugin.download.futures import (
     download as module,
 )
-from pulpcore.plugin.download.futures.cancel import Cancellation, current, scope
 from pulpcore.plugin.download.futures.context import Context, Resource
 from pulpcore.plugin.download.futures.event import Event
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current, scope
 
 URL = "fake://bob:hunter2@example.org/a?token=t0ps3cret"
 SHOWN = "fake://example.org/a?token=***"

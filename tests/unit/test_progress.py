@@ -5,6 +5,7 @@ import threading
 from contextlib import suppress
 
 import pytest
+from stubs import SECONDS, Stub
 
 from pulpcore.plugin.download.futures import (
     Batch,
@@ -15,7 +16,6 @@ from pulpcore.plugin.download.futures import (
 )
 from pulpcore.plugin.download.futures.event import Fetched, Replied, Restarted
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
-from stubs import SECONDS, Stub
 
 
 class Sized(Stub):

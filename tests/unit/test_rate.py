@@ -3,8 +3,8 @@
 import threading
 
 import pytest
-
 from processes import forked
+
 from pulpcore.plugin.download.futures import rate
 from pulpcore.plugin.download.futures.rate import RateLimiter
 

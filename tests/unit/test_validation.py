@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pulpcore.plugin.download.futures import validation as module
-from pulpcore.plugin.download.futures.digest import new_hash
+from pulpcore.plugin.download.futures.storage.digest import new_hash
 from pulpcore.plugin.download.futures.validation import (
     DigestMismatch,
     DigestValidation,

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pulpcore.plugin.download.futures import writer as module
-from pulpcore.plugin.download.futures.descriptor import DescriptorFile
+from pulpcore.plugin.download.futures.storage.descriptor import DescriptorFile
 from pulpcore.plugin.download.futures.writer import BufferWriter, FileWriter, Writer
 
 OLD = b"old content"

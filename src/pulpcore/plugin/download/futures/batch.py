@@ -11,16 +11,16 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from .cancel import Cancellation, current, scope
 from .context import Context
 from .error import DownloadFailed
-from .plans import Downloads, Plan, Window, iterate
-from .workers import Workers
+from .pool.window import Downloads, Plan, Window, iterate
+from .pool.workers import Workers
+from .waiting.cancellation import Cancellation, current, scope
 
 if TYPE_CHECKING:
     import asyncio
 
-    from .aio import AsyncPlans
+    from .pool.aio import AsyncPlans
 
 __all__ = ["BACKLOG", "CONCURRENT", "Batch", "Plan", "PlanIterator"]
 
@@ -66,7 +66,7 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
         if self._async is None:
             if self._window.source is not None:
                 raise RuntimeError("the batch is already iterated by `for`, not `async for`")
-            from .aio import AsyncPlans  # noqa: PLC0415 - asyncio takes long to import
+            from .pool.aio import AsyncPlans  # noqa: PLC0415 - asyncio takes long to import
 
             self._async = AsyncPlans(self._window)
         return self._async
@@ -236,7 +236,7 @@ class Batch:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        from .aio import finish  # noqa: PLC0415 - asyncio takes long to import
+        from .pool.aio import finish  # noqa: PLC0415 - asyncio takes long to import
 
         await finish(self.shutdown, self.iterator.tasks())
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from .lock import ForkSafeLock
+from .waiting.lock import ForkSafeLock
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from . import backoff, redact
-from .backoff import Budget
-from .cancel import current, scope
+from . import redact
 from .context import Context
+from .engine import backoff
+from .engine.backoff import Budget
+from .engine.breaker import Health
+from .engine.run import Run
+from .engine.speed import Pace
 from .error import DownloadError, DownloadFailed, Facts, ValidationError, transient
 from .event import (
     Error,
@@ -28,11 +31,9 @@ from .event import (
     Sent,
     Succeeded,
 )
-from .health import Health
-from .pace import Pace
-from .run import Run
 from .settings import Settings, Timeout
 from .validation import SizeValidation, Validation, can_reset
+from .waiting.cancellation import current, scope
 
 if TYPE_CHECKING:
     from urllib3.util import Retry

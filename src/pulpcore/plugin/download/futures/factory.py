@@ -17,7 +17,7 @@ from .ftp import FtpDownload
 from .http import HttpDownload
 from .rate import RateLimiter
 from .settings import SSL, Timeout, User
-from .stage import is_reserved
+from .storage.staging import is_reserved
 from .validation import DigestValidation, SizeValidation
 from .writer import FileWriter
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .lock import ForkSafeLock
+from .waiting.lock import ForkSafeLock
 
 
 class RateLimiter:

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .digest import Digest
 from .event import Event
+from .storage.digest import Digest
 from .validation import DigestValidation
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import hashlib
 import logging
 import re
 
-from .digest import Digest, digits
 from .error import DigestMismatch, MismatchError, SizeMismatch, ValidationError
+from .storage.digest import Digest, digits
 
 __all__ = [
     "DigestMismatch",

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, cast
 
-from .descriptor import DescriptorFile
-from .stage import Partial, Stage, Temporary
+from .storage.descriptor import DescriptorFile
+from .storage.staging import Partial, Stage, Temporary
 
 
 class Writer:

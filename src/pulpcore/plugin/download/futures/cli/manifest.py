@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote, urljoin, urlsplit
 
 from pulpcore.plugin.download.futures import redact
-from pulpcore.plugin.download.futures.stage import is_reserved
+from pulpcore.plugin.download.futures.storage.staging import is_reserved
 
 LIMIT = 128 * 2**20
 """The most bytes of a manifest: about a million files."""

@@ -8,8 +8,8 @@ import socket
 import ssl
 from typing import Any
 
-from ..cancel import watched
 from ..error import DownloadFailed
+from ..waiting.cancellation import watched
 
 _SIZE = re.compile(r"213[ \t]+(\d{1,18})[ \t]*")
 _TIME = re.compile(r"213[ \t]+(\d{14}(?:\.\d{1,9})?)[ \t]*")

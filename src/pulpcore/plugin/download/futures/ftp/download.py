@@ -11,13 +11,13 @@ from ssl import SSLContext, SSLError, SSLSocket
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from .. import backoff
-from ..cancel import watched
 from ..download import Download
+from ..engine import backoff
 from ..error import DownloadError, DownloadFailed, NotAuthorized, NotFound, transient
+from ..net.tls import shared_context
+from ..net.tls_error import is_cut
 from ..settings import SSL, Settings, Timeout, User
-from ..tls import shared_context
-from ..tls_error import is_cut
+from ..waiting.cancellation import watched
 from . import failure
 from .control import Control
 from .version import Sighting, Version, place

@@ -8,7 +8,7 @@ import ssl
 
 from .. import redact
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
-from ..tls_error import from_tls
+from ..net.tls_error import from_tls
 from .control import NoTls
 
 ANTICIPATED = (ftplib.Error, OSError, EOFError, UnicodeError)

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from .reply import header
+from .wire.reply import header
 
 _NAMES = {
     "gzip": (

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import requests
 
-from .reply import header
+from .wire.reply import header
 
 ETAG = "If-None-Match"
 LAST_MODIFIED = "If-Modified-Since"

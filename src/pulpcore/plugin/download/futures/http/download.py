@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from .. import backoff
 from ..download import Download
+from ..engine import backoff
 from ..error import DownloadError, DownloadFailed, transient
 from ..settings import SSL, Settings, Timeout, User, check_number
 from . import coding, condition, failure, resume
 from .exchange import Exchange
 from .quiet import quiet
-from .reply import drain, header, length, reader, was_taken
 from .route import origin
+from .wire.reply import drain, header, length, reader, was_taken
 
 if TYPE_CHECKING:
     from urllib3.util import Retry

@@ -18,10 +18,10 @@ from ..error import DownloadFailed
 from ..settings import SSL, Timeout
 from ..validation import DigestValidation
 from . import failure, redirect
-from .reply import drain
-from .request import Request
 from .route import Route, find_route, origin, without_client
-from .transport import StaleConnection
+from .wire.reply import drain
+from .wire.request import Request
+from .wire.transport import StaleConnection
 
 if TYPE_CHECKING:
     from .download import HttpDownload

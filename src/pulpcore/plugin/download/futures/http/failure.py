@@ -19,9 +19,9 @@ import urllib3.exceptions
 from .. import redact
 from ..address import ForbiddenAddress
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
-from ..tls_error import from_tls
-from .framing import FramingError
-from .request import UnsendableError
+from ..net.tls_error import from_tls
+from .wire.framing import FramingError
+from .wire.request import UnsendableError
 
 ANTICIPATED = (
     requests.RequestException,

@@ -9,8 +9,8 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 import requests
 
 from ..error import DownloadFailed
-from .reply import header
 from .route import Origin, origin
+from .wire.reply import header
 
 LIMIT = 30
 """The most redirects that are followed."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import requests
 
-from .reply import header
+from .wire.reply import header
 
 _CONTENT_RANGE = re.compile(r"bytes[ \t]+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
 _RANGE = re.compile(r"bytes=(\d{1,18}(?=-)|(?=-\d))-(\d{0,18})", re.IGNORECASE)

@@ -18,11 +18,11 @@ from urllib3.util import parse_url
 
 from .. import redact
 from ..context import Context, Resource
-from ..lock import Process, this_process
+from ..net.tls import shared_context
 from ..settings import SSL
-from ..tls import shared_context
-from .request import Common
-from .transport import Adapter
+from ..waiting.lock import Process, this_process
+from .wire.request import Common
+from .wire.transport import Adapter
 
 # Identity, or servers would encode what is published (contract section 3).
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}

@@ -1,0 +1,1 @@
+"""What runs a download: the run, retry with back-off, the circuit breaker, the speed limit."""

@@ -1,0 +1,1 @@
+"""The network below HTTP and FTP: TLS and its errors."""

@@ -1,0 +1,1 @@
+"""Plans, the window of a batch, its worker threads, and iteration by ``async for``."""

@@ -1,0 +1,4 @@
+"""Waiting: cancellation, a timer, and locks that survive a fork.
+
+It knows the standard library only.
+"""

@@ -1,0 +1,313 @@
+"""A host that is down: the rest of a batch fails fast, says why, and recovers by itself."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from http_tools import content, failure, into_memory, quick
+from processes import forked, held
+from servers.files import FileServer, Hold, Status
+from servers.listener import HOST
+from servers.raw import Read, Recv, Reset, Send, Stall, reply, serve
+
+from pulpcore.plugin.download.futures import (
+    Batch,
+    BufferWriter,
+    DownloadError,
+    DownloadFailed,
+    Event,
+    FtpDownload,
+    health,
+)
+from pulpcore.plugin.download.futures.context import Context
+
+SECONDS = 100
+FAILURES = 3
+NEVER = 10_000.0
+BODY = b"content"
+
+
+@pytest.fixture(autouse=True)
+def limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three failures make an outage, at once, and nothing is let through for trying."""
+    monkeypatch.setattr(health, "FAILURES", FAILURES)
+    monkeypatch.setattr(health, "SILENCE", 0.0)
+    monkeypatch.setattr(health, "PROBE", NEVER)
+
+
+@pytest.fixture
+def context() -> Any:
+    """A context that downloads share."""
+    with contextlib.closing(Context()) as context:
+        yield context
+
+
+@pytest.fixture
+def refused() -> Any:
+    """The URL of a port where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        yield f"http://{HOST}:{taken.getsockname()[1]}/a"
+
+
+def sharing(context: Context, url: str, tries: int = 0) -> Any:
+    """A download with this context, by default without retries."""
+    download = into_memory(url, quick(total=tries))
+    download.context = context
+    return download
+
+
+def is_down(context: Context, url: str) -> bool:
+    """Whether a download isn't even tried."""
+    try:
+        sharing(context, url)()
+    except DownloadError as error:
+        return "not tried" in error.reason
+    return False
+
+
+def bring_down(context: Context, url: str) -> None:
+    """Let attempts fail until the host counts as down."""
+    for _ in range(FAILURES):
+        assert not is_down(context, url)
+    assert is_down(context, url)
+
+
+DOWN: dict[str, Callable[[Any], str]] = {
+    "reset": lambda raw: raw([[Recv(), Reset()]]).url(),
+    "closed": lambda raw: raw([[Recv()]]).url(),
+    "502": lambda raw: raw([serve(reply(502))]).url(),
+    "503": lambda raw: raw([serve(reply(503))]).url(),
+    "504": lambda raw: raw([serve(reply(504))]).url(),
+    "429": lambda raw: raw([serve(reply(429))]).url(),
+}
+
+
+class TestBatch:
+    @pytest.mark.parametrize("name", [*DOWN, "refused"])
+    def test_fails_fast(self, raw_server: Any, refused: str, name: str, monkeypatch: Any) -> None:
+        """Of hundreds of downloads a few find out; the others fail at once, and say why."""
+        monkeypatch.setattr("random.uniform", lambda low, high: high)
+        url = refused if name == "refused" else DOWN[name](raw_server)
+        # With the waits of all of them it would take hours.
+        retry = quick(total=10, backoff_factor=0.05)
+        began = time.monotonic()
+        with Batch([into_memory(url, retry) for _ in range(300)], concurrent=4) as batch:
+            errors = [plan.error for plan in batch()]
+        assert time.monotonic() - began < SECONDS
+        assert all(type(error) is DownloadFailed for error in errors)
+        tried = [error for error in errors if "not tried" not in str(error)]
+        assert 1 <= len(tried) <= FAILURES + 4
+        reason = next(str(error) for error in errors if error not in tried)
+        assert "the host seems to be down" in reason
+        assert "attempts in a row failed" in reason
+        assert url in reason
+
+    def test_server_is_let_be(self, raw_server: Any) -> None:
+        """The server that is down gets hardly more requests than it takes to know."""
+        server = raw_server([serve(reply(503))])
+        with Batch([into_memory(server.url(), quick()) for _ in range(300)]) as batch:
+            assert all(plan.error for plan in batch())
+        assert len(server.requests) <= FAILURES + batch.concurrent
+
+    def test_recovers(self, file_server: Any, monkeypatch: Any) -> None:
+        """In the middle of a batch the server comes back, and so does the rest of the batch."""
+        server = file_server({"/a": BODY}, faults=lambda *_: Status(503))
+        monkeypatch.setattr(health, "PROBE", 0.02)
+        errors: list[Any] = []
+
+        def downloads() -> Any:
+            while not errors or errors[-1] is not None:
+                if len(errors) > 50:
+                    server.faults = {}
+                yield into_memory(server.url("/a"))
+            for _ in range(50):
+                yield into_memory(server.url("/a"))
+
+        with Batch(downloads(), concurrent=2, backlog=2) as batch:
+            for plan in batch():
+                errors.append(plan.error)  # noqa: PERF401 - downloads() looks at it meanwhile
+        assert errors.count(None) >= 51
+        # All but what the other thread was at meanwhile, whenever it comes to tell.
+        late = [error for error in errors[errors.index(None) :] if error is not None]
+        assert len(late) < batch.concurrent
+
+
+class TestLife:
+    def test_recovers(self, file_server: Any, context: Context, monkeypatch: Any) -> None:
+        """One attempt is let through from time to time; if it succeeds, all is as it was."""
+        server = file_server({"/a": BODY}, faults=lambda *_: Status(503))
+        url = server.url("/a")
+        bring_down(context, url)
+        server.faults = {}
+        assert is_down(context, url)
+        assert server.count == FAILURES
+        monkeypatch.setattr(health, "PROBE", 0.0)
+        assert content(sharing(context, url)) == BODY
+        monkeypatch.setattr(health, "PROBE", NEVER)
+        assert not is_down(context, url)
+
+    def test_head_is_enough(self, file_server: Any, context: Context, monkeypatch: Any) -> None:
+        """The head of a good reply is a sign of life: nobody waits for the end of a big file."""
+        server = file_server({"/a": BODY}, faults=lambda *_: Status(503))
+        url = server.url("/a")
+        bring_down(context, url)
+        server.faults = {}
+        monkeypatch.setattr(health, "PROBE", 0.0)
+        probe = sharing(context, url)
+        others = []
+
+        def look(event: Event) -> None:
+            monkeypatch.setattr(health, "PROBE", NEVER)
+            others.append(is_down(context, url))
+
+        probe.register(Event.FETCHED, look)
+        probe()
+        assert others == [False]
+
+    @pytest.mark.parametrize("status", [200, 404, 403, 401, 500, 410])
+    def test_other_replies(self, file_server: Any, context: Context, status: int) -> None:
+        """A server that answers lives, whatever it thinks of the request: the row begins anew."""
+        server = file_server(
+            {"/a": BODY}, faults=lambda n, _: Status(status if n % FAILURES == 0 else 503)
+        )
+        assert not any(is_down(context, server.url("/a")) for _ in range(5 * FAILURES))
+
+    def test_retry_after(self, file_server: Any, context: Context) -> None:
+        """A server that says when to come again is no dead one, however often it says so."""
+        server = file_server(
+            {"/a": BODY}, faults=lambda *_: Status(429, {"Retry-After": "0"}.items())
+        )
+        url = server.url("/a")
+        assert not any(is_down(context, url) for _ in range(3 * FAILURES))
+
+    def test_cut_in_the_body(self, raw_server: Any, context: Context) -> None:
+        """So does one whose replies break off: those are tried again, each by itself."""
+        server = raw_server([[Recv(), Send(reply(body=BODY)[:-1])]])
+        assert not any(is_down(context, server.url()) for _ in range(5 * FAILURES))
+
+    def test_two_hosts(self, file_server: Any, context: Context, refused: str) -> None:
+        """Hosts are apart, and so are two ports of one."""
+        server = file_server({"/a": BODY})
+        bring_down(context, refused)
+        assert content(sharing(context, server.url("/a"))) == BODY
+        assert is_down(context, refused)
+
+    def test_two_contexts(self, context: Context, refused: str) -> None:
+        """What one context knows isn't what another knows."""
+        bring_down(context, refused)
+        with contextlib.closing(Context()) as other:
+            assert not is_down(other, refused)
+
+    def test_alone(self, refused: str) -> None:
+        """A download with a context of its own is always tried, with all its retries."""
+        download = into_memory(refused, quick(total=5 * FAILURES))
+        for _ in range(2):
+            error = failure(download, DownloadFailed)
+            assert "refused" in error.reason
+            assert error.facts is not None
+            assert error.facts.attempt == 5 * FAILURES + 1
+
+    def test_not_tried_is_no_sign_of_life(self, file_server: Any, context: Context) -> None:
+        """A retry that isn't let through tells nothing of the host, whatever it saw before."""
+        server = file_server({"/a": BODY}, faults=lambda *_: Status(503))
+        url = server.url("/a")
+        download = sharing(context, url, tries=1)
+        first = []
+
+        def others_find_out(event: Any) -> None:
+            if not first:
+                first.append(event)
+                # It will be tried again; meanwhile others fail.
+                for _ in range(FAILURES - 1):
+                    is_down(context, url)
+
+        download.register(Event.ERROR, others_find_out)
+        assert "not tried" in failure(download).reason
+        assert is_down(context, url)
+        assert server.count == FAILURES
+
+    def test_cancelled_is_no_failure(self, file_server: Any, context: Context) -> None:
+        """Downloads that were stopped while they waited for a reply tell nothing of the host."""
+        go_on = threading.Event()
+        server = file_server({"/a": BODY}, faults=lambda *_: Hold(go_on))
+        url = server.url("/a")
+        with Batch(
+            [into_memory(url) for _ in range(2 * FAILURES)],
+            concurrent=2 * FAILURES,
+            context=context,
+        ) as batch:
+            plans = batch()
+            thread = _stop_when(server, 2 * FAILURES, batch)
+            assert all("shut down" in str(plan.error) for plan in plans)
+            thread.join(SECONDS)
+        server.faults = {}
+        assert content(sharing(context, url)) == BODY
+
+    def test_settings_are_no_failure(self, file_server: Any, context: Context) -> None:
+        """What can't be sent tells nothing of the host either."""
+        server = file_server({"/a": BODY})
+        url = server.url("/a")
+        for _ in range(2 * FAILURES):
+            download = sharing(context, url)
+            download.headers["X"] = "a\nb"
+            failure(download)
+        assert content(sharing(context, url)) == BODY
+
+
+def _stop_when(server: FileServer, requests: int, batch: Batch) -> threading.Thread:
+    """A thread that shuts a batch down once so many requests have come."""
+
+    def stop() -> None:
+        server.until(lambda: server.count >= requests)
+        batch.shutdown()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    return thread
+
+
+class TestFtp:
+    def ftp(self, context: Context, port: int) -> FtpDownload:
+        """A download with this context."""
+        download = FtpDownload(f"ftp://{HOST}:{port}/a", BufferWriter())
+        download.retry = None
+        download.context = context
+        return download
+
+    def test_down(self, raw_server: Any, context: Context) -> None:
+        """An FTP server that is down is one too."""
+        server = raw_server([[Reset()]])
+        for _ in range(FAILURES):
+            assert "not tried" not in failure(self.ftp(context, server.port)).reason
+        assert "not tried" in failure(self.ftp(context, server.port)).reason
+        assert server.connections == FAILURES
+
+    def test_not_found_is_a_sign_of_life(self, raw_server: Any, context: Context) -> None:
+        """One that says that there is no such file lives."""
+        line = Read(until=b"\r\n")
+        answers = [b"230 ok", b"200 ok", b"213 7", b"550 no"]
+        lives = [Send(b"220 hi\r\n"), *(s for a in answers for s in (line, Send(a + b"\r\n")))]
+        server = raw_server(lambda n: [Reset()] if n % FAILURES else [*lives, Stall()])
+        reasons = [failure(self.ftp(context, server.port)).reason for _ in range(5 * FAILURES)]
+        assert not any("not tried" in reason for reason in reasons)
+        assert sum("no such file" in reason for reason in reasons) == 5
+
+
+def test_forked_child_while_the_lock_is_held(file_server: Any, context: Context) -> None:
+    """A child downloads with the same context, whatever a thread held when it was forked."""
+    server = file_server({"/a": BODY})
+    url = server.url("/a")
+    assert content(sharing(context, url)) == BODY
+    found = next(
+        item.object
+        for item in context.cache._items.values()
+        if isinstance(item.object, health.Health)
+    )
+    with held(found._lock):
+        assert forked(lambda: content(sharing(context, url))) == 0
+    assert content(sharing(context, url)) == BODY

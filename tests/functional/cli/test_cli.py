@@ -1,0 +1,668 @@
+"""The command line against servers that behave and misbehave."""
+
+import contextlib
+import hashlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from servers.files import CutAfter, File, Redirect, StallAfter, Status
+from servers.raw import Recv, Send
+
+from pulpcore.plugin.download.futures.cli import app, manifest, repository
+
+PROGRAM = [sys.executable, "-c", "import pulp_futures; pulp_futures.main()"]
+
+
+def sha256(content):
+    """The digest of bytes (hex)."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def listing(files):
+    """The PULP_MANIFEST of files, which are given by their paths."""
+    return "".join(f"{path},{sha256(body)},{len(body)}\n" for path, body in files.items()).encode()
+
+
+def tree(folder):
+    """The files below a folder, with what is in them."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+FILES = {"a": b"A" * 1000, "sub/dir/b, c.bin": b"B" * 70_000, "empty": b"", "é #1%": b"C"}
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PULP_FUTURES_PASSWORD", raising=False)
+    return tmp_path
+
+
+class Result(NamedTuple):
+    """What a call came to."""
+
+    exit_code: int
+    stdout_bytes: bytes
+    stderr: str
+
+    @property
+    def stdout(self):
+        """What went to stdout, as text."""
+        return self.stdout_bytes.decode()
+
+    @property
+    def output(self):
+        """All that was written."""
+        return self.stdout + self.stderr
+
+
+@pytest.fixture
+def call(work, capsysbinary):
+    """`call(*arguments)` runs the command line in this process."""
+
+    def run(*arguments):
+        capsysbinary.readouterr()
+        status = app.run([str(item) for item in arguments])
+        written = capsysbinary.readouterr()
+        return Result(status, written.out, written.err.decode())
+
+    return run
+
+
+@pytest.fixture
+def site(file_server):
+    """`site(files, lines=None, **options)` serves files and their manifest; see FileServer."""
+
+    def make(files=FILES, lines=None, **options):
+        from urllib.parse import quote
+
+        served = {"/r/" + quote(path): body for path, body in files.items()}
+        served["/r/PULP_MANIFEST"] = listing(files) if lines is None else lines
+        return file_server(served, **options)
+
+    return make
+
+
+class TestSync:
+    def test_fresh_and_again(self, call, site, work):
+        """All files come at first, nothing comes again, and the manifest isn't kept."""
+        server = site()
+        url = server.url("/r/PULP_MANIFEST")
+        result = call("sync", url, "new/folder")
+        assert result.exit_code == 0, result.output
+        assert tree(work / "new/folder") == FILES
+        assert "4 files: 4 downloaded (71.0 kB" in result.stdout
+        assert result.stderr == ""
+        assert server.count == 5
+        result = call("sync", url, "new/folder")
+        assert result.exit_code == 0
+        assert "4 files: 0 downloaded (0 bytes" in result.stdout
+        assert "4 already there, 0 failed" in result.stdout
+        assert server.count == 6
+
+    def test_only_what_differs(self, call, site, work):
+        """A file of another size, or of other bytes, is replaced; what isn't listed stays."""
+        server = site()
+        for path, content in {"a": b"short", "é #1%": b"c", "empty": b"", "mine": b"mine"}.items():
+            (work / path).write_bytes(content)
+        result = call("sync", server.url("/r/PULP_MANIFEST"), work, "-v")
+        assert result.exit_code == 0, result.output
+        assert tree(work) == FILES | {"mine": b"mine"}
+        assert sorted(server.paths[1:]) == [
+            "/r/%C3%A9%20%231%25",
+            "/r/a",
+            "/r/sub/dir/b%2C%20c.bin",
+        ]
+        assert "skipped: empty\n" in result.stdout
+        assert "ok: é #1%\n" in result.stdout
+
+    def test_default_folder(self, call, site, work):
+        """By default the folder is named after the URL, without its secrets, and said."""
+        server = site({"a": b"A"})
+        result = call("sync", server.url("/r/PULP_MANIFEST?token=secret", userinfo="u:secret"))
+        folder = f"127.0.0.1-{server.port}-r"
+        assert result.exit_code == 0, result.output
+        assert tree(work) == {f"{folder}/a": b"A"}
+        assert f"into {folder}\n" in result.stdout
+        assert "secret" not in result.output
+
+    def test_json(self, call, site, work):
+        """Each file is a line of JSON on stdout, and all the rest is on stderr."""
+        server = site(lines=listing(FILES) + b"nonsense\n../x," + b"0" * 64 + b",1\n")
+        (work / "empty").touch()
+        url = server.url("/r/PULP_MANIFEST", userinfo="u:secret")
+        result = call("sync", url, work, "--json")
+        assert result.exit_code == 1
+        records = [json.loads(line) for line in result.stdout.splitlines()]
+        assert {record["path"]: record["status"] for record in records} == {
+            "a": "ok",
+            "sub/dir/b, c.bin": "ok",
+            "empty": "skipped",
+            "é #1%": "ok",
+            None: "failed",
+            "../x": "failed",
+        }
+        (first,) = (record for record in records if record["path"] == "a")
+        assert first == {
+            "path": "a",
+            "url": server.url("/r/a"),
+            "size": 1000,
+            "sha256": sha256(FILES["a"]),
+            "status": "ok",
+            "reason": None,
+        }
+        assert "6 files: 3 downloaded" in result.stderr
+        assert "secret" not in result.output
+
+    def test_bad_lines(self, call, site, work):
+        """Bad lines are named by number with a reason, and everything else is still fetched."""
+        lines = b"a,zz,1\n" + listing(FILES) + b"/abs," + b"0" * 64 + b",1\n"
+        lines += b"\x1b[2Ja/../..," + b"0" * 64 + b",1\n"
+        result = call("sync", site(lines=lines).url("/r/PULP_MANIFEST"), "d")
+        assert result.exit_code == 1
+        assert tree(work) == {f"d/{path}": body for path, body in FILES.items()}
+        assert "failed: line 1 of the manifest: not path,sha256,size: 'a,zz,1'\n" in result.stderr
+        assert "failed: /abs: line 6 of the manifest: the path is absolute" in result.stderr
+        assert "failed: \\x1b[2Ja/../..: line 7 of the manifest: the path has a" in result.stderr
+        assert "7 files: 4 downloaded" in result.stdout
+        assert "0 already there, 3 failed" in result.stdout
+
+    def test_through_a_link(self, call, site, work):
+        """A link in the destination can't lead a file out of it."""
+        (work / "d").mkdir()
+        (work / "out").mkdir()
+        (work / "out/b").write_text("old")
+        (work / "d/sub").symlink_to("../out")
+        (work / "d/a").symlink_to("../out/b")
+        files = {"a": b"A", "sub/b": b"B", "sub/new": b"N", "good": b"G"}
+        result = call("sync", site(files).url("/r/PULP_MANIFEST"), "d")
+        assert result.exit_code == 1
+        assert tree(work / "out") == {"b": b"old"}
+        assert (work / "d/good").read_bytes() == b"G"
+        assert "failed: sub/new: line 3 of the manifest: the path leaves" in result.stderr
+        assert result.stderr.count("through a link") == 3
+
+    def test_failures(self, call, site, work):
+        """Each file that fails is named with its reason, the old one stays, nothing is partial."""
+        files = {"a": b"new", "b": b"right", "c": b"long enough", "d": b"good", "f/g": b"x"}
+        lines = listing(files)
+        files["b"] = b"wrong"
+        files["c"] = b"too short"
+        server = site(files, lines)
+        del server.files["/r/a"]
+        old = {"a": b"old", "b": b"old b", "c": b"old c", "f": b"in the way"}
+        for name, content in old.items():
+            (work / name).write_bytes(content)
+        result = call("sync", server.url("/r/PULP_MANIFEST", userinfo="u:secret"), work)
+        assert result.exit_code == 1
+        assert tree(work) == old | {"d": b"good"}
+        failed = {line.split(":")[1].strip(): line for line in result.stderr.splitlines()}
+        assert set(failed) == {"a", "b", "c", "f/g"}
+        assert "404" in failed["a"]
+        assert "sha256" in failed["b"]
+        assert "size" in failed["c"]
+        assert "5 files: 1 downloaded (4 bytes" in result.stdout
+        assert "secret" not in result.output
+
+    def test_cut(self, call, site, work):
+        """A body that is cut short never becomes a file."""
+        files = {"a": b"A" * 1000}
+
+        def fault(_, request):
+            return CutAfter(500) if request.path == "/r/a" else None
+
+        result = call("sync", site(files, faults=fault).url("/r/PULP_MANIFEST"), work)
+        assert result.exit_code == 1
+        assert tree(work) == {}
+        assert "failed: a: " in result.stderr
+
+    @pytest.mark.parametrize("fault", [Status(404), Status(401), Redirect("/loop")])
+    def test_no_manifest(self, call, file_server, work, fault):
+        """Without a manifest nothing is done, and nothing is made."""
+        server = file_server({"/loop": Redirect("/loop")}, faults={0: Status(404)})
+        result = call("sync", server.url("/m?token=secret"), "d")
+        assert result.exit_code == 1
+        assert result.stderr.startswith("failed: the manifest: http://127.0.0.1")
+        assert "404" in result.stderr
+        assert "secret" not in result.output
+        assert list(work.iterdir()) == []
+
+    def test_manifest_is_no_text(self, call, site, work):
+        """What is no text is told to be no manifest."""
+        result = call("sync", site(lines=b"\xff\xfe").url("/r/PULP_MANIFEST"), "d")
+        assert result.exit_code == 1
+        assert "failed: the manifest is no text in UTF-8" in result.stderr
+        assert list(work.iterdir()) == []
+
+    def test_endless_manifest(self, call, site, work, monkeypatch):
+        """A manifest beyond the limit isn't kept in memory."""
+        monkeypatch.setattr(manifest, "LIMIT", 100)
+        result = call("sync", site().url("/r/PULP_MANIFEST"), "d")
+        assert result.exit_code == 1
+        assert "more than 100 bytes" in result.stderr
+        assert list(work.iterdir()) == []
+
+    def test_empty_manifest(self, call, site, work):
+        """An empty manifest makes an empty folder."""
+        result = call("sync", site({}).url("/r/PULP_MANIFEST"), "d")
+        assert result.exit_code == 0
+        assert "0 files: 0 downloaded" in result.stdout
+        assert (work / "d").is_dir()
+
+    def test_from_disk(self, call, work):
+        """A repository on disk is a repository too."""
+        (work / "repo").mkdir()
+        (work / "repo/é #1%").write_bytes(b"C")
+        (work / "repo/PULP_MANIFEST").write_bytes(listing({"é #1%": b"C"}))
+        result = call("sync", (work / "repo/PULP_MANIFEST").as_uri(), "d")
+        assert result.exit_code == 0, result.output
+        assert tree(work / "d") == {"é #1%": b"C"}
+
+    @pytest.mark.parametrize("url", ["gopher://u:secret@h/PULP_MANIFEST", "PULP_MANIFEST", ""])
+    def test_bad_url(self, call, work, url):
+        """A URL that nobody serves is a usage error."""
+        result = call("sync", url)
+        assert result.exit_code == 2
+        assert "secret" not in result.output
+        assert list(work.iterdir()) == []
+
+    def test_destination_in_the_way(self, call, site, work):
+        """A destination that can't be a folder is a usage error, and what is there stays."""
+        (work / "file").write_text("mine")
+        url = site().url("/r/PULP_MANIFEST")
+        for destination in ("file", "file/d"):
+            result = call("sync", url, destination)
+            assert result.exit_code == 2
+            assert "file" in result.stderr
+        assert tree(work) == {"file": b"mine"}
+
+    def test_unreadable(self, call, site, work, monkeypatch):
+        """A file that can't be read, or looked at, is downloaded again."""
+        server = site({"a": b"A", "l" * 300 + "/b": b"B"})
+        (work / "a").write_bytes(b"A")
+        opened = Path.open
+
+        def refuse(path, *arguments):
+            if path.name == "a":
+                raise PermissionError
+            return opened(path, *arguments)
+
+        monkeypatch.setattr(Path, "open", refuse)
+        result = call("sync", server.url("/r/PULP_MANIFEST"), ".")
+        assert result.exit_code == 1
+        assert "1 downloaded" in result.stdout
+        assert result.stderr.startswith("failed: lll")
+        assert result.stderr.count("\n") == 1
+
+    def test_internal_error(self, call, site, work, monkeypatch):
+        """A bug in one download is named as one, without its text, and loses no other."""
+        from pulpcore.plugin.download.futures import HttpDownload
+
+        send = HttpDownload._send
+
+        def buggy(download):
+            if download.url.endswith("/a"):
+                raise LookupError("secret")
+            send(download)
+
+        monkeypatch.setattr(HttpDownload, "_send", buggy)
+        result = call("sync", site({"a": b"A", "b": b"B"}).url("/r/PULP_MANIFEST"), ".")
+        assert result.exit_code == 1
+        assert tree(work) == {"b": b"B"}
+        assert "failed: a: internal error (LookupError)" in result.stderr
+        assert "secret" not in result.output
+
+    def test_many_at_a_time(self, call, file_server, work):
+        """As many downloads run at a time as one asks for."""
+        files = {f"{number}": b"x" for number in range(12)}
+        together = threading.Barrier(6)
+
+        def fault(_, request):
+            if request.path != "/PULP_MANIFEST":
+                together.wait(20)
+
+        server = file_server({f"/{path}": body for path, body in files.items()}, faults=fault)
+        server.files["/PULP_MANIFEST"] = listing(files)
+        result = call("sync", server.url("/PULP_MANIFEST"), ".", "--concurrent", 6)
+        assert result.exit_code == 0, result.output
+        assert tree(work) == files
+
+
+class TestDemo:
+    def test_demo(self, call, work, monkeypatch):
+        """Without a URL a generated repository is synced, whatever proxy the environment names."""
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        small = repository.Repository(files=60, largest=2**16)
+        monkeypatch.setattr(app, "Repository", lambda: small)
+        result = call("sync")
+        assert result.exit_code == 0, result.output
+        found = tree(work / "pulp-futures-demo")
+        entries = list(manifest.parse(small.manifest))
+        assert {entry.path: entry.sha256 for entry in entries} == {
+            path: sha256(body) for path, body in found.items()
+        }
+        assert "into pulp-futures-demo" in result.stdout
+        again = call("sync")
+        assert again.exit_code == 0
+        assert "60 files: 0 downloaded" in again.stdout
+
+
+class TestGet:
+    def test_name_of_url(self, call, file_server, work):
+        """By default the file gets the name in the URL, and its size and digest are told."""
+        server = file_server({"/x/a%20b": b"content"})
+        result = call("get", server.url("/x/a%20b?token=secret"))
+        assert result.exit_code == 0, result.output
+        assert tree(work) == {"a b": b"content"}
+        assert f"a b: 7 bytes, sha256 {sha256(b'content')}\n" in result.stdout
+        assert "secret" not in result.output
+
+    def test_validated(self, call, file_server, work):
+        """The size and a digest of any kind are checked."""
+        url = file_server({"/a": b"content"}).url("/a")
+        md5 = hashlib.md5(b"content").hexdigest()
+        for arguments in (
+            ["--size", 7],
+            ["--sha256", sha256(b"content").upper()],
+            ["--digest", f"MD5:{md5}", "--size", 7],
+        ):
+            result = call("get", url, "-o", "sub/b", *arguments)
+            assert result.exit_code == 0, result.output
+            assert tree(work) == {"sub/b": b"content"}
+
+    @pytest.mark.parametrize(
+        "arguments", [["--size", 8], ["--sha256", "0" * 64], ["--digest", "sha1:" + "0" * 40]]
+    )
+    def test_mismatch(self, call, file_server, work, arguments):
+        """What isn't as expected isn't kept, and the old file stays."""
+        (work / "a").write_text("old")
+        result = call("get", file_server({"/a": b"content"}).url("/a"), *arguments)
+        assert result.exit_code == 1
+        assert tree(work) == {"a": b"old"}
+        assert result.stderr.startswith("failed: a: http://127.0.0.1")
+
+    def test_json(self, call, file_server, work):
+        """One line of JSON tells how it went."""
+        server = file_server({"/a": b"content"})
+        result = call("get", server.url("/a", userinfo="u:secret"), "--json")
+        assert json.loads(result.stdout) == {
+            "path": "a",
+            "url": server.url("/a"),
+            "size": 7,
+            "sha256": sha256(b"content"),
+            "status": "ok",
+            "reason": None,
+        }
+        result = call("get", server.url("/b"), "--json")
+        assert result.exit_code == 1
+        record = json.loads(result.stdout)
+        assert (record["status"], record["sha256"]) == ("failed", None)
+        assert "404" in record["reason"]
+
+    def test_name_of_the_server(self, call, file_server, work):
+        """Neither a Content-Disposition nor a redirect decides on the name of the file."""
+        headers = {"Content-Disposition": 'attachment; filename="../evil"'}
+        server = file_server({"/b": File(b"content", headers=headers)})
+        server.files["/a"] = Redirect("/b", headers=headers)
+        assert call("get", server.url("/a")).exit_code == 0
+        assert tree(work) == {"a": b"content"}
+        assert not (work.parent / "evil").exists()
+
+    def test_stdout(self, call, file_server, work):
+        """To stdout goes the content and nothing else."""
+        url = file_server({"/": b"\x00\xff\n"}).url("/")
+        result = call("get", url, "-o", "-")
+        assert result.exit_code == 0, result.output
+        assert result.stdout_bytes == b"\x00\xff\n"
+        assert "-: 3 bytes" in result.stderr
+        assert tree(work) == {}
+
+    @pytest.mark.parametrize(
+        ("arguments", "why"),
+        [
+            ([], "Missing argument"),
+            (["{}/a", "--sha256", "0"], "64 hex digits"),
+            (["{}/a", "--digest", "sha3:00"], "unknown digest algorithm"),
+            (["{}/a", "--digest", "00"], "ALG:HEX"),
+            (["{}/a", "--digest", "md5:" + "0" * 32, "--sha256", "0" * 64], "exclude each other"),
+            (["{}/a", "--size", "-1"], "--size"),
+            (["{}/a", "--json", "-o", "-"], "both write to stdout"),
+            (["{}/a", "-o", ""], "path is empty"),
+            (["{}/"], "name"),
+            (["{}/a/%2e%2e"], "name"),
+            (["{}/..%2fa"], "name"),
+            (["gopher://h/a"], "gopher"),
+            (["{}/a", "--no-such-option"], "--no-such-option"),
+        ],
+    )
+    def test_usage(self, call, file_server, work, arguments, why):
+        """What can't work is a usage error, before anything is sent."""
+        server = file_server({})
+        result = call("get", *(item.replace("{}", server.url("")) for item in arguments))
+        assert result.exit_code == 2
+        assert why in result.stderr
+        assert server.count == 0
+        assert tree(work) == {}
+
+    def test_credentials(self, call, file_server, work, monkeypatch):
+        """User and password go to the server, and nowhere else."""
+        monkeypatch.setenv("PULP_FUTURES_PASSWORD", "secret")
+        server = file_server({"/a": b"content"}, user=("me", "secret"))
+        result = call("get", server.url("/a"), "--user", "me", "-vv", "--header", "X-Token: hush")
+        assert result.exit_code == 0, result.output
+        assert server.requests[-1].header("X-Token") == "hush"
+        assert "secret" not in result.output
+        assert "hush" not in result.output
+        result = call("get", server.url("/a"))
+        assert result.exit_code == 1
+        assert "401" in result.stderr
+
+    def test_tls(self, call, file_server, tls, work):
+        """A private CA is trusted where given, verification is on, and can be turned off."""
+        url = file_server({"/a": b"content"}, tls=tls.server()).url("/a")
+        assert call("get", url, "--ca", tls.ca).exit_code == 0
+        (work / "a").unlink()
+        refused = call("get", url)
+        assert refused.exit_code == 1
+        assert tree(work) == {}
+        assert call("get", url, "--insecure").exit_code == 0
+
+    def test_client_certificate(self, call, file_server, tls, work):
+        """A client certificate is shown to the server."""
+        url = file_server({"/a": b"content"}, tls=tls.server(client_ca=tls.ca)).url("/a")
+        client = ["--cert", tls.client.certificate, "--key", tls.client.key]
+        assert call("get", url, "--ca", tls.ca, *client).exit_code == 0
+        assert call("get", url, "--ca", tls.ca).exit_code == 1
+
+    def test_proxy(self, call, proxy, file_server, work):
+        """A proxy is used where given, with its user, who isn't shown."""
+        server = file_server({"/a": b"content"})
+        through = proxy(user=("me", "secret"))
+        result = call("get", server.url("/a"), "--proxy", through.url("", userinfo="me:secret"))
+        assert result.exit_code == 0, result.output
+        assert through.connections == 1
+        result = call("get", server.url("/a"), "--proxy", through.url("", userinfo="me:wrong-one"))
+        assert result.exit_code == 1
+        assert "wrong-one" not in result.output
+
+    def test_read_timeout(self, call, file_server, work):
+        """A server that stalls is given up after the read time-out."""
+        server = file_server({"/a": b"content"}, faults=lambda *_: StallAfter(3))
+        result = call("get", server.url("/a"), "--read-timeout", 0.2)
+        assert result.exit_code == 1
+        assert tree(work) == {}
+
+    def test_unknown_size(self, call, raw_server, work):
+        """A file whose size nobody says can be downloaded."""
+        server = raw_server(
+            [[Recv(), Send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ncontent")]]
+        )
+        result = call("get", server.url("/a"))
+        assert result.exit_code == 0, result.output
+        assert tree(work) == {"a": b"content"}
+
+
+class TestRun:
+    """The entry that the script calls, with its exit statuses."""
+
+    def test_help(self, call):
+        """Help is given for the asking, and where nothing is asked."""
+        assert call("--help").exit_code == 0
+        assert call("sync", "-h").exit_code == 0
+        assert "Commands:" in call().output
+
+    def test_version(self, call):
+        """The version is that of the distribution."""
+        result = call("--version")
+        assert result.exit_code == 0
+        assert metadata.version("pulpcore-futures") in result.stdout
+
+    def test_stop(self, call, monkeypatch):
+        """A signal ends it with the status of that signal, also at a prompt."""
+        for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+            monkeypatch.setattr(app, "sync", lambda *_, n=number: os.kill(os.getpid(), n))
+            assert call("sync", "http://127.0.0.1:1/m").exit_code == status
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+
+        def ask(*_):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr("click.termui.hidden_prompt_func", ask)
+        assert call("get", "--user", "me", "http://127.0.0.1:1/a").exit_code == 143
+
+    def test_end_of_input(self, call, monkeypatch):
+        """The end of input at a prompt stops it as Ctrl-C does."""
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+
+        def ask(*_):
+            raise EOFError
+
+        monkeypatch.setattr("click.termui.hidden_prompt_func", ask)
+        assert call("get", "--user", "me", "http://127.0.0.1:1/a").exit_code == 130
+
+    def test_reader_gone(self, work, site, monkeypatch):
+        """It stops quietly when nobody reads what it writes any more."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        stream = os.fdopen(writing, "w", buffering=1)
+        monkeypatch.setattr(sys, "stdout", stream)
+        with pytest.raises(SystemExit, match="1"):
+            app.run(["sync", site().url("/r/PULP_MANIFEST"), "d", "--json"])
+        with contextlib.suppress(BrokenPipeError):
+            stream.close()
+
+
+@contextlib.contextmanager
+def program(*arguments, **keywords):
+    """The program as a process of its own."""
+    with subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **keywords,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class TestProcess:
+    @pytest.mark.usefixtures("from_terminal")
+    @pytest.mark.parametrize(
+        ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    )
+    def test_stopped(self, work, site, number, status):
+        """A signal in the middle of files leaves no partial file, the old ones, and its status."""
+        files = {"a": b"A" * 300_000, "b": b"B" * 300_000, "done": b"D"}
+
+        def fault(_, request):
+            return StallAfter(200_000) if request.path in ("/r/a", "/r/b") else None
+
+        server = site(files, faults=fault)
+        (work / "d").mkdir()
+        (work / "d/a").write_bytes(b"old")
+        with program("sync", server.url("/r/PULP_MANIFEST"), "d", "--json") as process:
+            # All of them are on their way, and what could be finished is.
+            assert json.loads(process.stdout.readline())["path"] == "done"
+            server.until(lambda: server.count == 4)
+            process.send_signal(number)
+            _, error = process.communicate(timeout=100)
+        assert process.returncode == status
+        assert tree(work / "d") == {"a": b"old", "done": b"D"}
+        assert "stopped: " in error
+        assert "Traceback" not in error
+
+    def test_killed(self, work, site):
+        """After kill -9 each file is the old or the new one, and the next run does the rest."""
+        files = {"a": b"A" * 300_000, "b": b"B" * 300_000}
+        server = site(files, faults=lambda index, _: StallAfter(200_000) if index else None)
+        (work / "d").mkdir()
+        (work / "d/a").write_bytes(b"old")
+        url = server.url("/r/PULP_MANIFEST")
+        with program("sync", url, "d", "--json") as process:
+            server.until(lambda: server.count == 3)
+            process.kill()
+            process.communicate(timeout=100)
+        assert (work / "d/a").read_bytes() == b"old"
+        assert not (work / "d/b").exists()
+        server.faults = {}
+        with program("sync", url, "d", "--json") as process:
+            process.communicate(timeout=100)
+        assert process.returncode == 0
+        assert {path: (work / "d" / path).read_bytes() for path in files} == files
+
+    def test_reader_gone(self, work):
+        """Piped into a program that reads one line, it ends without a traceback."""
+        # What it writes doesn't fit in: it can't have come to its end before the reader is gone.
+        with program("sync", "--json", pipesize=4096) as process:
+            assert json.loads(process.stdout.readline())["status"] == "ok"
+            process.stdout.close()
+            error = process.stderr.read()
+            process.wait(timeout=100)
+        assert process.returncode == 1
+        assert "Traceback" not in error
+        assert "BrokenPipe" not in error
+        assert not list(work.rglob(".download-*"))
+
+    def test_terminal(self, work, site):
+        """On a terminal there is a bar with bytes and files, then the summary."""
+        server = site()
+        main, other = pty.openpty()
+        try:
+            process = subprocess.Popen(
+                [*PROGRAM, "sync", server.url("/r/PULP_MANIFEST"), "d"],
+                stdin=other,
+                stdout=other,
+                stderr=other,
+                env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+            )
+            os.close(other)
+            shown = b""
+            with contextlib.suppress(OSError):  # the end of a terminal
+                while chunk := os.read(main, 4096):
+                    shown += chunk
+            assert process.wait(timeout=100) == 0
+        finally:
+            os.close(main)
+        text = shown.decode()
+        assert "Downloading" in text
+        assert "4/4 files" in text
+        assert "4 files: 4 downloaded" in text
+        assert "\x1b[?25h" in text  # the cursor is shown again

@@ -1,0 +1,450 @@
+"""The examples of the documentation: what it shows is what happens."""
+
+import ast
+import hashlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from textwrap import dedent
+from types import SimpleNamespace
+from typing import NamedTuple
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
+
+import pytest
+from click.testing import CliRunner
+from servers.files import CutAfter, File, Status
+from servers.message import basic
+from tqdm import tqdm
+
+from pulpcore.plugin.download import futures
+from pulpcore.plugin.download.futures import Event, FileWriter, HttpDownload
+from pulpcore.plugin.download.futures.cli import app
+from pulpcore.plugin.download.futures.context import Context
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCS = ROOT / "docs"
+SOURCE = ROOT / "src"
+PAGES = [*sorted(DOCS.rglob("*.rst")), ROOT / "CHANGELOG.rst", ROOT / "CONTRIBUTING.rst"]
+TUTORIAL = "http://127.0.0.1:8000"
+SITE = "https://example.org"
+PROXY = "proxy.example.org:3128"
+VAULT = "https://vault.example.org"
+ARCHIVE = "ftp://ftp.example.org"
+
+# What pages may be made of. A directive that isn't here might show code that nobody runs.
+DIRECTIVES = {
+    *("autoclass", "autodata", "autofunction", "automethod", "automodule"),
+    *("code-block", "contents", "include", "literalinclude", "raw", "toctree"),
+    *("figure", "image", "list-table", "note", "seealso", "tip", "warning"),
+    *("deprecated", "versionadded", "versionchanged"),
+}
+LANGUAGES = {"python", "output", "console"}
+
+BLOCK = re.compile(
+    r"^\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?: {4}.*\n|\n)+)", re.MULTILINE
+)
+# Lines of progress come where something takes its time, with the number of files if there are more.
+PROGRESS = re.compile(
+    r"^\S+: (\d+ of \d+ files, )?[\d.]+ (bytes|[kMG]B)( of [\d.]+ (bytes|[kMG]B))?, .*/s.*\n",
+    re.MULTILINE,
+)
+
+
+class Example(NamedTuple):
+    """A block of code, and what it prints according to the block of output that follows it."""
+
+    page: str
+    line: int
+    language: str
+    code: str
+    output: str
+
+
+def read(page: Path) -> list[Example]:
+    """The examples of a page, in order."""
+    text = page.read_text()
+    examples: list[Example] = []
+    end = 0
+    for match in BLOCK.finditer(text):
+        code = dedent(match["code"]).strip("\n") + "\n"
+        if match["language"] == "output":
+            assert not text[end : match.start()].strip(), f"{page.name}: output of no code"
+            examples[-1] = examples[-1]._replace(output=code)
+        else:
+            line = text.count("\n", 0, match.start("code"))
+            examples.append(Example(page.stem, line, match["language"], code, ""))
+        end = match.end()
+    return examples
+
+
+def only(language: str, *, tutorial: bool = False) -> list[object]:
+    """The examples in a language, each as the parameter of a test."""
+    return [
+        pytest.param(example, id=f"{example.page}-{example.line}")
+        for page in PAGES
+        for example in read(page)
+        if example.language == language and (page.stem == "tutorial") == tutorial
+    ]
+
+
+# What the server has.
+
+
+def sha256(content: bytes) -> str:
+    """The digest of bytes (hex)."""
+    return hashlib.sha256(content).hexdigest()
+
+
+ISOS = {name: f"{name}\n".encode() * 100_000 for name in ("bear", "lion", "tiger", "wolf")}
+LISTED = ("bear", "lion", "tiger")
+MANIFEST = "".join(
+    f"isos/{name}.iso,{sha256(ISOS[name])},{len(ISOS[name])}\n" for name in LISTED
+).encode()
+FILES = {
+    "/": b"<title>The zoo</title>",
+    **{f"/isos/{name}.iso": content for name, content in ISOS.items()},
+    **{f"/private/{number}": b"secret" for number in range(20)},
+    "/PULP_MANIFEST": MANIFEST,
+    "/hostile/PULP_MANIFEST": f"../.bashrc,{sha256(b'')},0\nlion.iso\n".encode(),
+    "/mirror/eagle.iso": b"eagle",
+    "/busy/tiger.iso": ISOS["tiger"],
+    "/broken/tiger.iso": File(ISOS["tiger"], etag='"1"'),
+    "/broken/lion.iso": ISOS["lion"],
+    "/birds/eagle.txt": File(b"Kyah!", last_modified="Sun, 06 Nov 1994 08:49:37 GMT"),
+    "/birds/falcon.txt": File(b"Kek-kek-kek!", etag='W/"1"'),
+    "/birds/owl.txt": File(b"Tu-whit, tu-whoo!", etag='"2"'),
+}
+
+
+class Behaviour:
+    """What the server does beside serving files: faults, tokens, an echo."""
+
+    def __init__(self):
+        self._seen = set()
+
+    def __call__(self, index, request):
+        """Return the fault for a request; see FileServer."""
+        is_first = request.path not in self._seen
+        self._seen.add(request.path)
+        match request.path.split("/")[1]:
+            case "busy" if is_first:
+                return Status(503, {"Retry-After": "0"})
+            case "broken" if is_first:
+                return CutAfter(200_000)
+            case "private" if request.header("Authorization") != "Bearer abc":
+                return Status(401)
+            case "token":
+                assert request.header("Authorization") == basic("me", "my password")
+                return Status(200, body=json.dumps({"token": "abc"}).encode())
+            case "echo":
+                fields = [f"{name}: {value}" for name, value in request.headers if name != "Host"]
+                body = "\n".join(sorted(fields)).encode()
+                return Status(200, {"Content-Type": "text/plain"}, body)
+        return None
+
+
+class Folder(Mapping):
+    """The files of a folder, by the path in a request: what the tutorial publishes."""
+
+    def __init__(self, root):
+        self._root = root
+
+    def __getitem__(self, path):
+        try:
+            return (self._root / path.removeprefix("/")).read_bytes()
+        except OSError as error:
+            raise KeyError(path) from error
+
+    def __iter__(self):
+        return iter(())
+
+    def __len__(self):
+        return 0
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PULP_FUTURES_PASSWORD", raising=False)
+    monkeypatch.setattr(tqdm, "monitor_interval", 0)  # or it leaves a thread
+    return tmp_path
+
+
+@pytest.fixture
+def site(file_server):
+    """The server that the pages call example.org."""
+    return file_server(FILES, faults=Behaviour())
+
+
+@pytest.fixture
+def others(request, work) -> dict[str, str]:
+    """What the pages call the other hosts, and where they are; a server only where it is asked for.
+
+    The vault's certificates are put into the working directory, under the names of the page.
+    """
+    example = request.node.callspec.params["example"]
+    places = {}
+    if PROXY in example.code:
+        proxy = request.getfixturevalue("proxy")(user=("ann", "secret"))
+        places[PROXY] = f"127.0.0.1:{proxy.port}"
+    if VAULT in example.code:
+        tls = request.getfixturevalue("tls")
+        vault = request.getfixturevalue("file_server")(FILES, tls=tls.server(client_ca=tls.ca))
+        places[VAULT] = vault.url("")
+        for path in (tls.ca, tls.client.certificate, tls.client.key):
+            (work / path.name).write_bytes(path.read_bytes())
+    if ARCHIVE in example.code:
+        places[ARCHIVE] = request.getfixturevalue("archive").url("")
+    return places
+
+
+@pytest.fixture
+def archive(ftp_server, tls, work, tmp_path_factory):
+    """The server that the pages call ftp.example.org, which demands TLS."""
+    from servers.ftp import Security  # few tests need pyftpdlib
+
+    folder = tmp_path_factory.mktemp("archive")
+    (folder / "isos").mkdir()
+    (folder / "isos" / "tiger.iso").write_bytes(ISOS["tiger"])
+    (work / "ca.pem").write_bytes(tls.ca.read_bytes())
+    return ftp_server(folder, users={"me": "my password"}, security=Security(tls.good))
+
+
+@pytest.fixture
+def zoo(work) -> Iterator[SimpleNamespace]:
+    """The server that readers can start."""
+    with subprocess.Popen(
+        [sys.executable, DOCS / "zoo.py", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            base = process.stdout.readline().strip()
+            yield SimpleNamespace(url=lambda path: base + path)
+        finally:
+            process.kill()
+
+
+def execute(example: Example, base: str, server, places: Mapping[str, str] = {}) -> None:
+    """Run an example as a program, with the base of its URLs replaced by the server's."""
+    code = example.code.replace(base, server.url(""))
+    for name, place in places.items():
+        code = code.replace(name, place)
+    if "__main__" in code:
+        # It starts processes that import it: so it must be a file, as it is for whoever uses it.
+        Path("example.py").write_text(code)
+        run = subprocess.run(
+            [sys.executable, "example.py"], capture_output=True, text=True, timeout=50, check=False
+        )
+        assert run.returncode == 0, run.stderr
+        print(run.stdout, end="")  # noqa: T201 - where the output of the others goes
+        return
+    # Padded, so that a traceback names the line of the page.
+    program = compile("\n" * (example.line + 1) + code, f"{example.page}.rst", "exec")
+    exec(program, {"__name__": "__main__"})
+
+
+def normalized(output: str, base: str, server) -> str:
+    """Output without what differs from run to run."""
+    output = PROGRESS.sub("", output.replace(server.url(""), base))
+    output = re.sub(r"\b[\d.]+ (bytes|[kMG]B)/s", "RATE", output)
+    return re.sub(r"\b\d+\.\d s\b", "TIME", output)
+
+
+def literals(text: str) -> Iterator[str]:
+    """The blocks that a text shows as they are, without a language."""
+    for match in re.finditer(r"::\n\n((?:(?: +.*)?\n)+)", text):
+        if not text[: match.start()].rpartition("\n")[2].lstrip().startswith(".. "):
+            yield dedent(match[1])
+
+
+def is_program(text: str) -> bool:
+    """Whether a text is Python that does something, and not, say, a command of a shell."""
+    try:
+        body = ast.parse(text).body
+    except SyntaxError:
+        return False
+    return any(not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call) for node in body)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_nothing_is_missed(page: Path) -> None:
+    """Whatever a page shows as code is run here: language and form are known."""
+    text = page.read_text()
+    assert set(re.findall(r"^ *\.\. ([\w-]+)::", text, re.MULTILINE)) <= DIRECTIVES
+    found = [match["language"] for match in BLOCK.finditer(text)]
+    assert len(found) == text.count(".. code-block::")
+    assert set(found) <= LANGUAGES
+    assert not re.search(r"^ *>>>", text, re.MULTILINE)
+    assert [block for block in literals(text) if is_program(block)] == []
+    # Whole files are in a folder that has tests of its own.
+    assert all(name.startswith("examples/") for name in re.findall("literalinclude:: (.*)", text))
+    assert text.count(".. raw::") == text.count(".. raw:: html\n   :file: life.svg\n")
+
+
+def test_what_would_be_missed() -> None:
+    """Code is told from what isn't, and found wherever it stands."""
+    assert is_program("download()\n")
+    assert is_program("with batch:\n    pass\n")
+    assert not is_program("mkdir /tmp/tutorial\n")
+    assert not is_program("DownloadError\n├── DownloadFailed\n")
+    assert list(literals("Look::\n\n    x = 1\n\n    y = 2\n\nNo more.\n")) == [
+        "x = 1\n\ny = 2\n\n"
+    ]
+    assert list(literals(".. note::\n\n   Text.\n")) == []
+
+
+def docstrings() -> Iterator[object]:
+    """The programs in docstrings, each as the parameter of a test."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                for block in literals((ast.get_docstring(node) or "") + "\n"):
+                    if is_program(block):
+                        yield pytest.param(block, id=f"{path.stem}-{getattr(node, 'name', '')}")
+
+
+@pytest.mark.parametrize("code", [*docstrings()])
+def test_docstring(code: str, site, work) -> None:
+    """What a docstring shows works, given what it takes for granted."""
+    url = site.url("/isos/tiger.iso")
+    context = Context()
+    names = {
+        **{name: getattr(futures, name) for name in futures.__all__},
+        "context": context,
+        "downloads": [HttpDownload(url, FileWriter("tiger.iso"))],
+        "fetch_token": lambda: "abc",
+    }
+    exec(code, names)
+    assert (work / "tiger.iso").exists() or context.token == "abc"
+
+
+def test_picture() -> None:
+    """The picture of a download's life names each event, says what it shows, and has no colour.
+
+    No colour of its own for lines and letters, that is: they are those of the page, light or dark.
+    """
+    picture = (DOCS / "life.svg").read_text()
+    root = ElementTree.fromstring(picture)
+    texts = {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    named = set(re.findall(r"\b[A-Z]{4,}\b", " ".join(texts)))
+    assert named == {value for name, value in vars(Event).items() if name == value}
+    described = root.find("{http://www.w3.org/2000/svg}desc")
+    assert named <= set(re.findall(r"\b[A-Z]{4,}\b", described.text))
+    assert root.get("role") == "img"
+    assert "text { fill: currentColor" in picture
+
+
+def test_links_outside() -> None:
+    """Each link to another site is to https, and to no host of the examples."""
+    links = [
+        (page.name, link)
+        for page in [*PAGES, ROOT / "README.rst"]
+        for link in re.findall(r"<(\w+://[^>]+)>`_", page.read_text())
+    ]
+    assert links
+    for name, link in links:
+        parts = urlsplit(link)
+        assert parts.scheme == "https", (name, link)
+        assert "." in parts.netloc, (name, link)
+        assert "example" not in parts.netloc, (name, link)
+
+
+def test_included() -> None:
+    """What pages include is what there is to include; tests/pulpcore runs it."""
+    included = {
+        name
+        for page in DOCS.glob("*.rst")
+        for name in re.findall(r"\.\. literalinclude:: (\S+)", page.read_text())
+    }
+    assert included == {str(path.relative_to(DOCS)) for path in DOCS.glob("examples/*.py")}
+
+
+@pytest.mark.parametrize("example", only("python"))
+def test_example(example, site, work, others, capsys) -> None:
+    """Each example is a whole program, which prints what the page says."""
+    execute(example, SITE, site, others)
+    output = capsys.readouterr().out
+    if example.output:
+        assert normalized(output, SITE, site) == normalized(example.output, SITE, site)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        param
+        for param in only("python")
+        if not any(host in param.values[0].code for host in (PROXY, VAULT, ARCHIVE))
+    ],
+)
+def test_example_with_the_zoo(example, zoo, capsys) -> None:
+    """An example does the same with the server that readers are offered."""
+    execute(example, SITE, zoo)
+    output = capsys.readouterr().out
+    if example.output:
+        assert normalized(output, SITE, zoo) == normalized(example.output, SITE, zoo)
+
+
+def test_tutorial(file_server, work, capsys) -> None:
+    """The programs of the tutorial, run one after the other, do what it says."""
+    server = file_server(Folder(work / "published"))
+    *others, sync = [param.values[0] for param in only("python", tutorial=True)]
+    for example in others:
+        execute(example, TUTORIAL, server)
+        output = capsys.readouterr().out
+        assert normalized(output, TUTORIAL, server) == normalized(example.output, TUTORIAL, server)
+    assert not (work / "unicorn.iso").exists()
+
+    def run() -> str:
+        execute(sync, TUTORIAL, server)
+        return capsys.readouterr().out
+
+    assert run() == sync.output
+    for name, content in ISOS.items():
+        assert (work / "mirror" / "isos" / f"{name}.iso").read_bytes() == content
+    assert run() == "downloaded: 0\n"
+    (work / "mirror" / "isos" / "bear.iso").write_bytes(b"bear")
+    assert run() == "downloaded: 1\n"
+    manifest = work / "published" / "PULP_MANIFEST"
+    manifest.write_text(f"../../escaped,{'0' * 64},0\n")
+    assert "refused" in run()
+
+
+def test_token_is_fetched_once(site, work) -> None:
+    """With the recipe for tokens, 20 downloads on 4 threads get along with one token."""
+    recipes = [param.values[0] for param in only("python")]
+    (recipe,) = [example for example in recipes if "/token" in example.code]
+    execute(recipe, SITE, site)
+    assert site.paths.count("/token") == 1
+    assert site.count <= 20 + 4 + 1
+
+
+@pytest.mark.parametrize("example", only("console"))
+def test_command_line(example, site, work) -> None:
+    """Each call of the program that is shown prints what the page says."""
+    for step in example.code.removeprefix("$ ").split("\n$ "):
+        command, _, expected = step.partition("\n")
+        _, *arguments = shlex.split(command.replace(SITE, site.url("")))
+        result = CliRunner().invoke(app.cli, arguments)
+        assert isinstance(result.exception, SystemExit | None), result.exception
+        assert result.exit_code == ("failed:" in expected)
+        expected = normalized(expected.rstrip("\n") + "\n", SITE, site)
+        assert normalized(result.output, SITE, site) == expected
+
+
+def test_options_are_documented() -> None:
+    """The page of the command line names each option that there is, and no other."""
+    text = (DOCS / "cli.rst").read_text()
+    documented = set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", text))
+    there = {"-h", "--help"}
+    for command in app.cli.commands.values():
+        for parameter in command.params:
+            there.update(name for name in parameter.opts if name.startswith("-"))
+    assert documented == there

@@ -1,0 +1,35 @@
+"""The soak test in its short form; the long one is run by hand."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "soak" / "soak.py"
+WELL = "lost 0, wrong 0, partial 0, threads left 0, file descriptors left 0"
+
+
+@pytest.mark.parametrize(
+    ("files", "threads", "faults", "seed"), [(600, 16, 0.1, 1), (60, 4, 1.0, 2), (100, 1, 0.0, 3)]
+)
+def test_short(files: int, threads: int, faults: float, seed: int) -> None:
+    """Some hundred files with faults of all kinds: nothing lost, wrong, partial or left over."""
+    options = {"files": files, "threads": threads, "faults": faults, "seed": seed}
+    arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.stderr == ""
+    first, last = done.stdout.splitlines()
+    assert last == WELL
+    assert done.returncode == 0
+    injected = int(re.search(r"(\d+) faults", first)[1])
+    # Each file that has faults has one to three.
+    assert bool(injected) is bool(faults)
+    assert injected <= 3 * files

@@ -1,0 +1,645 @@
+"""FtpDownload against a server that behaves, and scripts that don't."""
+
+import hashlib
+import os
+import socket
+import threading
+import time
+from urllib.parse import quote
+
+import pytest
+from servers.ftp import Cut
+from servers.listener import HOST
+from servers.raw import Loop, RawServer, Read, Reset, Send, Signal, Stall
+
+from pulpcore.plugin.download.futures import (
+    Batch,
+    BufferWriter,
+    DigestValidation,
+    DownloadFailed,
+    DownloadMonitor,
+    Event,
+    FileWriter,
+    FtpDownload,
+    NotAuthorized,
+    NotFound,
+    SizeValidation,
+    Timeout,
+    User,
+)
+from pulpcore.plugin.download.futures.validation import DigestMismatch, SizeMismatch
+
+CONTENT = os.urandom(1_000_000)
+SECONDS = 20
+SECRET = "pass@/:%word"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder that is served, with some files."""
+    folder = tmp_path / "served"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "file").write_bytes(CONTENT)
+    (folder / "empty").write_bytes(b"")
+    (folder / "sub" / "a b%?#ü").write_bytes(b"odd")
+    return folder
+
+
+@pytest.fixture
+def target(tmp_path):
+    """Where the file goes; one stands there already."""
+    path = tmp_path / "out" / "target"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    return path
+
+
+@pytest.fixture
+def untouched(target):
+    """Call it to see that a failure left the old file, and nothing of its own."""
+
+    def check():
+        assert target.read_bytes() == b"old"
+        assert list(target.parent.iterdir()) == [target]
+
+    return check
+
+
+def make(*args, **kwargs):
+    """A download that isn't tried again."""
+    download = FtpDownload(*args, **kwargs)
+    download.retry = None
+    return download
+
+
+def names_of(download):
+    """The names of the events of a download, as they come; each Fetched once in a row."""
+    names = []
+    for name in ("PREPARED", "SENT", "REPLIED", "FETCHED", "ERROR", "SUCCEEDED", "FAILED"):
+        download.register(
+            name, lambda event: names[-1:] == [event.name] or names.append(event.name)
+        )
+    return names
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("/file", CONTENT), ("/empty", b"")], ids=["file", "empty"]
+)
+def test_anonymous(ftp_server, folder, target, name, content, no_leaks):
+    """A file comes byte by byte, by an anonymous user, with all that belongs to a download."""
+    server = ftp_server(folder)
+    download = make(server.url(name), FileWriter(target))
+    download.validations += [
+        SizeValidation(len(content)),
+        DigestValidation("sha256", hashlib.sha256(content).hexdigest()),
+    ]
+    monitor = DownloadMonitor(download)
+    names = names_of(download)
+    for _ in range(2):
+        names.clear()
+        assert download() is None
+        assert target.read_bytes() == content
+        assert monitor.facts()["md5"] == hashlib.md5(content).hexdigest()
+        fetched = ["FETCHED"] if content else []
+        assert names == ["PREPARED", "SENT", "REPLIED", *fetched, "SUCCEEDED"]
+        assert download.reply.startswith("226")
+    assert download.expected_size == len(content)
+    assert ("USER", "anonymous") in server.commands
+    assert ("TYPE", "I") in server.commands
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "user"),
+    [
+        ("me:{password}", None),
+        ("", User("me", SECRET)),
+        ("other:wrong", User("me", SECRET)),
+        ("me:{password}", User()),
+    ],
+    ids=["userinfo", "user", "user wins", "no user"],
+)
+def test_user(ftp_server, folder, userinfo, user):
+    """User and password come from the URL, percent-decoded, or from the setting, which wins."""
+    server = ftp_server(folder, users={"me": SECRET})
+    address = server.url("/empty", userinfo.format(password=quote(SECRET, safe="")))
+    download = make(address, BufferWriter(), user)
+    download()
+    assert [command for command in server.commands if command[0] in ("USER", "PASS")] == [
+        ("USER", "me"),
+        ("PASS", SECRET),
+    ]
+    assert SECRET not in f"{download} {download!r} {download.user!r}"
+
+
+@pytest.mark.parametrize("user", [User("me"), User("me", ""), None])
+def test_empty_password(ftp_server, folder, user):
+    """A name without a password sends an empty one."""
+    server = ftp_server(folder, users={"me": ""})
+    userinfo = "" if user else "me"
+    make(server.url("/empty", userinfo), BufferWriter(), user)()
+    assert ("PASS", "") in server.commands
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/sub/a%20b%25%3F%23%C3%BC", "/%2Fsub/a b%25%3F%23%C3%BC", "/sub/../sub/a%20b%25%3f%23ü"],
+)
+def test_path(ftp_server, folder, path):
+    """The path is percent-decoded; what begins with %2F is absolute."""
+    server = ftp_server(folder)
+    download = make(server.url(path), BufferWriter())
+    download()
+    assert download.writer.content() == "odd"
+
+
+def test_question_mark_that_nobody_encoded(ftp_server, folder):
+    """A '?' belongs to the name: FTP has no query. Another file must not come in its place."""
+    (folder / "a").write_bytes(b"wrong")
+    (folder / "a?b").write_bytes(b"right")
+    download = make(ftp_server(folder).url("/a?b"), BufferWriter())
+    download()
+    assert download.writer.content() == "right"
+
+
+@pytest.mark.parametrize("path", ["/missing", "/sub", "/sub/missing/more", "/"])
+def test_not_found(ftp_server, folder, target, untouched, path):
+    """550 is NotFound."""
+    download = make(ftp_server(folder).url(path), FileWriter(target))
+    names = names_of(download)
+    with pytest.raises(DownloadFailed) as caught:
+        download()
+    assert type(caught.value) is (DownloadFailed if path == "/" else NotFound)
+    assert names == ["PREPARED", "ERROR", "FAILED"]
+    assert download.writer.path in str(target)
+    untouched()
+
+
+@pytest.mark.parametrize("user", [None, User("me", "wrong-" + SECRET), User("other", SECRET)])
+def test_not_authorized(ftp_server, folder, target, untouched, user):
+    """530 is NotAuthorized, and no text has the password."""
+    server = ftp_server(folder, users={"me": SECRET})
+    download = make(server.url("/file"), FileWriter(target), user)
+    with pytest.raises(NotAuthorized, match="credentials") as caught:
+        download()
+    assert SECRET not in _texts(caught.value)
+    untouched()
+
+
+def _texts(error):
+    """All that an error and those behind it say."""
+    found = []
+    while error is not None:
+        found += [str(error), repr(error), repr(error.args)]
+        error = error.__cause__ or error.__context__
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("size", [0, 1, 500_000, len(CONTENT) - 1])
+@pytest.mark.parametrize("claim", [False, True], ids=["426", "226"])
+def test_truncated(ftp_server, folder, target, untouched, size, claim, no_leaks):
+    """A file that ends early is an error, also where the server says that all is well."""
+    server = ftp_server(folder, cuts={0: Cut(size, claim)})
+    download = make(server.url("/file"), FileWriter(target))
+    with pytest.raises(DownloadFailed) as caught:
+        download()
+    if claim:
+        assert f"{size} bytes" in str(caught.value)
+        assert str(len(CONTENT)) in str(caught.value)
+    untouched()
+    download()
+    assert target.read_bytes() == CONTENT
+
+
+def test_tried_again(ftp_server, folder, target, no_leaks):
+    """A transfer that was cut is tried again without help, here from its beginning."""
+    cuts = {0: Cut(500_000), 1: Cut(600_000, claim=True)}
+    server = ftp_server(folder, cuts=cuts, unknown={"MDTM"})
+    download = FtpDownload(server.url("/file"), FileWriter(target))
+    download.retry = download.retry.new(backoff_factor=0)
+    download.validations.append(DigestValidation("md5", hashlib.md5(CONTENT).hexdigest()))
+    monitor = DownloadMonitor(download)
+    names = names_of(download)
+    download.register(Event.RESTARTED, lambda event: names.append(event.name))
+    download()
+    assert target.read_bytes() == CONTENT
+    assert monitor.size == len(CONTENT)
+    assert monitor.facts()["sha384"] == hashlib.sha384(CONTENT).hexdigest()
+    attempt = ["SENT", "REPLIED", "FETCHED"]
+    again = [*attempt, "ERROR", "RESTARTED"]
+    assert names == ["PREPARED", *again, *again, *attempt, "SUCCEEDED"]
+    assert server.transfers == 3
+
+
+@pytest.mark.parametrize("path", ["/missing", "/file"])
+def test_not_tried_again(ftp_server, folder, path):
+    """What would go the same way again isn't: a file that isn't there, a wrong password."""
+    server = ftp_server(folder, users={"me": "right"})
+    user = User("me", "wrong" if path == "/file" else "right")
+    with pytest.raises(DownloadFailed):
+        FtpDownload(server.url(path), BufferWriter(), user)()
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("validation", "kind"),
+    [
+        (SizeValidation(5), SizeMismatch),
+        (SizeValidation(len(CONTENT) + 1), SizeMismatch),
+        (DigestValidation("md5", "0" * 32), DigestMismatch),
+    ],
+    ids=["too much", "too little", "digest"],
+)
+def test_mismatch(ftp_server, folder, target, untouched, validation, kind, no_leaks):
+    """A mismatch is told as that, also in the middle of the transfer."""
+    download = make(ftp_server(folder).url("/file"), FileWriter(target))
+    download.validations.append(validation)
+    with pytest.raises(kind):
+        download()
+    untouched()
+
+
+def test_writer_fails(ftp_server, folder, target, untouched):
+    """So is a full disk."""
+
+    class Full(FileWriter):
+        def append(self, buffer):
+            raise OSError(28, "No space left on device")
+
+    download = make(ftp_server(folder).url("/file"), Full(target))
+    with pytest.raises(DownloadFailed, match="No space left"):
+        download()
+    untouched()
+
+
+HOSTILE = ["\r\nDELE file", "\n", "\r", "\0", "%0d%0aDELE%20file", "%0A", "%0D", "%00"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("place", ["/fi{}le", "/{}", "{}", "user", "password"])
+def test_line_ends(ftp_server, folder, target, untouched, text, place):
+    """What would end a line of the protocol is refused before anything is sent."""
+    server = ftp_server(folder)
+    if place in ("user", "password"):
+        address = server.url("/file", f"{text}:p" if place == "user" else f"u:{text}")
+    else:
+        address = server.url(place.format(text))
+    download = make(address, FileWriter(target))
+    with pytest.raises(DownloadFailed, match="url"):
+        download()
+    assert server.connections == 0
+    untouched()
+
+
+@pytest.mark.parametrize("text", ["a\r\nDELE file", "a\n", "\r"])
+@pytest.mark.parametrize("field", ["name", "password"])
+def test_line_ends_in_user(ftp_server, folder, target, untouched, text, field):
+    """So it is in a user: an error that tells which setting is wrong, and no bug."""
+    server = ftp_server(folder)
+    user = User(**{"name": "me", field: text})
+    download = make(server.url("/file"), FileWriter(target), user)
+    with pytest.raises(DownloadFailed, match="user"):
+        download()
+    assert "DELE" not in [name for name, _ in server.commands]
+    untouched()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "ftp://",
+        "ftp:///file",
+        "ftp://host:0/a",
+        "ftp://host:99999/a",
+        "ftp://host:x/a",
+        "ftp://[::1/a",
+        "http://host/a",
+        "file",
+        "",
+    ],
+)
+def test_url_refused(target, untouched, bad):
+    """What is no FTP URL is an error that says how one looks."""
+    with pytest.raises(DownloadFailed, match="ftp://host/path"):
+        make(bad, FileWriter(target))()
+    untouched()
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [({"timeout": Timeout(0)}, "timeout.connect"), ({"user": User(5)}, "user.name")],
+)
+def test_setting_refused(target, untouched, settings, name):
+    """A setting that can't work is named, before anything is sent."""
+    with pytest.raises(DownloadFailed, match=name):
+        make("ftp://127.0.0.1:9/a", FileWriter(target), **settings)()
+    untouched()
+
+
+class TestNoServer:
+    def test_refused(self, target, untouched):
+        """Nobody listens."""
+        with socket.socket() as taken:
+            taken.bind((HOST, 0))
+            port = taken.getsockname()[1]
+            with pytest.raises(DownloadFailed, match="refused"):
+                make(f"ftp://{HOST}:{port}/a", FileWriter(target))()
+        untouched()
+
+    @pytest.mark.parametrize("host", ["x" * 70, "a..b", "no-such-host.invalid"])
+    def test_no_such_host(self, target, untouched, host, monkeypatch):
+        """A host that can't be looked up, or whose name can't be one."""
+        real = socket.getaddrinfo
+
+        def offline(name, *args, **kwargs):
+            if str(name).endswith(".invalid"):
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return real(name, *args, **kwargs)
+
+        monkeypatch.setattr(socket, "getaddrinfo", offline)
+        with pytest.raises(DownloadFailed, match="host"):
+            make(f"ftp://{host}/a", FileWriter(target))()
+        untouched()
+
+
+def command(name, answer):
+    """The steps that read a command and answer it."""
+    return [Read(until=b"\r\n"), Send(answer)]
+
+
+WELCOME = Send(b"220 welcome\r\n")
+LOGIN = [WELCOME, *command("USER", b"331 and?\r\n"), *command("PASS", b"230 hello\r\n")]
+BINARY = [*LOGIN, *command("TYPE", b"200 yes\r\n")]
+
+
+def passive(data, size=b"500 what?\r\n", begin=b"150 here it is\r\n"):
+    """The steps from the login to the transfer from a data server."""
+    pasv = b"227 there (127,0,0,1,%d,%d)\r\n" % divmod(data.port, 256)
+    return [*BINARY, *command("SIZE", size), *command("PASV", pasv), *command("RETR", begin)]
+
+
+class TestScripts:
+    """Servers that are not ours to trust."""
+
+    def test_number_that_is_none(self, raw_server, target, untouched, monkeypatch):
+        """A number that ftplib can't read, as one of 5,000 digits in a 150, is no bug of ours."""
+
+        def read(*unused):
+            return int("1" * 5000)
+
+        monkeypatch.setattr("ftplib.FTP.ntransfercmd", read)
+        server = raw_server([[*BINARY, *command("SIZE", b"213 1\r\n")]])
+        download = make(f"ftp://{server.host}/a", FileWriter(target))
+        with pytest.raises(DownloadFailed, match="can't be read"):
+            download()
+
+    @pytest.mark.parametrize(
+        ("script", "kind", "match"),
+        [
+            ([Send(b"421 too many users\r\n")], DownloadFailed, "421 too many"),
+            ([Send(b"nonsense\r\n")], DownloadFailed, "nonsense"),
+            ([Reset()], DownloadFailed, "connection"),
+            ([], DownloadFailed, "closed the connection"),
+            ([WELCOME, Read(until=b"\n"), Send(b"530 no\r\n")], NotAuthorized, "credentials"),
+            ([WELCOME, Read(until=b"\n"), Send(b"500 no\r\n")], DownloadFailed, "500 no"),
+            ([WELCOME, Read(until=b"\n")], DownloadFailed, "closed the connection"),
+            ([*LOGIN, *command("TYPE", b"504 no\r\n")], DownloadFailed, "504 no"),
+            ([*BINARY, *command("SIZE", b"450 busy\r\n")], DownloadFailed, "450 busy"),
+            (
+                [*BINARY, *command("SIZE", b"213 many\r\n"), *command("PASV", b"425 no\r\n")],
+                DownloadFailed,
+                "425 no",
+            ),
+            (
+                [*BINARY, *command("SIZE", b"213 1\r\n"), *command("PASV", b"227 x\r\n")],
+                DownloadFailed,
+                "227 x",
+            ),
+            ([Loop([Send(b"2" * 9000)])], DownloadFailed, "8192 bytes"),
+            (
+                [WELCOME, Read(until=b"\n"), Send(b"\xff\xfe 530\r\n")],
+                DownloadFailed,
+                "replied|URL|reply",
+            ),
+        ],
+    )
+    def test_replies(self, raw_server, target, untouched, script, kind, match, no_leaks):
+        """Whatever a server says, it is an error that tells, and the old file stays."""
+        server = raw_server([script])
+        download = make(f"ftp://{server.host}/a", FileWriter(target))
+        with pytest.raises(DownloadFailed, match=match) as caught:
+            download()
+        assert type(caught.value) is kind
+        assert len(str(caught.value)) < 600
+        assert "\n" not in str(caught.value)
+        untouched()
+
+    def test_password_in_reply(self, raw_server, target):
+        """A server that repeats the password has it in no text of ours."""
+        echo = b"500 PASS " + SECRET.encode() + b" at ftp://me:" + SECRET.encode() + b"@host/\r\n"
+        server = raw_server([[*LOGIN[:3], Read(until=b"\n"), Send(echo)]])
+        for userinfo, user in (
+            ("", User("me", SECRET)),
+            (f"me:{quote(SECRET, safe='')}@", None),
+        ):
+            download = make(f"ftp://{userinfo}{server.host}/a", FileWriter(target), user)
+            with pytest.raises(DownloadFailed, match="500 PASS") as caught:
+                download()
+            assert SECRET not in _texts(caught.value)
+            assert quote(SECRET, safe="") not in _texts(caught.value)
+
+    @pytest.mark.parametrize("where", ["welcome", "login", "transfer"])
+    def test_times_out(self, raw_server, running, target, untouched, where, no_leaks):
+        """A server that says nothing more is left after the time-out."""
+        data = running(RawServer, [[Send(b"some"), Stall()]])
+        script = {
+            "welcome": [Stall()],
+            "login": [WELCOME, Stall()],
+            "transfer": [*passive(data), Stall()],
+        }[where]
+        server = raw_server([script])
+        download = make(f"ftp://{server.host}/a", FileWriter(target), timeout=Timeout(0.2, 0.2))
+        with pytest.raises(DownloadFailed, match="time-out"):
+            download()
+        untouched()
+
+    @pytest.mark.parametrize("where", ["welcome", "login", "transfer", "last reply", "farewell"])
+    def test_cancelled(self, raw_server, running, target, where, no_leaks):
+        """A shutdown cuts each of its waits at once, long before any time-out."""
+        stalled = threading.Event()
+        stall = [Signal(stalled), Stall()]
+        data = running(RawServer, [[Send(b"some"), *(stall if where == "transfer" else [])]])
+        sent = passive(data)
+        script = {
+            "welcome": stall,
+            "login": [WELCOME, *stall],
+            "transfer": [*sent, Stall()],
+            "last reply": [*sent, *stall],
+            "farewell": [*sent, Send(b"226 done\r\n"), Read(until=b"QUIT\r\n"), *stall],
+        }[where]
+        server = raw_server([script])
+        download = make(f"ftp://{server.host}/a", FileWriter(target), timeout=Timeout(60, 60))
+        batch = Batch([download])
+        ended = threading.Event()
+        took = []
+
+        def stop():
+            # No farewell is fine: then there is nothing to wait for.
+            while not stalled.wait(0.01) and not ended.is_set():
+                pass
+            began = time.monotonic()
+            batch.shutdown()
+            took.append(time.monotonic() - began)
+
+        stopper = threading.Thread(target=stop)
+        stopper.start()
+        (plan,) = batch()
+        ended.set()
+        stopper.join()
+        assert took[0] < 50
+        if where == "farewell":
+            assert target.read_bytes() in (b"old", b"some")
+        else:
+            with pytest.raises(DownloadFailed, match="shut down"):
+                plan.result()
+            assert target.read_bytes() == b"old"
+        assert list(target.parent.iterdir()) == [target]
+
+    @pytest.mark.parametrize(
+        ("size", "begin", "ok"),
+        [
+            (b"500 what?\r\n", b"150 here it is\r\n", True),
+            (b"213 7\r\n", b"150 here it is\r\n", True),
+            (b"213 7\r\n", b"125 go on\r\n", True),
+            (b"500 what?\r\n", b"150 Opening BINARY mode data connection (7 bytes)\r\n", True),
+            (b"213 8\r\n", b"150 here it is\r\n", False),
+            (b"213 6\r\n", b"150 here it is\r\n", False),
+            (b"500 what?\r\n", b"150 Opening BINARY mode data connection (8 bytes)\r\n", False),
+            (b"213 junk\r\n", b"150 here it is\r\n", True),
+        ],
+    )
+    def test_size(self, raw_server, running, target, untouched, size, begin, ok):
+        """Where the server tells a size, by SIZE or with the transfer, it must be that."""
+        data = running(RawServer, [[Send(b"content")]])
+        server = raw_server(
+            [[*passive(data, size, begin), Send(b"226 done\r\n"), Read(until=b"\n")]]
+        )
+        download = make(f"ftp://{server.host}/a", FileWriter(target))
+        if ok:
+            download()
+            assert target.read_bytes() == b"content"
+        else:
+            with pytest.raises(DownloadFailed, match="bytes"):
+                download()
+            untouched()
+
+    @pytest.mark.parametrize("end", [b"426 aborted\r\n", b"451 disk error\r\n", b"550 gone\r\n"])
+    def test_last_word(self, raw_server, running, target, untouched, end):
+        """Only a good last reply says that all has come, whatever was received."""
+        data = running(RawServer, [[Send(b"content")]])
+        server = raw_server([[*passive(data, b"213 7\r\n"), Send(end), Read(until=b"\n")]])
+        with pytest.raises(DownloadFailed):
+            make(f"ftp://{server.host}/a", FileWriter(target))()
+        untouched()
+
+    def test_data_connection_reset(self, raw_server, running, target, untouched):
+        """A reset of the data connection is an error."""
+        data = running(RawServer, [[Send(b"cont"), Reset()]])
+        server = raw_server([[*passive(data), Send(b"226 done\r\n"), Read(until=b"\n")]])
+        with pytest.raises(DownloadFailed):
+            make(f"ftp://{server.host}/a", FileWriter(target))()
+        untouched()
+
+
+def test_cut_at_each_byte(raw_server, running, target, no_leaks):
+    """Wherever the conversation ends, all of the file is there, or none of it."""
+    data = running(RawServer, [[Send(b"content")]])
+    script = [*passive(data, b"213 7\r\n"), Send(b"226 done\r\n")]
+    replies = [step.data for step in script if isinstance(step, Send)]
+    total = sum(map(len, replies))
+
+    def cut_after(size):
+        steps = []
+        for step in script:
+            if isinstance(step, Send):
+                steps.append(Send(step.data[:size]))
+                size -= len(step.data)
+                if size <= 0:
+                    return steps
+            else:
+                steps.append(step)
+        return steps
+
+    server = raw_server(cut_after)
+    whole = 0
+    for _ in range(total + 1):
+        target.write_bytes(b"old")
+        try:
+            make(f"ftp://{server.host}/a", FileWriter(target))()
+        except DownloadFailed:
+            assert target.read_bytes() == b"old"
+        else:
+            whole += 1
+            assert target.read_bytes() == b"content"
+        assert list(target.parent.iterdir()) == [target]
+    # The digit that says that all is well may be the last byte to come.
+    assert 1 <= whole <= len(replies[-1])
+
+
+def test_ipv6(ftp_server, folder):
+    """IPv6 has its own command for passive mode (RFC 2428)."""
+    try:
+        server = ftp_server(folder, host="::1")
+    except OSError:
+        pytest.skip("there is no IPv6 on this machine")
+    download = make(server.url("/file"), BufferWriter())
+    download()
+    assert download.writer.getvalue() == CONTENT
+    assert server.told("EPSV", "PASV") == [("EPSV", "")]
+
+
+def test_address_of_the_data_connection(raw_server, running):
+    """A server can't have us connect to somebody else: the host of the data is its own."""
+    data = running(RawServer, [[Send(b"content")]])
+    server = raw_server(
+        [
+            [
+                *BINARY,
+                *command("SIZE", b"500 what?\r\n"),
+                *command("PASV", b"227 there (10,1,2,3,%d,%d)\r\n" % divmod(data.port, 256)),
+                *command("RETR", b"150 here\r\n226 done\r\n"),
+            ]
+        ]
+    )
+    download = make(f"ftp://{server.host}/a", BufferWriter())
+    download()
+    assert download.writer.content() == "content"
+
+
+def test_cancelled_in_a_handler(ftp_server, folder, target, untouched, no_leaks):
+    """A shutdown in the middle of the content stops it there."""
+    download = make(ftp_server(folder).url("/file"), FileWriter(target))
+    download.register(Event.FETCHED, lambda _: batch.shutdown())
+    with Batch([download]) as batch:
+        (plan,) = batch()
+    with pytest.raises(DownloadFailed, match="shut down"):
+        plan.result()
+    assert 0 < download.position < len(CONTENT)
+    untouched()
+
+
+def test_no_writer(ftp_server, folder):
+    """A download whose content goes nowhere is followed all the same."""
+    download = make(ftp_server(folder).url("/file"), None)
+    monitor = DownloadMonitor(download)
+    download()
+    assert monitor.facts()["sha256"] == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_many_in_a_batch(ftp_server, folder, tmp_path, no_leaks):
+    """Files come by FTP from many threads."""
+    server = ftp_server(folder)
+    downloads = [make(server.url("/file"), FileWriter(tmp_path / "new" / f"{n}")) for n in range(6)]
+    with Batch(downloads, concurrent=3) as batch:
+        assert len([plan.result() for plan in batch()]) == 6
+    assert {path.read_bytes() for path in (tmp_path / "new").iterdir()} == {CONTENT}

@@ -1,0 +1,301 @@
+"""Content-Encoding that nobody asked for: decoded where the file as published is plainly meant."""
+
+import gzip
+import hashlib
+import zlib
+from typing import Any
+
+import pytest
+from http_tools import content, failure, into_memory, names, quick, record
+from servers.files import CutAfter, File, Redirect
+from servers.raw import Drip, Recv, Send, chunked, reply
+
+from pulpcore.plugin.download.futures import (
+    DigestValidation,
+    DownloadFailed,
+    DownloadMonitor,
+    HttpDownload,
+    SizeValidation,
+)
+
+
+def zipped(data: bytes) -> bytes:
+    """The data as gzip, the same each time: parameters of tests must not change."""
+    return gzip.compress(data, 9, mtime=0)
+
+
+TEXT = b"content, " * 30000
+GZIP = zipped(TEXT)
+ZLIB = zlib.compress(TEXT)
+RAW = ZLIB[2:-4]
+
+
+def served(file_server: Any, path: str, body: bytes, coding: str, **options: Any) -> Any:
+    """A server of one encoded file."""
+    return file_server({path: File(body, content_encoding=coding, **options)})
+
+
+class TestPublished:
+    """A server that publishes a compressed file and labels it so: its bytes as they are."""
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/a.gz", "/a.tar.GZ", "/a.tgz", "/a.svgz", "/a.gz?x=y", "/a.txt.gz#f", "/x.crate"],
+    )
+    @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZip"])
+    def test_by_name(self, file_server: Any, path: str, coding: str) -> None:
+        """A name that says gzip is that of the compressed file."""
+        server = served(file_server, path.partition("?")[0].partition("#")[0], GZIP, coding)
+        assert content(into_memory(server.url(path))) == GZIP
+
+    @pytest.mark.parametrize(
+        "media", ["application/gzip", "application/x-gzip; charset=x", "APPLICATION/X-GZIP"]
+    )
+    def test_by_type(self, file_server: Any, media: str) -> None:
+        """So does a media type."""
+        server = served(file_server, "/a", GZIP, "gzip", headers={"Content-Type": media})
+        assert content(into_memory(server.url("/a"))) == GZIP
+
+    @pytest.mark.parametrize(("first", "last"), [("/a.gz", "/cdn/123"), ("/latest", "/a.gz")])
+    def test_by_redirect(self, file_server: Any, first: str, last: str) -> None:
+        """The name as asked for counts, and that to which it led."""
+        files = {first: Redirect(last), last: File(GZIP, content_encoding="gzip")}
+        assert content(into_memory(file_server(files).url(first))) == GZIP
+
+    @pytest.mark.parametrize(
+        ("path", "coding"),
+        [
+            ("/a.br", "br"),
+            ("/a.zst", "zstd"),
+            ("/a.Z", "compress"),
+            ("/a.zz", "deflate"),
+            ("/a.bz2", "bzip2"),
+            ("/a.tar.xz", "x-xz"),
+        ],
+    )
+    def test_other_codings(self, file_server: Any, path: str, coding: str) -> None:
+        """The same goes for other codings, which need no decoder then."""
+        server = served(file_server, path, b"anything", coding)
+        assert content(into_memory(server.url(path))) == b"anything"
+
+    def test_name_of_another(self, file_server: Any) -> None:
+        """A name that says another coding doesn't count."""
+        server = served(file_server, "/a.br", GZIP, "gzip")
+        assert content(into_memory(server.url("/a.br"))) == TEXT
+
+    def test_twice(self, file_server: Any) -> None:
+        """What is published compressed and compressed on its way is undone once."""
+        server = served(file_server, "/a.gz", zipped(GZIP), "gzip, gzip")
+        assert content(into_memory(server.url("/a.gz"))) == GZIP
+
+    def test_resumes(self, file_server: Any) -> None:
+        """It is resumed as any file."""
+        server = served(file_server, "/a.gz", GZIP, "gzip", etag='"e"')
+        server.faults = {0: CutAfter(20)}
+        assert content(into_memory(server.url("/a.gz"), quick())) == GZIP
+        assert server.requests[1].header("Range") == "bytes=20-"
+
+
+class TestCompressed:
+    """A server that compresses whatever it sends: what comes out of the decoder."""
+
+    @pytest.mark.parametrize("method", ["length", "chunked", "close"])
+    @pytest.mark.parametrize(
+        ("coding", "body"),
+        [
+            ("gzip", GZIP),
+            ("x-gzip", GZIP),
+            ("GZIP", GZIP),
+            ("deflate", ZLIB),
+            ("deflate", RAW),
+            ("identity, gzip", GZIP),
+            (",gzip,", GZIP),
+            ("gzip, deflate", zlib.compress(GZIP)),
+            ("deflate, gzip", zipped(RAW)),
+        ],
+    )
+    def test_decoded(self, raw_server: Any, coding: str, body: bytes, method: str) -> None:
+        """Gzip and both kinds of deflate are decoded, as many times as they were applied."""
+        headers = {"Content-Encoding": coding}
+        if method == "chunked":
+            headers["Transfer-Encoding"] = "chunked"
+            body = chunked(body, [1, 2, 3])
+        server = raw_server(
+            [[Recv(), Send(reply(headers=headers, body=body, length=method == "length"))]]
+        )
+        download = into_memory(server.url("/a.txt"))
+        monitor = DownloadMonitor(download, ["sha256"])
+        digest = hashlib.sha256(TEXT).hexdigest()
+        download.validations += [SizeValidation(len(TEXT)), DigestValidation("sha256", digest)]
+        assert content(download) == TEXT
+        assert monitor.facts() == {"size": len(TEXT), "sha256": digest}
+
+    def test_several_headers(self, raw_server: Any) -> None:
+        """Codings may come in several fields."""
+        headers = [("Content-Encoding", "gzip"), ("Content-Encoding", "deflate")]
+        server = raw_server([[Recv(), Send(reply(headers=headers, body=zlib.compress(GZIP)))]])
+        assert content(into_memory(server.url())) == TEXT
+
+    @pytest.mark.parametrize("body", [GZIP, ZLIB, RAW])
+    def test_byte_by_byte(self, raw_server: Any, body: bytes) -> None:
+        """It doesn't matter how the bytes come."""
+        coding = "gzip" if body == GZIP else "deflate"
+        whole = reply(headers={"Content-Encoding": coding}, body=body)
+        start = len(whole) - len(body)
+        steps = [
+            Send(whole[:start]),
+            Drip(whole[start : start + 20], 0.001),
+            Send(whole[start + 20 :]),
+        ]
+        server = raw_server([[Recv(), *steps]])
+        assert content(into_memory(server.url())) == TEXT
+
+    def test_members(self, file_server: Any) -> None:
+        """A gzip of several members is decoded whole."""
+        server = served(file_server, "/a", GZIP + zipped(b"") + GZIP, "gzip")
+        assert content(into_memory(server.url("/a"))) == TEXT * 2
+
+    @pytest.mark.parametrize(
+        ("coding", "body"), [("gzip", zipped(b"")), ("deflate", zlib.compress(b""))]
+    )
+    def test_empty(self, file_server: Any, coding: str, body: bytes) -> None:
+        """An empty file, encoded."""
+        assert content(into_memory(served(file_server, "/a", body, coding).url("/a"))) == b""
+
+    @pytest.mark.parametrize("coding", ["", "identity", "Identity, identity"])
+    def test_none(self, file_server: Any, coding: str) -> None:
+        """Identity is no coding."""
+        server = file_server({"/a": File(GZIP, headers={"Content-Encoding": coding})})
+        assert content(into_memory(server.url("/a"))) == GZIP
+
+    def test_bomb(self, file_server: Any) -> None:
+        """What swells is decoded a bounded piece at a time, and stops at the size."""
+        bomb = zipped(bytes(50_000_000))
+        download = into_memory(served(file_server, "/a", bomb, "gzip").url("/a"))
+        download.validations.append(SizeValidation(1_000_000))
+        events = record(download)
+        failure(download)
+        sizes = [len(event.buffer) for event in events if event.NAME == "FETCHED"]
+        assert max(sizes) <= 128 * 1024
+        assert sum(sizes) <= 1_000_000
+
+    def test_bomb_of_unknown_size(self, file_server: Any) -> None:
+        """Where no size is expected, what swells beyond measure is an error, and all is dropped."""
+        server = served(file_server, "/a", zipped(bytes(80_000_000)), "gzip")
+        download = into_memory(server.url("/a"), quick())
+        error = failure(download)
+        assert type(error) is DownloadFailed
+        assert "compression bomb" in error.reason
+        assert "SizeValidation" in error.reason
+        assert server.count == 1
+        assert download.position <= 64 * 1024 * 1024
+        assert download.writer.getvalue() == b""
+
+    @pytest.mark.parametrize("how", ["expected", "ratio", "none"])
+    def test_no_bomb(self, file_server: Any, how: str) -> None:
+        """What is that large indeed comes whole where its size is expected, or the limit is set."""
+        size = 80_000_000
+        server = served(file_server, "/a", zipped(bytes(size)), "gzip")
+        download = HttpDownload(server.url("/a"), None)
+        if how == "expected":
+            download.validations.append(SizeValidation(size))
+        else:
+            download.expansion_max = None if how == "none" else 1100
+        download()
+        assert download.position == size
+
+    @pytest.mark.parametrize("value", ["200", 0, -1, True, float("nan")])
+    def test_no_limit_that_can_be(self, file_server: Any, value: Any) -> None:
+        """A limit that is no number above 0 is refused before anything is sent."""
+        server = served(file_server, "/a", GZIP, "gzip")
+        download = into_memory(server.url("/a"))
+        download.expansion_max = value
+        assert "expansion_max: must be a number above 0" in failure(download).reason
+        assert server.count == 0
+
+    def test_cut(self, file_server: Any) -> None:
+        """What was cut is started again: positions in it say nothing."""
+        server = served(file_server, "/a", GZIP, "gzip", etag='"e"')
+        server.faults = {0: CutAfter(len(GZIP) - 9)}
+        download = into_memory(server.url("/a"), quick())
+        events = record(download)
+        assert content(download) == TEXT
+        assert server.requests[1].header("Range") is None
+        assert names(events).count("RESTARTED") == 1
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("coding", "body"),
+        [
+            ("br", b"x"),
+            ("zstd", b"x"),
+            ("compress", b"x"),
+            ("gzip, br", b"x"),
+            (", ".join(["gzip"] * 9), b"x"),
+        ],
+    )
+    def test_known(self, file_server: Any, coding: str, body: bytes) -> None:
+        """What can't be undone, and isn't plainly published so, is refused by its name."""
+        error = failure(into_memory(served(file_server, "/a", body, coding).url("/a")))
+        assert type(error) is DownloadFailed
+        assert coding in error.reason
+
+    def test_unknown(self, file_server: Any) -> None:
+        """A label that is no coding means nothing: the content is taken as it comes."""
+        assert content(into_memory(served(file_server, "/a", b"x", "utf-8").url("/a"))) == b"x"
+
+    @pytest.mark.parametrize(
+        ("coding", "body"),
+        [
+            ("gzip", GZIP[:-1]),
+            ("gzip", GZIP[:-8]),
+            ("gzip", GZIP[:100]),
+            ("gzip", GZIP[:5]),
+            ("gzip", GZIP + GZIP[:20]),
+            ("deflate", ZLIB[:-1]),
+            ("deflate", RAW[:-1]),
+            ("deflate", ZLIB[:1]),
+            ("gzip, deflate", zlib.compress(GZIP[:-1])),
+        ],
+    )
+    def test_truncated(self, file_server: Any, coding: str, body: bytes) -> None:
+        """What ends too early is an error."""
+        error = failure(into_memory(served(file_server, "/a", body, coding).url("/a")))
+        assert "too early" in error.reason
+
+    @pytest.mark.parametrize(
+        ("coding", "body"),
+        [
+            ("gzip", TEXT),
+            ("gzip", ZLIB),
+            ("gzip", GZIP[:-8] + bytes(8)),
+            ("gzip", GZIP[:50] + b"\xff" * 50 + GZIP[100:]),
+            ("gzip", GZIP + b"trailing"),
+            ("gzip", GZIP + b"\0"),
+            ("deflate", GZIP),
+            ("deflate", ZLIB[:-4] + bytes(4)),
+            ("deflate", ZLIB + b"trailing"),
+            ("deflate", ZLIB + ZLIB),
+            ("deflate", RAW + b"x"),
+            ("deflate", b"\xff" * 9),
+        ],
+    )
+    def test_broken(self, file_server: Any, tmp_path: Any, coding: str, body: bytes) -> None:
+        """What isn't well-formed, or has something behind its end, is an error."""
+        server = served(file_server, "/a", body, coding)
+        error = failure(into_memory(server.url("/a"), quick()))
+        assert type(error) is DownloadFailed
+        assert coding in error.reason
+        assert server.count == 1
+
+
+class TestAskedFor:
+    @pytest.mark.parametrize("name", ["Accept-Encoding", "accept-encoding"])
+    @pytest.mark.parametrize(("coding", "body"), [("gzip", GZIP), ("br", b"anything")])
+    def test_as_it_comes(self, file_server: Any, name: str, coding: str, body: bytes) -> None:
+        """A caller who asked for a coding gets the bytes as they come."""
+        server = served(file_server, "/a", body, coding)
+        assert content(into_memory(server.url("/a"), headers={name: coding})) == body
+        found = [v for n, v in server.requests[0].headers if n.lower() == "accept-encoding"]
+        assert found == [coding]

@@ -1,0 +1,612 @@
+"""Conditional downloads: what is unchanged isn't sent again, and nothing is lost by asking."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from http_tools import content, failure, into_memory, names, quick, record
+from servers.files import CutAfter, File, Redirect, Status
+from servers.raw import Recv, Send, reply, serve
+
+from pulpcore.plugin.download.futures import (
+    Batch,
+    BufferWriter,
+    DigestValidation,
+    DownloadFailed,
+    DownloadMonitor,
+    Event,
+    FileWriter,
+    HttpDownload,
+    SizeValidation,
+    Timeout,
+)
+from pulpcore.plugin.download.futures.context import Context
+from pulpcore.plugin.download.futures.progress import ProgressMonitor
+from pulpcore.plugin.download.futures.validation import SizeMismatch
+
+OLD = b"0123456789" * 4
+NEW = b"abcdefghij" * 5
+EARLIER = "Sun, 06 Nov 1994 08:49:37 GMT"
+LATER = "Sun, 06 Nov 1994 08:49:38 GMT"
+E = '"e"'
+F = '"f"'
+UNCHANGED = [Event.PREPARED, Event.SENT, Event.REPLIED, Event.SUCCEEDED]
+FILES = 300
+
+
+def conditions(server: Any) -> list[tuple[str | None, str | None]]:
+    """If-None-Match and If-Modified-Since of each request."""
+    return [
+        (request.header("If-None-Match"), request.header("If-Modified-Since"))
+        for request in server.requests
+    ]
+
+
+def ranges(server: Any) -> list[tuple[str | None, str | None]]:
+    """Range and If-Range of each request."""
+    return [(request.header("Range"), request.header("If-Range")) for request in server.requests]
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A file that was downloaded before."""
+    path = tmp_path / "file"
+    path.write_bytes(OLD)
+    return path
+
+
+def again(url: str, target: Path, **options: Any) -> HttpDownload:
+    """A download to a path, which retries without a wait."""
+    download = HttpDownload(url, FileWriter(target), **options)
+    download.retry = quick()
+    return download
+
+
+class TestUnchanged:
+    """The server has the known version still."""
+
+    @pytest.mark.parametrize(
+        ("file", "known"),
+        [
+            (File(OLD, etag=E), {"known_etag": E}),
+            (File(OLD, etag='W/"e"'), {"known_etag": 'W/"e"'}),
+            (File(OLD, etag='W/"e"'), {"known_etag": E}),
+            (File(OLD, last_modified=EARLIER), {"known_last_modified": EARLIER}),
+            (
+                File(OLD, etag=E, last_modified=EARLIER),
+                {"known_etag": E, "known_last_modified": EARLIER},
+            ),
+            # The ETag wins.
+            (
+                File(OLD, etag=E, last_modified=LATER),
+                {"known_etag": E, "known_last_modified": EARLIER},
+            ),
+            (File(OLD, etag='"\xe9,!"'), {"known_etag": '"x", "\xe9,!", *'}),
+        ],
+    )
+    def test_success(
+        self, file_server: Any, target: Path, file: File, known: dict[str, str]
+    ) -> None:
+        """It is a success that brings nothing, and leaves the file as it is."""
+        server = file_server({"/a": file})
+        before = target.stat()
+        download = again(server.url("/a"), target, **known)
+        events = record(download)
+        download()
+        assert download.unchanged
+        assert (download.status, download.position, download.reply.content) == (304, 0, b"")
+        assert names(events) == UNCHANGED
+        assert conditions(server) == [(known.get("known_etag"), known.get("known_last_modified"))]
+        after = target.stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        assert list(target.parent.iterdir()) == [target]
+
+    def test_second_sync(self, file_server: Any, tmp_path: Path) -> None:
+        """A second sync brings no byte, and a third what is new, on as few connections."""
+        files = {f"/{i}": File(b"%d" % i * 99, etag=f'"{i}"') for i in range(FILES)}
+        server = file_server(files, record=False)
+        known: dict[str, str | None] = {}
+        fetched: list[int] = []
+
+        def downloads() -> Any:
+            for path in list(files):
+                url = server.url(path)
+                download = HttpDownload(
+                    url, FileWriter(f"{tmp_path}{path}"), known_etag=known.get(url)
+                )
+                download.register(Event.FETCHED, lambda event: fetched.append(len(event.buffer)))
+                yield download
+
+        def sync() -> tuple[int, int]:
+            """How many files were unchanged, and how many bytes came."""
+            fetched.clear()
+            unchanged = 0
+            with Batch(downloads()) as batch:
+                for plan in batch():
+                    download: Any = plan.result()
+                    known[download.url] = download.etag
+                    unchanged += download.unchanged
+            return unchanged, sum(fetched)
+
+        assert sync() == (0, sum(len(file.body) for file in files.values()))
+        assert sync() == (FILES, 0)
+        files["/7"] = File(NEW, etag=E)
+        assert sync() == (FILES - 1, len(NEW))
+        assert sync() == (FILES, 0)
+        assert server.count == 4 * FILES
+        assert server.connections <= 4 * 4
+        for path, file in files.items():
+            assert Path(f"{tmp_path}{path}").read_bytes() == file.body
+        assert len(list(tmp_path.iterdir())) == FILES
+
+    def test_nothing_to_validate(self, file_server: Any, target: Path) -> None:
+        """Validations saw nothing, and are not asked; a monitor has no facts; nothing is due."""
+        server = file_server({"/a": File(OLD, etag=E)})
+        download = again(server.url("/a"), target, known_etag=E)
+        download.validations += [SizeValidation(5), DigestValidation("md5", "0" * 32)]
+        monitor = DownloadMonitor(download, ["md5"])
+        progress = ProgressMonitor()
+        progress.watch(download)
+        assert progress.figures == (0, 5)
+        download()
+        assert download.unchanged
+        assert monitor.facts()["size"] == 0
+        assert progress.figures == (0, 0)
+
+    def test_into_memory(self, file_server: Any) -> None:
+        """A writer that doesn't know what was there is empty, whoever asked."""
+        server = file_server({"/a": File(OLD, etag=E)})
+        download = into_memory(server.url("/a"), known_etag=E)
+        assert content(download) == b""
+        assert download.unchanged
+
+    def test_without_writer(self, file_server: Any) -> None:
+        """Content that goes nowhere may be known, too."""
+        server = file_server({"/a": File(OLD, etag=E)})
+        download = HttpDownload(server.url("/a"), None, known_etag=E)
+        download()
+        assert download.unchanged
+
+    def test_connection_is_kept(self, raw_server: Any, target: Path) -> None:
+        """A 304 has no body, whatever length it tells; the next reply follows on the connection."""
+        server = raw_server([serve(reply(304, {"Content-Length": "40", "ETag": E}))])
+        download = again(server.url(), target, known_etag=E)
+        download.context = Context()
+        for _ in range(3):
+            download()
+            assert download.unchanged
+            assert download.expected_size is None
+        download.context.close()
+        assert server.connections == 1
+
+    def test_slow_is_no_matter(self, file_server: Any, target: Path) -> None:
+        """A limit of speed has nothing to say where nothing comes."""
+        server = file_server({"/a": File(OLD, etag=E)})
+        timeout = Timeout(least_speed=1_000_000, window=60)
+        download = again(server.url("/a"), target, known_etag=E, timeout=timeout)
+        download()
+        assert download.unchanged
+
+    def test_redirected(self, file_server: Any, target: Path) -> None:
+        """The condition goes along with a redirect."""
+        server = file_server({"/a": Redirect("/b"), "/b": File(OLD, etag=E)})
+        download = again(server.url("/a"), target, known_etag=E)
+        download()
+        assert download.unchanged
+        assert conditions(server) == [(E, None)] * 2
+
+    def test_through_a_proxy(self, file_server: Any, proxy: Any, target: Path) -> None:
+        """A proxy makes no difference."""
+        server = file_server({"/a": File(OLD, etag=E)})
+        proxy_url = f"http://127.0.0.1:{proxy().port}"
+        download = again(server.url("/a"), target, known_etag=E, proxy_url=proxy_url)
+        download()
+        assert download.unchanged
+
+    def test_seen_by_handlers(self, file_server: Any, target: Path) -> None:
+        """From Replied on it is known; what to remember is known from Succeeded on."""
+        server = file_server({"/a": File(OLD, etag=E)})
+        download = again(server.url("/a"), target, known_etag=E)
+        seen: list[Any] = []
+        for name in (Event.SENT, Event.REPLIED, Event.SUCCEEDED):
+            download.register(name, lambda e: seen.append((e.download.unchanged, e.download.etag)))
+        download()
+        assert seen[1:] == [(True, None), (True, E)]
+
+
+class TestChanged:
+    """The server has another version, or can't tell."""
+
+    @pytest.mark.parametrize(
+        ("file", "known"),
+        [
+            (File(NEW, etag=F), {"known_etag": E}),
+            (File(NEW, last_modified=LATER), {"known_last_modified": EARLIER}),
+            (
+                File(NEW, etag=F, last_modified=EARLIER),
+                {"known_etag": E, "known_last_modified": EARLIER},
+            ),
+            (File(NEW), {"known_etag": E, "known_last_modified": EARLIER}),
+            (File(NEW), {"known_etag": None, "known_last_modified": ""}),
+        ],
+    )
+    def test_comes(self, file_server: Any, target: Path, file: File, known: dict[str, str]) -> None:
+        """The file comes whole, and what names it is there to be remembered."""
+        server = file_server({"/a": file})
+        download = again(server.url("/a"), target, **known)
+        download.validations.append(SizeValidation(len(NEW)))
+        download()
+        assert target.read_bytes() == NEW
+        assert not download.unchanged
+        assert (download.etag, download.last_modified) == (file.etag, file.last_modified)
+
+    def test_is_validated(self, file_server: Any, target: Path) -> None:
+        """What comes must pass; what fails leaves the old file, and nothing to remember."""
+        server = file_server({"/a": File(NEW, etag=F)})
+        download = again(server.url("/a"), target, known_etag=E)
+        download.validations.append(SizeValidation(5))
+        failure(download, SizeMismatch)
+        assert target.read_bytes() == OLD
+        assert (download.etag, download.last_modified) == (None, None)
+
+    def test_missing(self, file_server: Any, tmp_path: Path) -> None:
+        """A file that is missing comes, whatever is known of it."""
+        server = file_server({"/a": File(OLD, etag=E, last_modified=EARLIER)})
+        path = tmp_path / "folder" / "file"
+        download = again(server.url("/a"), path, known_etag=E, known_last_modified=EARLIER)
+        download()
+        assert path.read_bytes() == OLD
+        assert conditions(server) == [(None, None)]
+        download()
+        assert download.unchanged
+        assert path.read_bytes() == OLD
+
+    def test_called_again(self, file_server: Any, target: Path) -> None:
+        """Each run is for itself: what is remembered is sent only when it is given."""
+        server = file_server({"/a": File(NEW, etag=F)})
+        download = again(server.url("/a"), target)
+        monitor = DownloadMonitor(download, ["md5"])
+        download()
+        download()
+        assert not download.unchanged
+        download.known_etag = download.etag
+        download()
+        assert download.unchanged
+        # The monitor is of the last run.
+        assert monitor.facts()["size"] == 0
+        assert target.read_bytes() == NEW
+        server.files["/a"] = File(OLD, etag=E)
+        download()
+        assert not download.unchanged
+        assert target.read_bytes() == OLD
+        assert monitor.facts()["size"] == len(OLD)
+        assert conditions(server) == [(None, None)] * 2 + [(F, None)] * 2
+
+    def test_clone(self, file_server: Any, target: Path) -> None:
+        """A clone asks the same, and has no answer yet."""
+        server = file_server({"/a": File(OLD, etag=E, last_modified=EARLIER)})
+        download = again(server.url("/a"), target, known_etag=E, known_last_modified=EARLIER)
+        download()
+        clone: Any = download.clone()
+        assert (clone.unchanged, clone.etag, clone.last_modified) == (False, None, None)
+        clone()
+        assert clone.unchanged
+        assert conditions(server) == [(E, EARLIER)] * 2
+
+
+class TestNotAskedFor:
+    """A 304 out of the blue."""
+
+    def test_is_an_error(self, raw_server: Any, target: Path) -> None:
+        """It isn't taken for a success, and isn't tried again."""
+        server = raw_server([serve(reply(304, {"ETag": E}))])
+        download = again(server.url(), target)
+        events = record(download)
+        error = failure(download, DownloadFailed)
+        assert "304 Not Modified" in error.reason
+        assert "nobody asked" in error.reason
+        assert names(events)[-2:] == [Event.ERROR, Event.FAILED]
+        assert not download.unchanged
+        assert download.etag is None
+        assert len(server.requests) == 1
+        assert target.read_bytes() == OLD
+
+    def test_where_the_file_is_missing(self, raw_server: Any, tmp_path: Path) -> None:
+        """Where the condition isn't sent a 304 is one, too: nothing would be there."""
+        server = raw_server([serve(reply(304, {"ETag": E}))])
+        failure(again(server.url(), tmp_path / "file", known_etag=E), DownloadFailed)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_to_a_resumed_attempt(self, raw_server: Any, target: Path) -> None:
+        """The rest was asked for, and nothing else."""
+        first = reply(headers={"ETag": F}, body=NEW)[:-5]
+        server = raw_server([[Recv(), Send(first)], serve(reply(304, {"ETag": F}))])
+        failure(again(server.url(), target, known_etag=E), DownloadFailed)
+        assert target.read_bytes() == OLD
+
+
+class TestWithFaults:
+    """A condition, and what goes wrong on the way."""
+
+    def test_retried(self, file_server: Any, target: Path) -> None:
+        """The condition goes with each attempt that begins at 0."""
+        files = {"/a": File(OLD, etag=E)}
+        server = file_server(files, faults={0: Status(503), 1: CutAfter(9, whole=True)})
+        download = again(server.url("/a"), target, known_etag=E)
+        events = record(download)
+        download()
+        assert download.unchanged
+        assert conditions(server) == [(E, None)] * 3
+        assert names(events)[-3:] == [Event.SENT, Event.REPLIED, Event.SUCCEEDED]
+        assert names(events).count(Event.ERROR) == 2
+
+    def test_resumed(self, file_server: Any, target: Path) -> None:
+        """An attempt that resumes has If-Range, and no condition beside it."""
+        files = {"/a": File(NEW, etag=F, last_modified=LATER)}
+        server = file_server(files, faults={0: CutAfter(5)})
+        download = again(server.url("/a"), target, known_etag=E, known_last_modified=EARLIER)
+        download()
+        assert target.read_bytes() == NEW
+        assert conditions(server) == [(E, EARLIER), (None, None)]
+        assert ranges(server) == [(None, None), ("bytes=5-", F)]
+        assert (download.unchanged, download.etag, download.last_modified) == (False, F, LATER)
+
+    def test_what_a_part_doesnt_repeat(self, raw_server: Any, target: Path) -> None:
+        """A 206 need not repeat the Last-Modified: it is that of the first reply."""
+        first = reply(headers={"ETag": F, "Last-Modified": LATER}, body=NEW)[:-5]
+        rest = reply(206, {"ETag": F, "Content-Range": "bytes 45-49/50"}, NEW[45:])
+        server = raw_server([[Recv(), Send(first)], serve(rest)])
+        download = again(server.url(), target)
+        download()
+        assert target.read_bytes() == NEW
+        assert (download.etag, download.last_modified) == (F, LATER)
+
+    @pytest.mark.parametrize("validator", [{"etag": F}, {"last_modified": EARLIER}])
+    def test_resumed_by_another_run(
+        self, raw_server: Any, file_server: Any, target: Path, validator: dict[str, str]
+    ) -> None:
+        """What an earlier run left goes before the condition, and its version is remembered."""
+        server = file_server({"/a": File(NEW, **validator)}, faults={0: CutAfter(5)})
+        known = {"known_etag": E, "known_last_modified": EARLIER[:-6] + "0 GMT"}
+        download = HttpDownload(server.url("/a"), FileWriter(target, resume=True), **known)
+        download.retry = None
+        failure(download, DownloadFailed)
+        assert (download.etag, download.last_modified) == (None, None)
+        download()
+        assert target.read_bytes() == NEW
+        assert download.status == 206
+        assert conditions(server)[1] == (None, None)
+        assert (download.etag, download.last_modified) == (
+            validator.get("etag"),
+            validator.get("last_modified"),
+        )
+        assert list(target.parent.iterdir()) == [target]
+
+    def test_version_of_another_run(self, raw_server: Any, target: Path) -> None:
+        """What an earlier run noted counts where a 206 is silent, and what that adds."""
+        first = reply(headers={"ETag": F}, body=NEW)[:-5]
+        span = {"Content-Range": "bytes 45-49/50"}
+        for fields, expected in [
+            (span, (F, None)),
+            ({**span, "Last-Modified": LATER}, (F, LATER)),
+        ]:
+            server = raw_server([[Recv(), Send(first)], serve(reply(206, fields, NEW[45:]))])
+            broken = HttpDownload(server.url(), FileWriter(target, resume=True))
+            broken.retry = None
+            failure(broken, DownloadFailed)
+            download = HttpDownload(server.url(), FileWriter(target, resume=True))
+            download()
+            assert target.read_bytes() == NEW
+            assert (download.etag, download.last_modified) == expected
+
+    def test_nothing_left_to_resume(self, file_server: Any, target: Path) -> None:
+        """With a writer that keeps parts an unchanged file leaves none."""
+        server = file_server({"/a": File(OLD, etag=E)})
+        download = HttpDownload(server.url("/a"), FileWriter(target, resume=True), known_etag=E)
+        download()
+        assert download.unchanged
+        assert list(target.parent.iterdir()) == [target]
+
+    def test_changed_back(self, file_server: Any, target: Path) -> None:
+        """What came of another version is dropped where the known one is there again."""
+        files = {"/a": File(NEW)}
+        server = file_server(files, faults={0: CutAfter(5)})
+        download = again(server.url("/a"), target, known_etag=E)
+        events = record(download)
+
+        def change(event: Any) -> None:
+            files["/a"] = File(OLD, etag=E)
+
+        download.register(Event.ERROR, change)
+        download()
+        assert download.unchanged
+        assert conditions(server) == [(E, None)] * 2
+        assert names(events)[-5:] == [Event.ERROR, Event.RESTARTED, *UNCHANGED[1:]]
+        assert target.read_bytes() == OLD
+
+    def test_changed_back_while_resumed(self, file_server: Any, target: Path) -> None:
+        """Where the rest was asked for the known version comes whole: more bytes, none wrong."""
+        files = {"/a": File(NEW, etag=F)}
+        server = file_server(files, faults={0: CutAfter(5)})
+        download = again(server.url("/a"), target, known_etag=E)
+
+        def change(event: Any) -> None:
+            files["/a"] = File(OLD, etag=E)
+
+        download.register(Event.ERROR, change)
+        download()
+        assert (download.unchanged, download.etag) == (False, E)
+        assert conditions(server) == [(E, None), (None, None)]
+        assert target.read_bytes() == OLD
+
+    def test_another_version_in_the_rest(self, raw_server: Any, target: Path) -> None:
+        """Where the rest is of another version, what is asked next has the condition again."""
+        first = reply(headers={"ETag": F}, body=NEW)[:-5]
+        other = reply(206, {"ETag": E, "Content-Range": "bytes 45-49/50"}, NEW[45:])
+        scripts = [[Recv(), Send(first)], [Recv(), Send(other)], serve(reply(304, {"ETag": E}))]
+        server = raw_server(scripts)
+        download = again(server.url(), target, known_etag=E)
+        download()
+        assert download.unchanged
+        assert conditions(server) == [(E, None), (None, None), (E, None)]
+        assert target.read_bytes() == OLD
+
+    def test_repaired(self, file_server: Any, target: Path) -> None:
+        """A handler may put right what kept the server from answering."""
+        server = file_server({"/a": File(OLD, etag=E)}, faults={0: Status(401)})
+        download = again(server.url("/a"), target, known_etag=E)
+
+        def repair(event: Any) -> None:
+            event.repaired = True
+
+        download.register(Event.ERROR, repair)
+        download()
+        assert download.unchanged
+        assert conditions(server) == [(E, None)] * 2
+
+
+class TestHead:
+    """HEAD asks whether there is another version, and no more."""
+
+    def test_unchanged(self, file_server: Any, target: Path) -> None:
+        """It takes a condition as GET does."""
+        server = file_server({"/a": File(OLD, etag=E)})
+        download = again(server.url("/a"), target, method="HEAD", known_etag=E)
+        download()
+        assert (download.unchanged, download.etag) == (True, E)
+        assert conditions(server) == [(E, None)]
+
+    def test_changed(self, file_server: Any, target: Path) -> None:
+        """What there is now can be read, and nothing is written."""
+        server = file_server({"/a": File(NEW, etag=F)})
+        download = again(server.url("/a"), target, method="HEAD", known_etag=E)
+        download()
+        assert (download.unchanged, download.etag) == (False, F)
+        assert target.read_bytes() == OLD
+
+
+class TestOwnHeaders:
+    """The caller's own condition."""
+
+    @pytest.mark.parametrize(
+        ("headers", "asked"),
+        [
+            ({"if-none-match": E}, (E, None)),
+            ({"If-Modified-Since": LATER}, (None, LATER)),
+            ({"If-None-Match": E.encode()}, (E, None)),
+        ],
+    )
+    def test_counts_as_asked(
+        self, file_server: Any, tmp_path: Path, headers: Any, asked: tuple[str | None, str | None]
+    ) -> None:
+        """It is sent instead of ours, also where nothing is at the target."""
+        server = file_server({"/a": File(OLD, etag=E, last_modified=EARLIER)})
+        path = tmp_path / "file"
+        download = again(server.url("/a"), path, headers=headers, known_last_modified=EARLIER)
+        download()
+        assert download.unchanged
+        assert (download.etag, download.last_modified) == (E, EARLIER)
+        assert list(tmp_path.iterdir()) == []
+        assert conditions(server) == [asked]
+
+    def test_wins(self, file_server: Any, target: Path) -> None:
+        """Nothing of ours is mixed with it."""
+        server = file_server({"/a": File(OLD, etag=E)})
+        download = again(
+            server.url("/a"),
+            target,
+            headers={"If-None-Match": F},
+            known_etag=E,
+            known_last_modified=EARLIER,
+        )
+        download()
+        assert not download.unchanged
+        assert conditions(server) == [(F, None)]
+
+    def test_changed_back(self, file_server: Any, target: Path) -> None:
+        """It goes with the rest, too; a 304 then drops what came of the version between."""
+        files = {"/a": File(NEW, etag=F)}
+        server = file_server(files, faults={0: CutAfter(5)})
+        download = again(server.url("/a"), target, headers={"If-None-Match": E})
+        monitor = DownloadMonitor(download, ["md5"])
+        events = record(download)
+
+        def change(event: Any) -> None:
+            files["/a"] = File(OLD, etag=E)
+
+        download.register(Event.ERROR, change)
+        download()
+        assert download.unchanged
+        assert ranges(server)[1] == ("bytes=5-", F)
+        assert names(events)[-4:] == [
+            Event.SENT,
+            Event.REPLIED,
+            Event.RESTARTED,
+            Event.SUCCEEDED,
+        ]
+        assert (monitor.facts()["size"], download.position, download.etag) == (0, 0, E)
+        assert target.read_bytes() == OLD
+        assert list(target.parent.iterdir()) == [target]
+
+
+class TestRemembered:
+    """What there is to remember, after a 304 too."""
+
+    def test_304_says_nothing(self, raw_server: Any, target: Path) -> None:
+        """What a 304 doesn't repeat is what was known."""
+        server = raw_server([serve(reply(304))])
+        download = again(server.url(), target, known_etag=E, known_last_modified=EARLIER)
+        download()
+        assert (download.etag, download.last_modified) == (E, EARLIER)
+
+    def test_304_says_more(self, raw_server: Any, target: Path) -> None:
+        """What a 304 says is newer than what was known."""
+        server = raw_server([serve(reply(304, {"ETag": F, "Last-Modified": LATER}))])
+        download = again(server.url(), target, known_etag=f"{E}, {F}", known_last_modified=EARLIER)
+        download()
+        assert (download.etag, download.last_modified) == (F, LATER)
+
+    def test_sent_as_it_came(self, raw_server: Any, target: Path) -> None:
+        """An ETag that isn't well-formed is sent as it came: the server may know it by that."""
+        server = raw_server([serve(reply(headers={"ETag": "odd \xe9"}, body=NEW))])
+        download = again(server.url(), target)
+        download()
+        download.known_etag = download.etag
+        download()
+        assert conditions(server)[1] == ("odd \xe9", None)
+
+    def test_own_range(self, raw_server: Any) -> None:
+        """A part that was asked for is of a version, too; each run and attempt tells its own."""
+        span = {"Content-Range": "bytes 0-4/50"}
+        named = reply(206, {**span, "ETag": F}, NEW[:5])
+        scripts = [
+            [Recv(), Send(named)],
+            [Recv(), Send(named[:-1])],
+            serve(reply(206, span, NEW[:5])),
+        ]
+        download = into_memory(raw_server(scripts).url(), quick(), headers={"Range": "bytes=0-4"})
+        assert content(download) == NEW[:5]
+        assert download.etag == F
+        assert content(download) == NEW[:5]
+        assert download.etag is None
+
+    def test_not_while_it_runs(self, file_server: Any) -> None:
+        """A run that isn't over has nothing to remember, nor has one that failed."""
+        server = file_server({"/a": File(OLD, etag=E)})
+        download = HttpDownload(server.url("/a"), BufferWriter())
+        seen: list[Any] = []
+        download.register(Event.FETCHED, lambda event: seen.append(event.download.etag))
+        download()
+        assert (seen, download.etag) == ([None], E)
+        server.faults = {1: Status(404)}
+        failure(download)
+        assert download.etag is None
+
+    @pytest.mark.parametrize("name", ["known_etag", "known_last_modified"])
+    @pytest.mark.parametrize("value", [5, "a\r\nX: y", "\u20ac", " a"])
+    def test_what_cant_be_sent(self, file_server: Any, target: Path, name: str, value: Any) -> None:
+        """A value that is no header's is refused by its name, before anything is sent."""
+        server = file_server({"/a": OLD})
+        download = again(server.url("/a"), target, **{name: value})
+        assert f"{name}: " in failure(download, DownloadFailed).reason
+        assert server.count == 0

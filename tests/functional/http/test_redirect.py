@@ -1,0 +1,419 @@
+"""Redirects: where they lead, how far, and what travels there."""
+
+import hashlib
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from http_tools import content, failure, into_memory, names, quick, record, trust
+from servers.files import CutAfter, File, FileServer, Redirect
+from servers.message import basic
+from servers.raw import Loop, Recv, Send, Stall, chunked, reply, serve
+
+from pulpcore.plugin.download.futures import (
+    DigestValidation,
+    DownloadFailed,
+    SizeValidation,
+    Timeout,
+    User,
+)
+
+BODY = b"content " * 1000
+
+
+class TestWhere:
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_statuses(self, file_server: Any, status: int, method: str) -> None:
+        """Each kind of redirect is followed, with the method that it came for."""
+        server = file_server({"/a": Redirect("/b", status), "/b": BODY})
+        download = into_memory(server.url("/a"), method=method)
+        assert content(download) == (BODY if method == "GET" else b"")
+        assert server.paths == ["/a", "/b"]
+        assert {request.method for request in server.requests} == {method}
+        assert (download.url, download.status) == (server.url("/a"), 200)
+
+    @pytest.mark.parametrize(
+        ("location", "target"),
+        [
+            ("/b", "/b"),
+            ("b", "/x/b"),
+            ("./b", "/x/b"),
+            ("../b", "/b"),
+            ("../../../b", "/b"),
+            ("?q=1", "/x/a?q=1"),
+            ("b?q=1&r=%20", "/x/b?q=1&r=%20"),
+            ("//{host}/b", "/b"),
+            ("http://{host}/b", "/b"),
+            ("HTTP://{host}/b", "/b"),
+            ("http://{host}", "/"),
+            ("http://{host}?q=me@b.example", "/?q=me@b.example"),
+            ("http://me:secret@{host}/b", "/b"),
+            ("/b#part", "/b"),
+            ("/b c", "/b%20c"),
+            ("/b%20c%2Fd", "/b%20c%2Fd"),
+            ("/%", "/%25"),
+            ("/\xc3\xa9", "/%C3%A9"),
+            ("/\xe9", "/%E9"),
+            ('/b"<>', "/b%22%3C%3E"),
+            ("  /b  ", "/b"),
+            ("http:/b", "/b"),
+        ],
+    )
+    def test_locations(self, raw_server: Any, location: str, target: str) -> None:
+        """Relative, unquoted and odd Locations lead where a browser would go."""
+
+        def answer(request: Any) -> bytes:
+            if len(server.requests) == 1:
+                return reply(302, {"Location": location.format(host=server.host)})
+            return reply(body=BODY)
+
+        server = raw_server([serve(answer)])
+        assert content(into_memory(server.url("/x/a"))) == BODY
+        assert server.requests[1].target == target
+        assert server.requests[1].header("Authorization") is None
+
+    @pytest.mark.parametrize(
+        "location",
+        [
+            "ftp://127.0.0.1/b",
+            "file:///etc/hosts",
+            "javascript:alert(1)",
+            "http://[::1",
+            "http://127.0.0.1:port/",
+            "http://127.0.0.1:99999/",
+            "//:80/",
+        ],
+    )
+    def test_bad_locations(self, file_server: Any, tmp_path: Path, location: str) -> None:
+        """A Location that can't be followed is an error that tells that it was a redirect."""
+        server = file_server({"/a": Redirect(location)})
+        error = failure(into_memory(server.url("/a"), quick()), DownloadFailed)
+        assert "redirect" in error.reason
+        assert server.count == 1
+
+    @pytest.mark.parametrize("headers", [{}, {"Location": ""}])
+    def test_no_location(self, raw_server: Any, headers: dict[str, str]) -> None:
+        """A redirect to nowhere is an error."""
+        server = raw_server([serve(reply(302, headers, b"go away"))])
+        assert "302" in failure(into_memory(server.url()), DownloadFailed).reason
+
+    def test_names_who_failed(self, file_server: Any) -> None:
+        """Where the target of a redirect can't be reached, the error names it too."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            server = file_server({"/a": Redirect(f"http://127.0.0.1:{port}/b?token=SECRET")})
+            text = str(failure(into_memory(server.url("/a")), DownloadFailed))
+        assert server.url("/a") in text
+        assert f"127.0.0.1:{port}" in text
+        assert "SECRET" not in text
+
+    def test_several_hops_of_base(self, file_server: Any) -> None:
+        """A relative Location counts from the URL that sent it."""
+        server = file_server({"/a": Redirect("/x/b"), "/x/b": Redirect("c"), "/x/c": BODY})
+        assert content(into_memory(server.url("/a"))) == BODY
+
+    def test_last_reply_counts(self, file_server: Any) -> None:
+        """What the last hop answers is the error, and one Replied comes an attempt."""
+        server = file_server({"/a": Redirect("/b"), "/b": Redirect("/c")})
+        download = into_memory(server.url("/a"))
+        events = record(download)
+        assert "404" in failure(download).reason
+        assert names(events) == ["PREPARED", "SENT", "REPLIED", "ERROR", "FAILED"]
+        assert [item.status_code for item in download.reply.history] == [302, 302]
+
+    def test_starts_over_at_the_first(self, file_server: Any) -> None:
+        """A resumed attempt asks the first URL again, with the range all along."""
+        files = {"/a": Redirect("/b"), "/b": File(BODY, etag='"e"')}
+        server = file_server(files, faults={1: CutAfter(500)})
+        assert content(into_memory(server.url("/a"), quick())) == BODY
+        assert server.paths == ["/a", "/b", "/a", "/b"]
+        assert [r.header("Range") for r in server.requests] == [None, None, *["bytes=500-"] * 2]
+
+    def test_cookies(self, raw_server: Any) -> None:
+        """A cookie that comes with a redirect is shown on, and not to the next download."""
+
+        def answer(request: Any) -> bytes:
+            if request.target == "/a":
+                return reply(302, {"Location": "/b", "Set-Cookie": "key=value; Path=/"})
+            return reply(body=BODY)
+
+        server = raw_server([serve(answer)])
+        first = into_memory(server.url("/a"))
+        context = first.context = first.context
+        content(first)
+        other = into_memory(server.url("/b"))
+        other.context = context
+        content(other)
+        context.close()
+        assert [r.header("Cookie") for r in server.requests] == [None, "key=value", None]
+
+
+class TestHowFar:
+    @pytest.mark.parametrize("hops", [30, 31])
+    def test_limit(self, file_server: Any, hops: int) -> None:
+        """30 redirects are followed, and the 31st is an error."""
+        files: dict[str, Any] = {f"/{n}": Redirect(f"/{n + 1}") for n in range(hops)}
+        server = file_server({**files, f"/{hops}": BODY})
+        download = into_memory(server.url("/0"), quick())
+        if hops > 30:
+            assert "30 redirects" in failure(download, DownloadFailed).reason
+        else:
+            assert content(download) == BODY
+        assert server.count == 31
+
+    def test_loop(self, file_server: Any) -> None:
+        """A loop ends, and isn't tried again."""
+        server = file_server({"/a": Redirect("/b"), "/b": Redirect("/a")})
+        failure(into_memory(server.url("/a"), quick()), DownloadFailed)
+        assert server.count == 31
+
+
+class TestBody:
+    @pytest.mark.parametrize(
+        "headers", [{"Content-Length": str(1 << 40)}, {"Transfer-Encoding": "chunked"}, {}]
+    )
+    def test_endless(self, raw_server: Any, headers: dict[str, str]) -> None:
+        """An endless body of a redirect isn't read: its connection is closed."""
+        block = b"x" * 100_000
+        begin = reply(302, {"Location": "/b", **headers}, length=False)
+        endless = Loop([Send(chunked(block, end=b"") if "Transfer-Encoding" in headers else block)])
+        server = raw_server([[Recv(), Send(begin), endless], serve(reply(body=BODY))])
+        assert content(into_memory(server.url())) == BODY
+        server.until(lambda: server.logs[0].end)
+        assert (server.logs[0].end, server.connections) == ("client gone", 2)
+
+    @pytest.mark.parametrize("size", [0, 9, 5000])
+    def test_small(self, file_server: Any, size: int) -> None:
+        """Behind a small body the connection is used again."""
+        server = file_server({"/a": Redirect("/b", body=b"x" * size), "/b": BODY})
+        assert content(into_memory(server.url("/a"))) == BODY
+        assert server.connections == 1
+
+    @pytest.mark.parametrize("end", [[Stall()], []], ids=["stalled", "cut"])
+    def test_broken(self, raw_server: Any, end: list[Any]) -> None:
+        """A body of a redirect that never comes is no matter."""
+        begin = reply(302, {"Location": "/b", "Content-Length": "9"}, b"x")
+        server = raw_server([[Recv(), Send(begin), *end], serve(reply(body=BODY))])
+        assert content(into_memory(server.url(), timeout=Timeout(read=60))) == BODY
+        assert server.connections == 2
+
+
+class TestCredentials:
+    """What is meant for one origin doesn't travel to another."""
+
+    HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"user": User("me", "secret")},
+            {"userinfo": "me:secret"},
+            {"headers": {"AUTHORIZATION": "Bearer secret"}},
+            {"headers": {"cookie": "key=secret"}},
+            {"headers": {"Proxy-Authorization": "Basic secret"}},
+            {"headers": {b"Authorization": b"Bearer secret"}},
+            {"headers": {b"cookie": "key=secret"}},
+            {"user": User("me", "secret"), "netrc": True},
+            {"userinfo": "me:secret", "netrc": True},
+        ],
+        ids=" ".join,
+    )
+    @pytest.mark.parametrize("elsewhere", ["port", "host"])
+    def test_elsewhere(self, file_server: Any, options: dict[str, Any], elsewhere: str) -> None:
+        """Home gets them, also when redirected back; another host or port gets nothing."""
+        if options.get("netrc"):
+            # Whoever brings a user of his own has no use for netrc, and least elsewhere.
+            (Path.home() / ".netrc").write_text("default login net password rc")
+            (Path.home() / ".netrc").chmod(0o600)
+        home_files: dict[str, Any] = {"/c": BODY}
+        home, other = file_server(home_files), file_server({})
+        there = other if elsewhere == "port" else home
+        host = "127.0.0.1" if elsewhere == "port" else "localhost"
+        home_files["/a"] = Redirect(there.url("/b", host))
+        home_files["/b"] = Redirect(home.url("/c"))
+        other.files["/b"] = Redirect(home.url("/c"))
+        options = {name: value for name, value in options.items() if name != "netrc"}
+        url = home.url("/a", userinfo=options.pop("userinfo", ""))
+        headers = {"X-Mine": "yes", **options.pop("headers", {})}
+        assert content(into_memory(url, headers=headers, **options)) == BODY
+        requests = {request.target: request for request in [*home.requests, *other.requests]}
+        found = {
+            path: [request.header(name) for name in self.HEADERS]
+            for path, request in requests.items()
+        }
+        assert found["/a"] == found["/c"] != [None] * 3
+        assert found["/b"] == [None] * 3
+        assert requests["/b"].header("X-Mine") == "yes"
+        assert all("secret" not in str(request.lines[0]) for request in requests.values())
+
+    def test_netrc_of_the_other(self, file_server: Any) -> None:
+        """Without a user of the caller's, netrc has its say at each host."""
+        netrc = "machine 127.0.0.1 login a password b\nmachine localhost login c password d"
+        (Path.home() / ".netrc").write_text(netrc)
+        (Path.home() / ".netrc").chmod(0o600)
+        server = file_server({"/b": BODY})
+        server.files["/a"] = Redirect(server.url("/b", "localhost"))
+        content(into_memory(server.url("/a")))
+        found = [request.header("Authorization") for request in server.requests]
+        assert found == [basic("a", "b"), basic("c", "d")]
+
+    @pytest.mark.parametrize(
+        ("netrc", "host", "sent"),
+        [
+            # One for any host is for the one that the caller chose.
+            ("default login a password b", "localhost", [basic("a", "b"), None]),
+            # A file knows no ports.
+            ("machine 127.0.0.1 login a password b", "127.0.0.1", [basic("a", "b"), None]),
+            ("machine localhost login c password d", "localhost", [None, basic("c", "d")]),
+            (b"machine localhost login c password \xff", "localhost", [None, None]),
+        ],
+    )
+    def test_netrc_elsewhere(
+        self, file_server: Any, netrc: str | bytes, host: str, sent: list[str | None]
+    ) -> None:
+        """What netrc has goes to another host that it names, and to no other port of a host."""
+        content_of_it = netrc if isinstance(netrc, bytes) else netrc.encode()
+        (Path.home() / ".netrc").write_bytes(content_of_it)
+        other = file_server({"/b": BODY})
+        home = file_server({"/a": Redirect(other.url("/b", host))})
+        assert content(into_memory(home.url("/a"))) == BODY
+        found = [server.requests[0].header("Authorization") for server in (home, other)]
+        assert found == sent
+
+    def test_netrc_where_security_is_lost(self, file_server: Any, tls: Any) -> None:
+        """What netrc has isn't sent in the clear because a server says so."""
+        (Path.home() / ".netrc").write_text("machine localhost login c password d")
+        plain = file_server({"/b": BODY})
+        secure = file_server({"/a": Redirect(plain.url("/b", "localhost"))}, tls=tls.server())
+        options = {"ssl": trust(tls.ca), "insecure_redirects": True}
+        assert content(into_memory(secure.url("/a"), **options)) == BODY
+        assert plain.requests[0].header("Authorization") is None
+
+    def test_netrc_beside_a_header(self, file_server: Any) -> None:
+        """Who sends an Authorization header has no use for netrc, and least elsewhere."""
+        (Path.home() / ".netrc").write_text("machine localhost login c password d")
+        server = file_server({"/b": BODY})
+        server.files["/a"] = Redirect(server.url("/b", "localhost"))
+        content(into_memory(server.url("/a"), headers={"authorization": "Bearer x"}))
+        found = [request.header("Authorization") for request in server.requests]
+        assert found == ["Bearer x", None]
+
+    @pytest.mark.parametrize("userinfo", ["", ":"])
+    def test_empty_userinfo(self, file_server: Any, userinfo: str) -> None:
+        """Userinfo in which there is nothing is none, and netrc has its say."""
+        (Path.home() / ".netrc").write_text("machine 127.0.0.1 login a password b")
+        server = file_server({"/a": BODY})
+        content(into_memory(f"http://{userinfo}@{server.host}/a"))
+        assert server.requests[0].header("Authorization") == basic("a", "b")
+
+    @pytest.mark.parametrize("where", ["there", "back"])
+    def test_client_certificate(self, file_server: Any, tls: Any, where: str) -> None:
+        """A client certificate is shown to the URL's own host and port, and nowhere else."""
+        strict = file_server({"/b": BODY}, tls=tls.server(client_ca=tls.ca))
+        other = file_server({"/b": Redirect(strict.url("/b"))}, tls=tls.server())
+        options = {"ssl": trust(tls.ca, tls.client)}
+        if where == "there":
+            other.files["/a"] = Redirect(strict.url("/b"))
+            error = failure(into_memory(other.url("/a"), **options))
+            assert "client certificate" in error.reason
+            assert strict.count == 0
+        else:
+            strict.files["/a"] = Redirect(other.url("/b"))
+            assert content(into_memory(strict.url("/a"), **options)) == BODY
+
+    def test_host_header(self, file_server: Any) -> None:
+        """A Host header of the caller's is for the URL's own host."""
+        other = file_server({"/b": BODY})
+        home = file_server({"/a": Redirect(other.url("/b"))})
+        content(into_memory(home.url("/a"), headers={"Host": "files.example"}))
+        assert home.requests[0].header("Host") == "files.example"
+        assert other.requests[0].header("Host") == other.host
+
+    @pytest.mark.parametrize(
+        ("url", "location", "kept"),
+        [
+            ("http://one.example.test/a", "https://one.example.test/b", True),
+            ("http://one.example.test:80/a", "https://ONE.example.test:443/b", True),
+            ("http://one.example.test/a", "https://one.example.test:444/b", False),
+            ("http://one.example.test:81/a", "https://one.example.test/b", False),
+            ("http://one.example.test/a", "https://two.example.test/b", False),
+            ("http://one.example.test/a", "http://one.example.test:80/b", True),
+            ("https://one.example.test/a", "http://one.example.test/b", False),
+        ],
+    )
+    def test_to_https(
+        self, file_server: Any, proxy: Any, tls: Any, url: str, location: str, kept: bool
+    ) -> None:
+        """From http to https on the standard ports of one host they travel."""
+        files = {"/a": Redirect(location), "/b": BODY}
+        plain, secure = file_server(files), file_server(files, tls=tls.server())
+        hosts = {f"one.example.test:{port}": plain.port for port in (80, 81)}
+        hosts |= {f"one.example.test:{port}": secure.port for port in (443, 444)}
+        server = proxy(hosts={**hosts, "two.example.test:443": secure.port})
+        download = into_memory(
+            url,
+            user=User("me", "secret"),
+            headers={"Cookie": "key=secret"},
+            ssl=trust(tls.ca),
+            proxy_url=server.url(""),
+            insecure_redirects=True,
+        )
+        assert content(download) == BODY
+        requests = [*plain.requests, *secure.requests]
+        (second,) = [request for request in requests if request.target == "/b"]
+        assert (second.header("Authorization") is not None) is kept
+        assert (second.header("Cookie") is not None) is kept
+
+
+class TestSecurity:
+    @staticmethod
+    def servers(file_server: Any, tls: Any) -> tuple[FileServer, FileServer]:
+        """A secure server that leads to a plain one, by /a directly and by /x over several."""
+        plain = file_server({"/b": BODY})
+        secure = file_server({}, tls=tls.server())
+        secure.files |= {"/a": Redirect(plain.url("/b")), "/x": Redirect("/a"), "/b": BODY}
+        plain.files |= {"/to": Redirect(secure.url("/a")), "/up": Redirect(secure.url("/b"))}
+        return plain, secure
+
+    @pytest.mark.parametrize(
+        "validations",
+        [
+            [],
+            [SizeValidation(len(BODY))],
+            [DigestValidation("md5", hashlib.md5(BODY).hexdigest(), enforced=False)],
+        ],
+        ids=["none", "size", "not enforced"],
+    )
+    @pytest.mark.parametrize("path", ["/a", "/x", "/to"])
+    def test_refused(self, file_server: Any, tls: Any, path: str, validations: list[Any]) -> None:
+        """From https to http is refused where no digest is enforced, and nothing is asked there."""
+        plain, secure = self.servers(file_server, tls)
+        url = (plain if path == "/to" else secure).url(path)
+        download = into_memory(url, quick(), ssl=trust(tls.ca))
+        download.validations += validations
+        assert "from https to http" in failure(download, DownloadFailed).reason
+        assert "/b" not in plain.paths
+
+    @pytest.mark.parametrize("path", ["/a", "/x"])
+    def test_allowed(self, file_server: Any, tls: Any, path: str) -> None:
+        """It is followed where a digest validates, or the caller allows it."""
+        _, secure = self.servers(file_server, tls)
+        download = into_memory(secure.url(path), ssl=trust(tls.ca))
+        download.validations.append(DigestValidation("md5", hashlib.md5(BODY).hexdigest()))
+        assert content(download) == BODY
+        options = {"ssl": trust(tls.ca), "insecure_redirects": True}
+        assert content(into_memory(secure.url(path), **options)) == BODY
+
+    def test_upwards(self, file_server: Any, tls: Any) -> None:
+        """From http to https nothing is asked for."""
+        plain, _ = self.servers(file_server, tls)
+        assert content(into_memory(plain.url("/up"), ssl=trust(tls.ca))) == BODY
+
+    def test_untrusted_target(self, file_server: Any, tls: Any) -> None:
+        """The target of a redirect must be trusted as any server."""
+        plain, _ = self.servers(file_server, tls)
+        error = failure(into_memory(plain.url("/up")))
+        assert "not trusted" in error.reason

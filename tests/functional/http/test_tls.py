@@ -1,0 +1,474 @@
+"""TLS: whom a download trusts, and how it makes itself trusted."""
+
+import hashlib
+import logging
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import textwrap
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from http_tools import content, failure, into_memory, quick, record, trust
+from servers.raw import Cut, Read, Recv, Reset, Send, Stall, reply, serve
+
+from pulpcore.plugin.download.futures import (
+    SSL,
+    BufferWriter,
+    DownloadFailed,
+    HttpDownload,
+    NotAuthorized,
+    Timeout,
+)
+from pulpcore.plugin.download.futures.context import Context
+from pulpcore.plugin.download.futures.net.tls import make_context
+
+BODY = b"content " * 1000
+BAD = {
+    "wrong_name": "not valid for|mismatch",
+    "expired": "expired",
+    "not_yet_valid": "not yet valid",
+    "self_signed": "self.signed",
+}
+
+
+def subject_hash(certificate: Path) -> str:
+    """What OpenSSL looks for in a folder of certificates: the hash of a normalized subject."""
+    subject = x509.load_pem_x509_certificate(certificate.read_bytes()).subject
+    normalized = x509.Name(
+        [x509.NameAttribute(a.oid, " ".join(str(a.value).lower().split())) for a in subject]
+    ).public_bytes()
+    assert len(normalized) < 130, "its header isn't of two bytes"
+    digest = hashlib.sha1(normalized[2:]).digest()
+    return f"{int.from_bytes(digest[:4], 'little'):08x}"
+
+
+class TestTrust:
+    def test_ca(self, file_server: Any, tls: Any) -> None:
+        """The CA in the settings is trusted, as a path and as PEM text."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        for ca in (str(tls.ca), tls.ca.read_text()):
+            download = into_memory(server.url("/a"), ssl=SSL(ca_certificate=ca))
+            assert content(download) == BODY
+            assert download.reply.url.startswith("https:")
+
+    @pytest.mark.parametrize("path_type", [str, Path])
+    def test_path_objects(self, file_server: Any, tls: Any, path_type: type) -> None:
+        """A path may be a Path."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        settings = SSL(path_type(tls.ca), path_type(tls.client.both))
+        assert content(into_memory(server.url("/a"), ssl=settings)) == BODY
+
+    @pytest.mark.parametrize("name", BAD)
+    def test_bad_certificate(self, file_server: Any, tls: Any, name: str) -> None:
+        """A bad certificate is NotAuthorized that says what is bad, and isn't tried again."""
+        server = file_server({"/a": BODY}, tls=tls.server(getattr(tls, name)))
+        download = into_memory(server.url("/a"), quick(), ssl=trust(tls.ca))
+        events = record(download)
+        error = failure(download, NotAuthorized)
+        assert "not trusted" in error.reason
+        assert isinstance(error.__cause__, requests.exceptions.SSLError)
+        assert [event.retrying for event in events if event.NAME == "ERROR"] == [False]
+        assert (server.count, server.connections) == (0, 1)
+        with pytest.raises(NotAuthorized, match=f"(?i){BAD[name]}"):
+            raise error
+
+    def test_untrusted(self, file_server: Any, tls: Any) -> None:
+        """By default the usual authorities are trusted, and no others."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        for settings in (None, trust(tls.other_ca)):
+            error = failure(into_memory(server.url("/a"), ssl=settings), NotAuthorized)
+            assert "unable to get local issuer certificate" in error.reason
+        assert server.count == 0
+
+    @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+    def test_system(
+        self,
+        file_server: Any,
+        tls: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        variable: str,
+    ) -> None:
+        """Whom the system trusts is trusted where the settings say so, instead of the bundles."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        (tmp_path / f"{subject_hash(tls.ca)}.0").write_bytes(tls.ca.read_bytes())
+        system = str(tls.ca) if variable == "SSL_CERT_FILE" else str(tmp_path)
+        monkeypatch.setenv(variable, system)
+        failure(into_memory(server.url("/a")), NotAuthorized)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls.other_ca))
+        assert content(into_memory(server.url("/a"), ssl=SSL(SSL.SYSTEM))) == BODY
+        monkeypatch.delenv(variable)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tls.other_ca))
+        failure(into_memory(server.url("/a"), ssl=SSL(SSL.SYSTEM)), NotAuthorized)
+
+    @pytest.mark.skipif(
+        not Path(ssl.get_default_verify_paths().cafile or "").is_file(),
+        reason="this system has no file of certificates",
+    )
+    def test_system_as_it_is(self) -> None:
+        """The certificates of this system are read."""
+        assert make_context(SSL(SSL.SYSTEM), None).get_ca_certs()
+
+    def test_no_system(
+        self, file_server: Any, tls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A system without certificates, or with broken ones, is an error; nobody is trusted."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        (tmp_path / "broken").write_text("nonsense")
+        for file, said in [("missing", "SSL_CERT_FILE"), ("broken", "can be read")]:
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / file))
+            monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "missing"))
+            error = failure(into_memory(server.url("/a"), ssl=SSL(SSL.SYSTEM)), DownloadFailed)
+            assert "ca_certificate: the system" in error.reason
+            assert said in error.reason
+        assert server.connections == 0
+
+    def test_own_certificate_as_ca(self, file_server: Any, tls: Any) -> None:
+        """A self-signed certificate can be trusted by itself."""
+        server = file_server({"/a": BODY}, tls=tls.server(tls.self_signed))
+        settings = trust(tls.self_signed.certificate)
+        assert content(into_memory(server.url("/a"), ssl=settings)) == BODY
+
+    @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+    def test_bundle(
+        self, file_server: Any, tls: Any, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        """The bundle of the environment counts, and the CA in the settings beats it."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        monkeypatch.setenv(variable, str(tls.ca))
+        assert content(into_memory(server.url("/a"))) == BODY
+        failure(into_memory(server.url("/a"), ssl=trust(tls.other_ca)), NotAuthorized)
+        monkeypatch.setenv(variable, str(tls.other_ca))
+        assert content(into_memory(server.url("/a"), ssl=trust(tls.ca))) == BODY
+        failure(into_memory(server.url("/a")), NotAuthorized)
+
+    def test_bundle_is_a_folder(
+        self, file_server: Any, tls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """The bundle of the environment may be a folder, here an empty one."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
+        failure(into_memory(server.url("/a")), NotAuthorized)
+
+    def test_bundle_is_missing(
+        self, file_server: Any, tls: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A bundle of the environment that isn't there is named by its variable."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem")
+        reason = failure(into_memory(server.url("/a")), DownloadFailed).reason
+        assert "/nowhere/bundle.pem" in reason
+        assert "REQUESTS_CA_BUNDLE" in reason
+
+    def test_no_tls(self, raw_server: Any, tls: Any) -> None:
+        """A server that speaks no TLS at all is an error that says so, and isn't tried again."""
+        server = raw_server([[Read(1), Send(reply(400))]])
+        url = server.url("/a").replace("http:", "https:")
+        download = into_memory(url, quick(), ssl=trust(tls.ca))
+        assert "TLS" in failure(download, DownloadFailed).reason
+        assert server.connections == 1
+
+
+class TestVersion:
+    @pytest.mark.skipif(not ssl.HAS_TLSv1_1, reason="this OpenSSL can't speak TLS 1.1 any more")
+    @pytest.mark.parametrize("validation", [True, False])
+    def test_too_old(self, file_server: Any, tls: Any, validation: bool) -> None:
+        """A server that speaks TLS 1.1 at most is refused, though others can talk to it."""
+
+        def weaken(context: ssl.SSLContext) -> ssl.SSLContext:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                context.minimum_version = ssl.TLSVersion.TLSv1
+                context.maximum_version = ssl.TLSVersion.TLSv1_1
+            context.set_ciphers("ALL:@SECLEVEL=0")
+            return context
+
+        server = file_server({"/a": BODY}, tls=weaken(tls.server()))
+        other = weaken(ssl.create_default_context(cafile=tls.ca))
+        with (
+            socket.create_connection(("127.0.0.1", server.port)) as sock,
+            other.wrap_socket(sock, server_hostname="127.0.0.1") as secure,
+        ):
+            assert secure.version() == "TLSv1.1"
+        settings = SSL(str(tls.ca), validation=validation)
+        download = into_memory(server.url("/a"), quick(), ssl=settings)
+        assert "PROTOCOL_VERSION" in failure(download, DownloadFailed).reason
+        assert (server.count, server.connections) == (0, 2)
+
+    @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+    def test_new_enough(self, file_server: Any, tls: Any, version: str) -> None:
+        """TLS 1.2 and 1.3 are spoken."""
+        context = tls.server(maximum=ssl.TLSVersion[version])
+        context.minimum_version = ssl.TLSVersion[version]
+        server = file_server({"/a": BODY}, tls=context)
+        assert content(into_memory(server.url("/a"), ssl=trust(tls.ca))) == BODY
+
+    @pytest.mark.parametrize("settings", [SSL(), SSL(validation=False)], ids=repr)
+    def test_context(self, settings: SSL) -> None:
+        """It is the context that sees to it, not only what the system's OpenSSL is set to."""
+        assert make_context(settings, None).minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+class TestNoValidation:
+    @pytest.mark.parametrize("name", [*BAD, "good"])
+    def test_accepts(self, file_server: Any, tls: Any, name: str) -> None:
+        """validation=False accepts any certificate, and urllib3 doesn't warn."""
+        server = file_server({"/a": BODY}, tls=tls.server(getattr(tls, name)))
+        assert content(into_memory(server.url("/a"), ssl=SSL(validation=False))) == BODY
+
+    def test_for_this_download_only(
+        self, file_server: Any, tls: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It counts for this download and no other, and is logged once."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        context = Context()
+        for validation in (True, False, True, False):
+            download = into_memory(server.url("/a"), ssl=SSL(validation=validation))
+            download.context = context
+            if validation:
+                failure(download, NotAuthorized)
+            else:
+                assert content(download) == BODY
+        context.close()
+        found = [r for r in caplog.records if r.levelno >= logging.WARNING]
+        assert len(found) == 1
+        assert "not verified" in found[0].getMessage()
+
+    def test_environment(self, file_server: Any, tls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It counts where a bundle is set in the environment too, for which requests forgets it."""
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls.other_ca))
+        server = file_server({"/a": BODY}, tls=tls.server())
+        assert content(into_memory(server.url("/a"), ssl=SSL(validation=False))) == BODY
+
+
+class TestClientCertificate:
+    @pytest.fixture
+    def server(self, file_server: Any, tls: Any) -> Any:
+        """A server that demands a client certificate."""
+        return file_server({"/a": BODY}, tls=tls.server(client_ca=tls.ca))
+
+    def test_accepted(
+        self,
+        server: Any,
+        tls: Any,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Certificate and key in one or two files, or as PEM text, which leaves no file behind."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        client, ca = tls.client, str(tls.ca)
+        for certificate, key in [
+            (str(client.both), None),
+            (str(client.both), ""),
+            (str(client.certificate), str(client.key)),
+            (client.both.read_text(), None),
+            (client.certificate.read_text(), client.key.read_text()),
+            (str(client.certificate), client.key.read_text()),
+        ]:
+            download = into_memory(server.url("/a"), ssl=SSL(ca, certificate, key))
+            assert content(download) == BODY
+        assert list(tmp_path.iterdir()) == []
+
+    def test_without_validation(self, server: Any, tls: Any) -> None:
+        """A certificate is shown also where the server isn't verified."""
+        settings = SSL(client_certificate=str(tls.client.both), validation=False)
+        assert content(into_memory(server.url("/a"), ssl=settings)) == BODY
+
+    @pytest.mark.parametrize(
+        ("version", "name", "kind"),
+        [
+            # By TLS 1.2 the server says no more than that the handshake failed.
+            ("TLSv1_2", None, DownloadFailed),
+            ("TLSv1_2", "stranger", NotAuthorized),
+            ("TLSv1_3", None, NotAuthorized),
+            ("TLSv1_3", "stranger", NotAuthorized),
+        ],
+    )
+    def test_refused(
+        self, file_server: Any, tls: Any, version: str, name: str | None, kind: type[DownloadFailed]
+    ) -> None:
+        """No certificate, or a stranger's, is an error at once."""
+        context = tls.server(client_ca=tls.ca, maximum=ssl.TLSVersion[version])
+        server = file_server({"/a": BODY}, tls=context)
+        certificate = getattr(tls, name) if name else None
+        download = into_memory(server.url("/a"), quick(), ssl=trust(tls.ca, certificate))
+        reason = failure(download, kind).reason
+        assert "client certificate" in reason or kind is DownloadFailed
+        assert server.connections == 1
+
+    @pytest.mark.parametrize("as_text", [False, True])
+    def test_encrypted_key(self, server: Any, tls: Any, tmp_path: Path, as_text: bool) -> None:
+        """An encrypted key is an error that says so; nobody is asked for a password."""
+        key = serialization.load_pem_private_key(tls.client.key.read_bytes(), None)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+        (tmp_path / "key").write_bytes(pem)
+        given = pem.decode() if as_text else str(tmp_path / "key")
+        settings = SSL(str(tls.ca), str(tls.client.certificate), given)
+        reason = failure(into_memory(server.url("/a"), ssl=settings), DownloadFailed).reason
+        assert "encrypted" in reason
+        assert "client_key" in reason
+        assert server.connections == 0
+
+    def test_nobody_is_asked(self, tls: Any, tmp_path: Path) -> None:
+        """Nor is a person at a terminal asked for the password of an encrypted key."""
+        key = serialization.load_pem_private_key(tls.client.key.read_bytes(), None)
+        pem = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+        (tmp_path / "key").write_bytes(pem)
+        program = f"""
+            import os, sys
+            from pulpcore.plugin.download.futures import SSL, DownloadFailed, HttpDownload
+            os.open(sys.argv[1], os.O_RDWR)  # the terminal of this session from now on
+            settings = SSL(None, {str(tls.client.certificate)!r}, {str(tmp_path / "key")!r})
+            try:
+                HttpDownload("https://127.0.0.1:1/", None, ssl=settings)()
+            except DownloadFailed as error:
+                sys.exit("encrypted" not in error.reason)
+        """
+        master, slave = os.openpty()
+        with os.fdopen(master, "rb", buffering=0) as terminal, os.fdopen(slave):
+            child = subprocess.run(
+                [sys.executable, "-c", textwrap.dedent(program), os.ttyname(slave)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                start_new_session=True,
+                timeout=100,
+                check=False,
+            )
+            os.set_blocking(master, False)
+            assert terminal.read(99) is None
+        assert child.returncode == 0
+
+    @pytest.mark.parametrize("as_text", [False, True])
+    @pytest.mark.parametrize(
+        ("attribute", "content_"),
+        [
+            ("ca_certificate", ""),
+            ("ca_certificate", "-----BEGIN CERTIFICATE-----\nnonsense\n"),
+            ("client_certificate", "-----BEGIN CERTIFICATE-----\nnonsense\n"),
+            ("client_certificate", "client.crt"),
+            ("client_key", "stranger.key"),
+        ],
+    )
+    def test_bad_pem(
+        self, server: Any, tls: Any, tmp_path: Path, attribute: str, content_: str, as_text: bool
+    ) -> None:
+        """What isn't PEM, or doesn't fit together, is named by its attribute."""
+        if content_.startswith(("client.", "stranger.")):
+            content_ = (tls.folder / content_).read_text()
+        (tmp_path / "pem").write_text(content_)
+        settings = SSL(str(tls.ca), str(tls.client.both))
+        setattr(settings, attribute, content_ if as_text and content_ else str(tmp_path / "pem"))
+        error = failure(into_memory(server.url("/a"), ssl=settings), DownloadFailed)
+        assert f"ssl.{attribute}" in error.reason or f"{attribute}" in error.reason
+        assert "PRIVATE" not in str(error)
+        assert server.connections == 0
+
+
+class TestSharing:
+    """Two downloads whose TLS settings differ never share a connection."""
+
+    def test_never_shared(self, file_server: Any, tls: Any) -> None:
+        """Each setting has its connection, and equal settings share one."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        context = Context()
+        settings = [
+            trust(tls.ca),
+            trust(tls.ca, tls.client),
+            SSL(validation=False),
+            SSL(str(tls.ca), str(tls.client.certificate), str(tls.client.key)),
+            SSL(ca_certificate=tls.ca.read_text()),
+        ]
+        for expected in (len(settings), len(settings)):
+            for setting in settings:
+                download = into_memory(server.url("/a"), ssl=setting)
+                download.context = context
+                assert content(download) == BODY
+            assert server.connections == expected
+        context.close()
+
+    def test_changed_later(self, file_server: Any, tls: Any) -> None:
+        """A setting that is changed in place counts at the next run."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        context = Context()
+        download = into_memory(server.url("/a"), ssl=SSL(validation=False))
+        download.context = context
+        content(download)
+        download.ssl.validation = True
+        failure(download, NotAuthorized)
+        context.close()
+
+    def test_file_changed(self, file_server: Any, tls: Any, tmp_path: Path) -> None:
+        """A new context reads the files anew."""
+        server = file_server({"/a": BODY}, tls=tls.server())
+        ca = tmp_path / "ca.pem"
+        ca.write_bytes(tls.other_ca.read_bytes())
+        download = into_memory(server.url("/a"), ssl=trust(ca))
+        download.context = Context()
+        failure(download, NotAuthorized)
+        ca.write_bytes(tls.ca.read_bytes())
+        download.context = context = Context()
+        assert content(download) == BODY
+        context.close()
+
+
+class TestBroken:
+    """TLS that is cut."""
+
+    @pytest.mark.parametrize("end", [Cut(), Reset()])
+    def test_in_the_body(self, raw_server: Any, tls: Any, end: Any) -> None:
+        """A body that is cut is tried again."""
+        whole = reply(headers={"ETag": '"e"'}, body=BODY)
+        server = raw_server([[Recv(), Send(whole[:-9]), end], serve(whole)], tls=tls.server())
+        assert content(into_memory(server.url(), quick(), ssl=trust(tls.ca))) == BODY
+        assert server.connections == 2
+
+    def test_in_the_handshake(self, raw_server: Any, tls: Any) -> None:
+        """A handshake that is cut is tried again, and no matter of trust."""
+        server = raw_server([[Cut()]])
+        url = server.url().replace("http:", "https:")
+        failure(into_memory(url, quick(2), ssl=trust(tls.ca)), DownloadFailed)
+        assert server.connections == 3
+
+    def test_stalled_handshake(self, raw_server: Any, tls: Any) -> None:
+        """A handshake that never comes runs into a time-out, and is tried again."""
+        server = raw_server([[Stall()]])
+        url = server.url().replace("http:", "https:")
+        timeout = Timeout(connect=0.2, read=0.2)
+        download = into_memory(url, quick(1), ssl=trust(tls.ca), timeout=timeout)
+        assert "time-out" in failure(download, DownloadFailed).reason
+        # It may not have looked yet.
+        server.until(lambda: server.connections >= 2)
+        assert server.connections == 2
+
+
+def test_bytes_behind_the_body(raw_server: Any, tls: Any) -> None:
+    """What lies behind a body in one TLS record is never taken for the next reply."""
+    head, evil = reply(body=b"hello")[:-5], b"hello" + reply(body=b"EVIL!")
+    server = raw_server(
+        [[Recv(), Send(head), Send(evil), Stall()], serve(reply(body=b"right"))], tls=tls.server()
+    )
+    context = Context()
+    found = []
+    for _ in range(2):
+        download = HttpDownload(server.url(), BufferWriter(), ssl=SSL(str(tls.ca)))
+        download.context = context
+        download()
+        found.append(download.writer.getvalue())
+    context.close()
+    assert found == [b"hello", b"right"]

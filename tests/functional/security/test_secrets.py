@@ -1,0 +1,627 @@
+"""Secrets come in at every door at once, servers repeat them, and none comes out."""
+
+import base64
+import contextlib
+import copy
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import pytest
+from http_tools import chain, quick, record
+from servers.raw import Close, Read, Recv, Send, reply, serve
+
+from pulpcore.plugin.download.futures import (
+    SSL,
+    Batch,
+    BufferWriter,
+    DigestValidation,
+    Download,
+    DownloadError,
+    Factory,
+    FileDownload,
+    FileWriter,
+    FtpDownload,
+    HttpDownload,
+    User,
+)
+from pulpcore.plugin.download.futures.context import Context
+
+# Each door has a secret of its own, so that a leak tells by which it came in. An apostrophe is
+# sent as it is in a query, and ends what looks like a URL in many a text.
+MARK = "zq7"
+DOORS = [
+    *("user", "password", "url-user", "url-password", "query", "nameless", "quoted'", "fragment"),
+    *("authorization", "cookie", "proxy-authorization", "proxy-user", "proxy-password"),
+    *("environment-user", "environment-password", "netrc-password", "default-password"),
+    *("key", "key-password", "location-user", "location-query", "location-fragment"),
+]
+
+
+def secret(door: str) -> str:
+    """The secret of a door, by which it is known wherever it comes out."""
+    assert door in DOORS
+    return f"{MARK}{door.replace('-', '')}{MARK}"
+
+
+KEY = f"-----BEGIN PRIVATE KEY-----\n{secret('key')}\n-----END PRIVATE KEY-----\n"
+QUERY = (
+    f"?token={secret('query')}&{secret('nameless')}&q='{secret(DOORS[6])}'&x=1;y={secret('query')}"
+)
+
+
+def leaks(text: str) -> list[str]:
+    """What of a text has a secret: as it was given, or as basic authentication writes it."""
+    found = [text[max(0, at - 60) : at + 80] for at in _places(text, MARK)]
+    for word in text.replace('"', " ").replace("'", " ").split():
+        with contextlib.suppress(ValueError):
+            if MARK.encode() in base64.b64decode(word, validate=True):
+                found.append(word)
+    return found
+
+
+def _places(text: str, part: str) -> Iterator[int]:
+    at = text.lower().find(part)
+    while at >= 0:
+        yield at
+        at = text.lower().find(part, at + 1)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A netrc with secrets."""
+    netrc = Path.home() / ".netrc"
+    netrc.write_text(
+        f"machine 127.0.0.1 login me password {secret('netrc-password')}\n"
+        f"default login me password {secret('default-password')}\n"
+    )
+    netrc.chmod(0o600)
+
+
+@pytest.fixture
+def seen(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
+    """All texts that came out, to which every log record at DEBUG is added; none has a secret."""
+    caplog.set_level(logging.DEBUG)
+    texts: list[str] = []
+    yield texts
+    formatter = logging.Formatter("%(name)s %(levelname)s %(message)s")
+    for item in caplog.records:
+        texts += [formatter.format(item), repr(item.args), str(item.msg)]
+    assert texts
+    assert [leak for text in texts for leak in leaks(text)] == []
+
+
+def look(thing: Any, seen: list[str]) -> None:
+    """Keep what is shown of a thing."""
+    seen += [str(thing), repr(thing), f"{thing}"]
+
+
+def run(download: Download, seen: list[str]) -> DownloadError | None:
+    """Run a download in a batch, and keep all that is shown of it, and of what it raises."""
+    events = record(download)  # type: ignore[arg-type]
+    context = Context(token=secret("authorization"))
+    error = None
+    with Batch([download], context=context) as batch:
+        (plan,) = batch()
+        with contextlib.suppress(LookupError):
+            context.cache.get(("nothing", secret("password")))
+        try:
+            plan.result()
+        except DownloadError as caught:
+            error = caught
+            seen += traceback.format_exception(caught)
+            for item in chain(caught):
+                look(item, seen)
+                seen += [repr(item.args), str(getattr(item, "__notes__", ""))]
+            seen += [caught.reason, repr(caught.facts)]
+            pickled = pickle.dumps(caught)
+            seen.append(pickled.decode("latin-1"))
+            look(pickle.loads(pickled), seen)
+            look(copy.copy(caught), seen)
+        for thing in (batch, batch.iterator, plan, plan.error, context, context.cache, events):
+            look(thing, seen)
+    for thing in (download, download.writer, download.validations, download.reply, download.router):
+        look(thing, seen)
+    for name in ("user", "ssl", "timeout", "retry", "session"):
+        with contextlib.suppress(ValueError):
+            look(getattr(download, name, None), seen)
+    for event in events:
+        look(getattr(event, "error", None), seen)
+    look(download.clone(), seen)
+    context.close()
+    return error
+
+
+def echo(request: Any, status: int = 200, **headers: str) -> bytes:
+    """A reply that repeats the whole of a request wherever it can."""
+    said = " ".join(request.lines)
+    fields = {
+        "WWW-Authenticate": f'Basic realm="{said}"',
+        "Proxy-Authenticate": f'Basic realm="{said}"',
+        "X-Echo": said,
+        "Set-Cookie": f"a={quote(said)}",
+        "ETag": f'"{quote(said)}"',
+        "Content-Disposition": f'attachment; filename="{quote(said)}"',
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
+    return reply(status, fields, said.encode(), reason=said)
+
+
+def said(request: Any) -> str:
+    """All of a request in one line."""
+    return " ".join(request.lines)
+
+
+def to(location: str) -> Callable[[Any], bytes]:
+    """What redirects, with all secrets that a Location may have."""
+
+    def answer(request: Any) -> bytes:
+        if "location" in request.target:
+            return echo(request, 404)
+        return echo(request, 302, Location=location.format(said=quote(said(request))))
+
+    return answer
+
+
+USERINFO = f"{secret('location-user')}:{secret('location-user')}@"
+TAIL = f"?token={secret('location-query')}&it's='{secret('location-query')}'"
+TAIL += f"#{secret('location-fragment')}"
+ANSWERS: dict[str, Callable[[Any], bytes]] = {
+    "well": echo,
+    **{
+        f"{status}": (lambda request, status=status: echo(request, status))
+        for status in (204, 206, 304, 401, 403, 404, 407, 418, 429, 503, 799)
+    },
+    "retry-after": lambda r: echo(r, 503, Retry_After=said(r)),
+    "retry-later": lambda r: echo(r, 503, Retry_After="99999"),
+    "coding": lambda r: echo(r, Content_Encoding=said(r)),
+    "broken gzip": lambda r: echo(r, Content_Encoding="gzip", Content_Type="text/html"),
+    "range": lambda r: echo(r, 206, Content_Range=said(r)),
+    "length": lambda r: echo(r, Content_Length=said(r)),
+    "lengths": lambda r: reply(200, [("Content-Length", "1"), ("Content-Length", said(r))]),
+    "transfer coding": lambda r: echo(r, Transfer_Encoding=said(r)),
+    "chunk": lambda r: echo(r, Transfer_Encoding="chunked"),
+    "field": lambda r: b"HTTP/1.1 200 OK\r\n" + said(r).replace(":", "").encode() + b"\r\n\r\n",
+    "folded": lambda r: b"HTTP/1.1 200 OK\r\n " + said(r).encode() + b"\r\n\r\n",
+    "status line": lambda r: said(r).encode() + b"\r\n\r\n",
+    "status": lambda r: b"HTTP/1.1 " + said(r).encode() + b"\r\n\r\n",
+    "interim": lambda r: b"HTTP/1.1 101 " + said(r).encode() + b"\r\n\r\n",
+    "short": lambda r: echo(r, Content_Length="999999"),
+    "redirect": to("/location" + TAIL),
+    "redirect with all": to("/location?all={said}"),
+    "redirect with userinfo": to("http://" + USERINFO + "127.0.0.1:1/location" + TAIL),
+    "redirect to another host": to("http://" + USERINFO + "localhost:1/location" + TAIL),
+    "redirect to nowhere": to("http://" + USERINFO + "[::1/" + TAIL),
+    "redirect to a bad port": to("http://127.0.0.1:" + secret("location-user") + "/" + TAIL),
+    "redirect to a bad scheme": to(secret("location-user") + ":x@h/" + TAIL),
+    "redirect to a file": to("file://" + USERINFO + "/etc/passwd" + TAIL),
+    "redirect for ever": to("/" + TAIL),
+}
+
+
+def remote(**more: Any) -> SimpleNamespace:
+    """A remote with a secret in each of its attributes that may have one."""
+    return SimpleNamespace(
+        username="me",
+        password=secret("password"),
+        proxy_username=secret("proxy-user"),
+        proxy_password=secret("proxy-password"),
+        headers=[
+            {"Cookie": f"session={secret('cookie')}"},
+            {"Proxy-Authorization": f"Basic {secret('proxy-authorization')}"},
+        ],
+        max_retries=0,
+        **more,
+    )
+
+
+def build(url: str, settings: Any) -> HttpDownload:
+    """A download as a factory makes it, into memory."""
+    download = Factory(settings).build(url, "a")
+    assert isinstance(download, HttpDownload)
+    download.writer = BufferWriter()
+    return download
+
+
+def url_with_secrets(host: str, scheme: str = "http") -> str:
+    """A URL with all secrets that it may have."""
+    userinfo = f"{secret('url-user')}:{secret('url-password')}"
+    return f"{scheme}://{userinfo}@{host}/a{QUERY}#{secret('fragment')}"
+
+
+def ways(download: HttpDownload, way: str) -> HttpDownload:
+    """Leave one kind of credentials for the server: only one is sent at a time."""
+    if way != "remote":
+        download.user = User()
+    if way == "header":
+        download.headers["Authorization"] = f"Bearer {secret('authorization')}"
+    if way == "netrc":
+        download.url = download.url.replace(
+            f"{secret('url-user')}:{secret('url-password')}@", "", 1
+        )
+    return download
+
+
+@pytest.mark.parametrize("way", ["remote", "userinfo", "header", "netrc"])
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_server(raw_server: Any, seen: list[str], kind: str, way: str) -> None:
+    """A server that repeats what it was sent, in each place of a reply, and in redirects."""
+    server = raw_server(lambda _: [Recv(), Send(ANSWERS[kind]), Close()])
+    error = run(ways(build(url_with_secrets(server.host), remote()), way), seen)
+    assert MARK in server.requests[0].raw.decode()
+    assert (error is None) is (kind in ("well", "coding"))
+
+
+@pytest.mark.parametrize("by", ["remote", "proxy_url", "environment"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("kind", [*ANSWERS, "long line", "no reply"])
+def test_proxy(
+    raw_server: Any,
+    seen: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    scheme: str,
+    by: str,
+) -> None:
+    """A proxy that repeats what it was sent, in its replies to a request and to CONNECT."""
+    answers = {
+        "long line": lambda r: b"HTTP/1.1 200 " + said(r).encode() * 999 + b"\r\n\r\n",
+        "no reply": lambda r: b"",
+    }
+    server = raw_server(lambda _: [Recv(), Send((ANSWERS | answers)[kind]), Close()])
+    settings = remote()
+    if by == "environment":
+        userinfo = f"{secret('environment-user')}:{secret('environment-password')}"
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://{userinfo}@{server.host}")
+    elif by == "remote":
+        settings.proxy_url = f"http://{server.host}"
+    else:
+        userinfo = f"{secret('proxy-user')}:{secret('proxy-password')}"
+        settings.proxy_url = f"http://{userinfo}@{server.host}"
+        del settings.proxy_username
+    error = run(build(url_with_secrets("h.example.test", scheme), settings), seen)
+    assert server.requests[0].header("Proxy-Authorization")
+    assert (error is None) is (kind in ("well", "coding") and scheme == "http")
+
+
+@pytest.fixture
+def unused() -> Iterator[int]:
+    """A port that nobody listens at, and nobody else can have meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("host", ["127.0.0.1:{}", "h.example.invalid", "a b", "[::1", "h:x"])
+def test_nobody(
+    seen: list[str], monkeypatch: pytest.MonkeyPatch, unused: int, host: str, scheme: str
+) -> None:
+    """A host that can't be reached, or can't be."""
+    look_up = socket.getaddrinfo
+
+    def without_names(name: Any, *arguments: Any, **options: Any) -> Any:
+        if name == "h.example.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return look_up(name, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", without_names)
+    url = url_with_secrets(host.format(unused), scheme)
+    download = HttpDownload(url, BufferWriter())
+    download.retry = quick(1)
+    assert run(download, seen)
+    try:
+        look(Factory(remote()).build(url, "a"), seen)
+    except ValueError as error:
+        seen += traceback.format_exception(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "{}:x@127.0.0.1:1/",
+        "http://{}@127.0.0.1:1/a",
+        "http://127.0.0.1:1/a?b='{}'",
+        'http://127.0.0.1:1/a?b="{}"',
+        "http://127.0.0.1:1/a?b=<{}>",
+        "http://127.0.0.1:1/a?b=c {}",
+        "http://127.0.0.1:1/a?b=c\t{}",
+        "http://127.0.0.1:1/a?b=c\u3000{}",
+        "http://127.0.0.1:1/a?b=c?{}",
+        "http://127.0.0.1:1/?{}",
+        "http://127.0.0.1:1/??{}",
+    ],
+)
+@pytest.mark.parametrize("kind", [HttpDownload, FtpDownload])
+def test_urls(seen: list[str], url: str, kind: Any) -> None:
+    """A URL with a secret in an odd place."""
+    url = url.format(secret("url-user"))
+    download = kind(url, BufferWriter())
+    download.retry = None
+    seen.append("")
+    if kind is FtpDownload:
+        download.url = url.replace("http:", "ftp:", 1)
+    run(download, seen)
+    try:
+        look(Factory(None).build(url), seen)
+    except ValueError as error:
+        seen += traceback.format_exception(error)
+
+
+def test_tls(file_server: Any, tls: Any, seen: list[str]) -> None:
+    """A server that isn't trusted, and PEM text."""
+    server = file_server({"/a": b"content"}, tls=tls.server())
+    certificate = tls.client.certificate.read_text()
+    assert run(build(url_with_secrets(server.host, "https"), remote()), seen)
+    for more in (
+        {"client_key": KEY},
+        {"client_cert": certificate, "client_key": KEY},
+        {"client_cert": KEY},
+        {"ca_cert": KEY},
+        # A field that was pasted without its first line is no path.
+        {"client_cert": certificate, "client_key": KEY.partition("\n")[2]},
+        {"client_cert": certificate, "client_key": secret("key") * 99},
+        {"ca_cert": KEY.partition("\n")[2]},
+    ):
+        assert run(build(url_with_secrets(server.host, "https"), remote(**more)), seen)
+
+
+def test_key_password(file_server: Any, tls: Any, seen: list[str], tmp_path: Path) -> None:
+    """A password that a key isn't encrypted with, and one of a key that is none."""
+    server = file_server({"/a": b"content"}, tls=tls.server())
+    for key in (KEY, str(tmp_path / "none"), tls.client.key.read_text()):
+        for password in (secret("key-password"), secret("key-password").encode()):
+            settings = SSL(
+                client_certificate=str(tls.client.certificate),
+                client_key=key,
+                client_key_password=password,
+            )
+            seen.append(repr(settings))
+            download = build(url_with_secrets(server.host, "https"), remote())
+            download.ssl = settings
+            assert run(download, seen)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {f"Authorization: Bearer {secret('authorization')}": ""},
+        {f"{secret('authorization')} x": "y"},
+        {"Authorization": secret("authorization") + "\n"},
+        {"Authorization": [secret("authorization")]},
+        {"Cookie": secret("cookie") + "\u20ac"},
+    ],
+)
+def test_headers(seen: list[str], headers: dict[str, Any]) -> None:
+    """Headers that can't be sent."""
+    settings = remote()
+    settings.headers = [headers]
+    assert run(build("http://127.0.0.1:1/", settings), seen)
+
+
+def test_proxy_urls(seen: list[str]) -> None:
+    """Proxies that can't be, with the credentials of a remote."""
+    for url in ("ftp://h", "http://[::1", "h:x", "", "http://", "socks5://h:1"):
+        settings = remote(proxy_url=url.replace("://", f"://{USERINFO}") if "://" in url else url)
+        for proxy_user in ("proxy_username", None):
+            if proxy_user is None:
+                del settings.proxy_username
+            assert run(build("http://127.0.0.1:1/", settings), seen)
+
+
+def test_handlers(file_server: Any, seen: list[str]) -> None:
+    """Handlers that raise, validations that fail, a repair, and a bug."""
+    server = file_server({"/a": b"content"})
+    url = url_with_secrets(server.host)
+
+    def bug(event: Any) -> None:
+        raise RuntimeError("bug")
+
+    for validation in (DigestValidation("md5", "0" * 32), DigestValidation("md5", "0" * 32, False)):
+        download = build(url, remote())
+        download.validations.append(validation)
+        for name in ("PREPARED", "ERROR", "FAILED", "SUCCEEDED", "FETCHED"):
+            download.register(name, bug)
+        run(download, seen)
+    download = build(url, remote())
+    download.register("PREPARED", lambda event: event.download.register("NONSENSE", bug))
+    run(download, seen)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["530 {}", "230 {}", "500 {}", "421 {}", "550 {}", "{}", "4{}", "227 {}", "150-{}"],
+)
+def test_ftp(raw_server: Any, seen: list[str], text: str) -> None:
+    """A server of FTP that repeats what it was sent."""
+    for userinfo, user in (
+        (f"{secret('url-user')}:{secret('url-password')}@", None),
+        (f"{secret('url-user')}@", None),
+        ("", User("me", secret("password"))),
+        ("", User(secret("user"))),
+    ):
+        name = secret("url-user") if userinfo else user.name if user else ""
+        word = secret("url-password") if ":" in userinfo else (user.password or "" if user else "")
+        server = raw_server(
+            [
+                [
+                    Send(b"220 hello\r\n"),
+                    Read(until=b"\r\n"),
+                    Send(f"331 {name}?\r\n".encode()),
+                    Read(until=b"\r\n"),
+                    Send(text.format(f"USER {name} PASS {word} /a{QUERY}").encode() + b"\r\n"),
+                ]
+            ]
+        )
+        download = FtpDownload(f"ftp://{userinfo}{server.host}/a{QUERY}", BufferWriter(), user)
+        download.retry = quick(0)
+        assert run(download, seen)
+
+
+def test_file(seen: list[str], tmp_path: Path) -> None:
+    """URLs of files that have what URLs may have."""
+    for url in (
+        f"file://{USERINFO}localhost{tmp_path}/none{QUERY}",
+        f"file://{tmp_path}/none{QUERY}#{secret('fragment')}",
+        f"file://{USERINFO}[{tmp_path}",
+    ):
+        assert run(FileDownload(url, FileWriter(tmp_path / "a")), seen)
+
+
+class TestCommandLine:
+    """What goes to stdout and stderr: for people, as JSON, as progress, and as a log."""
+
+    @pytest.fixture
+    def call(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: Any
+    ) -> Callable[..., tuple[int, str]]:
+        """Run the command line; no secret is in what it writes, nor in what it logs."""
+        from pulpcore.plugin.download.futures.cli import app
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PULP_FUTURES_PASSWORD", secret("password"))
+
+        def run(*arguments: str) -> tuple[int, str]:
+            status = app.run(list(arguments))
+            written = b"".join(capsysbinary.readouterr()).decode()
+            assert leaks(written) == []
+            return status, written
+
+        return run
+
+    OPTIONS: ClassVar = [
+        *("--user", "me"),
+        *("--header", f"Cookie: {secret('cookie')}"),
+        *("--header", f"Proxy-Authorization: Basic {secret('proxy-authorization')}"),
+        *("--total-timeout", "60"),
+    ]
+
+    @pytest.mark.parametrize("form", [["-vv"], ["--json", "-vv"]], ids=str)
+    @pytest.mark.parametrize("kind", [k for k in ANSWERS if k not in ("503", "429", "retry-after")])
+    def test_get(
+        self, call: Any, seen: list[str], raw_server: Any, kind: str, form: list[str]
+    ) -> None:
+        """One file of a server, and through a proxy, that repeats what it was sent."""
+        answers = {"short": lambda r: echo(r, 416), "interim": ANSWERS["status line"]}
+        answer = (ANSWERS | answers)[kind]
+        server = raw_server(lambda _: [Recv(), Send(answer), Close()])
+        url = url_with_secrets(server.host)
+        status, shown = call("get", url, *self.OPTIONS, *form)
+        assert status == (0 if kind in ("well", "coding") else 1)
+        userinfo = f"{secret('proxy-user')}:{secret('proxy-password')}"
+        gate = f"http://{userinfo}@{server.host}"
+        call("get", url_with_secrets("h.example.test"), "--proxy", gate, *self.OPTIONS, *form)
+        assert server.requests[-1].header("Proxy-Authorization")
+        seen += [shown]
+
+    @pytest.mark.parametrize("form", [["-vv"], ["--json", "-vv"]], ids=str)
+    def test_sync(
+        self, call: Any, seen: list[str], raw_server: Any, tmp_path: Path, form: list[str]
+    ) -> None:
+        """A repository whose manifest is hostile."""
+        digest = f"{'0' * 64},1"
+        lines = [
+            f"http://{USERINFO}h/a{TAIL},{digest}",
+            f"http:/{USERINFO}h/a{TAIL},{digest}",
+            f"//{USERINFO}h/a{TAIL},{digest}",
+            f"/a{TAIL},{digest}",
+            f"http://{USERINFO}h/a{TAIL}",
+            f"http://{USERINFO}h/a{TAIL},{digest[1:]}",
+            f"fine,{digest}",
+            f"again,{digest}",
+        ]
+
+        def answer(request: Any) -> bytes:
+            if "MANIFEST" in request.target:
+                return reply(body="\n".join(lines).encode())
+            return echo(request, 404)
+
+        server = raw_server(lambda _: serve(answer))
+        url = url_with_secrets(server.host).replace("/a?", "/r/PULP_MANIFEST?")
+        status, shown = call("sync", url, "d", *self.OPTIONS, *form)
+        assert status == 1
+        assert "8 files: 0 downloaded" in shown
+        status, _ = call("sync", url, *self.OPTIONS, *form)
+        assert all(leaks(str(path)) == [] for path in tmp_path.rglob("*"))
+        seen += [shown]
+
+    def test_usage(self, call: Any, tmp_path: Path, tls: Any) -> None:
+        """Arguments that can't be used, are too many, or stand where they don't belong."""
+        url = url_with_secrets("127.0.0.1:1")
+        key = tmp_path / "key"
+        key.write_text(KEY)
+        token = secret("authorization")
+        for arguments in (
+            [url],
+            ["sync", url, "d", url],
+            ["sync", "d", url],
+            ["sync", "d", f"ftp://{USERINFO}h/"],
+            ["get", url, url],
+            ["get", "-o", "a", url, url],
+            ["get", url, "--user", f"me:{secret('password')}"],
+            ["get", url, "--header", token],
+            ["get", url, "--header", f"{token} x: y"],
+            ["get", url, "--header", f"Authorization: {token}\n"],
+            ["get", url, "--proxy", f"ftp://{USERINFO}h"],
+            ["get", url, "--proxy", f"{USERINFO}h"],
+            ["get", url, "--proxy", f"http://{USERINFO}[h"],
+            ["get", url, "--key", str(key)],
+            ["get", url, "--cert", str(key)],
+            ["get", url, "--cert", str(tls.client.certificate), "--key", str(key)],
+            ["get", url, "--ca", str(key)],
+            ["get", url, "--ca", url],
+            ["get", url, "--concurrent", url],
+            ["get", url, "--connect-timeout", url],
+            ["get", url, "--least-speed", url],
+            ["get", url, "--size", url],
+            ["get", url, "--sha256", url],
+            ["get", url, "--digest", url],
+            ["get", url, f"--{url}"],
+            ["get", url_with_secrets("[::1")],
+            ["get", url_with_secrets("h").replace("/a?", "/?")],
+            ["get", url_with_secrets("h", "gopher")],
+            ["get", f"{secret('url-user')}:x@h/a"],
+        ):
+            status, shown = call(*arguments)
+            assert status == 2, arguments
+            assert shown
+
+    def test_process(
+        self, seen: list[str], tmp_path: Path, tls: Any, file_server: Any, unused: int
+    ) -> None:
+        """A process of its own, whose stderr has whatever Python itself writes there."""
+        server = file_server({"/a": b"content"}, tls=tls.server())
+        userinfo = f"{secret('environment-user')}:{secret('environment-password')}"
+        environment = os.environ | {
+            "PULP_FUTURES_PASSWORD": secret("password"),
+            "PYTHONDEVMODE": "1",
+            "http_proxy": f"http://{userinfo}@127.0.0.1:{unused}",
+        }
+        for url, status in (
+            (url_with_secrets(server.host, "https"), 0),
+            (url_with_secrets("h.example.test"), 1),
+        ):
+            done = subprocess.run(
+                [
+                    *(sys.executable, "-c", "import pulp_futures; pulp_futures.main()"),
+                    *("get", url, "-vv", "--ca", str(tls.ca), *self.OPTIONS),
+                    *("--total-timeout", "60" if status == 0 else "1"),
+                ],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=100,
+                check=False,
+            )
+            assert done.returncode == status, done.stderr
+            seen += [done.stdout, done.stderr]

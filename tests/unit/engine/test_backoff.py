@@ -1,0 +1,203 @@
+"""How often, and after which wait, what failed is tried again."""
+
+import email.utils
+import time
+
+import pytest
+from urllib3.util import Retry
+
+from pulpcore.plugin.download.futures import DownloadError
+from pulpcore.plugin.download.futures.engine import backoff
+from pulpcore.plugin.download.futures.engine.backoff import (
+    DEFAULT,
+    PROGRESS,
+    TRANSIENT,
+    Budget,
+    retry_after,
+)
+
+CAP = 120
+
+
+def failure(transient=True, wait=None):
+    """An error of an attempt."""
+    error = DownloadError("why")
+    error.transient = transient
+    error.retry_after = wait
+    return error
+
+
+@pytest.fixture
+def longest(monkeypatch):
+    """Have each wait be as long as it can be."""
+    asked = []
+
+    def uniform(low, high):
+        asked.append(low)
+        return high
+
+    monkeypatch.setattr("random.uniform", uniform)
+    yield
+    assert set(asked) <= {0}
+
+
+def waits(budget, error=None, most=100):
+    """The waits until the budget is spent."""
+    found = []
+    while len(found) < most:
+        delay = budget.delay(error or failure())
+        if delay is None:
+            break
+        budget.spend()
+        found.append(delay)
+    return found
+
+
+def test_default():
+    """Four tries more, a factor of 0.5 s, 60 s at most, and the statuses of the contract."""
+    assert (DEFAULT.total, DEFAULT.backoff_factor, DEFAULT.backoff_max) == (4, 0.5, 60)
+    assert DEFAULT.status_forcelist == TRANSIENT == {408, 425, 429, 500, 502, 503, 504}
+    assert DEFAULT.respect_retry_after_header is True
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (DEFAULT, [0.5, 1, 2, 4]),
+        (Retry(total=6, backoff_factor=1, backoff_max=5), [1, 2, 4, 5, 5, 5]),
+        (Retry(total=2, backoff_factor=0), [0, 0]),
+        (Retry(total=0), []),
+        (Retry(total=False), []),
+        (None, []),
+    ],
+)
+@pytest.mark.usefixtures("longest")
+def test_waits(policy, expected):
+    """The back-off begins at the factor, doubles to its limit, and ends with the budget."""
+    assert waits(Budget(policy, CAP)) == expected
+
+
+@pytest.mark.usefixtures("longest")
+def test_no_limit():
+    """A policy without a total tries for ever, and its wait never overflows."""
+    budget = Budget(Retry(total=None, backoff_factor=1, backoff_max=60), CAP)
+    assert waits(budget, most=2000)[-1] == 60
+
+
+def test_jitter():
+    """A wait is anything between 0 and the back-off."""
+    budget = Budget(Retry(total=1, backoff_factor=1), CAP)
+    found = [budget.delay(failure()) for _ in range(200)]
+    assert 0 <= min(found) < 0.2
+    assert 0.8 < max(found) <= 1
+
+
+def test_not_transient():
+    """What isn't transient is never tried again, whatever the server says."""
+    assert Budget(DEFAULT, CAP).delay(failure(transient=False, wait=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("wait", "expected"), [(0, 0), (7.5, 7.5), (CAP, CAP), (CAP + 1, None), (10**400, None)]
+)
+def test_retry_after_counts(wait, expected):
+    """What the server asked for is waited, up to the limit; beyond it there is no other try."""
+    assert Budget(DEFAULT, CAP).delay(failure(wait=wait)) == expected
+
+
+@pytest.mark.usefixtures("longest")
+def test_retry_after_may_be_ignored():
+    """Where the policy says so, Retry-After doesn't count."""
+    budget = Budget(Retry(total=4, backoff_factor=1, respect_retry_after_header=False), CAP)
+    assert budget.delay(failure(wait=CAP + 1)) == 1
+
+
+def test_retry_after_spends():
+    """A server that always asks to come back doesn't keep us for ever."""
+    assert waits(Budget(DEFAULT, CAP), failure(wait=0)) == [0] * 4
+
+
+def test_to_ask_spends_nothing():
+    """Asking for a wait doesn't count; only what is spent does."""
+    budget = Budget(Retry(total=1, backoff_factor=0), CAP)
+    assert [budget.delay(failure()) for _ in range(5)] == [0] * 5
+    budget.spend()
+    assert budget.delay(failure()) is None
+
+
+@pytest.mark.parametrize(
+    ("positions", "renewed"),
+    [
+        ([0], False),
+        ([PROGRESS - 1], False),
+        ([PROGRESS], True),
+        ([PROGRESS, PROGRESS], False),
+        ([PROGRESS, 0, PROGRESS], False),
+        ([PROGRESS, 2 * PROGRESS - 1], False),
+        ([PROGRESS, 2 * PROGRESS], True),
+        ([10 * PROGRESS, 5 * PROGRESS, 9 * PROGRESS], False),
+    ],
+)
+def test_progress(positions, renewed):
+    """Only an attempt that got past the highest position by a real amount renews the budget."""
+    budget = Budget(Retry(total=1, backoff_factor=0), CAP)
+    for position in positions[:-1]:
+        budget.progress(position)
+    budget.spend()
+    budget.progress(positions[-1])
+    assert (budget.delay(failure()) is not None) is renewed
+
+
+@pytest.mark.parametrize("cut", [1000, 10 * PROGRESS])
+def test_a_server_that_always_cuts_at_one_place(cut):
+    """It doesn't keep us for ever, wherever it cuts."""
+    budget = Budget(Retry(total=4, backoff_factor=0), CAP)
+    tries = 0
+    while budget.delay(failure()) is not None:
+        budget.spend()
+        budget.progress(cut)
+        tries += 1
+        assert tries < 10
+    assert tries <= 5
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("0", 0), ("120", 120), (" 7 ", 7), ("1000000000", 10**9), ("00", 0)],
+)
+def test_retry_after_in_seconds(value, seconds):
+    """Seconds are read, also those beyond any limit of urllib3's."""
+    assert retry_after(value) == seconds
+
+
+def test_retry_after_as_a_date():
+    """A date is read as the seconds from now, and one that is past as none."""
+    assert 3500 < retry_after(email.utils.formatdate(time.time() + 3600, usegmt=True)) <= 3600
+    assert retry_after("Fri, 31 Dec 1999 23:59:59 GMT") == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "soon",
+        "-1",
+        "1.5",
+        "nan",
+        "1e3",
+        "9" * 5000,
+        "Fri, 99 Dec 1999 23:59:59 GMT",
+        "Fri, 31 Dec 99999 23:59:59 GMT",
+        "Fri, 31 Dec 1999",
+        "\0",
+    ],
+)
+def test_retry_after_that_says_nothing(value):
+    """A header that is neither seconds nor a date is as if it weren't there."""
+    found = retry_after(value)
+    assert found is None or found == 0
+
+
+def test_it_names_its_rule():
+    """The constants are documented."""
+    assert backoff.__doc__

@@ -1,0 +1,662 @@
+"""Reading replies off a socket strictly."""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pulpcore.plugin.download.futures.http.wire.framing import (
+    HEAD_LIMIT,
+    INTERIM_LIMIT,
+    FramingError,
+    StrictResponse,
+)
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, scope
+
+Reply = Callable[..., StrictResponse]
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+class Scripted:
+    """A socket that hands over given pieces, and then the end of the connection."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces = [piece for piece in pieces if piece]
+        self.shut_down = False
+        self.closed = False
+
+    def recv(self, size: int) -> bytes:
+        """The next piece, or as much of it as was asked for."""
+        if not self.pieces:
+            return b""
+        piece = self.pieces.pop(0)
+        if len(piece) > size:
+            self.pieces.insert(0, piece[size:])
+        return piece[:size]
+
+    def makefile(self, mode: str, buffering: int) -> "Scripted":
+        """The socket itself, which closes as a file would."""
+        return self
+
+    def close(self) -> None:
+        """Keep that it was closed."""
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shutting a scripted socket down is recorded."""
+    original = socket.socket.shutdown
+
+    def record(sock: Any, how: int) -> None:
+        if isinstance(sock, Scripted):
+            sock.shut_down = True
+        else:
+            original(sock, how)
+
+    class Recording(socket.socket):
+        shutdown = staticmethod(record)  # type: ignore[assignment]
+
+    monkeypatch.setattr(socket, "socket", Recording)
+
+
+def begun(*pieces: bytes, method: str = "GET") -> StrictResponse:
+    """A reply whose head was read."""
+    response = StrictResponse(Scripted(list(pieces)), method=method)  # type: ignore[arg-type]
+    response.begin()
+    return response
+
+
+def pieces(data: bytes, size: int) -> list[bytes]:
+    """Data in pieces of a size."""
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+class TestStatusLine:
+    @pytest.mark.parametrize(
+        ("line", "status", "reason", "version"),
+        [
+            (b"HTTP/1.1 200 OK", 200, "OK", 11),
+            (b"HTTP/1.0 404 Not Found", 404, "Not Found", 10),
+            (b"HTTP/1.1 200 ", 200, "", 11),
+            (b"HTTP/1.1 200", 200, "", 11),
+            (b"HTTP/1.1  200 OK", 200, "OK", 11),
+            (b"HTTP/1.1 999 \xe9", 999, "\xe9", 11),
+            (b"HTTP/1.2 200 OK", 200, "OK", 11),
+        ],
+    )
+    def test_good(self, line: bytes, status: int, reason: str, version: int) -> None:
+        """Status, reason and version are read, and their usual oddities."""
+        response = begun(line + b"\r\nContent-Length: 0\r\n\r\n")
+        assert (response.status, response.reason, response.version) == (status, reason, version)
+        assert response.code == status
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"nonsense",
+            b"<html>",
+            b"HTTP/2 200 OK",
+            b"HTTP/2.0 200 OK",
+            b"HTTP/0.9 200 OK",
+            b"HTTP/11 200 OK",
+            b"http/1.1 200 OK",
+            b" HTTP/1.1 200 OK",
+            b"HTTP/1.1 20 OK",
+            b"HTTP/1.1 2000 OK",
+            b"HTTP/1.1 099 OK",
+            b"HTTP/1.1 +20 OK",
+            b"HTTP/1.1 -20 OK",
+            b"HTTP/1.1 2x0 OK",
+            b"HTTP/1.1 200OK",
+            b"HTTP/1.1\t200 OK",
+            b"HTTP/1.1 200 O\0K",
+            b"HTTP/1.1 200 O\rK",
+            b"ICY 200 OK",
+            b"",
+        ],
+    )
+    def test_bad(self, line: bytes) -> None:
+        """What isn't plainly a status line of HTTP/1 is refused."""
+        with pytest.raises(FramingError):
+            begun(line + b"\r\nContent-Length: 0\r\n\r\n")
+
+    def test_no_reply(self) -> None:
+        """A connection that ends at once is told from one that ends in the head."""
+        with pytest.raises(http.client.RemoteDisconnected):
+            begun()
+        for data in (b"H", OK, OK + b"A: b\r\n"):
+            with pytest.raises(http.client.IncompleteRead):
+                begun(data)
+
+
+class TestFields:
+    def test_read(self) -> None:
+        """Fields are read without the white space around, repeated ones too."""
+        response = begun(
+            OK + b"A:1\r\nB: \t2 \t\r\nC:\r\na: 3\r\nD: \xe9\r\nContent-Length: 0\r\n\r\n"
+        )
+        assert response.headers.get_all("A") == ["1", "3"]
+        assert [response.headers[name] for name in "BCD"] == ["2", "", "\xe9"]
+        assert response.msg is response.headers
+
+    def test_folded(self) -> None:
+        """A line that begins with white space goes on with the one before."""
+        response = begun(OK + b"A: 1\r\n 2\r\n\t 3\r\nContent-Length: 0\r\n\r\n")
+        assert response.headers["A"] == "1 2 3"
+
+    def test_bare_line_feeds(self) -> None:
+        """A head whose lines are ended by LF alone is read."""
+        response = begun(b"HTTP/1.1 200 OK\nA: 1\nContent-Length: 2\n\nab")
+        assert (response.headers["A"], response.read()) == ("1", b"ab")
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 7])
+    def test_pieces(self, size: int) -> None:
+        """It doesn't matter in which pieces a head comes."""
+        data = b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"A: 1\r\nContent-Length: 3\r\n\r\nabc"
+        response = begun(*pieces(data, size))
+        assert (response.headers["A"], response.read()) == ("1", b"abc")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"nonsense",
+            b"A\0: 1",
+            b"A\r: 1",
+            b"A: 1\0",
+            b"A: 1\r\n 2\0",
+            b"Content-Length : 1",
+            b"content-length\t: 1",
+            b"Transfer-Encoding : chunked",
+        ],
+    )
+    def test_bad(self, line: bytes) -> None:
+        """What isn't a field is refused."""
+        with pytest.raises(FramingError, match="field"):
+            begun(OK + line + b"\r\nContent-Length: 0\r\n\r\n")
+
+    @pytest.mark.parametrize("line", [b": 1", b"A : 1", b"A\t: 1", b"A B: 1", b"\xe9: 1"])
+    def test_passed_over(self, line: bytes) -> None:
+        """A field with an odd name that says nothing of the body is passed over."""
+        response = begun(OK + line + b"\r\nContent-Length: 2\r\n\r\nab")
+        assert (response.headers.keys(), response.read()) == (["Content-Length"], b"ab")
+
+    @pytest.mark.parametrize("line", [b"A: 1\r2", b"A: 1\r\n 2", b"A: 1\r\r\n\t\r2\r"])
+    def test_bare_carriage_return(self, line: bytes) -> None:
+        """A bare CR in a value is a space (RFC 9112 section 2.2)."""
+        response = begun(OK + line + b"\r\nContent-Length: 0\r\n\r\n")
+        assert response.headers["A"].split() == ["1", "2"]
+
+    @pytest.mark.parametrize("start", [b" A: 1", b"\tA: 1"])
+    def test_white_space_first(self, start: bytes) -> None:
+        """A first field that begins with white space goes on with nothing, and is refused."""
+        with pytest.raises(FramingError):
+            begun(OK + start + b"\r\nContent-Length: 0\r\n\r\n")
+
+    @pytest.mark.parametrize("end", [b"\r\n\r\n", b""])
+    def test_limit(self, end: bytes) -> None:
+        """A head beyond the limit is refused, whether it ends or not."""
+        with pytest.raises(FramingError, match="longer than"):
+            begun(OK, *pieces(b"A: " + b"x" * HEAD_LIMIT, 50_000), end)
+
+    def test_large(self) -> None:
+        """A large head is read."""
+        response = begun(OK, *pieces(b"A: 1\r\n" * 10_000, 5000), b"Content-Length: 0\r\n\r\n")
+        assert len(response.headers.get_all("A") or []) == 10_000
+
+
+class TestInterim:
+    @pytest.mark.parametrize("status", [100, 102, 103, 199])
+    @pytest.mark.parametrize("count", [1, INTERIM_LIMIT - 1])
+    def test_skipped(self, status: int, count: int) -> None:
+        """Interim replies are skipped, with their fields."""
+        interim = b"HTTP/1.1 %d X\r\nContent-Length: 9\r\nA: 1\r\n\r\n" % status
+        response = begun(interim * count + OK + b"Content-Length: 2\r\n\r\nab")
+        assert (response.status, response.headers["A"], response.read()) == (200, None, b"ab")
+
+    def test_too_many(self) -> None:
+        """They don't go on for ever."""
+        with pytest.raises(FramingError, match="interim"):
+            begun(b"HTTP/1.1 100 X\r\n\r\n" * INTERIM_LIMIT + OK + b"Content-Length: 0\r\n\r\n")
+
+    def test_switched(self) -> None:
+        """101 is nothing that was asked for."""
+        with pytest.raises(FramingError, match="protocol"):
+            begun(b"HTTP/1.1 101 X\r\n\r\n")
+
+
+class TestLength:
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            b"Content-Length: 3\r\n",
+            b"content-length:3\r\n",
+            b"Content-Length: 003\r\n",
+            b"Content-Length: " + b"0" * 5000 + b"3\r\n",
+            b"Content-Length: 3\r\nContent-Length: 3\r\n",
+            b"Content-Length: 3, 3 ,3\r\n",
+        ],
+    )
+    def test_good(self, fields: bytes) -> None:
+        """A length, also where it is said more than once, delimits the body."""
+        response = begun(OK + fields + b"\r\nabc")
+        assert (response.length, response.will_close) == (3, False)
+        assert (response.read1(), response.read1(), response.isclosed()) == (b"abc", b"", True)
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            b"-1",
+            b"+3",
+            b"3x",
+            b"0x3",
+            b"3.0",
+            b"3e1",
+            b"1_0",
+            b"3 3",
+            b"3;",
+            b"",
+            b"3,",
+            b",3",
+            b"\xb2",
+            b"\x0b3",
+            b"3\x0c",
+            b"\x1c3",
+            b"3\xa0",
+            b"9" * 19,
+            b"three",
+        ],
+    )
+    def test_bad(self, value: bytes) -> None:
+        """What isn't a plain whole number is refused."""
+        with pytest.raises(FramingError, match="Content-Length"):
+            begun(OK + b"Content-Length: " + value + b"\r\n\r\nabc")
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            b"Content-Length: 3\r\nContent-Length: 4\r\n",
+            b"Content-Length: 3, 4\r\n",
+            b"Content-Length: 3\r\nContent-Length: \r\n",
+            b"Content-Length: 3\r\nContent-Length: 03\r\n",
+        ],
+    )
+    def test_several(self, fields: bytes) -> None:
+        """Several that differ are refused, whichever comes first."""
+        with pytest.raises(FramingError, match="Content-Length"):
+            begun(OK + fields + b"\r\nabcd")
+
+    def test_bad_beside_chunked(self) -> None:
+        """A bad length is refused beside chunks too."""
+        with pytest.raises(FramingError, match="Content-Length"):
+            begun(OK + b"Content-Length: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+
+    @pytest.mark.parametrize("there", [0, 1, 99])
+    def test_short(self, there: int) -> None:
+        """What is there is handed over, and then the end is an error."""
+        response = begun(OK + b"Content-Length: 100\r\n\r\n" + b"x" * there)
+        if there:
+            assert response.read1() == b"x" * there
+        with pytest.raises(http.client.IncompleteRead) as caught:
+            response.read1()
+        assert caught.value.expected == 100 - there
+        assert not response.isclosed()
+
+    def test_until_the_end(self) -> None:
+        """Without a length the end of the connection is the end of the body."""
+        response = begun(OK + b"\r\nabc", b"def")
+        assert (response.length, response.will_close) == (None, True)
+        assert [response.read1() for _ in range(4)] == [b"abc", b"def", b"", b""]
+        assert response.isclosed()
+
+    @pytest.mark.parametrize("status", [204, 304])
+    @pytest.mark.parametrize(
+        "fields", [b"", b"Content-Length: 9\r\n", b"Transfer-Encoding: chunked\r\n"]
+    )
+    def test_no_body(self, status: int, fields: bytes) -> None:
+        """204 and 304 have no body, whatever their fields say."""
+        response = begun(b"HTTP/1.1 %d X\r\n" % status + fields + b"\r\n")
+        assert (response.read(), response.isclosed(), response.will_close) == (b"", True, False)
+
+    @pytest.mark.parametrize(
+        "fields", [b"Content-Length: 9\r\n", b"Transfer-Encoding: chunked\r\n"]
+    )
+    def test_head(self, fields: bytes) -> None:
+        """Nor has the reply to HEAD."""
+        response = begun(OK + fields + b"\r\n", method="HEAD")
+        assert (response.read(), response.isclosed(), response.will_close) == (b"", True, False)
+
+
+class TestKeepAlive:
+    @pytest.mark.parametrize(
+        ("version", "fields", "closes"),
+        [
+            (b"1.1", b"", False),
+            (b"1.1", b"Connection: close\r\n", True),
+            (b"1.1", b"Connection: x, CLOSE\r\n", True),
+            (b"1.1", b"Connection: x\r\nConnection: close\r\n", True),
+            (b"1.1", b"Connection: keep-alive\r\n", False),
+            (b"1.0", b"", True),
+            (b"1.0", b"Connection: Keep-Alive\r\n", False),
+        ],
+    )
+    def test_said(self, version: bytes, fields: bytes, closes: bool) -> None:
+        """Whether the connection is kept is as version and fields say."""
+        head = b"HTTP/" + version + b" 200 OK\r\n" + fields
+        assert begun(head + b"Content-Length: 0\r\n\r\n").will_close is closes
+
+    def test_smuggling(self) -> None:
+        """A length beside chunks, or chunks of HTTP/1.0, end the connection."""
+        both = OK + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+        old = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for head in (both, old):
+            response = begun(head + b"3\r\nabc\r\n0\r\n\r\n")
+            assert (response.will_close, response.read()) == (True, b"abc")
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            OK + b"Content-Length: 3\r\n\r\nabc",
+            CHUNKED + b"3\r\nabc\r\n0\r\n\r\n",
+            OK + b"Content-Length: 0\r\n\r\n",
+            b"HTTP/1.1 204 X\r\n\r\n",
+        ],
+    )
+    @pytest.mark.parametrize("extra", [b"", b"x"])
+    def test_extra(self, data: bytes, extra: bytes) -> None:
+        """Behind a body with something after it the connection is shut down."""
+        sock = Scripted([data + extra])
+        response = StrictResponse(sock, method="GET")  # type: ignore[arg-type]
+        response.begin()
+        assert response.read() in (b"abc", b"")
+        assert (sock.shut_down, response.isclosed()) == (bool(extra), True)
+
+    @pytest.mark.parametrize("held", [True, False])
+    def test_held(self, held: bool) -> None:
+        """The socket is held until the body was read, where the connection lets go of it before."""
+        sock = Scripted(
+            [OK + b"Content-Length: 3\r\n" + b"Connection: close\r\n" * held + b"\r\nabc"]
+        )
+        response = StrictResponse(sock, method="GET")  # type: ignore[arg-type]
+        response.begin()
+        assert not sock.closed
+        assert response.read() == b"abc"
+        assert sock.closed is held
+
+    def test_whole(self) -> None:
+        """It is told whether the body came to its end, and how much was handed over."""
+        for data in (
+            OK + b"Content-Length: 3\r\n\r\nabc",
+            CHUNKED + b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+        ):
+            response = begun(data)
+            assert (response.is_whole, response.delivered) == (False, 0)
+            assert response.read() == b"abc"
+            assert (response.is_whole, response.delivered) == (True, 3)
+            response = begun(data)
+            response.read1(1)
+            response.close()
+            assert (response.is_whole, response.delivered) == (False, 1)
+
+    def test_shut_down(self) -> None:
+        """The socket can be shut down while the body is read, and not when it may be another's."""
+        sock = Scripted([OK + b"Content-Length: 3\r\n\r\nabc"])
+        response = StrictResponse(sock)  # type: ignore[arg-type]
+        response.begin()
+        response.read()
+        response.shut_down(socket.SHUT_RD)
+        assert not sock.shut_down
+        sock = Scripted([OK + b"Content-Length: 3\r\n\r\nabc"])
+        response = StrictResponse(sock)  # type: ignore[arg-type]
+        response.begin()
+        response.shut_down(socket.SHUT_RD)
+        assert sock.shut_down
+
+    def test_close(self) -> None:
+        """Closing lets go of the connection, once, and reads nothing more."""
+        sock = Scripted([OK + b"Connection: close\r\nContent-Length: 3\r\n\r\n"])
+        response = StrictResponse(sock)  # type: ignore[arg-type]
+        response.begin()
+        assert not response.isclosed()
+        response.close()
+        response.close()
+        response.flush()
+        assert (sock.closed, response.isclosed(), response.read1()) == (True, True, b"")
+
+
+class TestChunks:
+    @pytest.mark.parametrize("value", [b"chunked", b"CHUNKED", b"  Chunked "])
+    def test_coding(self, value: bytes) -> None:
+        """Chunked in any case."""
+        response = begun(OK + b"Transfer-Encoding: " + value + b"\r\n\r\n1\r\na\r\n0\r\n\r\n")
+        assert (response.length, response.read()) == (None, b"a")
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            b"Transfer-Encoding: \r\n",
+            b"Transfer-Encoding: identity\r\n",
+            b"Transfer-Encoding: gzip\r\n",
+            b"Transfer-Encoding: gzip, chunked\r\n",
+            b"Transfer-Encoding: chunked, gzip\r\n",
+            b"Transfer-Encoding: chunked, chunked\r\n",
+            b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            b"Transfer-Encoding: chunked;x=y\r\n",
+            b"Transfer-Encoding: xchunked\r\n",
+            b"Transfer-Encoding: \x0bchunked\r\n",
+            b"Transfer-Encoding: chunked\xa0\r\n",
+            b"Transfer-Encoding: chunked\x1c\r\n",
+            b"Transfer-Encoding: chun\xe9ked\r\n",
+        ],
+    )
+    def test_other_codings(self, fields: bytes) -> None:
+        """Any other coding is refused."""
+        with pytest.raises(FramingError, match="transfer coding"):
+            begun(OK + fields + b"\r\n0\r\n\r\n")
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"3\r\nabc\r\n0\r\n\r\n",
+            b"003\r\nabc\r\n000\r\n\r\n",
+            b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+            b"3;x=y;z\r\nabc\r\n0;x\r\n\r\n",
+            b"3 \t;x\r\nabc\r\n0\r\n\r\n",
+            b"3  \r\nabc\r\n0\r\n\r\n",
+            b"3\r\nabc\r\n0\r\nTrailer: x\r\nB: c\r\n\r\n",
+        ],
+    )
+    @pytest.mark.parametrize("size", [1, 2, 100])
+    def test_good(self, body: bytes, size: int) -> None:
+        """Chunks, with extensions and trailers, in whatever pieces."""
+        response = begun(*pieces(CHUNKED + body, size))
+        assert (response.read(), response.isclosed(), response.will_close) == (b"abc", True, False)
+
+    def test_hex(self) -> None:
+        """Sizes are hex in any case."""
+        response = begun(
+            CHUNKED + b"a\r\n" + b"x" * 10 + b"\r\n1F\r\n" + b"y" * 31 + b"\r\n0\r\n\r\n"
+        )
+        assert response.read() == b"x" * 10 + b"y" * 31
+
+    @pytest.mark.parametrize(
+        "size",
+        [
+            b"",
+            b" ",
+            b" 3",
+            b"+3",
+            b"-3",
+            b"0x3",
+            b"1_0",
+            b"g",
+            b"3g",
+            b"3 3",
+            b"3,",
+            b"3\0",
+            b"3;\0",
+            b"3;x\ry",
+            b"\xb2",
+            b"3\x0b",
+            b"3\xa0",
+            b"f" * 16,
+        ],
+    )
+    def test_bad_size(self, size: bytes) -> None:
+        """What isn't plain hex is refused."""
+        with pytest.raises(FramingError, match="hex"):
+            begun(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n").read()
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"3\nabc\r\n0\r\n\r\n",
+            b"3\r\nabc\n0\r\n\r\n",
+            b"3\r\nabc\r\n0\n\r\n",
+            b"3\r\nabc\r\n0\r\n\n",
+            b"3\r\nabc\r\n0\r\nA: b\n\r\n",
+        ],
+    )
+    def test_bare_line_feed(self, body: bytes) -> None:
+        """A line that isn't ended by CR LF is refused."""
+        with pytest.raises(FramingError, match="CR LF"):
+            begun(CHUNKED + body).read()
+
+    @pytest.mark.parametrize("body", [b"2\r\nabc\r\n0\r\n\r\n", b"3\r\nabcd\r\n0\r\n\r\n"])
+    def test_wrong_size(self, body: bytes) -> None:
+        """A chunk that is longer than it says is refused."""
+        with pytest.raises(FramingError, match="longer or shorter"):
+            begun(CHUNKED + body).read()
+
+    def test_every_cut(self) -> None:
+        """Wherever chunks are cut it is an error, and what came before is right."""
+        body = b"3\r\nabc\r\n4;x\r\ndefg\r\n0\r\nA: b\r\n\r\n"
+        for cut in range(len(body)):
+            response = begun(CHUNKED + body[:cut])
+            found: list[bytes] = []
+            with pytest.raises(http.client.IncompleteRead):
+                found.extend(iter(response.read1, b""))
+            assert b"abcdefg".startswith(b"".join(found))
+            assert not response.isclosed()
+
+    @pytest.mark.parametrize(
+        ("start", "match"),
+        [
+            (b"3;", "line of a chunk"),
+            (b"0\r\nA: ", "line of a chunk"),
+            (b"0\r\n" + b"A: b\r\n" * (HEAD_LIMIT // 3), "trailers"),
+        ],
+    )
+    def test_limits(self, start: bytes, match: str) -> None:
+        """Lines and trailers beyond the limit are refused."""
+        with pytest.raises(FramingError, match=match):
+            begun(CHUNKED, *pieces(start + b"x" * (HEAD_LIMIT + 100_000), 50_000)).read()
+
+    @given(st.lists(st.binary(min_size=1, max_size=20), max_size=6), st.integers(1, 30), st.data())
+    def test_round_trip(self, chunks: list[bytes], size: int, data: st.DataObject) -> None:
+        """Whatever the chunks, the pieces and the reads: the content comes, and then the end."""
+        body = b"".join(b"%X\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
+        response = begun(*pieces(CHUNKED + body + b"0\r\n\r\n", size))
+        found = []
+        while buffer := response.read1(data.draw(st.sampled_from([-1, 1, 2, 7, 100]))):
+            found.append(buffer)
+        assert b"".join(found) == b"".join(chunks)
+        assert response.isclosed()
+
+
+class TestReads:
+    def test_sizes(self) -> None:
+        """read1 gives what is there, read all that was asked for."""
+        response = begun(OK + b"Content-Length: 9\r\n\r\nabc", b"def", b"ghi")
+        assert response.read1(0) == response.read(0) == b""
+        assert response.read1(2) == b"ab"
+        assert response.read1(99) == b"c"
+        assert response.read(4) == b"defg"
+        assert response.read() == b"hi"
+        assert response.read(5) == response.read1() == b""
+
+    def test_readinto(self) -> None:
+        """A buffer is filled."""
+        response = begun(OK + b"Content-Length: 5\r\n\r\nabcde")
+        buffer = bytearray(3)
+        assert (response.readinto(buffer), bytes(buffer)) == (3, b"abc")
+        assert (response.readinto(buffer), bytes(buffer)) == (2, b"dec")
+
+    def test_never_too_much(self) -> None:
+        """More than the length is never handed over."""
+        assert begun(OK + b"Content-Length: 3\r\n\r\nabcdef").read() == b"abc"
+
+
+class TestCancelled:
+    @pytest.fixture
+    def pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        """Two sockets that are connected."""
+        here, there = socket.socketpair()
+        here.settimeout(30)
+        with here, there:
+            yield here, there
+
+    def test_watched(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        """Cancelling ends a read, but leaves a connection alone that was given back."""
+        here, there = pair
+        token = Cancellation()
+        with scope(token):
+            response = StrictResponse(here)
+            there.sendall(OK + b"Content-Length: 6\r\n\r\nabc")
+            response.begin()
+            assert response.read1() == b"abc"
+            token.cancel("enough")
+            with pytest.raises(http.client.IncompleteRead):
+                response.read1()
+            response.close()
+
+    def test_given_back(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        """A connection that was given back isn't shut down."""
+        here, there = pair
+        token = Cancellation()
+        with scope(token):
+            response = StrictResponse(here)
+            there.sendall(OK + b"Content-Length: 3\r\n\r\nabc")
+            response.begin()
+            assert response.read() == b"abc"
+            token.cancel("enough")
+        there.sendall(b"more")
+        assert here.recv(9) == b"more"
+
+
+class TestCutTls:
+    """Some versions of Python raise where others tell the end of a connection that was cut."""
+
+    ERROR = ssl.SSLError(1, "[SSL: UNEXPECTED_EOF_WHILE_READING] unexpected eof")
+
+    def cut(self, data: bytes, needs_proper_end: bool) -> StrictResponse:
+        """A reply whose connection is cut behind the data."""
+        response = begun(data)
+        response._needs_proper_end = needs_proper_end
+        self.ERROR.reason = "UNEXPECTED_EOF_WHILE_READING"
+
+        def recv(size: int) -> bytes:
+            raise self.ERROR
+
+        response._sock.recv = recv  # type: ignore[method-assign]
+        return response
+
+    def test_is_an_end(self) -> None:
+        """Where a length tells the end, it is too early."""
+        response = self.cut(OK + b"Content-Length: 9\r\n\r\nabc", needs_proper_end=False)
+        assert response.read1(3) == b"abc"
+        with pytest.raises(http.client.IncompleteRead):
+            response.read1(3)
+
+    def test_is_no_end(self) -> None:
+        """Where nothing else tells the end, it is an error."""
+        response = self.cut(OK + b"\r\nabc", needs_proper_end=True)
+        assert response.read1(3) == b"abc"
+        with pytest.raises(ssl.SSLError):
+            response.read1(3)

@@ -1,0 +1,167 @@
+"""How a destination is reached."""
+
+import importlib.metadata
+import threading
+
+import pytest
+import requests
+
+from pulpcore.plugin.download.futures.context import Context
+from pulpcore.plugin.download.futures.http import route
+from pulpcore.plugin.download.futures.http.route import find_route, origin, user_agent
+from pulpcore.plugin.download.futures.net import tls
+from pulpcore.plugin.download.futures.settings import SSL
+
+URL = "https://h/a"
+
+
+@pytest.fixture
+def context():
+    """A context, closed at the end."""
+    context = Context()
+    yield context
+    context.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("HTTP://H/a", ("http", "h", 80)),
+        ("https://h:8443", ("https", "h", 8443)),
+        ("https://me:pw@[::1]/", ("https", "::1", 443)),
+    ],
+)
+def test_origin(url, expected):
+    """Scheme and host in lower case, and the port, the scheme's own by default."""
+    assert origin(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "ftp://h/",
+        "http://",
+        "http://me:s3cret/x@h/",
+        "http://[h/",
+        "http://h\\.internal/",
+        "http://h:0/",
+    ],
+)
+def test_no_origin(url):
+    """What isn't an http URL is refused, and nothing of it is told, nor by what is behind."""
+    with pytest.raises(ValueError, match=r"scheme|host") as caught:
+        origin(url)
+    assert caught.value.__context__ is None
+    assert "s3cret" not in str(caught.value)
+
+
+def test_shared(context):
+    """It is made once, for all that is alike."""
+    first = find_route(URL, None, None, SSL(), context)
+    assert find_route("https://h/b", None, None, SSL(), context) is first
+    assert find_route(URL, ("me", "pw"), None, SSL(), context) is not first
+    assert find_route(URL, None, None, SSL(client_key_password="pw"), context) is not first
+    assert find_route(URL, None, None, SSL(), context, public_only=True) is not first
+    assert isinstance(first.session, requests.Session)
+
+
+def test_others_fail_too(context):
+    """Where it can't be made, each download gets the reason, and the next tries anew."""
+    for _ in range(2):
+        with pytest.raises(ValueError, match="ca_certificate"):
+            find_route(URL, None, None, SSL("/nowhere.pem"), context)
+    with pytest.raises(ValueError, match="proxy_url"):
+        find_route(URL, None, "socks5://p:1", SSL(), context)
+
+
+def test_one_waits_for_another_that_fails(context, monkeypatch):
+    """A download that waits for one that fails makes the session by itself, for all others."""
+    real, began, go_on = tls.make_context, threading.Event(), threading.Event()
+    errors, found = [], []
+
+    def fail(*unused):
+        monkeypatch.setattr(tls, "make_context", real)
+        began.set()
+        go_on.wait(20)
+        raise ValueError("ca_certificate: broken")
+
+    def first():
+        try:
+            find_route(URL, None, None, SSL(), context)
+        except ValueError as error:
+            errors.append(error)
+
+    monkeypatch.setattr(tls, "make_context", fail)
+    threads = [threading.Thread(target=first)]
+    threads[0].start()
+    assert began.wait(20)
+    waits = threading.Event()
+
+    def second():
+        waits.set()
+        found.append(find_route(URL, None, None, SSL(), context))
+
+    threads.append(threading.Thread(target=second))
+    threads[1].start()
+    assert waits.wait(20)
+    go_on.set()
+    for thread in threads:
+        thread.join(20)
+    assert len(errors) == len(found) == 1
+    assert find_route(URL, None, None, SSL(), context).session is not None
+
+
+def test_fails_after_another_has(context):
+    """Where another has failed, and whoever waited for it fails too, the reason is told."""
+    settings = SSL("/nowhere.pem")
+    promise = route._Promise()
+    promise.keep(None)
+    tls = tuple(vars(settings).values())
+    key = route.Key(origin(URL), None, None, tls, False, route.this_process())
+    context.cache.put(key, promise)
+    with pytest.raises(ValueError, match="ca_certificate"):
+        find_route(URL, None, None, settings, context)
+    assert context.cache.get(key) is promise
+
+
+def test_put_back_after_a_failure(context):
+    """What one makes after another has failed is there for all."""
+    promise = route._Promise()
+    promise.keep(None)
+    tls = tuple(vars(SSL()).values())
+    key = route.Key(origin(URL), None, None, tls, False, route.this_process())
+    context.cache.put(key, promise)
+    promise.close()
+    made = find_route(URL, None, None, SSL(), context)
+    assert find_route(URL, None, None, SSL(), context) is made
+
+
+def test_user_agent(monkeypatch):
+    """It names the library and its version, if it is known."""
+
+    def unknown(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    for version, expected in [
+        (lambda _: "1.2", "pulpcore-futures/1.2"),
+        (unknown, "pulpcore-futures"),
+    ]:
+        user_agent.cache_clear()
+        monkeypatch.setattr(importlib.metadata, "version", version)
+        assert user_agent() == expected
+    user_agent.cache_clear()
+
+
+@pytest.mark.parametrize("url", [" http://h/", "\thttp://h/", "ht\ntp://h/", "\0http://h/"])
+def test_blank_before_the_scheme(url):
+    """What urllib.parse leaves out and requests doesn't is refused."""
+    with pytest.raises(ValueError, match="scheme"):
+        origin(url)
+
+
+def test_without_client():
+    """What is for one server only is left out, the password of the key too, and nothing else."""
+    settings = SSL("ca", "cert", "key", False, "pw")
+    assert route.without_client(settings) == SSL("ca", validation=False)
+    assert settings == SSL("ca", "cert", "key", False, "pw")

@@ -1,0 +1,236 @@
+"""One thread that calls back when a time has come."""
+
+import functools
+import gc
+import threading
+import time
+import weakref
+from contextlib import contextmanager, nullcontext
+
+import pytest
+from processes import forked, held
+
+from pulpcore.plugin.download.futures.waiting.timer import Alarm, Timer
+from pulpcore.plugin.download.futures.waiting.timer import timer as shared
+
+SECONDS = 20
+NAME = "download-timer"
+
+
+@pytest.fixture
+def timer():
+    """A timer of the test's own."""
+    return Timer()
+
+
+@pytest.fixture
+def at_once(timer, monkeypatch):
+    """A ``with`` in which no time passes for the timer, however long it takes."""
+
+    @contextmanager
+    def stop():
+        now = time.monotonic()
+        with timer._changed, monkeypatch.context() as patch:
+            patch.setattr("time.monotonic", lambda: now)
+            yield
+
+    return stop
+
+
+def thread_of_a_timer():
+    """The thread that a timer has now."""
+    return next(thread for thread in threading.enumerate() if thread.name == NAME)
+
+
+def test_ring(timer, at_once):
+    """What was set is called, once, when its time has come; then the thread ends."""
+    rung = []
+    done = threading.Event()
+    with at_once():
+        timer.set(0.01, lambda: (rung.append(1), done.set()))
+        thread = thread_of_a_timer()
+    assert done.wait(SECONDS)
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+    assert rung == [1]
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_time_that_has_come(timer, seconds):
+    """A time that has come already is no harm."""
+    done = threading.Event()
+    timer.set(seconds, done.set)
+    assert done.wait(SECONDS)
+
+
+def test_order(timer, at_once):
+    """Alarms ring in the order of their times, also before one that is waited for already."""
+    rung = []
+    done = threading.Event()
+    waited_for = timer.set(3600, functools.partial(rung.append, "never"))
+    with at_once():
+        timer.set(0.12, done.set)
+        timer.set(0.08, functools.partial(rung.append, "late"))
+        timer.set(0.02, functools.partial(rung.append, "early"))
+        timer.set(-5, functools.partial(rung.append, "first"))
+    assert done.wait(SECONDS)
+    timer.cancel(waited_for)
+    assert rung == ["first", "early", "late"]
+
+
+def test_alike(timer, at_once):
+    """Alarms of one and the same time ring in the order in which they were set."""
+    rung = []
+    done = threading.Event()
+    with at_once():
+        for number in range(5):
+            timer.set(0, functools.partial(rung.append, number))
+        timer.set(0, done.set)
+    assert done.wait(SECONDS)
+    assert rung == list(range(5))
+
+
+def test_cancelled(timer, at_once):
+    """What was cancelled never rings, and doesn't keep the others from it."""
+    done = threading.Event()
+    rung = []
+    with at_once():
+        for seconds in (0, 0.02, 3600):
+            timer.cancel(timer.set(seconds + 0.01, functools.partial(rung.append, seconds)))
+        timer.set(0.05, done.set)
+    assert done.wait(SECONDS)
+    assert rung == []
+
+
+def test_thread_ends_with_the_last(timer):
+    """The thread lives as long as there are alarms, and another begins with the next one."""
+    first, second = timer.set(3600, print), timer.set(7200, print)
+    thread = thread_of_a_timer()
+    assert thread.daemon
+    timer.cancel(first)
+    assert thread.is_alive()
+    timer.cancel(second)
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+    done = threading.Event()
+    timer.set(0, done.set)
+    assert done.wait(SECONDS)
+
+
+def test_set_by_an_alarm(timer, at_once):
+    """An alarm may set the next one, and cancel others."""
+    done = threading.Event()
+    rung = []
+
+    def ring():
+        timer.cancel(other)
+        timer.set(0.2, done.set)
+
+    with at_once():
+        other = timer.set(0.1, functools.partial(rung.append, "other"))
+        timer.set(0, ring)
+    assert done.wait(SECONDS)
+    assert rung == []
+
+
+def test_alarm():
+    """An alarm rings until it is cancelled, and may be cancelled again."""
+    rung = []
+    alarm = Alarm(lambda: rung.append(1))
+    alarm.ring()
+    assert not alarm.is_cancelled
+    alarm.cancel()
+    alarm.cancel()
+    alarm.ring()
+    assert alarm.is_cancelled
+    assert rung == [1]
+
+
+def test_cancelled_alarms_do_not_pile_up(timer):
+    """A million downloads with a total limit cost no more than a thousand, however long it is.
+
+    The first of them goes on all the time, so its alarm stays ahead of those of the others.
+    """
+    first = timer.set(3600, print)
+    alarms = []
+    for _ in range(5000):
+        alarm = timer.set(7200, print)
+        timer.cancel(alarm)
+        alarms.append(weakref.ref(alarm))
+    del alarm
+    gc.collect()
+    alive = sum(ref() is not None for ref in alarms)
+    timer.cancel(first)
+    assert alive < 1000
+
+
+def test_many_threads(timer):
+    """Set and cancelled by many threads at once, no alarm is lost."""
+    rung = threading.Semaphore(0)
+
+    def work():
+        for _ in range(50):
+            timer.cancel(timer.set(3600, print))
+            timer.set(0.001, rung.release)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert all(rung.acquire(timeout=SECONDS) for _ in range(8 * 50))
+    assert not rung.acquire(blocking=False)
+
+
+def test_no_thread_to_be_had(timer, monkeypatch):
+    """Where no thread can be started it is told, and the next alarm gets one."""
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="new thread"):
+            timer.set(0, print)
+    done = threading.Event()
+    timer.set(0, done.set)
+    assert done.wait(SECONDS)
+
+
+@pytest.mark.parametrize("lock", ["free", "held"])
+def test_forked_child(timer, lock):
+    """A child that was forked has no thread of the parent's, and gets one of its own.
+
+    Also where the lock was held by another thread at that moment; the parent's alarms go on.
+    """
+    here = threading.Event()
+    alarm = timer.set(3600, print)
+
+    def work():
+        there = threading.Event()
+        timer.set(0, there.set)
+        assert there.wait(SECONDS)
+
+    with held(timer._changed) if lock == "held" else nullcontext():
+        status = forked(work)
+    timer.cancel(alarm)
+    assert status == 0
+    timer.set(0, here.set)
+    assert here.wait(SECONDS)
+
+
+@pytest.mark.parametrize("lock", ["free", "held"])
+def test_alarm_of_the_parent_in_a_child(timer, lock):
+    """A child may cancel what the parent had set: there it means nothing, and it doesn't block."""
+    alarm = timer.set(3600, print)
+    with held(timer._changed) if lock == "held" else nullcontext():
+        status = forked(lambda: timer.cancel(alarm))
+    is_cancelled_here = alarm.is_cancelled
+    timer.cancel(alarm)
+    assert status == 0
+    assert not is_cancelled_here
+
+
+def test_there_is_one_for_all():
+    """The process has one timer, so that it has one such thread."""
+    assert isinstance(shared, Timer)
