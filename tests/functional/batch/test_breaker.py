@@ -21,9 +21,9 @@ from pulpcore.plugin.download.futures import (
     DownloadFailed,
     Event,
     FtpDownload,
-    health,
 )
 from pulpcore.plugin.download.futures.context import Context
+from pulpcore.plugin.download.futures.engine import breaker as health
 
 SECONDS = 100
 FAILURES = 3
