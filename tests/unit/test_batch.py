@@ -25,7 +25,7 @@ from pulpcore.plugin.download.futures import (
 from pulpcore.plugin.download.futures.batch import BACKLOG, CONCURRENT, Plan, PlanIterator
 from pulpcore.plugin.download.futures.context import Context, Resource
 from pulpcore.plugin.download.futures.pool import window as module
-from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, Cancelled, current
 
 SHUT_DOWN = "the batch was shut down"
 QUICK = module._QUICK
@@ -816,7 +816,7 @@ class TestEnd:
         def send(_):
             running.set()
             # A read is interrupted when its own download has been told to stop, and not before.
-            with suppress(DownloadFailed):
+            with suppress(Cancelled):
                 current().wait(SECONDS)
             raise ValueError("I/O operation on closed file")
 

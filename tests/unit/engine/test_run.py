@@ -9,7 +9,7 @@ from urllib3.util import Retry
 from pulpcore.plugin.download.futures import DownloadFailed
 from pulpcore.plugin.download.futures.engine.backoff import Budget
 from pulpcore.plugin.download.futures.engine.run import Run
-from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, Cancelled
 
 SECONDS = 20
 
@@ -56,7 +56,7 @@ def test_limit():
     parent = Cancellation()
     run = Run(parent)
     run.limit(0.01)
-    with pytest.raises(DownloadFailed, match=r"total limit of 0\.01 s"):
+    with pytest.raises(Cancelled, match=r"total limit of 0\.01 s"):
         run.token.wait(SECONDS)
     assert parent.reason is None
     run.close()
@@ -67,7 +67,7 @@ def test_limit_counts_from_the_beginning():
     run = Run(None)
     run.began -= 3600
     run.limit(3599)
-    with pytest.raises(DownloadFailed, match="3599 s"):
+    with pytest.raises(Cancelled, match="3599 s"):
         run.token.wait(SECONDS)
     run.close()
 

@@ -6,10 +6,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from pulpcore.plugin.download.futures import DownloadFailed
 from pulpcore.plugin.download.futures.engine import speed as pace
 from pulpcore.plugin.download.futures.engine.speed import Pace
-from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current, scope
+from pulpcore.plugin.download.futures.waiting.cancellation import (
+    Cancellation,
+    Cancelled,
+    current,
+    scope,
+)
 from pulpcore.plugin.download.futures.waiting.timer import Alarm
 
 SECONDS = 20
@@ -65,7 +69,7 @@ def test_too_slow(clockwork, least, window, received, windows):
             assert measured.reason is None
             assert len(clockwork.alarms) == number + 1
             clockwork.pass_window()
-        with pytest.raises(DownloadFailed, match="slower than") as caught:
+        with pytest.raises(Cancelled, match="slower than") as caught:
             current().check()
     assert measured.reason == caught.value.reason
     assert f"{least:g} bytes a second for {window:g} s" in measured.reason
@@ -101,7 +105,7 @@ def test_stopped_from_above(clockwork):
     with Pace(parent, 10, 5, lambda: 0) as measured:
         parent.cancel("the end")
         clockwork.pass_window()
-        with pytest.raises(DownloadFailed, match=r"^the end$"):
+        with pytest.raises(Cancelled, match=r"^the end$"):
             current().check()
     assert measured.reason is None
 
@@ -151,7 +155,7 @@ def test_real_timer():
         return next(counts, 200)
 
     measured = Pace(Cancellation(), 10, 0.01, received)
-    with pytest.raises(DownloadFailed, match="slower"), measured:
+    with pytest.raises(Cancelled, match="slower"), measured:
         current().wait(SECONDS)
     assert measured.reason
     assert all(looked.acquire(timeout=SECONDS) for _ in range(4))

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from pulpcore.plugin.download.futures import DownloadFailed
 from pulpcore.plugin.download.futures.waiting.cancellation import (
     Cancellation,
+    Cancelled,
     current,
     scope,
     watched,
@@ -55,7 +55,7 @@ def test_cancelled():
     cancellation.cancel("second")
     assert cancellation.reason == "first"
     for act in (cancellation.check, lambda: cancellation.wait(3600)):
-        with pytest.raises(DownloadFailed, match=r"^first$"):
+        with pytest.raises(Cancelled, match=r"^first$"):
             act()
 
 
@@ -66,7 +66,7 @@ def test_a_wait_is_woken():
 
     def work():
         begun.set()
-        with pytest.raises(DownloadFailed, match="stop"):
+        with pytest.raises(Cancelled, match="stop"):
             cancellation.wait(3600)
         return True
 
@@ -160,7 +160,7 @@ def test_signal_handler():
             signal.raise_signal(signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)
-    with pytest.raises(DownloadFailed, match="signal"):
+    with pytest.raises(Cancelled, match="signal"):
         cancellation.wait(3600)
 
 

@@ -33,7 +33,7 @@ from .event import (
 )
 from .settings import Settings, Timeout
 from .validation import SizeValidation, Validation, can_reset
-from .waiting.cancellation import current, scope
+from .waiting.cancellation import Cancelled, current, scope
 
 if TYPE_CHECKING:
     from urllib3.util import Retry
@@ -305,7 +305,7 @@ class Download(ABC):
         """Wait until another request may be sent.
 
         Raises:
-            DownloadFailed: The download is to stop.
+            Cancelled: The download is to stop.
         """
         self._run.token.check()
         if self.rate_limiter is not None and (delay := self.rate_limiter.delay()) > 0:
@@ -320,7 +320,8 @@ class Download(ABC):
             buffer: The bytes; they must not be changed afterwards.
 
         Raises:
-            DownloadError: They can't be written, a validation failed, or the download is to stop.
+            DownloadError: They can't be written, or a validation failed.
+            Cancelled: The download is to stop.
         """
         if not buffer:
             return
@@ -427,7 +428,7 @@ class Download(ABC):
             if run.token.reason is None:
                 raise
             failure = DownloadFailed(self, run.token.reason)
-            failure.__cause__ = error
+            failure.__cause__ = None if isinstance(error, Cancelled) else error
         else:
             if health is not None:
                 health.lives()
@@ -555,7 +556,10 @@ class Download(ABC):
         elif delay is not None:
             run.budget.spend()
             log.info("%s; trying again in %.1f s", error, delay)
-            run.token.wait(delay)
+            try:
+                run.token.wait(delay)
+            except Cancelled as cancelled:
+                raise DownloadFailed(self, cancelled.reason) from None
         else:
             try:
                 raise error

@@ -8,8 +8,19 @@ import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from ..error import DownloadFailed
 from .lock import ForkSafeLock, this_process
+
+
+class Cancelled(Exception):
+    """The work that the caller is part of is to stop.
+
+    Attributes:
+        reason (str): Why, in words for a person.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Cancellation:
@@ -63,10 +74,10 @@ class Cancellation:
         """Go on only if nobody has cancelled.
 
         Raises:
-            DownloadFailed: Somebody has.
+            Cancelled: Somebody has.
         """
         if self._reason is not None:
-            raise DownloadFailed(self._reason)
+            raise Cancelled(self._reason)
 
     def wait(self, seconds: float) -> None:
         """Wait, unless work is to stop.
@@ -75,7 +86,7 @@ class Cancellation:
             seconds: How long.
 
         Raises:
-            DownloadFailed: It was cancelled before or meanwhile.
+            Cancelled: It was cancelled before or meanwhile.
         """
         with self._lock:
             self.check()
