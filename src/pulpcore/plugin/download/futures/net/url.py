@@ -1,0 +1,256 @@
+"""A URL that is parsed once: where to connect, who logs in, and what the server is asked for.
+
+:mod:`urllib.parse`, urllib3 and requests each read an odd URL in a way of their own, and rewrite
+parts of it. Everything here is decided by one parser, which refuses what can be read in two ways.
+No error of it has any text of the URL, in which there may be a password.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from .. import redact
+
+PORTS = {
+    "http": 80,
+    "https": 443,
+    "ftp": 21,
+    "ftps": 990,
+    "socks4": 1080,
+    "socks4a": 1080,
+    "socks5": 1080,
+    "socks5h": 1080,
+}
+"""The schemes that can be parsed, with their default ports."""
+
+_LABEL = r"[a-z0-9][a-z0-9\-]{0,62}"
+# Nearly all URLs: nothing in them has to be decoded, encoded or looked at twice.
+_PLAIN = re.compile(
+    rf"(https?)://({_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,3}}|[1-5][0-9]{{4}}))?"
+    r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*(?:\?[A-Za-z0-9\-._~!$&'()*+,;=:@/?]*)?)"
+)
+_PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^#]*)", re.DOTALL)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_HOST_AND_PORT = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
+# The zone is `%25eth0` by RFC 6874, and `%eth0` to most programs.
+_IPV6 = re.compile(r"([0-9a-f:.]+)(?:%(?:25)?([A-Za-z0-9\-._~]+))?", re.IGNORECASE)
+# RFC 3986 section 3.2.2, encoded characters aside.
+_NAME = re.compile(r"[a-z0-9\-_~!$&'()+,;=][a-z0-9\-._~!$&'()*+,;=]*")
+# What is no character of a URL (RFC 3986 section 2), and a '%' that encodes nothing.
+_TO_ENCODE = re.compile(r"[^A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]|%(?![0-9A-Fa-f]{2})")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port: what credentials are meant for (RFC 9110 section 4.3.1)."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+class URL(NamedTuple):
+    """A URL, parsed. :func:`parse` makes it.
+
+    Attributes:
+        origin (Origin): Scheme, host and port, as the three attributes of these names, too.
+        user (str | None): The user's name of the userinfo, decoded; None without userinfo.
+        password (str | None): The password of the userinfo, decoded; None where there is none.
+        target (str): Path and query as they are sent. Only what is no character of a URL is
+            encoded, and a ``%`` that encodes nothing; all else is as it was given.
+    """
+
+    origin: Origin
+    user: str | None
+    password: str | None
+    target: str
+
+    @property
+    def scheme(self) -> str:
+        """The scheme, in lower case."""
+        return self.origin.scheme
+
+    @property
+    def host(self) -> str:
+        """The host in lower case, to resolve: without brackets, with ``%zone``, a name as IDNA."""
+        return self.origin.host
+
+    @property
+    def port(self) -> int:
+        """The port, by default that of the scheme."""
+        return self.origin.port
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the Host header has them (RFC 9110 section 7.2).
+
+        The zone of an address is left out, since it says something on this machine only, and so is
+        the default port.
+        """
+        return self._authority(self.host.partition("%")[0])
+
+    @property
+    def absolute(self) -> str:
+        """The URL without userinfo and fragment, as a proxy is asked for it."""
+        return f"{self.scheme}://{self.authority}{self.target}"
+
+    @property
+    def text(self) -> str:
+        """The URL without userinfo and fragment, with the zone of an address: for requests."""
+        return f"{self.scheme}://{self._authority(self.host.replace('%', '%25'))}{self.target}"
+
+    def _authority(self, host: str) -> str:
+        host = f"[{host}]" if ":" in host else host
+        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"<URL {redact.url(self.text)}>"
+
+
+def parse(text: str, schemes: tuple[str, ...] = tuple(PORTS)) -> URL:
+    """Parse a URL.
+
+    Args:
+        text: The URL.
+        schemes: The schemes that it may have.
+
+    Raises:
+        ValueError: It isn't valid, or has another scheme. The message says why, and has no text of
+            the URL but a scheme.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"it must be a str, not {type(text).__name__}")  # noqa: TRY004 - as a setting is
+    return _parse(text, schemes)
+
+
+def join(base: URL, reference: str, schemes: tuple[str, ...] = tuple(PORTS)) -> URL:
+    """Resolve a reference, such as a Location, against the URL that it was found at.
+
+    That is RFC 3986 section 5.2, but for the path of a reference that begins with a slash: like
+    that of a whole URL it is taken as it was given, dot segments and ``//`` included.
+
+    Args:
+        base: The URL that the reference was found at.
+        reference: The reference.
+        schemes: The schemes that the outcome may have.
+
+    Raises:
+        ValueError: It isn't valid; as for :func:`parse`.
+    """
+    if _SCHEME.match(reference):
+        return _parse(reference, schemes)
+    if reference.startswith("//"):
+        return _parse(f"{base.scheme}:{reference}", schemes)
+    reference = reference.partition("#")[0]
+    path, mark, query = base.target.partition("?")
+    if not reference.startswith("/"):
+        relative, own_mark, own_query = reference.partition("?")
+        if relative:
+            path = _without_dots(path[: path.rindex("/") + 1] + relative)
+        if relative or own_mark:
+            mark, query = own_mark, own_query
+        reference = path + mark + query
+    # Not `base._replace(...)`: what nobody can send must be refused here, too.
+    return _parse(f"{base.text.removesuffix(base.target)}{reference}", schemes)
+
+
+# Each attempt and each redirect asks for it again.
+@functools.lru_cache(maxsize=256)
+def _parse(text: str, schemes: tuple[str, ...]) -> URL:
+    if (plain := _PLAIN.fullmatch(text)) is not None and plain.group(1) in schemes:
+        scheme, host, port, target = plain.groups()
+        return URL(Origin(scheme, host, int(port) if port else PORTS[scheme]), None, None, target)
+    if _CONTROL.search(text.partition("/")[0]) or text.startswith(" "):
+        # urllib.parse leaves such characters out, and others don't.
+        raise ValueError("there is a blank or a control character in or before its scheme")
+    parts = _PARTS.match(text)
+    scheme = text.partition(":")[0].lower() if parts is None else parts.group(1).lower()
+    if scheme not in schemes:
+        *others, last = schemes
+        allowed = f"{', '.join(others)} or {last}" if others else last
+        shown = redact.scheme(text) or "missing"
+        raise ValueError(f"the scheme must be {allowed}, not {shown!r}")
+    if parts is None or _SURROGATE.search(text) or _CONTROL.search(parts.group(2)):
+        raise _invalid()
+    userinfo, _, place = parts.group(2).rpartition("@")
+    match = _HOST_AND_PORT.fullmatch(place)
+    if match is None:
+        raise _invalid()
+    port = (match.group(2) or "").lstrip("0") or ("0" if match.group(2) else str(PORTS[scheme]))
+    if not 0 < len(port) <= 5 or not 0 < int(port) < 65536:
+        raise _invalid()
+    name, colon, password = userinfo.partition(":")
+    has_user = bool(name or password)
+    return URL(
+        Origin(scheme, _host(match.group(1)), int(port)),
+        unquote(name) if has_user else None,
+        unquote(password) if has_user and colon else None,
+        _target(parts.group(3)),
+    )
+
+
+def _target(rest: str) -> str:
+    path = rest if rest.startswith("/") else f"/{rest}"
+    return _TO_ENCODE.sub(lambda match: quote(match.group(), safe=""), path)
+
+
+def _host(given: str) -> str:
+    host = _address(given[1:-1]) if given.startswith("[") else _name(given)
+    if host is None:
+        raise _invalid()
+    return host
+
+
+def _address(given: str) -> str | None:
+    """Return an IPv6 address in lower case, with its zone as it was given; None if it isn't one."""
+    match = _IPV6.fullmatch(given)
+    if match is None:
+        return None
+    address, zone = match.groups()
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return None
+    return address.lower() + (f"%{zone}" if zone else "")
+
+
+def _name(given: str) -> str | None:
+    """Return a host's name in lower case, as IDNA if it needs it; None if it isn't a name."""
+    try:
+        # Encoded characters are UTF-8, and a name that has them is looked up as IDNA (RFC 3986
+        # section 3.2.2).
+        host = unquote(given, errors="strict").lower()
+        if not host.isascii():
+            import idna  # noqa: PLC0415 - it takes 20 ms to import, and few hosts need it
+
+            host = idna.encode(host, uts46=True).decode()
+    except UnicodeError:
+        return None
+    labels = host.removesuffix(".").split(".")
+    if not _NAME.fullmatch(host) or not all(0 < len(label) < 64 for label in labels):
+        return None
+    return host
+
+
+def _without_dots(path: str) -> str:
+    """Resolve the dot segments of a path (RFC 3986 section 5.2.4)."""
+    *folders, last = path.split("/")[1:]
+    kept: list[str] = []
+    for segment in folders if last not in {".", ".."} else [*folders, last]:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    return "/" + "/".join([*kept, "" if last in {".", ".."} else last])
+
+
+def _invalid() -> ValueError:
+    return ValueError(
+        "it is not valid: check its host and port (in a user's name or password '/', '?' and '#' "
+        "must be percent-encoded)"
+    )
