@@ -2,10 +2,13 @@
 
 import copy
 import traceback
+from collections import deque
 
 import pytest
+from requests.structures import CaseInsensitiveDict
 
 from pulpcore.plugin.download.futures import SSL, Settings, Timeout, User
+from pulpcore.plugin.download.futures.settings import copied
 
 PEM = "-----BEGIN PRIVATE KEY-----\nc0ntent\n-----END PRIVATE KEY-----\n"
 
@@ -199,3 +202,38 @@ def test_no_secret(setting, shown):
 def test_timeout_text():
     """The values of a time-out are shown."""
     assert repr(Timeout(1, None)).startswith("Timeout(connect=1, read=None")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1],
+        {"a": 1},
+        {1},
+        bytearray(b"1"),
+        deque([1]),
+        CaseInsensitiveDict(A="1"),
+        Timeout(1),
+        User("me"),
+        SSL("/ca"),
+    ],
+    ids=repr,
+)
+def test_copied(value):
+    """What can be changed in place is copied: changing the copy leaves the original as it is."""
+    before = repr(value)
+    twin = copied(value)
+    assert type(twin) is type(value)
+    assert twin == value
+    if isinstance(value, Settings):
+        for name in vars(twin):
+            setattr(twin, name, "other")
+    else:
+        twin.clear()
+    assert repr(value) == before
+
+
+@pytest.mark.parametrize("value", [1, "a", (1,), None, frozenset({1}), len], ids=repr)
+def test_not_copied(value):
+    """Anything else stays what it is, for it is shared on purpose or can't be changed."""
+    assert copied(value) is value

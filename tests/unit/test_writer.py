@@ -6,6 +6,7 @@ import errno
 import gzip
 import io
 import os
+import pickle
 import socket
 import stat
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pulpcore.plugin.download.futures import writer as module
+from pulpcore.plugin.download.futures.storage import staging
 from pulpcore.plugin.download.futures.storage.descriptor import DescriptorFile
 from pulpcore.plugin.download.futures.writer import BufferWriter, FileWriter, Writer
 
@@ -141,8 +142,8 @@ def test_given_file_begins_where_it_stands():
 
 
 def test_given_file_written_again():
-    """Opened again, it starts again at the same place; what comes after is cut off."""
-    fp = io.BytesIO(b"head " + b"x" * 20)
+    """Opened again, it starts again at the same place; what it wrote before is cut off."""
+    fp = io.BytesIO(b"head ")
     fp.seek(5)
     writer = Writer(fp)
     for content in (b"one and more", b"two", b"", b"three"):
@@ -266,6 +267,117 @@ def test_missing_file(folder):
     (folder / "folder/file").unlink()
     assert FileWriter("link").is_missing()
     assert FileWriter("a\0b").is_missing()
+
+
+def appending(folder, buffering):
+    """A file that was opened for appending, with a content."""
+    path = folder / "log"
+    path.write_bytes(OLD)
+    return path, path.open("ab", buffering)
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+@pytest.mark.parametrize("where", [0, 3, None])
+def test_file_opened_for_appending(buffering, where, folder):
+    """What was in the file stays, wherever its position is: the system writes at its end.
+
+    A shell's ``>>`` leaves the position at 0.
+    """
+    path, fp = appending(folder, buffering)
+    with fp:
+        if where is not None:
+            fp.seek(where)
+        writer = Writer(fp)
+        writer.open()
+        assert writer.can_restart()
+        writer.append(b"lost")
+        writer.restart()
+        writer.append(b"lost, too")
+        writer.discard()
+        assert path.read_bytes() == OLD
+        write(writer)
+        assert path.read_bytes() == OLD + NEW
+        write(writer, b"again")
+        assert path.read_bytes() == OLD + b"again"
+
+
+@pytest.mark.parametrize("buffering", [0, -1])
+def test_others_append_to_the_file(buffering, folder):
+    """What others have appended meanwhile isn't cut off: the writer can't start again."""
+    path, fp = appending(folder, buffering)
+    with fp, path.open("ab", 0) as others:
+        writer = Writer(fp)
+        writer.open()
+        writer.append(NEW)
+        fp.flush()
+        others.write(b"theirs")
+        assert not writer.can_restart()
+        for again in (writer.truncate, writer.restart, writer.open):
+            with pytest.raises(OSError, match="can't"):
+                again()
+        writer.discard()
+    assert path.read_bytes() == OLD + NEW + b"theirs"
+
+
+def test_something_behind(folder):
+    """What stands behind the place of the content is never cut off."""
+    fp = io.BytesIO(b"head and more")
+    fp.seek(5)
+    writer = Writer(fp)
+    writer.open()
+    assert writer.can_restart()
+    writer.restart()
+    writer.append(b"AN")
+    assert not writer.can_restart()
+    with pytest.raises(OSError, match="can't start again"):
+        writer.restart()
+    writer.discard()
+    assert fp.getvalue() == b"head ANd more"
+    # Once all of it was written over, there is nothing left to spare.
+    fp.seek(5)
+    writer = Writer(fp)
+    writer.open()
+    writer.append(b"and much more")
+    writer.restart()
+    assert fp.getvalue() == b"head "
+
+
+def test_end_that_is_not_known(folder):
+    """A file object that can't find its end, such as one that compresses, can't start again."""
+    with gzip.open("a", "wb") as fp:
+        writer = Writer(fp)
+        writer.open()
+        writer.append(OLD)
+        assert not writer.can_restart()
+        with pytest.raises(OSError, match="can't start again"):
+            writer.restart()
+        writer.close()
+    assert gzip.decompress(Path("a").read_bytes()) == OLD
+
+
+def test_append_of_a_plugin(folder):
+    """What a subclass writes past our append() is taken back as well, where that is certain."""
+
+    class Direct(Writer):
+        def append(self, buffer):
+            return self.fp.write(buffer)
+
+    fp = io.BytesIO(b"head ")
+    fp.seek(5)
+    writer = Direct(fp)
+    writer.open()
+    writer.append(b"lost")
+    writer.restart()
+    write(writer)
+    assert fp.getvalue() == b"head new"
+    path, log = appending(folder, 0)
+    with log:
+        writer = Direct(log)
+        writer.open()
+        writer.append(NEW)
+        assert not writer.can_restart()
+        writer.discard()
+    assert path.read_bytes() == OLD + NEW
 
 
 def test_copy_of_a_writer():
@@ -771,19 +883,47 @@ def test_bits_that_give_power_are_dropped():
     assert bits("a") == 0o755
 
 
-def test_bits_that_cannot_be_set(folder, monkeypatch):
-    """It is an error, and nothing is left."""
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize(("mode", "after"), [(0o644, 0o600), (0o640, 0o600), (0o600, 0o600)])
+def test_bits_that_cannot_be_set(mode, after, resume, umask, folder, monkeypatch):
+    """A file system that refuses costs bits, and not the file; others never get more of them."""
 
     def refuse(descriptor, mode):
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
+    umask(0o077)
     Path("a").write_bytes(OLD)
+    Path("a").chmod(mode)
     monkeypatch.setattr("os.fchmod", refuse)
-    writer = FileWriter("a")
-    with pytest.raises(PermissionError):
-        writer.open()
-    assert not writer.is_open
-    assert tree(folder) == {"a": OLD}
+    write(FileWriter("a", resume=resume))
+    assert tree(folder) == {"a": NEW}
+    assert bits("a") == after
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400])
+def test_never_more_bits(mode, resume, umask, folder, monkeypatch):
+    """Not for a moment can the new file be read by more people than the old one.
+
+    Bits that agree already aren't set again.
+    """
+    umask(0o000)
+    Path("a").write_bytes(OLD)
+    Path("a").chmod(mode)
+    real = os.open
+    made = []
+
+    def observe(path, flags, *arguments):
+        descriptor = real(path, flags, *arguments)
+        if flags & os.O_CREAT:
+            made.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        return descriptor
+
+    monkeypatch.setattr("os.open", observe)
+    monkeypatch.setattr("os.fchmod", None)
+    write(FileWriter("a", resume=resume))
+    assert made == [mode]
+    assert bits("a") == mode
 
 
 # Targets that are refused
@@ -911,7 +1051,7 @@ def test_disk_is_full(method, folder, monkeypatch):
             raise FULL
 
     setattr(Full, method, fail)
-    monkeypatch.setattr(module, "DescriptorFile", Full)
+    monkeypatch.setattr(staging, "DescriptorFile", Full)
     Path("a").write_bytes(OLD)
     with pytest.raises(OSError, match="No space"), FileWriter("a") as writer:
         writer.append(NEW)
@@ -977,6 +1117,61 @@ def test_copy_of_a_file_writer(folder):
     assert tree(folder) == {"a": b"first"}
 
 
+def test_travelling_file_writer(folder, monkeypatch, no_leaks):
+    """Pickled or copied deeply, a FileWriter isn't open, and owns no file of the original.
+
+    A pickle has an absolute path, for another process may have another working directory.
+    """
+    writer = FileWriter("sub/a", resume=True, durable=True)
+    writer.open()
+    writer.append(b"first")
+    twins = [pickle.loads(pickle.dumps(writer)), copy.deepcopy(writer)]
+    monkeypatch.chdir("sub")
+    assert twins[0].path == str(folder / "sub/a")
+    assert twins[1].path == "sub/a"
+    for twin in twins:
+        assert (twin.is_open, twin.resume, twin.durable) == (False, True, True)
+        twin.discard()
+    write(twins[0], b"second")
+    assert tree(folder)["sub/a"] == b"second"
+    writer.close()
+    assert tree(folder) == {"sub/a": b"first"}
+
+
+def test_travelling_buffer_writer():
+    """Pickled or copied deeply, a BufferWriter is empty and has the limit."""
+    writer = BufferWriter(5)
+    write(writer)
+    for twin in (pickle.loads(pickle.dumps(writer)), copy.deepcopy(writer)):
+        assert (twin.limit, twin.getvalue(), twin.is_open) == (5, b"", False)
+    assert writer.getvalue() == NEW
+
+
+def test_travelling_writer():
+    """A file object that was given stays in its process; copies share it, and nothing else."""
+    fp = io.BytesIO()
+    writer = Writer(fp)
+    with pytest.raises(TypeError, match="FileWriter"):
+        pickle.dumps(writer)
+    assert pickle.loads(pickle.dumps(Writer())).fp is None
+    for twin in (copy.copy(writer), copy.deepcopy(writer)):
+        assert twin.fp is fp
+        twin.open()
+        assert not writer.is_open
+        twin.close()
+
+
+@pytest.mark.parametrize("act", [copy.copy, copy.deepcopy])
+def test_copy_of_a_writer_of_a_plugin(act):
+    """What a subclass keeps is copied where it can be changed."""
+    writer = Keeps()
+    writer.open()
+    twin = act(writer)
+    twin.append(b"x")
+    assert writer.parts == []
+    assert isinstance(twin, Keeps)
+
+
 def test_texts():
     """The text of a FileWriter is its path."""
     assert (str(FileWriter("a/b")), repr(FileWriter("a/b"))) == ("a/b", "FileWriter('a/b')")
@@ -1023,10 +1218,12 @@ def test_any_order(tmp_path_factory, steps):
 
 def test_resume(folder):
     """What a run that failed left, with a note, is told to the next, which goes on with it."""
+    writer = FileWriter("a", resume=True)
     for _ in range(2):
-        writer = FileWriter("a", resume=True)
         writer.open()
-        writer.remember("v1")
+        if writer.recall() is None:
+            writer.remember("v1")
+        list(writer.replay(3))
         writer.append(b"ab")
         writer.discard()
     assert "a" not in tree(folder)
@@ -1074,6 +1271,90 @@ def test_resume_keeps_bits_and_old_file(folder):
     writer.close()
     assert tree(folder) == {"a": NEW}
     assert bits("a") == 0o640
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_resume_that_was_not_read(half, folder):
+    """What an earlier run left and this one hasn't read to its end isn't gone on with.
+
+    So it is for a subclass that writes to the file object by itself, too.
+    """
+    for other in (b"other", b"and other"):
+        writer = FileWriter("a", resume=True)
+        writer.open()
+        writer.remember("v1")
+        writer.append(b"abcdef")
+        writer.discard()
+        writer.open()
+        assert writer.recall() == "v1"
+        if half:
+            assert next(writer.replay(3)) == b"abc"
+        writer.fp.write(other)
+        assert writer.recall() is None
+        assert len(tree(folder)) == 1
+        writer.discard()
+        assert tree(folder) == {}
+
+
+def test_note_that_cannot_be_written(folder, monkeypatch):
+    """Then the file is written all the same, and of a run that fails nothing is left."""
+
+    def refuse(self, note):
+        raise FULL
+
+    monkeypatch.setattr(staging.Partial, "remember", refuse)
+    writer = FileWriter("a", resume=True)
+    for end in (writer.discard, writer.close):
+        writer.open()
+        writer.remember("v1")
+        writer.append(NEW)
+        end()
+        assert tree(folder) == ({"a": NEW} if end == writer.close else {})
+
+
+def test_durable(folder, monkeypatch):
+    """File and folder are on the disk when close() returns: the file before it is renamed.
+
+    So are the entries of folders that were made. Nothing is synced without ``durable``, nor for
+    a file that is dropped.
+    """
+    calls = []
+    rename = os.replace
+    monkeypatch.setattr(
+        "os.fsync", lambda descriptor: calls.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    monkeypatch.setattr("os.replace", lambda *names: calls.append("rename") or rename(*names))
+    write(FileWriter("a"))
+    assert calls == ["rename"]
+    calls.clear()
+    writer = FileWriter("a", durable=True)
+    writer.open()
+    writer.discard()
+    assert calls == []
+    for resume in (True, False):
+        write(FileWriter("a", resume, durable=True))
+        assert Path(calls[0]).name.startswith(".download-")
+        assert calls[1:] == ["rename", str(folder)]
+        calls.clear()
+    write(FileWriter("b/c/d", durable=True))
+    assert calls[1:] == ["rename", str(folder / "b/c"), str(folder / "b"), str(folder)]
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_durable_fails(at, folder, monkeypatch, no_leaks):
+    """A disk that fails to take the file, or the folder's entry, is an error of close()."""
+    calls = []
+
+    def fail(descriptor):
+        calls.append(descriptor)
+        if len(calls) == at:
+            raise OSError(errno.EIO, "Input/output error")
+
+    Path("a").write_bytes(OLD)
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="Input"):
+        write(FileWriter("a", durable=True))
+    assert tree(folder) == {"a": OLD if at == 1 else NEW}
 
 
 def test_two_that_resume(folder):

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import socket
 import stat
 import threading
 
@@ -13,6 +14,7 @@ from processes import forked
 from servers.leaks import open_files
 
 from pulpcore.plugin.download.futures import FileWriter
+from pulpcore.plugin.download.futures.storage import staging
 from pulpcore.plugin.download.futures.storage.staging import Partial, Temporary
 
 NOTE = "what it is"
@@ -54,7 +56,7 @@ def paths(target):
 
 def finish(stage):
     """Close and drop, as a writer does."""
-    os.close(stage.descriptor)
+    stage.file.close()
     stage.drop()
 
 
@@ -63,15 +65,15 @@ def leave(target, content=CONTENT, note=NOTE):
     stage = Partial(str(target))
     stage.forget()
     stage.remember(note)
-    os.write(stage.descriptor, content)
+    stage.file.write(content)
     finish(stage)
 
 
 def found(target):
     """What the next run finds: the note and the content."""
     stage = Partial(str(target))
-    content = os.pread(stage.descriptor, 1000, 0)
-    assert len(content) == stage.size == os.lseek(stage.descriptor, 0, os.SEEK_CUR)
+    content = os.pread(stage.file.fileno(), 1000, 0)
+    assert len(content) == stage.size == os.lseek(stage.file.fileno(), 0, os.SEEK_CUR)
     finish(stage)
     return stage.note, content
 
@@ -82,8 +84,8 @@ class TestTemporary:
         stage = Temporary(str(target))
         assert re.fullmatch(r"\.download-[0-9a-f]{16}", *beside(target))
         assert not target.exists()
-        os.write(stage.descriptor, b"new")
-        os.close(stage.descriptor)
+        stage.file.write(b"new")
+        stage.file.close()
         stage.publish()
         stage.drop()
         assert target.read_bytes() == b"new"
@@ -93,7 +95,7 @@ class TestTemporary:
         """Nothing of it stays, and the old file is as it was; dropping again is no harm."""
         target.write_bytes(b"old")
         stage = Temporary(str(target))
-        os.write(stage.descriptor, b"new")
+        stage.file.write(b"new")
         finish(stage)
         stage.drop()
         assert target.read_bytes() == b"old"
@@ -104,8 +106,8 @@ class TestTemporary:
         stage = Temporary(str(target))
         twin = target.with_name("twin")
         twin.touch()
-        assert os.fstat(stage.descriptor).st_mode == twin.stat().st_mode
-        assert not os.get_inheritable(stage.descriptor)
+        assert os.fstat(stage.file.fileno()).st_mode == twin.stat().st_mode
+        assert not os.get_inheritable(stage.file.fileno())
         finish(stage)
 
     def test_many(self, target):
@@ -124,7 +126,7 @@ class TestTemporary:
         """Where it can't take its place it is told, and what stands there stays."""
         stage = Temporary(str(target))
         (target / "sub").mkdir(parents=True)
-        os.close(stage.descriptor)
+        stage.file.close()
         with pytest.raises(IsADirectoryError):
             stage.publish()
         stage.drop()
@@ -137,7 +139,7 @@ class TestPartial:
         """At first there is no note and no content, and without a note nothing stays."""
         stage = Partial(str(target))
         assert (stage.note, stage.size) == (None, 0)
-        os.write(stage.descriptor, CONTENT)
+        stage.file.write(CONTENT)
         finish(stage)
         assert beside(target) == []
 
@@ -146,7 +148,8 @@ class TestPartial:
         leave(target)
         stage = Partial(str(target))
         assert (stage.note, stage.size) == (NOTE, len(CONTENT))
-        os.write(stage.descriptor, b" and more")
+        stage.taken_up()
+        stage.file.write(b" and more")
         finish(stage)
         assert found(target) == (NOTE, CONTENT + b" and more")
 
@@ -155,8 +158,9 @@ class TestPartial:
         target.write_bytes(b"old")
         leave(target)
         stage = Partial(str(target))
-        os.write(stage.descriptor, b" and the rest")
-        os.close(stage.descriptor)
+        stage.taken_up()
+        stage.file.write(b" and the rest")
+        stage.file.close()
         stage.publish()
         assert target.read_bytes() == CONTENT + b" and the rest"
         assert beside(target) == []
@@ -166,7 +170,7 @@ class TestPartial:
         leave(target)
         stage = Partial(str(target))
         (target / "sub").mkdir(parents=True)
-        os.close(stage.descriptor)
+        stage.file.close()
         with pytest.raises(IsADirectoryError):
             stage.publish()
         stage.drop()
@@ -178,8 +182,8 @@ class TestPartial:
         stage = Partial(str(target))
         stage.forget()
         assert (stage.note, stage.size) == (None, 0)
-        os.write(stage.descriptor, b"other")
-        assert os.fstat(stage.descriptor).st_size == 5
+        stage.file.write(b"other")
+        assert os.fstat(stage.file.fileno()).st_size == 5
         finish(stage)
         assert beside(target) == []
 
@@ -188,6 +192,7 @@ class TestPartial:
         _, note = paths(target)
         leave(target)
         stage = Partial(str(target))
+        stage.taken_up()
         number = note.stat().st_ino, note.stat().st_mtime_ns
         stage.remember(NOTE)
         assert (note.stat().st_ino, note.stat().st_mtime_ns) == number
@@ -195,20 +200,140 @@ class TestPartial:
         finish(stage)
         assert found(target) == ("another", CONTENT)
 
-    def test_remember_where_it_cannot_be_written(self, target, monkeypatch):
-        """A note that can't be written is told, and then the content doesn't stay."""
+    @pytest.mark.parametrize("how", ["no descriptor", "full", "full in the middle", "too long"])
+    def test_remember_where_it_cannot_be_written(self, target, monkeypatch, how):
+        """A note that can't be written is an error; neither it nor the content stays then."""
+        leave(target)
         stage = Partial(str(target))
-        os.write(stage.descriptor, CONTENT)
+        stage.taken_up()
+        stage.file.write(CONTENT)
 
         def refuse(*unused, **also_unused):
             raise OSError(errno.ENOSPC, "full")
 
+        note = "x" * 5000 if how == "too long" else "another"
         with monkeypatch.context() as patch:
-            patch.setattr(json, "dump", refuse)
-            with pytest.raises(OSError, match="full"):
-                stage.remember(NOTE)
+            if how == "no descriptor":
+                patch.setattr(os, "open", refuse)
+            elif how == "full":
+                patch.setattr(os, "write", refuse)
+            elif how == "full in the middle":
+                patch.setattr(os, "write", lambda *unused: 7)
+            with pytest.raises(OSError, match=r"full|part|long"):
+                stage.remember(note)
         finish(stage)
+        assert beside(target) == []
+
+    def test_no_byte(self, target):
+        """A note without a byte of content doesn't stay, and nor does the empty file."""
+        stage = Partial(str(target))
+        stage.remember(NOTE)
+        assert len(beside(target)) == 2
+        finish(stage)
+        assert beside(target) == []
+
+    @pytest.mark.parametrize("note", [None, "another", NOTE])
+    def test_not_taken_up(self, target, note):
+        """Whoever writes without having read what is here begins at byte 0, with a note of its own.
+
+        The old note is gone before the first byte is written, so that not even a run that is killed
+        leaves it beside other content.
+        """
+        partial, note_path = paths(target)
+        leave(target)
+        stage = Partial(str(target))
+        if note is not None:
+            stage.remember(note)
+            assert partial.read_bytes() == b""
+        stage.file.write(b"other content")
+        assert note_path.exists() is (note is not None)
+        assert partial.read_bytes() == b"other content"
+        finish(stage)
+        assert found(target) == ((None, b"") if note is None else (note, b"other content"))
+
+    def test_nothing_written(self, target):
+        """A run that fails before it writes leaves what was there."""
+        leave(target)
+        finish(Partial(str(target)))
+        assert found(target) == (NOTE, CONTENT)
+
+    def test_cut_short(self, target):
+        """A note counts only where there are as many bytes as when it was written."""
+        partial, _ = paths(target)
+        stage = Partial(str(target))
+        stage.file.write(CONTENT)
+        stage.remember(NOTE)
+        finish(stage)
+        os.truncate(partial, len(CONTENT) - 1)
         assert found(target) == (None, b"")
+
+    @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
+    @pytest.mark.parametrize(("name", "at"), [("open", 1), ("open", 2), ("read", 1), ("dup", 1)])
+    def test_used_up(self, target, monkeypatch, name, at, number):
+        """What is used up in this process says nothing of the file, which stays as it is."""
+        leave(target)
+        real = getattr(os, name)
+        calls = []
+
+        def refuse(*arguments):
+            calls.append(arguments)
+            if len(calls) == at:
+                raise OSError(number, "used up")
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, refuse)
+            with pytest.raises(OSError, match="used up"):
+                Partial(str(target))
+        assert len(calls) == at
+        assert found(target) == (NOTE, CONTENT)
+
+    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+    def test_no_locks(self, target, monkeypatch, number):
+        """On a file system without locks no empty file is left, and what was there stays."""
+
+        def refuse(*unused):
+            raise OSError(number, "no locks")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", refuse)
+            with pytest.raises(OSError, match="no locks"):
+                Partial(str(target))
+        assert beside(target) == []
+        leave(target)
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", refuse)
+            with pytest.raises(OSError, match="no locks"):
+                Partial(str(target))
+        assert found(target) == (NOTE, CONTENT)
+
+    def test_no_second_descriptor(self, target, monkeypatch):
+        """Where the descriptor can't be doubled, neither file nor note is left."""
+
+        def refuse(*unused):
+            raise OSError(errno.EMFILE, "used up")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "dup", refuse)
+            with pytest.raises(OSError, match="used up"):
+                Partial(str(target))
+        assert beside(target) == []
+        leave(target)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "dup", refuse)
+            with pytest.raises(OSError, match="used up"):
+                Partial(str(target))
+        assert found(target) == (NOTE, CONTENT)
+
+    def test_mode(self, target):
+        """It is made with no more permission bits than it is to have, and gets the others."""
+        before = os.umask(0o077)
+        try:
+            stage = Partial(str(target), 0o640)
+            assert stat.S_IMODE(os.fstat(stage.file.fileno()).st_mode) == 0o640
+            finish(stage)
+        finally:
+            os.umask(before)
 
     def test_secrets(self, target):
         """The note is for nobody else to read."""
@@ -397,7 +522,7 @@ def test_what_a_link_leads_to_stays(target, tamper):
     leave(target)
     tamper(partial, note)
     stage = Partial(str(target))
-    os.write(stage.descriptor, b"new content")
+    stage.file.write(b"new content")
     finish(stage)
     assert partial.with_name("elsewhere").read_bytes() == b"precious"
 
@@ -437,8 +562,8 @@ class TestTwoAtOnce:
     def test_after_the_first_is_through(self, target, monkeypatch):
         """One that opened the file just before it was published doesn't write to it then."""
         first = Partial(str(target))
-        os.write(first.descriptor, b"first")
-        os.close(first.descriptor)
+        first.file.write(b"first")
+        first.file.close()
         flock = fcntl.flock
 
         def late(descriptor, how):
@@ -449,16 +574,16 @@ class TestTwoAtOnce:
         monkeypatch.setattr(fcntl, "flock", late)
         second = Partial(str(target))
         assert (second.note, second.size) == (None, 0)
-        os.write(second.descriptor, b"2")
+        second.file.write(b"2")
         assert target.read_bytes() == b"first"
-        os.close(second.descriptor)
+        second.file.close()
         second.publish()
         assert target.read_bytes() == b"2"
 
     def test_three_at_once(self, target, monkeypatch):
         """Nor does it take the file from a third, which began in between: no two have the same."""
         first = Partial(str(target))
-        os.close(first.descriptor)
+        first.file.close()
         flock = fcntl.flock
         third = []
 
@@ -466,7 +591,7 @@ class TestTwoAtOnce:
             monkeypatch.setattr(fcntl, "flock", flock)
             first.publish()
             third.append(Partial(str(target)))
-            os.write(third[0].descriptor, b"third")
+            third[0].file.write(b"third")
             flock(descriptor, how)
 
         monkeypatch.setattr(fcntl, "flock", late)
@@ -475,9 +600,9 @@ class TestTwoAtOnce:
         except BlockingIOError:
             pass
         else:
-            os.write(second.descriptor, b"par")
+            second.file.write(b"par")
             finish(second)
-        os.close(third[0].descriptor)
+        third[0].file.close()
         third[0].publish()
         assert target.read_bytes() == b"third"
 
@@ -486,8 +611,8 @@ class TestTwoAtOnce:
         partial, _ = paths(target)
         target.write_bytes(b"old")
         stage = Partial(str(target))
-        os.write(stage.descriptor, b"whole")
-        os.close(stage.descriptor)
+        stage.file.write(b"whole")
+        stage.file.close()
         partial.unlink()
         partial.write_bytes(b"half of ano")
         with pytest.raises(OSError):  # noqa: PT011 - whichever it is
@@ -543,6 +668,69 @@ def test_error_leaves_nothing_open(target, monkeypatch):
             with pytest.raises(OSError, match="broken"):
                 Partial(str(target))
     assert found(target) == (None, b"")
+
+
+class TestForks:
+    def test_names(self, target):
+        """Children of one process take other names than it and one another."""
+
+        def name():
+            stage = Temporary(str(target))
+            (found,) = {path.name for path in target.parent.iterdir()} - before
+            finish(stage)
+            return found
+
+        before = set()
+        names = []
+        for number in range(3):
+            path = target.with_name(f"name{number}")
+            before = {each.name for each in target.parent.iterdir()}
+            assert forked(lambda path=path: path.write_text(name())) == 0
+            names.append(path.read_text())
+        assert len(set(names)) == 3
+
+    def test_lock(self, target):
+        """A child that lives on doesn't keep the lock of a file of its parent."""
+        leave(target)
+        stage = Partial(str(target))
+        ours, theirs = socket.socketpair()
+        child = os.fork()
+        if not child:
+            ours.close()
+            theirs.send(b"I live")
+            theirs.recv(1)
+            os._exit(0)
+        theirs.close()
+        try:
+            assert ours.recv(100)
+            # As a parent that dies does: nothing is unlocked.
+            os.close(stage._lock)
+            staging._held.pop(stage._lock)
+            stage.file.close()
+            assert found(target) == (NOTE, CONTENT)
+        finally:
+            ours.close()
+            os.waitpid(child, 0)
+
+    def test_unlocked(self, target, monkeypatch):
+        """Nor does a child that has the descriptor all the same keep the lock of a file let go."""
+        leave(target)
+        monkeypatch.setattr(staging, "_held", {})
+        stage = Partial(str(target))
+        twin = os.dup(stage._lock)
+        finish(stage)
+        assert found(target) == (NOTE, CONTENT)
+        os.close(twin)
+
+    @pytest.mark.parametrize("kind", [Temporary, Partial])
+    def test_drop(self, target, kind):
+        """A child that drops what it has of its parent's file leaves it where it is."""
+        stage = kind(str(target))
+        stage.file.write(CONTENT)
+        assert forked(stage.drop) == 0
+        stage.publish()
+        assert target.read_bytes() == CONTENT
+        assert beside(target) == []
 
 
 def test_never_ours(target, monkeypatch):

@@ -6,11 +6,13 @@ A setting checks nothing when it is made or changed, since it may be filled in b
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
+from collections.abc import MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 LONGEST = threading.TIMEOUT_MAX
 """The most seconds that can be waited for."""
@@ -156,6 +158,22 @@ class Timeout(Settings):
             if value is None and attribute != "window":
                 continue
             check_number(attribute, value, most=LONGEST)
+
+
+def copied(value: Any) -> Any:
+    """Copy a value that can be changed in place, so that two objects don't share it.
+
+    Args:
+        value: Any value.
+
+    Returns:
+        A copy of settings and collections; any other value itself.
+    """
+    if isinstance(value, MutableMapping) and hasattr(value, "copy"):
+        # The dict of requests has no __copy__: copy.copy() would share its items.
+        return value.copy()
+    is_mutable = isinstance(value, Settings | MutableMapping | MutableSequence | MutableSet)
+    return copy.copy(value) if is_mutable else value
 
 
 def check_number(name: str, value: object, most: float = math.inf) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
 import secrets
@@ -11,10 +12,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, Any, Self, cast
 
-from .storage.descriptor import DescriptorFile
-from .storage.staging import Partial, Stage, Temporary
+from .settings import copied
+from .storage.staging import Partial, Stage, Temporary, sync_folder
 
 
 class Writer:
@@ -22,6 +23,10 @@ class Writer:
 
     Between ``open()`` and ``close()`` the content is on its way; ``close()`` publishes it, and
     ``discard()`` drops it. Leaving a ``with`` by an exception discards.
+
+    A file object that was given is written from where it stands; one that was opened for appending,
+    at its end. Only what this writer wrote is ever cut off again. Where something else stands
+    behind it, or the end can't be found, it can't start again: a download that breaks fails then.
 
     Attributes:
         fp (IO[bytes] | None): The file object that is written to.
@@ -31,12 +36,11 @@ class Writer:
 
     resume = False
     fp: IO[bytes] | None = None
-    # A file object that was given is the caller's: it isn't closed, and it begins where the caller
-    # had it.
+    # A file object that was given is the caller's: it isn't closed.
     _given: IO[bytes] | None = None
     _given_is_open = False
-    _given_is_written = False
-    _start: int | None = None
+    # Where in it the content begins; None until it was opened, and where it can't seek.
+    _section: _Section | None = None
 
     def __init__(self, fp: IO[bytes] | None = None) -> None:
         """Make a writer.
@@ -58,17 +62,15 @@ class Writer:
         """Prepare for writing.
 
         Raises:
-            OSError: It can't be written to.
+            OSError: It can't be written to, or can't start again.
         """
         if self._given is None:
             return
+        if self._section is not None:
+            self._section.cut()
+        elif _can_seek(self._given):
+            self._section = _Section(self._given)
         self.fp, self._given_is_open = self._given, True
-        if not _can_seek(self.fp):
-            return
-        if self._start is None:
-            self._start = self.fp.tell()
-        elif self.fp.tell() != self._start:
-            self.truncate()
 
     def append(self, buffer: bytes) -> int:
         """Write the next bytes of the content.
@@ -85,7 +87,6 @@ class Writer:
         """
         if self.fp is None:
             raise ValueError(f"{type(self).__name__} must be opened before it is written to")
-        self._given_is_written = self.fp is self._given
         written = self.fp.write(buffer)
         # A raw file may take only a part. Other objects than files may return nothing at all.
         while written is not None and written < len(buffer):
@@ -93,18 +94,24 @@ class Writer:
             if not more:
                 raise OSError(errno.EIO, "The file object took only a part of the content")
             written += more
+        if self._section is not None:
+            self._section.size += len(buffer)
         return len(buffer)
 
     def truncate(self) -> None:
         """Start again at 0: drop what was written since ``open()``.
 
         Raises:
-            OSError: The file object can neither seek nor truncate.
+            OSError: The file object can neither seek nor truncate, or something else stands behind
+                what was written.
         """
         if self.fp is None:
             raise io.UnsupportedOperation(f"{type(self).__name__} can't start again")
-        self.fp.seek(self._start or 0)
-        self.fp.truncate()
+        if self._section is not None:
+            self._section.cut()
+        else:
+            self.fp.seek(0)
+            self.fp.truncate()
 
     def is_missing(self) -> bool:
         """Whether what an earlier download wrote is known to be gone, so that it must come."""
@@ -114,7 +121,7 @@ class Writer:
         """Whether :meth:`restart` would work."""
         fp = self._given if self.fp is None else self.fp
         if fp is not None and not getattr(fp, "closed", False):
-            return _can_seek(fp)
+            return _can_seek(fp) and (self._section is None or self._section.can_cut())
         # Then open() must do it, if it does anything.
         return _defines_below(type(self), "open", "can_restart")
 
@@ -165,7 +172,7 @@ class Writer:
         if fp is None:
             return
         if fp is self._given:
-            self._given_is_open = self._given_is_written = False
+            self._given_is_open = False
             flush = getattr(fp, "flush", None)
             if flush is not None:
                 flush()
@@ -177,13 +184,12 @@ class Writer:
         fp, self.fp = self.fp, None
         if fp is None:
             return
+        self._given_is_open = False
         with contextlib.suppress(OSError):
             if fp is not self._given:
                 fp.close()
-            elif self._given_is_written and _can_seek(fp):
-                fp.seek(self._start or 0)
-                fp.truncate()
-        self._given_is_open = self._given_is_written = False
+            elif self._section is not None:
+                self._section.cut()
 
     def __enter__(self) -> Self:
         self.open()
@@ -201,38 +207,128 @@ class Writer:
             self.discard()
 
     def __copy__(self) -> Self:
-        """Return a writer to the same place that isn't open."""
+        """Return a writer to the same place that isn't open, and shares only the file object."""
         clone = type(self).__new__(type(self))
-        clone.__dict__.update(self.__dict__)
-        clone.fp, clone._start = self._given, None
-        clone._given_is_open = clone._given_is_written = False
+        for name, value in vars(self).items():
+            clone.__dict__[name] = value if value is self._given else copied(value)
+        clone.fp, clone._given_is_open, clone._section = self._given, False, None
         return clone
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy: what is written to stays the same."""
+        return self.__copy__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle a writer that isn't open.
+
+        Raises:
+            TypeError: A file object that was given can't go to another process.
+        """
+        if self._given is not None:
+            raise TypeError(
+                f"{type(self).__name__} can't be pickled: it writes to a file object of this "
+                "process; use a FileWriter"
+            )
+        return vars(self.__copy__())
 
     def __str__(self) -> str:
         return type(self).__name__
 
 
+class _Section:
+    """What a writer writes into a file object of the caller's.
+
+    Attributes:
+        size (int): How much was written (bytes).
+    """
+
+    def __init__(self, fp: IO[bytes]) -> None:
+        """Begin where the file object stands, or at its end if it was opened for appending."""
+        self._fp = fp
+        self._appends = _appends(fp)
+        end = self._end()
+        self._start = end if self._appends and end is not None else fp.tell()
+        self._had_end = end
+        self.size = 0
+
+    def can_cut(self) -> bool:
+        """Whether nothing but what was written would be cut off."""
+        end = self._end()
+        if end is None:
+            return False
+        # Whoever writes past append() isn't counted. Behind the start of a file that had ended
+        # there can be nothing else, unless others append to it as well.
+        return (
+            end == self._start + self.size
+            or self._is_untouched(end)
+            or (not self._appends and self._had_end == self._start)
+        )
+
+    def cut(self) -> None:
+        """Cut off what was written, and go back to the start.
+
+        Raises:
+            OSError: That would cut off something else, too.
+        """
+        if not self.can_cut():
+            raise OSError(
+                errno.ESTALE, "what was written can't be taken back: something else is behind it"
+            )
+        if not self._is_untouched(self._end()):
+            self._fp.seek(self._start)
+            self._fp.truncate()
+        self.size = 0
+
+    def _is_untouched(self, end: int | None) -> bool:
+        """Whether nothing was written, so that what is behind the start is the caller's."""
+        stands = self._appends or self._fp.tell() == self._start
+        return self.size == 0 and end == self._had_end and stands
+
+    def _end(self) -> int | None:
+        """Where the file object ends; None if that can't be known. Its position stays."""
+        try:
+            position = self._fp.tell()
+            self._fp.seek(0, os.SEEK_END)
+            end = self._fp.tell()
+            self._fp.seek(position)
+        except (OSError, ValueError):
+            return None
+        return end
+
+
 class FileWriter(Writer):
-    """Writes a file; what stands at its path is always the whole old file or the whole new one.
+    """Writes a file atomically: its path holds the complete old file or the complete new one.
 
-    The content goes to a temporary file in the same folder, which is renamed over the path by
-    ``close()`` (contract section 5). Missing folders are made. A link at the path stays, and the
-    file behind it is replaced. An existing file keeps its permission bits; a new one has those that
-    ``open()`` would give it. After a kill the temporary file (``.download-`` and 16 hex digits) may
-    be left behind. There is no fsync: a power cut is not promised against.
+    The content goes to a temporary file in the same folder, which ``close()`` renames to the path.
+    Missing folders are made. A link at the path stays, and the file behind it is replaced.
+    An existing file keeps its permission bits, as far as the file system lets us set them; the
+    temporary file never has more of them. A new file has the bits that ``open()`` would give it.
+    After ``kill -9`` the temporary file (``.download-`` and 16 hex digits) may be left behind.
 
-    With ``resume`` what a run leaves that fails, or is killed, stays beside the target
+    With ``resume`` a run that fails, or is killed, leaves what it fetched beside the target
     (``.download-….partial`` and ``.note``). The next run goes on with it if the server still has
-    the same version; digests are computed again from the disk.
+    the same version; digests are computed again from the disk. Where the file system has no locks,
+    or the note can't be written, the run works without that.
 
     Attributes:
         path (str): The path of the file.
         resume (bool): What is fetched is kept for the next run if this one fails.
+        durable (bool): ``close()`` returns only when the disk has the file and its entry in the
+            folder (fsync), so that a power cut loses neither. Without it the operating system
+            writes them within seconds.
     """
 
+    durable = False
     _stage: Stage | None = None
+    # The folders that get a new entry.
+    _folders: tuple[str, ...] = ()
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, resume: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        durable: bool = False,
+    ) -> None:
         """Make a writer.
 
         Args:
@@ -240,6 +336,7 @@ class FileWriter(Writer):
                 new temporary file in the working directory, whose name is in ``path``. Removing it
                 is up to you.
             resume: Keep what is fetched for the next run if this one fails.
+            durable: Have the file survive a power cut, at the price of waiting for the disk.
 
         Raises:
             ValueError: To resume there must be a path.
@@ -251,6 +348,7 @@ class FileWriter(Writer):
             path = Path.cwd() / f"download-{secrets.token_hex(8)}"
         self.path = os.fsdecode(path)
         self.resume = resume
+        self.durable = durable
 
     def open(self) -> None:
         """Make missing folders and the file to write to.
@@ -263,19 +361,17 @@ class FileWriter(Writer):
         # Links are followed now, and relative paths made absolute: the working directory may change
         # meanwhile.
         target, mode = _target(self.path)
+        folder = os.path.dirname(target)
+        self._folders = (folder,)
         try:
-            self._stage = self._make_stage(target)
+            self._stage = self._make_stage(target, mode)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            self._stage = self._make_stage(target)
+            if self.durable:
+                self._folders = tuple(_without_entry(folder))
+            os.makedirs(folder, exist_ok=True)
+            self._stage = self._make_stage(target, mode)
         # Unbuffered: the buffers are large, and each is written once.
-        self.fp = cast(IO[bytes], DescriptorFile(self._stage.descriptor))
-        if mode is not None:
-            try:
-                os.fchmod(self._stage.descriptor, mode)
-            except OSError:
-                self.discard()
-                raise
+        self.fp = cast(IO[bytes], self._stage.file)
 
     def is_missing(self) -> bool:
         """Whether nothing stands at the path."""
@@ -301,26 +397,31 @@ class FileWriter(Writer):
 
     def recall(self) -> str | None:
         """Return the note on what an earlier run left to go on with; None if there is nothing."""
-        return self._stage.note if self._stage is not None and self._stage.size else None
+        return None if self._stage is None else self._stage.note
 
     def remember(self, note: str | None) -> None:
         """Take a note on the content, for a later run to go on with what will be here.
+
+        Where it can't be written, such as on a full disk, the content isn't kept for a later run.
 
         Args:
             note: What tells the version of the content; None to drop the content.
 
         Raises:
-            OSError: That isn't possible.
+            OSError: The content can't be dropped.
         """
         if not isinstance(self._stage, Partial):
             return
-        if note is not None:
-            self._stage.remember(note)
-        elif self._stage.note is not None:
+        if note is None:
             self._stage.forget()
+            return
+        with contextlib.suppress(OSError):
+            self._stage.remember(note)
 
     def replay(self, size: int) -> Iterator[bytes]:
-        """Read what an earlier run left.
+        """Read what an earlier run left. What is written after its end is put behind it.
+
+        Unless it was read to its end, the next write starts at byte 0.
 
         Args:
             size: The most bytes to read at a time.
@@ -333,27 +434,34 @@ class FileWriter(Writer):
         position = 0
         while position < self._stage.size:
             left = self._stage.size - position
-            buffer = os.pread(self._stage.descriptor, min(size, left), position)
+            buffer = os.pread(self._stage.file.fileno(), min(size, left), position)
             if not buffer:
                 raise OSError(errno.EIO, "The partial file became shorter", self.path)
             position += len(buffer)
             yield buffer
+        self._stage.taken_up()
 
     def close(self) -> None:
         """Put the file in its place.
 
         Raises:
-            OSError: That isn't possible; the old file stays then.
+            OSError: That isn't possible, and the old file stays; or ``durable`` could not be kept
+                to.
         """
         stage, self._stage = self._stage, None
+        if stage is None:
+            super().close()
+            return
+        stage.file.sync = self.durable
         try:
             super().close()
-            if stage is not None:
-                stage.publish()
+            stage.publish()
         except BaseException:
-            if stage is not None:
-                stage.drop()
+            stage.drop()
             raise
+        if self.durable:
+            for folder in self._folders:
+                sync_folder(folder)
 
     def discard(self) -> None:
         """Drop what was written. What stands at the path stays."""
@@ -367,18 +475,22 @@ class FileWriter(Writer):
         clone._stage = None
         return clone
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle by the path, made absolute: another process may have another working directory."""
+        return super().__getstate__() | {"path": os.path.join(os.getcwd(), self.path)}
+
     def __str__(self) -> str:
         return self.path
 
     def __repr__(self) -> str:
         return f"FileWriter({self.path!r})"
 
-    def _make_stage(self, target: str) -> Stage:
+    def _make_stage(self, target: str, mode: int | None) -> Stage:
         if self.resume:
             # Where another download writes it, or something is in the way, this does without.
             with contextlib.suppress(OSError):
-                return Partial(target)
-        return Temporary(target)
+                return Partial(target, mode)
+        return Temporary(target, mode)
 
 
 class BufferWriter(Writer):
@@ -454,6 +566,22 @@ class BufferWriter(Writer):
 
     def __repr__(self) -> str:
         return f"BufferWriter({'' if self.limit is None else self.limit})"
+
+
+def _without_entry(folder: str) -> Iterator[str]:
+    """The folders that get a new entry when a file and missing folders above it are made."""
+    yield folder
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+        yield folder
+
+
+def _appends(fp: IO[bytes]) -> bool:
+    """Whether the system puts each write at the end of the file, wherever the position is."""
+    try:
+        return bool(fcntl.fcntl(fp.fileno(), fcntl.F_GETFL) & os.O_APPEND)
+    except (AttributeError, OSError, TypeError, ValueError):
+        return False
 
 
 def _can_seek(fp: IO[bytes]) -> bool:

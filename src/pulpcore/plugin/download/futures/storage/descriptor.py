@@ -12,9 +12,14 @@ class DescriptorFile(io.RawIOBase):
 
     ``io.FileIO`` looks at the file first, which nobody needs here. Each call of the system lets
     another thread have the interpreter, and costs more by that than by what it does.
+
+    Attributes:
+        sync (bool): Whether ``close()`` has the content written to the disk (fsync).
     """
 
     mode = "wb"
+
+    sync = False
 
     def __init__(self, descriptor: int) -> None:
         """Make a file object.
@@ -68,7 +73,11 @@ class DescriptorFile(io.RawIOBase):
         """
         if not self.closed:
             super().close()
-            os.close(self._descriptor)
+            try:
+                if self.sync:
+                    os.fsync(self._descriptor)
+            finally:
+                os.close(self._descriptor)
 
     def _check(self) -> None:
         # The number may be that of another file by then.
