@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 import requests
 from requests.structures import CaseInsensitiveDict
+from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from pulpcore.plugin.download.futures.http.wire.reply import Reply, header, was_taken
 
@@ -107,6 +108,44 @@ def test_unknown_attribute():
     reply, _, _ = made(Body())
     with pytest.raises(AttributeError, match="'Reply' object has no attribute 'nonsense'"):
         _ = reply.nonsense
+
+
+def with_fields(name, *values):
+    """A reply with so many fields of one name, by way of our connection, and of another's."""
+    pairs = [(name, value) for value in values]
+    body = Body()
+    body.pairs, body.fields = pairs, {name.lower(): ", ".join(values)}
+    ours = made(body)[0]
+    other = requests.Response()
+    other.raw = HTTPResponse(headers=HTTPHeaderDict(pairs))
+    other.headers = CaseInsensitiveDict(other.raw.headers)
+    return ours, other
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "value"),
+    [
+        ("Location", ["/b", "/b"], "/b"),
+        ("Location", ["/b", "/c"], ""),
+        ("Location", ["/b, /b"], "/b, /b"),
+        ("ETag", ['"a,b"', '"a,b"', '"a,b"'], '"a,b"'),
+        ("ETag", ['"a"', '"b"'], ""),
+        ("Last-Modified", ["Thu, 01 Jan 1970 00:00:00 GMT"] * 2, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("Content-Range", ["bytes 0-1/2", "bytes 0-1/3"], ""),
+        ("Content-Encoding", ["gzip", "gzip"], "gzip"),
+        ("Content-Encoding", ["gzip", "br"], "gzip, br"),
+        ("Content-Encoding", ["gzip, gzip"], "gzip, gzip"),
+        ("Link", ["<b>", "<b>"], "<b>, <b>"),
+    ],
+)
+def test_several_fields(name, values, value):
+    """A field that may stand once counts once where all have one value, and else says nothing."""
+    for reply in with_fields(name, *values):
+        assert header(reply, name) == value
+        assert reply.headers[name] == ", ".join(values)
+        assert header(reply, name) == value
+        reply.headers[name] = "mine, mine"
+        assert header(reply, name) == "mine, mine"
 
 
 def test_headers():

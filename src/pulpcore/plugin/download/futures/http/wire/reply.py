@@ -22,6 +22,22 @@ if TYPE_CHECKING:
 _DRAIN = 16 * 1024
 _DRAIN_READS = 4
 
+# Fields that may stand once only. In Content-Encoding the codings of several fields are one list.
+_ONCE = frozenset(
+    {
+        "content-disposition",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "content-type",
+        "date",
+        "etag",
+        "last-modified",
+        "location",
+        "retry-after",
+    }
+)
+
 
 class Reply(requests.Response):
     """A reply to one of our requests, whose body is read by :meth:`take`.
@@ -75,6 +91,11 @@ class Reply(requests.Response):
             value = blank[name]
         setattr(self, name, value)
         return value
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The names and values of the fields of the head, as they came."""
+        return self._body.pairs
 
     @property
     def length(self) -> int | None:
@@ -173,14 +194,41 @@ class _Way:
 def header(reply: requests.Response, name: str) -> str | None:
     """Return the value of a header of a reply; None if there is none.
 
+    Some servers, and proxies before them, send a field twice that may stand once. With one value it
+    counts once. With values that differ it says nothing: the value is empty, and not None, so that
+    nobody takes the field for a missing one.
+
     Args:
         reply: The reply.
         name: The name of the header.
     """
+    name = name.lower()
     if isinstance(reply, Reply) and "headers" not in vars(reply):
-        return reply.fields.get(name.lower())
-    value: str | None = reply.headers.get(name)
-    return value
+        value = reply.fields.get(name)
+    else:
+        value = reply.headers.get(name)
+    if value is None or "," not in value or name not in _ONCE:
+        return value
+    several = headers(reply, name)
+    if len(several) < 2 or ", ".join(several) != value:
+        # Only one, or a handler has changed what came.
+        return value
+    if len(set(several)) == 1:
+        return several[0]
+    return value if name == "content-encoding" else ""
+
+
+def headers(reply: requests.Response, name: str) -> list[str]:
+    """Return the values of all fields of one name, as they came.
+
+    Args:
+        reply: The reply.
+        name: The name of the fields, in lower case.
+    """
+    if isinstance(reply, Reply):
+        return [value for found, value in reply.pairs if found.lower() == name]
+    fields = getattr(reply.raw, "headers", None)
+    return fields.getlist(name) if isinstance(fields, HTTPHeaderDict) else []
 
 
 def length(reply: requests.Response) -> int | None:
