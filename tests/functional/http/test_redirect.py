@@ -2,6 +2,7 @@
 
 import hashlib
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,49 @@ class TestWhere:
         assert "redirect" in error.reason
         assert server.count == 1
 
+    @pytest.mark.parametrize(
+        ("location", "target"),
+        [
+            ("/x//./y/../z", "/x//./y/../z"),
+            ("http://{host}//%2f%7E/../?", "//%2f%7E/../?"),
+            ("/100%/a%20b?rate=5%&x=y%20z", "/100%25/a%20b?rate=5%25&x=y%20z"),
+            ("c//d/../e", "/x//y/c//e"),
+            ("https:c", None),
+        ],
+    )
+    def test_as_given(self, raw_server: Any, location: str, target: str | None) -> None:
+        """A path that begins with a slash isn't rewritten; a relative one is only resolved."""
+
+        def answer(request: Any) -> bytes:
+            if len(server.requests) == 1:
+                return reply(302, {"Location": location.format(host=server.host)})
+            return reply(body=BODY)
+
+        server = raw_server([serve(answer)])
+        download = into_memory(server.url("/x//y/a"))
+        if target is None:
+            assert "redirects" in failure(download, DownloadFailed).reason
+            return
+        assert content(download) == BODY
+        assert server.requests[1].target == target
+        assert download.reply.url == f"http://{server.host}{target}"
+
+    @pytest.mark.parametrize(("second", "followed"), [("/b", True), ("/c", False)])
+    def test_location_twice(self, raw_server: Any, second: str, followed: bool) -> None:
+        """Two fields with one value are one; two that differ lead nowhere."""
+        headers = [("Location", "/b"), ("location", second)]
+
+        def answer(request: Any) -> bytes:
+            return reply(302, headers) if request.target == "/a" else reply(body=BODY)
+
+        server = raw_server([serve(answer)])
+        download = into_memory(server.url("/a"))
+        if followed:
+            assert content(download) == BODY
+        else:
+            assert "302" in failure(download, DownloadFailed).reason
+        assert server.requests[-1].target == ("/b" if followed else "/a")
+
     @pytest.mark.parametrize("headers", [{}, {"Location": ""}])
     def test_no_location(self, raw_server: Any, headers: dict[str, str]) -> None:
         """A redirect to nowhere is an error."""
@@ -131,6 +175,27 @@ class TestWhere:
         assert content(into_memory(server.url("/a"), quick())) == BODY
         assert server.paths == ["/a", "/b", "/a", "/b"]
         assert [r.header("Range") for r in server.requests] == [None, None, *["bytes=500-"] * 2]
+
+    @pytest.mark.parametrize(("number", "size"), [(1500, 20), (40, 1500), (1, 40_000)])
+    def test_many_cookies(self, raw_server: Any, number: int, size: int) -> None:
+        """Of a chain of redirects only the first cookies are kept, and the others cost nothing."""
+
+        def answer(request: Any) -> bytes:
+            hop = len(server.requests)
+            if hop == 13:
+                return reply(body=BODY)
+            cookies = [("Set-Cookie", f"c{hop}-{index}={'x' * size}") for index in range(number)]
+            return reply(302, [("Location", f"/{hop}"), *cookies])
+
+        server = raw_server([serve(answer)])
+        began = time.process_time()
+        assert content(into_memory(server.url("/a"), timeout=Timeout(total=60))) == BODY
+        # The server's work is in it. To parse all of them took 3 s.
+        assert time.process_time() - began < 1.5
+        sent = server.requests[-1].header("Cookie") or ""
+        kept = sent.split("; ") if sent else []
+        assert len(kept) == min(100, 32 * 1024 // (size + len("c1-0=")), number * 12)
+        assert all(cookie.startswith("c1-") for cookie in kept)
 
     def test_cookies(self, raw_server: Any) -> None:
         """A cookie that comes with a redirect is shown on, and not to the next download."""

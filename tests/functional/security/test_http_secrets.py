@@ -1,6 +1,7 @@
 """No secret comes out: not in errors, their causes and tracebacks, nor in any log record."""
 
 import logging
+import socket
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from http_tools import chain, into_memory, quick, record
 from servers.files import CutAfter, File, Redirect, ResetAfter, Status
 from servers.message import basic
-from servers.raw import Recv, Send, Stall, reply
+from servers.raw import Recv, Send, Stall, reply, serve
 
 from pulpcore.plugin.download.futures import (
     SSL,
@@ -108,6 +109,53 @@ def test_doors(file_server: Any, seen: list[str], door: str, fault: str) -> None
     error = run(into_memory(url, quick(1), **options), seen)
     assert (error is None) is (found is None)
     assert server.count
+
+
+# Where a server may put a secret that it was sent; `{host}` is its own.
+REPEATED = {
+    "path": "/x/{secret}/b",
+    "path, encoded": "/x{encoded}",
+    "relative": "{secret}",
+    "query": "/?{secret}",
+    "nobody there": "http://127.0.0.1:1/{secret}",
+    "host": "http://{secret}.invalid/",
+    "userinfo": "http://{secret}:{secret}@{host}/b",
+    "no URL": "http://{host}:{secret}/",
+    "scheme": "{secret}://x/",
+    "again": "/again/{secret}",
+}
+
+
+@pytest.mark.parametrize("place", REPEATED)
+@pytest.mark.parametrize("door", [door for door in DOORS if door != "fragment"])
+def test_repeated_by_a_redirect(
+    raw_server: Any, seen: list[str], monkeypatch: pytest.MonkeyPatch, door: str, place: str
+) -> None:
+    """A server may repeat what it was sent in the URL that it redirects to."""
+    encoded = "".join(f"%{ord(character):02x}" for character in SECRET)
+
+    def unknown(*args: Any, **kwargs: Any) -> Any:
+        if args[0] not in ("127.0.0.1", b"127.0.0.1"):
+            raise socket.gaierror(-2, f"Name {args[0]} not known")
+        return real(*args, **kwargs)
+
+    def answer(request: Any) -> bytes:
+        location = REPEATED[place].format(secret=SECRET, encoded=encoded, host=server.host)
+        is_first = len(server.requests) == 1 or place == "again"
+        return reply(302, {"Location": location}) if is_first else reply(404)
+
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    server = raw_server([serve(answer)])
+    url, options = DOORS[door](server.host, "/a")
+    assert run(into_memory(url, quick(1), **options), seen)
+
+
+def test_basic_that_is_repeated(raw_server: Any, seen: list[str]) -> None:
+    """A password that was given as a header, in base64, is known as well as one of `user`."""
+    server = raw_server([serve(reply(302, {"Location": f"http://127.0.0.1:1/{SECRET}"}))])
+    headers = {"Authorization": basic("me", SECRET), "Proxy-Authorization": b"Basic !"}
+    assert run(into_memory(server.url("/a"), headers=headers), seen)
 
 
 @pytest.mark.parametrize("door", DOORS)

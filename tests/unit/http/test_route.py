@@ -8,8 +8,9 @@ import requests
 
 from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.http import route
-from pulpcore.plugin.download.futures.http.route import find_route, origin, user_agent
+from pulpcore.plugin.download.futures.http.route import find_route, user_agent
 from pulpcore.plugin.download.futures.net import tls
+from pulpcore.plugin.download.futures.net.url import parse
 from pulpcore.plugin.download.futures.settings import SSL
 
 URL = "https://h/a"
@@ -23,39 +24,6 @@ def context():
     context.close()
 
 
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("HTTP://H/a", ("http", "h", 80)),
-        ("https://h:8443", ("https", "h", 8443)),
-        ("https://me:pw@[::1]/", ("https", "::1", 443)),
-    ],
-)
-def test_origin(url, expected):
-    """Scheme and host in lower case, and the port, the scheme's own by default."""
-    assert origin(url) == expected
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "ftp://h/",
-        "http://",
-        "http://me:s3cret/x@h/",
-        "http://[h/",
-        "http://h\\.internal/",
-        "http://h:0/",
-    ],
-)
-def test_no_origin(url):
-    """What isn't an http URL is refused, and nothing of it is told, nor by what is behind."""
-    with pytest.raises(ValueError, match=r"scheme|host") as caught:
-        origin(url)
-    assert caught.value.__context__ is None
-    assert "s3cret" not in str(caught.value)
-
-
 def test_shared(context):
     """It is made once, for all that is alike."""
     first = find_route(URL, None, None, SSL(), context)
@@ -64,6 +32,45 @@ def test_shared(context):
     assert find_route(URL, None, None, SSL(client_key_password="pw"), context) is not first
     assert find_route(URL, None, None, SSL(), context, public_only=True) is not first
     assert isinstance(first.session, requests.Session)
+
+
+@pytest.mark.parametrize(
+    ("url", "found", "is_named"),
+    [
+        ("http://[::1]/", ("six", "1"), True),
+        ("http://[fe80::1%25lo]/", ("brackets", "2"), True),
+        ("http://[FE80::2%25lo]/", ("zone", "3"), True),
+        ("http://Upper.Example/", ("upper", "4"), True),
+        ("http://127.0.0.1/", ("account", ""), True),
+        ("http://[::2]/", ("any", "6"), False),
+    ],
+)
+def test_netrc(context, tmp_path, monkeypatch, url, found, is_named):
+    """An entry is found by the host: an address of IPv6 too, in brackets or not."""
+    (tmp_path / "netrc").write_text(
+        "machine ::1 login six password 1\n"
+        "machine [fe80::1] login brackets password 2\n"
+        "machine fe80::2%lo login zone password 3\n"
+        "machine UPPER.example login upper password 4\n"
+        "machine 127.0.0.1 account account\n"
+        "default login any password 6\n"
+    )
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    route = find_route(url, None, None, SSL(), context)
+    assert (route.netrc, route.is_netrc_named) == (found, is_named)
+    assert find_route(url, ("me", "pw"), None, SSL(), context).netrc is None
+
+
+@pytest.mark.parametrize(
+    "text", [None, b"machine h login a password b\xff", "machine", "machine x login a password b"]
+)
+def test_no_netrc(context, tmp_path, monkeypatch, text):
+    """A file that is missing, can't be read, or doesn't know the host, is none."""
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    if text is not None:
+        (tmp_path / "netrc").write_bytes(text if isinstance(text, bytes) else text.encode())
+    route = find_route("http://h/", None, None, SSL(), context)
+    assert (route.netrc, route.is_netrc_named) == (None, False)
 
 
 def test_others_fail_too(context):
@@ -118,7 +125,7 @@ def test_fails_after_another_has(context):
     promise = route._Promise()
     promise.keep(None)
     tls = tuple(vars(settings).values())
-    key = route.Key(origin(URL), None, None, tls, False, route.this_process())
+    key = route.Key(parse(URL).origin, None, None, tls, False, route.this_process())
     context.cache.put(key, promise)
     with pytest.raises(ValueError, match="ca_certificate"):
         find_route(URL, None, None, settings, context)
@@ -130,7 +137,7 @@ def test_put_back_after_a_failure(context):
     promise = route._Promise()
     promise.keep(None)
     tls = tuple(vars(SSL()).values())
-    key = route.Key(origin(URL), None, None, tls, False, route.this_process())
+    key = route.Key(parse(URL).origin, None, None, tls, False, route.this_process())
     context.cache.put(key, promise)
     promise.close()
     made = find_route(URL, None, None, SSL(), context)
@@ -151,13 +158,6 @@ def test_user_agent(monkeypatch):
         monkeypatch.setattr(importlib.metadata, "version", version)
         assert user_agent() == expected
     user_agent.cache_clear()
-
-
-@pytest.mark.parametrize("url", [" http://h/", "\thttp://h/", "ht\ntp://h/", "\0http://h/"])
-def test_blank_before_the_scheme(url):
-    """What urllib.parse leaves out and requests doesn't is refused."""
-    with pytest.raises(ValueError, match="scheme"):
-        origin(url)
 
 
 def test_without_client():

@@ -275,6 +275,9 @@ def test_join_elsewhere():
     assert join(base, "//h//x/../y").text == "https://h//x/../y"
     assert join(base, "HTTP://H").text == "http://h/"
     assert join(base, "d").text == "https://[fe80::1%25lo]/a//d"
+    # Obsolete, but seen (section 5.2.2).
+    assert join(base, "HTTPS:/g").text == "https://[fe80::1%25lo]/g"
+    assert join(base, "https:d").text == "https://[fe80::1%25lo]/a//d"
     for wrong in ("//:x/", "http:g", "mailto:me"):
         with pytest.raises(ValueError, match=r"host and port|scheme"):
             join(base, wrong, ("http", "https"))

@@ -12,11 +12,12 @@ from requests.structures import CaseInsensitiveDict
 from ..download import Download
 from ..engine import backoff
 from ..error import DownloadError, DownloadFailed, transient
+from ..net.url import parse
 from ..settings import SSL, Settings, Timeout, User, check_number
 from . import coding, condition, failure, resume
 from .exchange import Exchange
 from .quiet import quiet
-from .route import origin
+from .redirect import SCHEMES
 from .wire.reply import drain, header, length, reader, was_taken
 
 if TYPE_CHECKING:
@@ -193,8 +194,8 @@ class HttpDownload(Download):
         if not isinstance(self.headers, CaseInsensitiveDict):
             self.headers = CaseInsensitiveDict(self.headers or {})
         try:
-            origin(self.url)
-        except (ValueError, TypeError, AttributeError) as error:
+            parse(self.url, SCHEMES)
+        except ValueError as error:
             raise ValueError(f"url: {error}") from error
         if self.headers:
             self._check_headers()
@@ -233,7 +234,7 @@ class HttpDownload(Download):
         return True
 
     def _host(self) -> Hashable:
-        return origin(self.url)
+        return parse(self.url, SCHEMES).origin
 
     def _is_up(self, error: DownloadError) -> bool | None:
         status = self._status()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
+import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import requests
 from requests.auth import HTTPBasicAuth
@@ -15,10 +14,13 @@ from requests.cookies import RequestsCookieJar
 
 from .. import redact
 from ..error import DownloadFailed
-from ..settings import SSL, Timeout
+from ..net.url import URL, parse
+from ..settings import SSL, Timeout, User
 from ..validation import DigestValidation
-from . import failure, redirect
-from .route import Route, find_route, origin, without_client
+from . import failure, redirect, secret
+from .cookies import Cookies
+from .redirect import SCHEMES
+from .route import Route, find_route, without_client
 from .wire.reply import drain
 from .wire.request import Request
 from .wire.transport import StaleConnection
@@ -26,18 +28,13 @@ from .wire.transport import StaleConnection
 if TYPE_CHECKING:
     from .download import HttpDownload
 
-# A URL in which there is nothing to make ready: requests would leave each of these as it is.
-_PLAIN = re.compile(
-    r"https?://[a-z0-9][a-z0-9.\-]*(:[1-9][0-9]*)?(/(?!\.)[A-Za-z0-9_~!$&'()*+,;=:@.\-]*)+"
-    r"(\?[A-Za-z0-9_~!$&'()*+,;=:@.?/\-]+)?"
-)
+log = logging.getLogger(__name__)
 
 
 class Exchange:
     """Sends what a download asks for, and follows redirects.
 
     Attributes:
-        urls (list[str]): The URLs that were asked, in that order.
         reply (requests.Response | None): The last reply.
     """
 
@@ -57,11 +54,16 @@ class Exchange:
         self._download = download
         self._headers = headers
         self._before = before
-        self._cookies: RequestsCookieJar | None = None
+        self._cookies = Cookies()
         self._read_timeout = (download.timeout or Timeout()).read
         self._ssl = download.ssl or SSL()
-        self.urls = [download.url]
+        self._urls: list[URL] = []
         self.reply: requests.Response | None = None
+
+    @property
+    def urls(self) -> list[str]:
+        """The URLs that were asked, in that order, without userinfo and fragment."""
+        return [url.text for url in self._urls]
 
     def run(self) -> requests.Response:
         """Return the reply that counts, with its content unread.
@@ -69,24 +71,25 @@ class Exchange:
         Raises:
             DownloadFailed: There is none, or a redirect must not be followed.
         """
+        self._urls = [self._home()]
         history: list[requests.Response] = []
         while True:
-            reply = self.reply = self._request(self.urls[-1])
+            url = self._urls[-1]
+            reply = self.reply = self._request(url)
             reply.history = list(history)
             try:
-                target = redirect.location(reply, self.urls[-1])
-            except DownloadFailed:
+                target = redirect.location(reply, url)
+                if target is None:
+                    return reply
+                self._urls.append(target)
+                self._check_redirect(target)
+            except DownloadFailed as error:
                 reply.close()
+                secret.hide(error, self._secrets())
                 raise
-            if target is None:
-                return reply
             drain(reply)
-            self.urls.append(target)
-            self._check_redirect()
             history.append(reply)
-            if self._cookies is None:
-                self._cookies = RequestsCookieJar()
-            self._cookies.update(reply.cookies)
+            self._cookies.take(reply)
 
     def route(self, url: str) -> Route:
         """Return the route to a destination.
@@ -98,8 +101,9 @@ class Exchange:
             ValueError: The URL or a setting isn't usable.
         """
         download = self._download
+        is_home = self._is_home(parse(url, SCHEMES))
         user, ssl = self._credentials(), self._ssl
-        if not self._is_home(url):
+        if not is_home:
             ssl = without_client(ssl)
             if user is not None or "Authorization" in download.headers:
                 # The download has credentials of its own: a netrc file has no say elsewhere either.
@@ -108,39 +112,39 @@ class Exchange:
             url, user, download.proxy_url or None, ssl, download.context, download.public_only
         )
 
-    def _check_redirect(self) -> None:
-        download = self._download
-        target = redact.url(self.urls[-1])
-        if len(self.urls) > redirect.LIMIT + 1:
-            raise DownloadFailed(
-                f"there were more than {redirect.LIMIT} redirects, at last to {target}"
-            )
+    def _home(self) -> URL:
+        """The URL of the download, which a handler may have changed since it was checked."""
         try:
-            origin(self.urls[-1])
+            return parse(self._download.url, SCHEMES)
         except ValueError as error:
-            raise DownloadFailed(f"the server redirects to {target}: {error}") from None
-        if redirect.loses_security(self.urls) and not download.insecure_redirects:
+            raise DownloadFailed(f"url: {error}") from error
+
+    def _check_redirect(self, target: URL) -> None:
+        download = self._download
+        if len(self._urls) > redirect.LIMIT + 1:
+            raise DownloadFailed(
+                f"there were more than {redirect.LIMIT} redirects, at last to {self._shown(target)}"
+            )
+        if redirect.loses_security(self._urls) and not download.insecure_redirects:
             digests = [v for v in download.validations if isinstance(v, DigestValidation)]
             if not any(digest.enforced for digest in digests):
                 raise DownloadFailed(
-                    f"the server redirects from https to {target}: add a digest validation, "
-                    "or allow insecure_redirects"
+                    f"the server redirects from https to {self._shown(target)}: add a digest "
+                    "validation, or allow insecure_redirects"
                 )
 
-    def _request(self, url: str) -> requests.Response:
+    def _request(self, url: URL) -> requests.Response:
         """Send one request, again if it went to a connection that the server had closed."""
         # An error from here on has no status: that of a redirect would be read as the host's.
         self.reply = None
         try:
-            route = self.route(url)
+            route = self.route(url.text)
             request = self._prepare(route, url)
-        except requests.RequestException as error:
-            raise failure.from_exception(error, url) from error
         except ValueError as error:
             redact.exception(error)
             raise DownloadFailed(f"a setting is wrong: {error}") from error
         # Not ours, if the session's owner has mounted another.
-        adapter = route.session.get_adapter(url)
+        adapter = route.session.get_adapter(url.text)
         # Ends, for each time a connection less is kept.
         while True:
             timeout: Any = (self._before(), self._read_timeout)
@@ -158,20 +162,35 @@ class Exchange:
                     raise self._failure(error, url) from error
             else:
                 reply.elapsed = timedelta(seconds=time.monotonic() - began)
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("%s %s: %d", request.method, self._shown(url), reply.status_code)
                 return reply
 
-    def _failure(self, error: Exception, url: str) -> DownloadFailed:
-        failed = failure.from_exception(error, url, self._download.url)
-        if len(self.urls) > 1:
-            failed.reason += f"; this was at {redact.url(url)}, where it was redirected to"
+    def _failure(self, error: Exception, url: URL) -> DownloadFailed:
+        if len(self._urls) == 1:
+            return failure.from_exception(error, self._download.url, url.text)
+        # What the server redirected to may repeat what it was sent.
+        secrets = secret.repeated(url, self._secrets())
+        failed = failure.from_exception(error, *secrets, url.text, self._download.url)
+        secret.hide(failed, secrets)
+        failed.reason += f"; this was at {self._shown(url)}, where it was redirected to"
         return failed
 
-    def _prepare(self, route: Route, url: str) -> Request:
+    def _secrets(self) -> set[str]:
+        download = self._download
+        return secret.of(
+            (download.url, download.proxy_url), download.user or User(), download.headers or {}
+        )
+
+    def _shown(self, url: URL) -> str:
+        if len(self._urls) == 1:
+            return redact.url(url.text)
+        return secret.shown(url, self._secrets())
+
+    def _prepare(self, route: Route, url: URL) -> Request:
         download = self._download
         is_home = self._is_home(url)
-        request = Request(download.method, url, route.common)
-        if _PLAIN.fullmatch(url) is None:
-            request.prepare_url(_without_userinfo(url), None)
+        request = Request(download.method, url.text, route.common)
         if download.headers:
             for name, value in download.headers.items():
                 if is_home or not redirect.is_private(name):
@@ -181,34 +200,24 @@ class Exchange:
             request.headers.pop("Proxy-Authorization", None)
         if self._headers:
             request.headers.update(self._headers)
-        if self._cookies or len(route.session.cookies):
+        if len(self._cookies.jar) or len(route.session.cookies):
             cookies = RequestsCookieJar()
             cookies.update(route.session.cookies)
-            cookies.update(self._cookies or {})
+            cookies.update(self._cookies.jar)
             request.prepare_cookies(cookies)
         auth = self._credentials() if is_home else None
-        if route.netrc and (is_home or redirect.may_have_netrc(self.urls, route.is_netrc_named)):
+        if route.netrc and (is_home or redirect.may_have_netrc(self._urls, route.is_netrc_named)):
             auth = route.netrc
         if auth is not None and "Authorization" not in request.headers:
             HTTPBasicAuth(auth[0].encode(), auth[1].encode())(request)
         return request
 
-    def _is_home(self, url: str) -> bool:
-        home = self._download.url
-        return url == home or redirect.may_have_credentials(origin(home), origin(url))
+    def _is_home(self, url: URL) -> bool:
+        return redirect.may_have_credentials(self._home().origin, url.origin)
 
     def _credentials(self) -> tuple[str, str] | None:
         user = self._download.user
         if user is not None and user.name is not None:
             return user.name, user.password or ""
-        if "@" not in self._download.url:
-            return None
-        parts = urlsplit(self._download.url)
-        if not parts.username and not parts.password:
-            return None
-        return unquote(parts.username or ""), unquote(parts.password or "")
-
-
-def _without_userinfo(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+        url = self._home()
+        return None if url.user is None else (url.user, url.password or "")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote
 
 import requests
 
 from ..error import DownloadFailed
-from .route import Origin, origin
+from ..net.url import URL, Origin, join
 from .wire.reply import header
+
+SCHEMES = ("http", "https")
+"""The schemes of the URLs that can be asked."""
 
 LIMIT = 30
 """The most redirects that are followed."""
@@ -18,9 +20,11 @@ LIMIT = 30
 STATUSES = frozenset({301, 302, 303, 307, 308})
 
 _PRIVATE = frozenset({"authorization", "cookie", "proxy-authorization", "host"})
+# All of ASCII that can be seen: what has to be encoded of it is for the parser to say.
+_AS_GIVEN = "".join(map(chr, range(0x21, 0x7F)))
 
 
-def location(reply: requests.Response, url: str) -> str | None:
+def location(reply: requests.Response, url: URL) -> URL | None:
     """Return where a reply redirects to, or None if it doesn't.
 
     Args:
@@ -28,19 +32,21 @@ def location(reply: requests.Response, url: str) -> str | None:
         url: The URL that it is the reply to.
 
     Raises:
-        DownloadFailed: It isn't a URL.
+        DownloadFailed: It isn't an http or https URL.
     """
-    value = header(reply, "Location") if reply.status_code in STATUSES else None
-    if not value:
+    if reply.status_code not in STATUSES or not (value := header(reply, "Location")):
         return None
-    # Headers were read as Latin-1, and servers that don't quote mean UTF-8.
-    value = quote(value.encode("latin-1"), safe="!#$%&'()*+,/:;=?@[]~")
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(urljoin(url, value))
-        # Nobody is asked to log in by a redirect, and the fragment isn't sent.
-        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
-    # Not within an except clause: the error there has the text, whatever is in it.
-    raise DownloadFailed("the server redirects to a URL that is not valid")
+    problem = ""
+    try:
+        # Fields are read as Latin-1, and servers that don't encode mean UTF-8.
+        target = join(url, quote(value.encode("latin-1"), safe=_AS_GIVEN), SCHEMES)
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        # Not within the except clause: the server may repeat a secret, and this text can be mended.
+        raise DownloadFailed(f"the server redirects to a URL that can't be asked: {problem}")
+    # Nobody is asked to log in by a redirect.
+    return target._replace(user=None, password=None)
 
 
 def is_private(header: str) -> bool:
@@ -72,7 +78,7 @@ def may_have_credentials(home: Origin, there: Origin) -> bool:
     )
 
 
-def may_have_netrc(urls: Sequence[str], is_named: bool) -> bool:
+def may_have_netrc(urls: Sequence[URL], is_named: bool) -> bool:
     """Whether what a netrc file has for the host of a redirect's target may be sent there.
 
     A file tells hosts apart, and neither schemes nor ports. So it may not where that would be for
@@ -83,7 +89,7 @@ def may_have_netrc(urls: Sequence[str], is_named: bool) -> bool:
         urls: The URLs, in the order requested; the last one is the target.
         is_named: The entry names the host.
     """
-    *before, there = map(origin, urls)
+    *before, there = (url.origin for url in urls)
     return (
         is_named
         and not loses_security(urls)
@@ -91,11 +97,11 @@ def may_have_netrc(urls: Sequence[str], is_named: bool) -> bool:
     )
 
 
-def loses_security(urls: Iterable[str]) -> bool:
+def loses_security(urls: Iterable[URL]) -> bool:
     """Whether a chain of redirects goes from https to http.
 
     Args:
         urls: The URLs, in the order requested.
     """
-    schemes = [urlsplit(url).scheme for url in urls]
+    schemes = [url.scheme for url in urls]
     return "http" in schemes[schemes.index("https") :] if "https" in schemes else False

@@ -6,19 +6,21 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
-import re
+import netrc
+import os
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import requests
 import urllib3.exceptions
-from requests.utils import get_environ_proxies, get_netrc_auth, select_proxy
+from requests.utils import get_environ_proxies, select_proxy
 from urllib3.util import parse_url
 
 from .. import redact
 from ..context import Context, Resource
 from ..net.tls import shared_context
+from ..net.url import Origin, parse
 from ..settings import SSL
 from ..waiting.lock import Process, this_process
 from .wire.request import Common
@@ -26,22 +28,6 @@ from .wire.transport import Adapter
 
 # Identity, or servers would encode what is published (contract section 3).
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
-
-PORTS = {"http": 80, "https": 443}
-
-_NO_HOST = "*"
-# What nearly all URLs begin with, and can be said of without taking them apart.
-_PLAIN = re.compile(
-    r"(https?)://([a-z0-9][a-z0-9.\-]*)(?::([1-9][0-9]{0,3}|[1-5][0-9]{4}))?(?=[/?#]|$)"
-)
-
-
-class Origin(NamedTuple):
-    """Scheme, host and port: what credentials are meant for (RFC 9110 section 4.3.1)."""
-
-    scheme: str
-    host: str
-    port: int
 
 
 class Key(NamedTuple):
@@ -91,9 +77,9 @@ class Route(Resource):
                     "public_only: which address a proxy connects to can't be known: use none for "
                     "this host, or have the proxy see to it and turn public_only off"
                 )
-        self.netrc = _netrc(key.origin.host) if key.user is None else None
-        # A file's entry `default` is found for a host that can't be named.
-        self.is_netrc_named = self.netrc is not None and self.netrc != _netrc(_NO_HOST)
+        self.netrc, self.is_netrc_named = None, False
+        if key.user is None:
+            self.netrc, self.is_netrc_named = _netrc(key.origin.host)
         secure = key.origin.scheme == "https"
         self.is_tunnel = secure and proxy is not None
         tls = shared_context(settings, context, "http") if secure else None
@@ -141,41 +127,6 @@ class _Promise(Resource):
             route.close()
 
 
-# It is asked for several times a request, and again for each attempt.
-@functools.lru_cache(maxsize=256)
-def origin(url: str) -> Origin:
-    """Return the scheme, host and port of a URL.
-
-    Args:
-        url: An http or https URL.
-
-    Raises:
-        ValueError: It isn't one; the message says why.
-    """
-    if (plain := _PLAIN.match(url)) is not None:
-        scheme, host, port = plain.groups()
-        return Origin(scheme, host, int(port) if port else PORTS[scheme])
-    scheme, host, port = _split(url)
-    if scheme not in PORTS:
-        shown = redact.scheme(url) or "missing"
-        raise ValueError(f"the scheme must be http or https, not {shown!r}")
-    if not url.lower().startswith(f"{scheme}:"):
-        # urllib.parse leaves such characters out, and requests doesn't.
-        raise ValueError("there is a blank or a control character in or before its scheme")
-    # The others are read in two ways: as a part of the name, or as its end.
-    if not host or " " in host or "\\" in host or port == 0:
-        raise ValueError("there is no host and port that can be")
-    return Origin(scheme, host.lower(), PORTS[scheme] if port is None else port)
-
-
-def _split(url: str) -> tuple[str, str | None, int | None]:
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(url)
-        return parts.scheme.lower(), parts.hostname, parts.port
-    # Not within an except clause: the error there may have a password that looks like a port.
-    raise ValueError("it is not valid: check its host and port")
-
-
 def find_route(
     url: str,
     user: tuple[str, str] | None,
@@ -199,7 +150,7 @@ def find_route(
     """
     # A tuple of values and not the settings: they may be changed, and two that are alike are to
     # share.
-    key = Key(origin(url), user, proxy, _values(ssl), bool(public_only), this_process())
+    key = Key(parse(url).origin, user, proxy, _values(ssl), bool(public_only), this_process())
     mine = None
     try:
         promise: _Promise = context.cache.get(key)
@@ -258,13 +209,25 @@ def _values(settings: SSL) -> tuple[Any, ...]:
     return tuple(vars(settings).values())
 
 
-def _netrc(host: str) -> tuple[str, str] | None:
-    """What the netrc file has for a host; nothing where it can't be read."""
-    with contextlib.suppress(UnicodeError):
-        # Of the host alone: some versions of requests take userinfo for a host.
-        found: tuple[str, str] | None = get_netrc_auth(f"http://{host}/")
-        return found
-    return None
+def _netrc(host: str) -> tuple[tuple[str, str] | None, bool]:
+    """What the netrc file has for a host, and whether it names it; nothing if it can't be read.
+
+    Args:
+        host: The host. An address of IPv6 may stand there with brackets, and without its zone.
+    """
+    given = os.environ.get("NETRC")
+    paths = ["~/.netrc", "~/_netrc"] if given is None else [given]
+    entries = {}
+    with contextlib.suppress(OSError, UnicodeError, netrc.NetrcParseError):
+        path = next(filter(os.path.exists, map(os.path.expanduser, paths)), None)
+        hosts = {} if path is None else netrc.netrc(path).hosts
+        entries = {name.lower(): entry for name, entry in hosts.items()}
+    address = host.partition("%")[0]
+    for name in (host, f"[{host}]", address, f"[{address}]", "default"):
+        login, account, password = entries.get(name, ("", "", ""))
+        if login or account or password:
+            return (login or account or "", password or ""), name != "default"
+    return None, False
 
 
 @functools.cache

@@ -142,6 +142,10 @@ def join(base: URL, reference: str, schemes: tuple[str, ...] = tuple(PORTS)) -> 
     Raises:
         ValueError: It isn't valid; as for :func:`parse`.
     """
+    scheme, colon, rest = reference.partition(":")
+    if colon and scheme.lower() == base.scheme and not rest.startswith("//"):
+        # Obsolete, and servers still mean a relative one by it (section 5.2.2).
+        reference = rest
     if _SCHEME.match(reference):
         return _parse(reference, schemes)
     if reference.startswith("//"):
@@ -251,6 +255,6 @@ def _without_dots(path: str) -> str:
 
 def _invalid() -> ValueError:
     return ValueError(
-        "it is not valid: check its host and port (in a user's name or password '/', '?' and '#' "
-        "must be percent-encoded)"
+        "it is not valid: check its host and port (a slash, question mark or hash in a user's name "
+        "or password must be percent-encoded)"
     )

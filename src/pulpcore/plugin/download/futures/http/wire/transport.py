@@ -6,7 +6,6 @@ import _socket
 import contextlib
 import functools
 import http.client
-import logging
 import queue
 import re
 import select
@@ -24,14 +23,11 @@ from urllib3 import HTTPConnectionPool, HTTPResponse, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError
 
-from ... import redact
 from ...address import check_peer
 from ...waiting.cancellation import watched
 from .framing import FramingError, StrictResponse
 from .reply import Reply
 from .request import UnsendableError, fields
-
-log = logging.getLogger(__name__)
 
 POOL_SIZE = 1024
 """Connections kept for one destination. A pool can't know how many threads there will be."""
@@ -459,8 +455,6 @@ class Adapter(HTTPAdapter):
             reply: Reply = pool.exchange(request, target, *timeout)
         except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
             raise _as_requests(error, request) from error
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("%s %s: %d", request.method, redact.url(url), reply.status_code)
         reply.connection = self
         return reply
 
