@@ -1,7 +1,8 @@
-"""Check the links of the pages that were built, as a reader's browser would follow them.
+"""Check the links of the HTML pages that Sphinx built.
 
-What leads to a page, an image or an anchor of ours must be there. What leads outside must be
-well-formed; whether it is there is checked by ``tox -e linkcheck``, for building needs no network.
+A link to a page, an image or an anchor of this documentation must have a target. A link to another
+site must be a well-formed https URL. This script doesn't connect to other sites, because the build
+needs no network; ``tox -e linkcheck`` does.
 """
 
 import sys
@@ -13,13 +14,13 @@ ATTRIBUTES = ("href", "src")
 
 
 class Page(HTMLParser):
-    """A page: which anchors it has, and where it leads."""
+    """The anchors and the links of an HTML page."""
 
     def __init__(self, text: str) -> None:
-        """Read it.
+        """Parse the page.
 
         Args:
-            text: The page's HTML.
+            text: The HTML of the page.
         """
         super().__init__()
         self.anchors = {""}
@@ -27,7 +28,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Take note of what a tag says."""
+        """Collect the anchors and links of a tag."""
         values = {name: value for name, value in attrs if value is not None}
         self.anchors.update(values[name] for name in ("id", "name") if name in values)
         self.links.update(values[name] for name in ATTRIBUTES if name in values)
@@ -37,10 +38,10 @@ def check(folder: Path) -> list[str]:
     """Check all pages below a folder.
 
     Args:
-        folder: What Sphinx built.
+        folder: The output folder of Sphinx.
 
     Returns:
-        What is wrong.
+        One message for each broken link.
     """
     pages = {path.resolve(): Page(path.read_text()) for path in sorted(folder.rglob("*.html"))}
     if not pages:
@@ -54,12 +55,15 @@ def check(folder: Path) -> list[str]:
 
 
 def judge(path: Path, link: str, pages: dict[Path, Page]) -> str:
-    """Say what is wrong with a link, if anything is.
+    """Check one link.
 
     Args:
-        path: The page that it is on.
-        link: Where it leads.
-        pages: All pages.
+        path: The page that contains the link.
+        link: The target as written in the page.
+        pages: All pages, by path.
+
+    Returns:
+        The reason why the link is broken; empty if it is valid.
     """
     try:
         parts = urlsplit(urljoin(path.as_uri(), link))

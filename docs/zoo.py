@@ -1,8 +1,9 @@
-"""A server to try the recipes on: it is what these pages call https://example.org.
+"""A demo server for the recipes: the pages call it https://example.org.
 
-Run it, and put http://127.0.0.1:8000 in place of https://example.org. Another port can be given. It
-has the files of a zoo, and misbehaves where an example is about that: what is below /busy and
-/broken fails when it is asked for, and works from then on until nobody has asked for five seconds.
+Run it, and use http://127.0.0.1:8000 instead of https://example.org in the recipes. To use another
+port, pass its number as the argument. The server has the files of a zoo. The first request for a
+path below /busy or /broken fails, so that recipes can show errors. Later requests for the path
+succeed. Five seconds after the last request for it, the path fails again.
 """
 
 import base64
@@ -35,17 +36,17 @@ FILES = {
     "/birds/owl.txt": (b"Tu-whit, tu-whoo!", {"ETag": '"2"'}),
 }
 USER = "Basic " + base64.b64encode(b"me:my password").decode()
-TOKEN = "abc"  # noqa: S105 - what the recipe gets
+TOKEN = "abc"  # noqa: S105 - a demo token, no secret
 
 
 class Handler(BaseHTTPRequestHandler):
     """Answers the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
-    asked: dict[str, float] = {}  # noqa: RUF012 - when a path was last asked for, by anybody
+    asked: dict[str, float] = {}  # noqa: RUF012 - time of the last request for each path, shared
 
     def do_GET(self) -> None:
-        """Answer a request."""
+        """Answer a request according to the first part of its path."""
         now = time.monotonic()
         works = now - self.asked.get(self.path, -5.0) < 5
         self.asked[self.path] = now
@@ -69,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.reply(404)
 
     def reply_file(self, content: bytes, headers: dict[str, str], *, breaks: bool) -> None:
-        """Send a file, or the part of it that is missing, or the word that it is unchanged."""
+        """Send the complete file (200), the requested range (206), or "not modified" (304)."""
         etag, asked = headers.get("ETag"), self.headers
         known = asked["If-None-Match"] if etag else asked["If-Modified-Since"]
         part = re.fullmatch(r"bytes=(\d+)-", asked.get("Range", ""))
@@ -89,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
         body: bytes = b"",
         sent: int | None = None,
     ) -> None:
-        """Send a reply; after some bytes of its body break off, if it says how many."""
+        """Send a response; if `sent` is given, close the connection after that many body bytes."""
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -104,7 +105,7 @@ if __name__ == "__main__":
     port = int(sys.argv[1]) if sys.argv[1:] else 8000
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         server.daemon_threads = True
-        print(f"http://127.0.0.1:{server.server_port}", flush=True)  # noqa: T201 - for who starts it
+        print(f"http://127.0.0.1:{server.server_port}", flush=True)  # noqa: T201 - the user needs the URL
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""A task in async code: downloads the files that Pulp knows of, and has left for later."""
+"""An async task: download the files of a remote that Pulp has not downloaded yet."""
 
 import os
 
@@ -11,12 +11,12 @@ from pulpcore.plugin.tasking import dispatch
 
 
 def start(remote):
-    """Have a worker fetch the files."""
+    """Dispatch the task to a worker."""
     return dispatch(fetch, kwargs={"remote_pk": str(remote.pk)}, exclusive_resources=[remote])
 
 
 async def fetch(remote_pk):
-    """Download each file that the remote has, and we have not."""
+    """Download each file of the remote that Pulp doesn't have yet."""
     factory = Factory(await Remote.objects.aget(pk=remote_pk))
     failures = []
     report = ProgressReport(message="Downloading files", code="sync.downloading.files")
@@ -32,7 +32,7 @@ async def fetch(remote_pk):
 
 
 async def downloads(factory):
-    """Make a download for each file."""
+    """Create a download for each missing file."""
     wanted = RemoteArtifact.objects.filter(
         remote=factory.importer, content_artifact__artifact__isnull=True
     ).select_related("content_artifact")
@@ -45,7 +45,7 @@ async def downloads(factory):
 
 @sync_to_async
 def save(download):
-    """Save what was downloaded as the file of its content."""
+    """Save the downloaded file as the artifact of its content."""
     content_artifact, monitor = download.attachment
     artifact = Artifact(file=download.writer.path, **monitor.facts())
     try:

@@ -1,4 +1,7 @@
-"""A script: downloads the files that Pulp knows of, and has left for later, by a remote's name."""
+"""A script: download the files of a remote that Pulp has not downloaded yet.
+
+The argument is the name of the remote.
+"""
 
 import os
 import sys
@@ -21,7 +24,7 @@ from pulpcore.plugin.models import Artifact, Remote, RemoteArtifact  # noqa: E40
 
 
 def downloads(remote):
-    """Make a download for each file that the remote has, and we have not."""
+    """Create a download for each file of the remote that Pulp doesn't have yet."""
     factory = Factory(remote)
     wanted = RemoteArtifact.objects.filter(
         remote=remote, content_artifact__artifact__isnull=True
@@ -34,7 +37,7 @@ def downloads(remote):
 
 
 def save(download):
-    """Save what was downloaded as the file of its content."""
+    """Save the downloaded file as the artifact of its content."""
     content_artifact, monitor = download.attachment
     artifact = Artifact(file=download.writer.path, **monitor.facts())
     try:

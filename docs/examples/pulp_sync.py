@@ -1,4 +1,4 @@
-"""The tasks of a plugin, whose remotes publish a list of files with their digests and sizes."""
+"""The sync task of a plugin whose remotes publish a list of files with digests and sizes."""
 
 import os
 from urllib.parse import quote, urljoin
@@ -21,7 +21,7 @@ from pulpcore.plugin.util import get_domain
 
 
 def start(remote, repository):
-    """Have a worker synchronize, as the view for it does."""
+    """Dispatch the task to a worker, as the plugin's view does."""
     return dispatch(
         synchronize,
         kwargs={"remote_pk": str(remote.pk), "repository_pk": str(repository.pk)},
@@ -31,7 +31,7 @@ def start(remote, repository):
 
 
 def synchronize(remote_pk, repository_pk):
-    """Make a version of the repository that has all that the remote publishes."""
+    """Create a repository version with all content that the remote publishes."""
     remote = FileRemote.objects.get(pk=remote_pk)
     repository = FileRepository.objects.get(pk=repository_pk)
     factory = Factory(remote)
@@ -71,7 +71,7 @@ def read_manifest(factory):
 
 
 def sort_out(entries):
-    """Return the contents that Pulp has already with their files, and the entries it has not."""
+    """Return the keys of the content that Pulp already has, and the entries that are missing."""
     there = FileContent.objects.filter(
         pulp_domain=get_domain(),
         digest__in=[entry.digest for entry in entries],
@@ -90,7 +90,7 @@ def sort_out(entries):
 
 
 def downloads(factory, entries):
-    """Make a download for each file, with what it is to become; none of it is saved yet."""
+    """Create a download for each file, with unsaved models attached."""
     for number, entry in enumerate(entries):
         remote_artifact = RemoteArtifact(
             remote=factory.importer,
@@ -106,7 +106,7 @@ def downloads(factory, entries):
 
 
 def save(download):
-    """Save what was downloaded, and return the content."""
+    """Save the downloaded file and its models, and return the content."""
     content, remote_artifact, monitor = download.attachment
     with transaction.atomic():
         artifact = saved(Artifact(file=download.writer.path, **monitor.facts()))
@@ -129,7 +129,7 @@ def save(download):
 
 
 def saved(model):
-    """Save an artifact or a content; return the one that there is, if there is one."""
+    """Save an artifact or content, and return it; return the existing one if there is one."""
     try:
         with transaction.atomic():
             model.save()
