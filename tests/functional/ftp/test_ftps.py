@@ -15,7 +15,7 @@ from servers.connection import Connection
 from servers.ftp import Cut, FtpServer, Security
 from servers.listener import HOST, Listener
 from servers.raw import Cut as CutTls
-from servers.raw import RawServer, Read, Send, Signal, Stall, Step
+from servers.raw import Damage, RawServer, Read, Send, Signal, Stall, Step
 from servers.tls import PASSWORD, encrypted
 
 from pulpcore.plugin.download.futures import (
@@ -210,7 +210,9 @@ class TestNoTls:
         """A server of ftp that is asked by ftps is an error at once."""
         server = ftp_server(folder)
         url = server.url("/file").replace("ftp:", "ftps:")
-        assert "TLS" in failure(make(url, trust(tls.ca)), DownloadFailed).reason
+        error = failure(make(url, trust(tls.ca)), DownloadFailed)
+        assert "the server doesn't speak TLS there" in error.reason
+        assert not error.transient
 
 
 def commands(*pairs: tuple[str, bytes]) -> list[Step]:
@@ -294,6 +296,24 @@ class TestData:
         download.retry = quick(1)
         assert content(download) == CONTENT
         assert server.told("REST") == [("REST", "200000")]
+
+    @pytest.mark.parametrize("where", ["control", "data"])
+    def test_damaged(self, raw_server: Any, tls: Any, where: str) -> None:
+        """What was damaged on the way, on either connection, is fetched once more."""
+        data = raw_server(
+            [[Send(b"con"), Damage(), Stall()], [Send(b"content")]]
+            if where == "data"
+            else [[Send(b"content")]],
+            tls=tls.server(),
+        )
+        whole = [*implicit(data), DONE]
+        server = raw_server([[whole[0], Damage(), Stall()], whole], tls=tls.server())
+        if where == "data":
+            server = raw_server([whole], tls=tls.server())
+        download = make(url_of(server), trust(tls.ca))
+        download.retry = quick(1)
+        assert content(download) == b"content"
+        assert server.connections == 2
 
     def test_control_is_cut(self, raw_server: Any, tls: Any) -> None:
         """A control connection that is cut is tried again, and no matter of trust."""

@@ -18,7 +18,7 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from http_tools import content, failure, into_memory, quick, record, trust
-from servers.raw import Cut, Read, Recv, Reset, Send, Stall, reply, serve
+from servers.raw import Cut, Damage, Read, Recv, Reset, Send, Stall, reply, serve
 
 from pulpcore.plugin.download.futures import (
     SSL,
@@ -32,6 +32,8 @@ from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.net.tls import make_context
 
 BODY = b"content " * 1000
+# The content of a record, its type, and its version.
+DAMAGES = [Damage(), Damage(b"\x55\3\3\0\1!"), Damage(b"\x17\x42\3\0\1!")]
 BAD = {
     "wrong_name": "not valid for|mismatch",
     "expired": "expired",
@@ -437,6 +439,32 @@ class TestBroken:
         server = raw_server([[Recv(), Send(whole[:-9]), end], serve(whole)], tls=tls.server())
         assert content(into_memory(server.url(), quick(), ssl=trust(tls.ca))) == BODY
         assert server.connections == 2
+
+    @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+    @pytest.mark.parametrize("damage", DAMAGES, ids=["content", "type", "version"])
+    def test_damaged(self, raw_server: Any, tls: Any, damage: Any, version: str) -> None:
+        """A body that was damaged on the way is gone on with, over a new connection."""
+        whole = reply(headers={"ETag": '"e"'}, body=BODY)
+        rest = {"ETag": '"e"', "Content-Range": f"bytes 7991-7999/{len(BODY)}"}
+        server = raw_server(
+            [
+                [Recv(), Send(whole[:-9]), damage, Stall()],
+                serve(reply(206, rest, BODY[-9:])),
+            ],
+            tls=tls.server(maximum=ssl.TLSVersion[version]),
+        )
+        assert content(into_memory(server.url(), quick(), ssl=trust(tls.ca))) == BODY
+        assert server.requests[1].header("Range") == "bytes=7991-"
+
+    @pytest.mark.parametrize(
+        ("alert", "connections"), [(80, 3), (40, 1)], ids=["internal_error", "handshake_failure"]
+    )
+    def test_alert(self, raw_server: Any, tls: Any, alert: int, connections: int) -> None:
+        """A server that fails is tried again, and not one that can't agree."""
+        server = raw_server([[Read(5), Send(bytes([21, 3, 3, 0, 2, 2, alert]))]])
+        url = server.url().replace("http:", "https:")
+        failure(into_memory(url, quick(2), ssl=trust(tls.ca)), DownloadFailed)
+        assert server.connections == connections
 
     def test_in_the_handshake(self, raw_server: Any, tls: Any) -> None:
         """A handshake that is cut is tried again, and no matter of trust."""

@@ -8,6 +8,7 @@ Example::
 """
 
 import itertools
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ __all__ = [
     "Close",
     "ConnectionLog",
     "Cut",
+    "Damage",
     "Drip",
     "Loop",
     "RawServer",
@@ -58,6 +60,13 @@ class Send:
     """Send bytes, or what a function makes of the connection's last request."""
 
     data: bytes | Callable[[Request], bytes]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Send bytes below TLS, where they can't be what the client expects."""
+
+    data: bytes = bytes([23, 3, 3, 0, 32, *range(32)])
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ class Loop:
     times: int | None = None
 
 
-Step = Recv | Read | Send | Drip | Wait | Signal | Stall | Close | Cut | Reset | Loop
+Step = Recv | Read | Send | Damage | Drip | Wait | Signal | Stall | Close | Cut | Reset | Loop
 Script = Sequence[Step]
 
 
@@ -210,6 +219,8 @@ class RawServer(Listener):
                 self._read(step, connection, log)
             case Send(data):
                 self._send(data(log.requests[-1]) if callable(data) else data, connection, log)
+            case Damage(data):
+                socket.socket.sendall(connection.socket, data)
             case Drip():
                 self._drip(step, connection, log)
             case Wait(event):

@@ -14,6 +14,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from ..context import Context
 from ..settings import PEM, SSL
+from .used_up import from_used_up
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLCon
 
     Raises:
         ValueError: A certificate or key isn't usable; the message names the attribute.
+        DownloadFailed: This process has no file descriptors left to read them, or no memory.
     """
     trust = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
     # By the values: the settings may be changed, and two that are alike are to share.
@@ -65,8 +67,29 @@ def make_context(settings: SSL, trust: str | None) -> ssl.SSLContext:
 
     Raises:
         ValueError: A certificate or key isn't usable; the message names the attribute.
+        DownloadFailed: This process has no file descriptors left to read them, or no memory.
     """
-    context = create_urllib3_context()
+    try:
+        return _make_context(settings, trust)
+    except (OSError, ValueError) as error:
+        # Also where it is behind the ValueError of an attribute, which is all right then.
+        failure = from_used_up(error) or (error.__cause__ and from_used_up(error.__cause__))
+        if failure is None:
+            raise
+        raise failure from error
+
+
+def _make_context(settings: SSL, trust: str | None) -> ssl.SSLContext:
+    try:
+        context = create_urllib3_context()
+    except OSError as error:
+        if isinstance(error, ssl.SSLError):
+            raise
+        # urllib3 has OpenSSL open the file that this variable of the environment names.
+        raise ValueError(
+            f"SSLKEYLOGFILE: {os.environ.get('SSLKEYLOGFILE')!r} can't be written to: "
+            f"{error.strerror}"
+        ) from error
     # Some builds of Python ask OpenSSL to take a connection that is cut for one that ended.
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     if not settings.validation:
@@ -85,13 +108,13 @@ def _trust(context: ssl.SSLContext, given: str | None, default: str | None) -> N
         return
     source = os.fspath(given or default or certifi.where())
     try:
-        if PEM in source:
-            # Names in any script may stand between the certificates.
-            context.load_verify_locations(cadata=source.encode("ascii", "replace").decode())
-        elif os.path.isdir(source):
+        if PEM not in source and os.path.isdir(source):
             context.load_verify_locations(capath=source)
         else:
-            context.load_verify_locations(cafile=source)
+            # Text too is read from a file: OpenSSL takes more forms of PEM there, such as TRUSTED
+            # CERTIFICATE, and skips what else stands between the certificates.
+            with _path(source) as path:
+                context.load_verify_locations(cafile=path)
     except (ssl.SSLError, OSError, ValueError) as error:
         shown = "the PEM text" if PEM in source else repr(source)
         name = "ca_certificate" if given else "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE"
@@ -156,7 +179,8 @@ def _path(given: str) -> Iterator[str]:
         descriptor, path = tempfile.mkstemp()
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            file.write(pem.encode())
+            # Without the byte order mark of some editors. Names in any script may stand beside.
+            file.write(pem.removeprefix("\ufeff").encode(errors="replace"))
         yield path
     finally:
         os.close(descriptor)

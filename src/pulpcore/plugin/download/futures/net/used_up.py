@@ -1,0 +1,34 @@
+"""What ran out on this machine, which is no failure of the host."""
+
+from __future__ import annotations
+
+import errno
+
+from ..error import DownloadFailed, transient
+
+_WORDS = {
+    errno.EMFILE: "this process has no file descriptors left (see `ulimit -n`)",
+    errno.ENFILE: "this machine has no file descriptors left",
+    errno.ENOMEM: "this machine has no memory left for the connection",
+    errno.ENOBUFS: "this machine has no memory left for the connection",
+    errno.EADDRNOTAVAIL: "this machine has no free port, or no address, for the connection",
+}
+
+
+def from_used_up(error: BaseException) -> DownloadFailed | None:
+    """Make the error for what ran out on this machine.
+
+    Such an error is transient, for other downloads give back what they use when they end.
+
+    Args:
+        error: What was raised.
+
+    Returns:
+        The error, with ``local`` set; None if nothing ran out.
+    """
+    words = _WORDS.get(error.errno or 0) if isinstance(error, OSError) else None
+    if words is None:
+        return None
+    failure = transient(words)
+    failure.local = True
+    return failure
