@@ -48,11 +48,17 @@ def audit(event, arguments):
         return
     done.append(f'{event} {arguments!r}')
 
-def start(*arguments):
-    done.append(f'thread {arguments!r}')
-    return begin(*arguments)
+# Python 3.13 renamed this function. There is no audit event for it in Python 3.11.
+STARTER = (
+    '_start_joinable_thread' if hasattr(threading, '_start_joinable_thread') else '_start_new_thread'
+)
 
-begin, threading._start_new_thread = threading._start_new_thread, start
+def start(*arguments, **options):
+    done.append(f'thread {arguments!r}')
+    return begin(*arguments, **options)
+
+begin = getattr(threading, STARTER)
+setattr(threading, STARTER, start)
 watching = False
 sys.addaudithook(audit)
 import pulpcore.plugin.download
