@@ -1,11 +1,12 @@
 """The entry of the command line, ``pulp-futures``.
 
-It stands outside of the package because it runs before the package can be imported: beside the real
+It lies outside of the package because it runs before the package can be imported: beside the real
 pulpcore, importing anything below ``pulpcore.plugin`` needs ``django.setup()`` first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib import import_module
@@ -23,24 +24,38 @@ SETTINGS = "pulpcore.app.settings"
 
 def main() -> None:
     """Run the command line, and exit with its status."""
+    _fill_closed_streams()
     try:
         missing = _prepare()
         if missing:
-            sys.stderr.write(f"pulp-futures: {missing}\n")
+            # stderr is None where it is closed.
+            with contextlib.suppress(AttributeError, OSError):
+                sys.stderr.write(f"pulp-futures: {missing}\n")
             status = USAGE
         else:
             status = import_module("pulpcore.plugin.download.futures.cli.app").run()
     except KeyboardInterrupt:
-        # While things are imported; once the command line runs, it sees to that.
+        # Only while modules are imported: the command line has signal handlers of its own.
         status = STOPPED
     sys.exit(status)
+
+
+def _fill_closed_streams() -> None:
+    """Open /dev/null in place of each standard stream that is closed.
+
+    Otherwise the next file or socket gets its number, and with it all that is written to stdout or
+    stderr by that number.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _prepare() -> str:
     """Make the package importable.
 
     Returns:
-        What is missing for that and what to do about it, in one line; '' if nothing is.
+        What is missing and how to get it, in one line; '' if nothing is missing.
     """
     absent = [name for name in ("click", "rich") if find_spec(name) is None]
     if absent:
@@ -64,7 +79,11 @@ def _prepare() -> str:
 
 def _brief(error: Exception) -> str:
     name = type(error).__name__
-    # Others, such as a validator's, may quote the values of settings, secrets included.
+    # Other exceptions may quote the values of settings, secrets included.
     if isinstance(error, ImportError | OSError) or name == "ImproperlyConfigured":
         return " ".join(str(error).split()) or name
     return name
+
+
+if __name__ == "__main__":
+    main()

@@ -49,9 +49,8 @@ def audit(event, arguments):
     done.append(f'{event} {arguments!r}')
 
 # Python 3.13 renamed this function. There is no audit event for it in Python 3.11.
-STARTER = (
-    '_start_joinable_thread' if hasattr(threading, '_start_joinable_thread') else '_start_new_thread'
-)
+OLD, NEW = '_start_new_thread', '_start_joinable_thread'
+STARTER = NEW if hasattr(threading, NEW) else OLD
 
 def start(*arguments, **options):
     done.append(f'thread {arguments!r}')

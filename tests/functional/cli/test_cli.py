@@ -181,6 +181,63 @@ class TestSync:
         assert "7 files: 4 downloaded" in result.stdout
         assert "0 already there, 3 failed" in result.stdout
 
+    def test_no_manifest_but_a_page(self, call, site, work):
+        """A page of HTML is refused in one line, and nothing is made."""
+        page = b"<!DOCTYPE html>\n" + b"<p>a,b,c</p>\n" * 3000
+        result = call("sync", site(lines=page).url("/r/PULP_MANIFEST"), "d")
+        assert result.exit_code == 1
+        assert result.stderr.count("\n") == 1
+        assert result.stderr.startswith("failed: this is no manifest: line 1")
+        assert list(work.iterdir()) == []
+
+    def test_comments_and_spaces(self, call, site, work):
+        """Comments are skipped and fields stripped, as pulp_file does."""
+        lines = f"# made by a tool\n  a , {sha256(b'A')} , 1\n#b,{sha256(b'B')},1\n".encode()
+        result = call("sync", site({"a": b"A"}, lines).url("/r/PULP_MANIFEST"), ".")
+        assert result.exit_code == 0, result.output
+        assert tree(work) == {"a": b"A"}
+
+    def test_query(self, call, site, work):
+        """The query of the manifest's URL is sent with each file, and so are its credentials."""
+        server = site({"a": b"A"}, user=("me", "s3cret"))
+        server.files["/r/a?token=s3cret"] = b"A"
+        server.files["/r/PULP_MANIFEST?token=s3cret"] = listing({"a": b"A"})
+        result = call(
+            "sync", server.url("/r/PULP_MANIFEST?token=s3cret", userinfo="me:s3cret"), "."
+        )
+        assert result.exit_code == 0, result.output
+        assert server.paths[-1] == "/r/a?token=s3cret"
+        assert "s3cret" not in result.output
+
+    def test_redirect_on_the_server(self, call, site, work, monkeypatch):
+        """Files are beside the manifest that answered, with that URL's query, user and headers."""
+        monkeypatch.setenv("PULP_FUTURES_PASSWORD", "s3cret")
+        server = site({"a": b"A"})
+        server.files["/old/PULP_MANIFEST?token=1"] = Redirect("/r/PULP_MANIFEST?token=2")
+        server.files["/r/PULP_MANIFEST?token=2"] = listing({"a": b"A"})
+        server.files["/r/a?token=2"] = b"A"
+        url = server.url("/old/PULP_MANIFEST?token=1")
+        result = call("sync", url, ".", "--user", "me", "--header", "Cookie: hush")
+        assert result.exit_code == 0, result.output
+        assert server.paths[-1] == "/r/a?token=2"
+        assert server.requests[-1].header("Authorization") is not None
+        assert server.requests[-1].header("Cookie") == "hush"
+
+    def test_redirect_to_another_server(self, call, site, file_server, work, monkeypatch):
+        """Another server that answers gets no query, user or private header of the first."""
+        monkeypatch.setenv("PULP_FUTURES_PASSWORD", "s3cret")
+        other = site({"a": b"A"})
+        path = "/PULP_MANIFEST?token=s3cret"
+        first = file_server({path: Redirect(other.url("/r/PULP_MANIFEST"))})
+        headers = ["--header", "Cookie: s3cret", "--header", "X-Tenant: one"]
+        result = call("sync", first.url(path), ".", "--user", "me", *headers)
+        assert result.exit_code == 0, result.output
+        assert other.paths == ["/r/PULP_MANIFEST", "/r/a"]
+        for request in other.requests:
+            assert request.header("Authorization") is None
+            assert request.header("Cookie") is None
+            assert request.header("X-Tenant") == "one"
+
     def test_through_a_link(self, call, site, work):
         """A link in the destination can't lead a file out of it."""
         (work / "d").mkdir()
@@ -554,16 +611,56 @@ class TestRun:
         monkeypatch.setattr("click.termui.hidden_prompt_func", ask)
         assert call("get", "--user", "me", "http://127.0.0.1:1/a").exit_code == 130
 
-    def test_reader_gone(self, work, site, monkeypatch):
-        """It stops quietly when nobody reads what it writes any more."""
-        reading, writing = os.pipe()
-        os.close(reading)
-        stream = os.fdopen(writing, "w", buffering=1)
-        monkeypatch.setattr(sys, "stdout", stream)
-        with pytest.raises(SystemExit, match="1"):
-            app.run(["sync", site().url("/r/PULP_MANIFEST"), "d", "--json"])
-        with contextlib.suppress(BrokenPipeError):
-            stream.close()
+    def test_no_command(self, call):
+        """Without a command the help is shown once, on stderr, and the status is that of misuse."""
+        result = call()
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.count("Usage:") == 1
+        assert "Error" not in result.stderr
+
+    def test_out_of_descriptors(self, call, monkeypatch):
+        """An error of the operating system is one line, and no traceback."""
+
+        def serve(_):
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr(app, "serve", serve)
+        result = call("sync")
+        assert (result.exit_code, result.stderr) == (1, "failed: Too many open files\n")
+
+    def test_hints(self, call):
+        """Hints of click and of ours are shown as they are written."""
+        result = call("get", "--retry", "5", "http://127.0.0.1:1/a")
+        assert "No such option" in result.stderr
+        assert "***" not in result.stderr
+        result = call("get", "--proxy", "foo", "http://127.0.0.1:1/a")
+        assert "a proxy is given as http://[USER:PASSWORD@]HOST:PORT." in result.stderr
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["get", "http://h/a", "{}"],
+            ["get", "http://h/a", "-o", "{}"],
+            ["get", "http://h/a", "-o{}"],
+            ["get", "http://h/a", "--size", "{}"],
+            ["get", "http://h/a", "--size={}"],
+            ["get", "http://h/a", "--ca={}"],
+            ["get", "http://h/a", "--connect-timeout={}"],
+            ["get", "http://h/a", "--user={}"],
+            ["get", "http://h/a", "--proxy=gopher{}"],
+            ["sync", "http://h/PULP_MANIFEST", "{}"],
+            ["{}"],
+            ["--ca={}"],
+        ],
+    )
+    def test_secret_in_an_argument(self, call, work, arguments):
+        """A URL in the place of any argument is a usage error that doesn't show its secrets."""
+        url = "http://me:s3cret@h/x?token=s3cret"
+        result = call(*(item.replace("{}", url) for item in arguments))
+        assert result.exit_code == 2
+        assert result.stderr.count("Error: ") == 1
+        assert "s3cret" not in result.output
+        assert tree(work) == {}
 
 
 @contextlib.contextmanager
@@ -581,6 +678,93 @@ def program(*arguments, **keywords):
             yield process
         finally:
             process.kill()
+
+
+def shell(line, *arguments):
+    """Run a line of bash, in which `$program` is the program and `$1` the first argument."""
+    return subprocess.run(
+        ["bash", "-c", line, "bash", *map(str, arguments)],
+        env=os.environ | {"program": f"{sys.executable} -m pulp_futures"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+class TestStreams:
+    @pytest.mark.parametrize(
+        ("line", "status", "error"),
+        [
+            ("$program sync $1 d >&-", 1, "failed: stdout can't be written to: it is closed\n"),
+            ("$program sync $1 d >/dev/full", 1, "can't be written to: No space left on device\n"),
+            ("$program sync $1 d --json >&-", 1, "can't be written to: it is closed\n"),
+            ("$program sync $1 d --json >/dev/full", 1, "to: No space left on device\n"),
+            ("$program sync $1 d --json >/dev/full 2>&1", 1, ""),
+            ("$program sync $1 d 2>&-", 0, ""),
+            ("$program sync $1 d --json 2>&-", 0, ""),
+            ("$program sync $1 d --json 2>/dev/full", 1, ""),
+            ("$program sync $1 d <&- >&- 2>&-", 1, ""),
+            ("$program sync $1 d | true; exit ${PIPESTATUS[0]}", 1, "to: Broken pipe\n"),
+        ],
+    )
+    def test_files_are_there(self, work, site, line, status, error):
+        """Output that is closed, full or unread stops no download; the status tells of it."""
+        result = shell(line, site().url("/r/PULP_MANIFEST"))
+        assert tree(work) == {f"d/{path}": body for path, body in FILES.items()}
+        assert result.returncode == status
+        assert result.stderr.endswith(error) if error else result.stderr == ""
+        assert "Traceback" not in result.stderr
+
+    @pytest.mark.parametrize(
+        ("line", "status", "error"),
+        [
+            ("$program get $1/r/a -o - >/dev/full", 1, "No space left on device"),
+            ("$program get $1/r/a -o - >&-", 2, "--output: stdout is closed."),
+            ("$program --version >/dev/full", 1, "No space left on device"),
+            ("$program --help >&-", 1, "it is closed"),
+            ("$program get --no-such-option 2>&-", 2, ""),
+            ("$program get --no-such-option 2>/dev/full", 2, ""),
+            ("$program get --user me $1/r/a <&-", 2, "--user needs a password"),
+        ],
+    )
+    def test_nothing_is_there(self, work, site, line, status, error):
+        """What can't be written is told in words, or by the status alone."""
+        result = shell(line, site().url(""))
+        assert (result.returncode, tree(work)) == (status, {})
+        assert result.stdout == ""
+        assert error in result.stderr
+        assert "Traceback" not in result.stderr
+
+    @pytest.mark.parametrize(
+        ("line", "status", "error"),
+        [
+            ("$program sync $1/r/PULP_MANIFEST $2", 0, ""),
+            ("$program get $1/r/a -o $2/a", 0, ""),
+            ("$program get $1/r/a -o -", 0, ""),
+            ("$program get $1/r/a", 2, "the working directory can't be used"),
+            ("$program get $1/r/a -o b", 1, "No such file or directory"),
+            ("$program get $1/r/a --ca ca.pem", 2, "does not exist"),
+            ("$program sync $1/r/PULP_MANIFEST", 2, "can't be made: No such file or directory"),
+            ("$program sync", 2, "can't be made: No such file or directory"),
+        ],
+    )
+    def test_working_directory_is_gone(self, work, site, line, status, error):
+        """In a removed directory absolute paths work; others fail with a word about it."""
+        (work / "gone").mkdir()
+        server = site({"a": b"A"})
+        result = shell(f"cd gone; rmdir ../gone; {line}", server.url(""), work / "d")
+        assert result.returncode == status, result.stderr
+        assert error in result.stderr
+        assert "Traceback" not in result.stderr
+        if status == 0:
+            assert result.stdout.startswith("A") or tree(work) == {"d/a": b"A"}
+
+    def test_module(self, work, site):
+        """`python -m pulp_futures` is the program."""
+        result = shell("$program get $1/r/none", site().url(""))
+        assert result.returncode == 1
+        assert "404" in result.stderr
 
 
 class TestProcess:
@@ -607,7 +791,29 @@ class TestProcess:
         assert process.returncode == status
         assert tree(work / "d") == {"a": b"old", "done": b"D"}
         assert "stopped: " in error
+        assert "3 files: 1 downloaded (1 byte" in error
+        assert "0 failed, 2 interrupted\n" in error
         assert "Traceback" not in error
+
+    @pytest.mark.usefixtures("from_terminal")
+    @pytest.mark.parametrize(
+        ("command", "stopped"),
+        [
+            (["sync"], "stopped: the manifest was interrupted"),
+            (["get"], "stopped: PULP_MANIFEST was interrupted"),
+        ],
+    )
+    def test_stopped_in_one_file(self, work, site, command, stopped):
+        """A signal while the one file, or the manifest, comes is told, and nothing is left."""
+        server = site(faults=lambda *_: StallAfter(10))
+        with program(*command, server.url("/r/PULP_MANIFEST")) as process:
+            server.until(lambda: server.count == 1)
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=100)
+        assert process.returncode == 130
+        assert error.startswith(stopped)
+        assert "Traceback" not in error
+        assert tree(work) == {}
 
     def test_killed(self, work, site):
         """After kill -9 each file is the old or the new one, and the next run does the rest."""

@@ -34,11 +34,39 @@ def test_lines():
 
 
 def test_forms():
-    """A byte order mark, CR LF, spaces around digest and size, and no last line end are read."""
-    assert parse(f"\ufeffa,{SHA256},1\r\nb, {SHA256} , 2 ") == [
+    """A byte order mark, CR LF, spaces around fields, and a missing last line end are read."""
+    assert parse(f"\ufeffa,{SHA256},1\r\n \tb c , {SHA256} , 2 ") == [
         Entry(1, "a", SHA256, 1),
-        Entry(2, "b", SHA256, 2),
+        Entry(2, "b c", SHA256, 2),
     ]
+
+
+def test_comments():
+    """A line that begins with `#`, after spaces too, is skipped, and so counts as a line."""
+    assert parse(f"# made by a tool\n  #a,{SHA256},1\nb,{SHA256},1") == [Entry(3, "b", SHA256, 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!DOCTYPE html>\n" + "<p>a, b, c</p>\n" * 3000,
+        "\n\n{}",
+        "http://me:s3cret@h/?token=s3cret",
+    ],
+)
+def test_not_a_manifest(text):
+    """A text without one line of a manifest is refused as a whole, and no secret of it is shown."""
+    with pytest.raises(
+        Unusable, match=r"this is no manifest: line \d .*is its URL right"
+    ) as caught:
+        parse(text)
+    assert "\n" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_only_refused_paths():
+    """A manifest whose paths are all refused is one, and each of its lines is named."""
+    assert [type(item) for item in parse(f"../a,{SHA256},1\n/b,{SHA256},1")] == [BadLine, BadLine]
 
 
 def test_empty():
@@ -98,9 +126,9 @@ def test_bad_line(line):
         ("a/.", "names no file"),
         ("http://h/a", "URL"),
         ("file:/a", "URL"),
-        (".download-0123456789abcdef", "on its way"),
-        ("a/.download-0123456789abcdef.note", "on its way"),
-        (".download-0123456789abcdef.partial/a", "on its way"),
+        (".download-0123456789abcdef", "temporary files"),
+        ("a/.download-0123456789abcdef.note", "temporary files"),
+        (".download-0123456789abcdef.partial/a", "temporary files"),
         ("a" * 256, "too long"),
         ("a/" + "é" * 128 + "/b", "too long"),
         ("/".join(["a" * 200] * 21), "too long"),
@@ -124,7 +152,7 @@ def test_means_nothing():
 
 def test_odd_names():
     """Dots, colons and spaces in names are no reason to refuse them."""
-    paths = ["..a", "a..b/...", " a ", "ab:c", "-", "~", "%2e%2e/a"]
+    paths = ["..a", "a..b/...", "a b", "ab:c", "-", "~", "%2e%2e/a", "a#b"]
     found = parse("\n".join(f"{path},{SHA256},1" for path in paths))
     assert [item.path for item in found] == paths
 
@@ -177,7 +205,7 @@ def test_encoding_of_the_file_system(monkeypatch):
 @pytest.mark.parametrize("line", ["http://me:s3cret@h/a?b=s3cret", "//me:s3cret@h/a,1,2"])
 def test_excerpt_shows_no_secret(line):
     """A line that is a URL is shown as URLs are."""
-    (bad,) = parse(line)
+    bad, _ = parse(f"{line}\nb,{SHA256},1")
     assert "s3cret" not in str(bad)
 
 
@@ -215,9 +243,20 @@ def test_url(path, url):
     assert Entry(1, path, SHA256, 1).url(URL) == url
 
 
-def test_url_of_query():
-    """The query of the manifest's URL is the manifest's own."""
-    assert Entry(1, "a", SHA256, 1).url(URL + "?token=x") == "https://example.org/repo/a"
+@pytest.mark.parametrize(
+    ("manifest_url", "url"),
+    [
+        (URL + "?token=x#part", "https://example.org/repo/a?token=x"),
+        (URL + "?path=/x/y", "https://example.org/repo/a?path=/x/y"),
+        (URL + "?", "https://example.org/repo/a?"),
+        ("https://example.org", "https://example.org/a"),
+        ("https://example.org?x", "https://example.org/a?x"),
+        ("https://example.org//b/../c%2f/PULP_MANIFEST", "https://example.org//b/../c%2f/a"),
+    ],
+)
+def test_url_beside_the_manifest(manifest_url, url):
+    """A file's URL has the folder of the manifest's as it is, and its query, without fragment."""
+    assert Entry(1, "a", SHA256, 1).url(manifest_url) == url
 
 
 def test_locate(tmp_path):

@@ -1,4 +1,4 @@
-"""The command line, ``pulp-futures``: downloads for a person, through Factory and Batch.
+"""The command line, ``pulp-futures``: downloads files through Factory and Batch.
 
-It needs the extra ``cli`` (click and rich), and nothing else of the package imports it.
+It needs the extra ``cli`` (click and rich). Nothing else of the package imports it.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,17 +12,20 @@ import click
 
 from pulpcore.plugin.download.futures import DigestValidation, redact
 
+from . import shown
 from .get import STDOUT, get
 from .manifest import folder_for
 from .options import Options, common
 from .output import Output, logging_to
 from .repository import Repository, serve
 from .signals import Interrupted, stopping
+from .streams import standard_streams
 from .sync import sync
 
 DEMO = "pulp-futures-demo"
 
 FAILED = 1
+USAGE = 2
 STOPPED = 130
 
 
@@ -33,28 +36,50 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments; by default those of the process.
 
     Returns:
-        The exit status: 0 all well, 1 some files failed, 2 it can't be used so, 130 Ctrl-C, and for
-        another signal 128 and its number.
+        The exit status: 0 if all went well, 1 if some files failed or some output was lost, 2 if it
+        can't run with these arguments, 130 after Ctrl-C, and after another signal 128 and its
+        number.
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    with standard_streams() as (stdout, stderr):
+        status = _run(given)
+        stdout.flush()
+        if stdout.problem is not None:
+            stderr.write(f"failed: stdout can't be written to: {stdout.problem}\n")
+    # A closed stderr is no failure: it was closed so that nobody is told anything.
+    is_lost = stdout.problem is not None or (stderr.problem is not None and not stderr.missing)
+    return FAILED if is_lost and not status else status
+
+
+def _run(arguments: list[str]) -> int:
     with stopping():
         try:
             status = cli.main(arguments, prog_name="pulp-futures", standalone_mode=False)
         except click.ClickException as error:
-            # An argument that is one too many, say, may be a URL.
-            message = redact.text(error.format_message())
+            # click quotes arguments, and any of them may be a URL.
+            message = shown.message(error.format_message(), arguments)
             click.UsageError(message, getattr(error, "ctx", None)).show()
             return error.exit_code
         except click.Abort as abort:
-            # A prompt hides what stopped it in the context.
+            # After a prompt, the signal is the context of the exception and not its cause.
             cause = abort.__cause__ or abort.__context__
             return cause.status if isinstance(cause, Interrupted) else STOPPED
+        except OSError as error:
+            # Such as descriptors that are used up while the demo's server starts.
+            click.echo(f"failed: {error.strerror or type(error).__name__}", err=True)
+            return FAILED
     return int(status or 0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(package_name="pulpcore-futures")
-def cli() -> None:
-    """Download files: whole, checked, and many at a time."""
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Download many files in parallel. Each appears only when it is complete and verified."""
+    # click itself writes the usage twice in some versions.
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(USAGE)
 
 
 @cli.command("sync")
@@ -62,14 +87,14 @@ def cli() -> None:
 @click.argument("destination", required=False, type=click.Path(file_okay=False, path_type=Path))
 @common
 def sync_command(manifest_url: str | None, destination: Path | None, options: Options) -> None:
-    """Make a folder hold what a PULP_MANIFEST lists.
+    """Download the files that a PULP_MANIFEST lists.
 
-    The lines of the manifest are path,sha256,size. What is missing in the folder DESTINATION, or
-    differs, is downloaded; nothing is removed. By default the folder is made in the working
+    Each line of the manifest is path,sha256,size. Files that are missing in the folder DESTINATION,
+    or that differ, are downloaded; nothing is removed. By default the folder is in the working
     directory, and named after the URL.
 
-    Without MANIFEST_URL a generated repository is served on this machine, and downloaded into
-    ./pulp-futures-demo.
+    Without MANIFEST_URL the program serves a generated repository on this machine, and downloads
+    it into ./pulp-futures-demo.
     """
     output = Output(options.as_json, verbose=options.verbose > 0)
     with contextlib.ExitStack() as stack:
@@ -79,9 +104,9 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
             destination = Path(DEMO)
             output.say(f"No URL of a manifest: serving a generated repository at {manifest_url}")
         folder = destination or Path(folder_for(manifest_url))
-        if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", str(folder)):
+        if shown.is_url(str(folder)):
             raise click.UsageError("The destination is a URL: it must be a folder.")
-        output.say(f"Syncing {redact.url(manifest_url)} into {folder}")
+        output.say(f"Syncing {redact.url(manifest_url)} into {shown.path(str(folder))}")
         well = sync(manifest_url, folder, options, output)
     _exit(well)
 
@@ -130,13 +155,15 @@ def get_command(
 ) -> None:
     """Download one file.
 
-    What stands at the path is replaced when the new file is complete, and has the size and the
-    digest that were given.
+    A file that is there already is replaced only when the new one is complete, and has the size and
+    the digest that were given.
     """
     if sha256 is not None and digest is not None:
         raise click.UsageError("--sha256 and --digest exclude each other.")
     if path == "":
         raise click.UsageError("--output: the path is empty.")
+    if path is not None and shown.is_url(path):
+        raise click.UsageError("--output: it is a URL, and must be a path.")
     if path == STDOUT and options.as_json:
         raise click.UsageError("--json and '-o -' exclude each other: both write to stdout.")
     expected: dict[str, int | str] = dict([pair for pair in (sha256, digest) if pair])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from types import SimpleNamespace
 
 import click
 from rich.filesize import decimal
 
-from pulpcore.plugin.download.futures import Download, DownloadMonitor, Factory, Writer, redact
+from pulpcore.plugin.download.futures import Download, DownloadMonitor, Factory, Writer
 
+from . import shown, streams
 from .options import Options
 from .output import Output, Result
 from .transfer import transfer
@@ -29,25 +29,19 @@ def get(
 
     Args:
         url: The URL.
-        path: Where to; '-' for stdout; None for the name in the URL, in the working directory.
+        path: The path to write; '-' for stdout; None for the name in the URL, in the working
+            directory.
         expected: What is known of the file: its size (bytes) and digests (hex), by their names.
         options: The options.
-        output: Where to tell.
+        output: Tells the user how it goes.
 
     Returns:
-        Whether all is well.
+        Whether the file was downloaded.
 
     Raises:
-        click.UsageError: The URL can't be used.
+        click.UsageError: The URL or the path can't be used.
     """
-    try:
-        download = Factory(options.importer).build(url, path, SimpleNamespace(**expected))
-    except ValueError as error:
-        raise click.UsageError(redact.text(str(error))) from error
-    options.limit(download)
-    name = os.path.relpath(str(download.writer)) if path is None else path
-    if path == STDOUT:
-        download.writer = Writer(sys.stdout.buffer)
+    download, name = _build(url, path, expected, options)
     monitor = DownloadMonitor(download, algorithms=["sha256"])
     failures = []
     with output.progress(name, 1, download.expected_size) as progress:
@@ -56,7 +50,11 @@ def get(
             failures.append(failure)
 
         progress.watch(download)
-        transfer([download], options.concurrent, done)
+        try:
+            transfer([download], options.concurrent, done)
+        except KeyboardInterrupt:
+            output.complain(f"stopped: {name} was interrupted, and no partial file is left")
+            raise
     failure = failures[0]
     if failure is not None:
         output.result(Result(name, url, None, None, "failed", failure))
@@ -65,3 +63,26 @@ def get(
     output.result(Result(name, url, monitor.size, sha256, "ok"))
     output.say(f"{name}: {decimal(monitor.size)}, sha256 {sha256}")
     return True
+
+
+def _build(
+    url: str, path: str | None, expected: dict[str, int | str], options: Options
+) -> tuple[Download, str]:
+    """Make the download, and the name by which the user is told of it."""
+    stdout = streams.content() if path == STDOUT else None
+    if path == STDOUT and stdout is None:
+        raise click.UsageError("--output: stdout is closed.")
+    # Any absolute path will do for stdout: a relative one needs a working directory.
+    target = path if stdout is None else "/stdout"
+    try:
+        download = Factory(options.importer).build(url, target, SimpleNamespace(**expected))
+        name = os.path.relpath(str(download.writer)) if path is None else shown.path(path)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except OSError as error:
+        reason = f"the working directory can't be used: {error.strerror}"
+        raise click.UsageError(reason) from error
+    options.limit(download)
+    if stdout is not None:
+        download.writer = Writer(stdout)
+    return download, name

@@ -1,4 +1,7 @@
-"""PULP_MANIFEST: the list of the files of a repository, one a line, as ``path,sha256,size``."""
+"""PULP_MANIFEST: the list of a repository's files, one ``path,sha256,size`` a line.
+
+It is read as pulp_file reads it, so that the program downloads what Pulp would.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
-from pulpcore.plugin.download.futures import redact
 from pulpcore.plugin.download.futures.storage.staging import is_reserved
 
-LIMIT = 128 * 2**20
-"""The most bytes of a manifest: about a million files."""
+from . import shown
 
-# What Linux takes, and a depth that nobody needs: each part of a path costs time.
+LIMIT = 128 * 2**20
+"""The largest manifest that is read (bytes): about a million files."""
+
+# The limits of Linux (bytes), and one for the depth: each folder of a path costs system calls.
 _LONGEST_PATH = 4095
 _LONGEST_NAME = 255
 _DEEPEST = 100
 
-# Paths may have commas, and digests and sizes have none.
+# Split from the right: a path may have commas.
 _LINE = re.compile(
     r"(?P<path>.*),\s*(?P<sha256>[0-9A-Fa-f]{64})\s*,\s*(?P<size>[0-9]{1,18})\s*", re.DOTALL
 )
@@ -43,12 +47,19 @@ class Entry:
     size: int
 
     def url(self, manifest: str) -> str:
-        """The URL of the file.
+        """Return the URL of the file: beside the manifest, with the query of the manifest's URL.
+
+        Servers that want a token in the query want it for each file. pulp_file does the same.
 
         Args:
-            manifest: The URL of the manifest.
+            manifest: The URL at which the manifest was found.
         """
-        return urljoin(manifest, "/".join(quote(part, safe="") for part in self.path.split("/")))
+        base, mark, query = manifest.partition("#")[0].partition("?")
+        # Not by urljoin(), which rewrites an odd base.
+        folder = base[: base.rindex("/") + 1] if urlsplit(base).path else base + "/"
+        return (
+            folder + "/".join(quote(part, safe="") for part in self.path.split("/")) + mark + query
+        )
 
 
 @dataclass(frozen=True)
@@ -70,27 +81,28 @@ class BadLine:
 
 
 class Unusable(Exception):
-    """There is no manifest to read; the message says why."""
+    """The manifest can't be read; the message says why."""
 
 
 class Refused(ValueError):
     """A path that must not be written to; the message says why."""
 
 
-def parse(content: bytes) -> Iterator[Entry | BadLine]:
+def parse(content: bytes) -> list[Entry | BadLine]:
     """Read a manifest.
 
-    Blank lines are skipped, and a line that repeats an earlier one. A line that is bad takes no
-    other with it.
+    Blank lines are skipped, and so are comments, which begin with ``#``, and lines that repeat an
+    earlier one. A bad line doesn't affect the others.
 
     Args:
         content: The manifest.
 
-    Yields:
-        What each line holds, in order.
+    Returns:
+        The entries and the bad lines, in order.
 
     Raises:
-        Unusable: It is no text.
+        Unusable: The content isn't UTF-8, or no line of it is that of a manifest: most likely it
+            is another page of the server.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -101,7 +113,7 @@ def parse(content: bytes) -> Iterator[Entry | BadLine]:
     files: dict[str, Entry] = {}
     # Not splitlines(), which also splits at characters that a path may have.
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+        if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = _entry(number, line)
         if isinstance(found, Entry):
@@ -112,35 +124,39 @@ def parse(content: bytes) -> Iterator[Entry | BadLine]:
                 reason = f"the path has another size or digest than in line {first.line}"
                 found = BadLine(number, found.path, reason)
         items.append(found)
+    if items and all(item.path is None for item in items):
+        raise Unusable(f"this is no manifest: {items[0]}: is its URL right?")
     conflicts = _conflicts(files)
-    for item in items:
-        if isinstance(item, Entry) and item.path in conflicts:
-            yield BadLine(item.line, item.path, conflicts[item.path])
-        else:
-            yield item
+    return [
+        BadLine(item.line, item.path, conflicts[item.path])
+        if isinstance(item, Entry) and item.path in conflicts
+        else item
+        for item in items
+    ]
 
 
 def _entry(number: int, line: str) -> Entry | BadLine:
     match = _LINE.fullmatch(line)
     if match is None:
         return BadLine(number, None, f"not path,sha256,size: {_excerpt(line)}")
+    path = match["path"].strip()
     try:
-        path = _relative(match["path"])
+        path = _relative(path)
     except Refused as error:
-        return BadLine(number, match["path"], str(error))
+        return BadLine(number, path, str(error))
     return Entry(number, path, match["sha256"].lower(), int(match["size"]))
 
 
 def _conflicts(files: dict[str, Entry]) -> dict[str, str]:
-    """Find paths that are a file in one line and a folder in another; the first line stands.
+    """Find paths that are a file in one line and a folder in another. The first line wins.
 
-    Folders are looked up and not kept: there may be many in a path.
+    The folders of a path are not stored, since there may be a hundred in each.
 
     Args:
         files: The entries by path, in the order of their lines.
 
     Returns:
-        What is wrong, by path.
+        For each path of a conflict the reason why it is refused.
     """
     conflicts: dict[str, str] = {}
     for entry in files.values():
@@ -165,10 +181,10 @@ def _folders(path: str) -> Iterator[str]:
 
 
 def _relative(path: str) -> str:
-    """Check a path without looking at the disk, and leave out what means nothing in it.
+    """Check a path without looking at the disk, and drop its empty parts and those that are ``.``.
 
     Raises:
-        Refused: It must not be used.
+        Refused: The path must not be used.
     """
     if "\0" in path:
         raise Refused("the path has a NUL character")
@@ -197,32 +213,32 @@ def _relative(path: str) -> str:
     if parts[-1] in ("", "."):
         raise Refused("the path names no file")
     if any(map(is_reserved, parts)):
-        raise Refused("the path has a name that is used for what is on its way")
+        raise Refused("the path has a name that is used for temporary files")
     return "/".join(part for part in parts if part not in ("", "."))
 
 
 class Destination:
-    """The folder that the files of a manifest go to, and that none may leave."""
+    """The folder that the files of a manifest are written to. No path may lead out of it."""
 
     def __init__(self, folder: Path) -> None:
-        """Make one.
+        """Resolve the folder.
 
         Args:
-            folder: The folder, which may itself be reached through links.
+            folder: The folder. It may itself be a link.
         """
         self._folder = folder
         self._real = os.path.realpath(folder)
-        # Where folders really are: there are fewer of them than files.
+        # A cache: there are fewer folders than files, and resolving one costs system calls.
         self._folders: dict[str, str] = {}
 
     def locate(self, path: str) -> Path:
-        """Where a file goes.
+        """Return the path to write a file to.
 
         Args:
             path: The path, as an entry has it.
 
         Raises:
-            Refused: A link leads it out of the folder.
+            Refused: A link leads out of the folder.
         """
         above, _, name = path.rpartition("/")
         real = self._folders.get(above)
@@ -237,7 +253,7 @@ class Destination:
 
 
 def folder_for(url: str) -> str:
-    """The name of a folder for the files of a manifest: its host and path, all in one.
+    """Return the default name of the folder: the manifest's host and path.
 
     Args:
         url: The URL of the manifest.
@@ -249,5 +265,5 @@ def folder_for(url: str) -> str:
 
 
 def _excerpt(line: str) -> str:
-    shown = redact.text(line)
-    return repr(shown if len(shown) <= 80 else shown[:77] + "...")
+    text = shown.value(line)
+    return repr(text if len(text) <= 80 else text[:77] + "...")

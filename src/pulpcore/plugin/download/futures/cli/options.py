@@ -1,15 +1,16 @@
-"""The options that both commands have, and what becomes of them."""
+"""The options that both commands share."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import os
 import re
 import ssl
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,12 +18,13 @@ import click
 
 from pulpcore.plugin.download.futures import Download
 from pulpcore.plugin.download.futures.batch import CONCURRENT
+from pulpcore.plugin.download.futures.http.redirect import is_private
 
 PASSWORD = "PULP_FUTURES_PASSWORD"  # noqa: S105 - the name of a variable
-"""The environment variable that has the password."""
+"""The environment variable with the password."""
 
 MOST = 256
-"""The most downloads at a time."""
+"""The largest number of downloads at a time."""
 
 LONGEST = 24 * 60 * 60.0
 """The longest time-out (seconds)."""
@@ -39,10 +41,10 @@ class PemFile:
     name: str
 
 
-# No repr: it holds a password, and headers and a proxy's URL may hold more.
+# No repr: the password, the headers and the proxy's URL are secrets.
 @dataclass(frozen=True, repr=False)
 class Importer:
-    """What the command line says of the server, as Factory reads it (contract section 11).
+    """How to reach the server, in the attributes that Factory reads.
 
     An attribute that is None leaves the default of the library.
     """
@@ -60,17 +62,28 @@ class Importer:
     total_timeout: float | None = None
     validate: bool = True
 
+    def without_credentials(self) -> Importer:
+        """Return a copy for another host: without user, client certificate and private headers."""
+        return replace(
+            self,
+            username=None,
+            password=None,
+            headers=[header for header in self.headers if not any(map(is_private, header))],
+            ssl_client_certificate=None,
+            ssl_client_key=None,
+        )
+
 
 @dataclass(frozen=True)
 class Options:
-    """What both commands are told.
+    """The values of the options.
 
     Attributes:
         importer (Importer): How to reach the server.
         concurrent (int): How many downloads run at a time.
-        least_speed (float | None): The least bytes a second that a download may come with.
+        least_speed (float | None): An attempt with fewer bytes a second is given up.
         as_json (bool): Write a line of JSON for each file.
-        verbose (int): How much to tell.
+        verbose (int): 1: name each file. 2: show the library's log records too.
     """
 
     importer: Importer
@@ -90,50 +103,58 @@ class Options:
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that both have, as one argument ``options``.
+    """Add the shared options to a command, which gets them as one argument ``options``.
 
     Args:
         command: The function of the command.
     """
 
     @functools.wraps(command)
-    def wrapper(
-        *,
-        concurrent: int,
-        user: str | None,
-        headers: tuple[tuple[str, str], ...],
-        ca: str | None,
-        cert: str | None,
-        key: str | None,
-        insecure: bool,
-        proxy: str | None,
-        connect_timeout: float | None,
-        read_timeout: float | None,
-        total_timeout: float | None,
-        least_speed: float | None,
-        as_json: bool,
-        verbose: int,
-        **others: Any,
-    ) -> None:
-        _check_certificates(ca, cert, key)
-        importer = Importer(
-            username=user,
-            password=None if user is None else _password(user),
-            headers=[{name: value} for name, value in headers],
-            ssl_ca_certificate=_pem(ca),
-            ssl_client_certificate=_pem(cert),
-            ssl_client_key=_pem(key),
-            ssl_validation=not insecure,
-            proxy_url=proxy,
-            connect_timeout=connect_timeout,
-            sock_read_timeout=read_timeout,
-            total_timeout=total_timeout,
-        )
-        command(options=Options(importer, concurrent, least_speed, as_json, verbose), **others)
+    def wrapper(**values: Any) -> None:
+        taken = {name: values.pop(name) for name in _NAMES}
+        command(options=_options(**taken), **values)
 
     for option in reversed(_OPTIONS):
         wrapper = option(wrapper)
     return wrapper
+
+
+def _options(
+    *,
+    concurrent: int,
+    user: str | None,
+    headers: tuple[tuple[str, str], ...],
+    ca: str | None,
+    cert: str | None,
+    key: str | None,
+    insecure: bool,
+    proxy: str | None,
+    connect_timeout: float | None,
+    read_timeout: float | None,
+    total_timeout: float | None,
+    least_speed: float | None,
+    as_json: bool,
+    verbose: int,
+) -> Options:
+    _check_certificates(ca, cert, key)
+    importer = Importer(
+        username=user,
+        password=None if user is None else _password(user),
+        headers=[{name: value} for name, value in headers],
+        ssl_ca_certificate=_pem(ca),
+        ssl_client_certificate=_pem(cert),
+        ssl_client_key=_pem(key),
+        ssl_validation=not insecure,
+        proxy_url=proxy,
+        connect_timeout=connect_timeout,
+        sock_read_timeout=read_timeout,
+        total_timeout=total_timeout,
+    )
+    return Options(importer, concurrent, least_speed, as_json, verbose)
+
+
+# The keywords that the shared options pass to a command.
+_NAMES = tuple(inspect.signature(_options).parameters)
 
 
 def _pem(path: str | None) -> PemFile | None:
@@ -144,7 +165,8 @@ def _password(user: str) -> str:
     password = os.environ.get(PASSWORD)
     if password is not None:
         return password
-    if not sys.stdin.isatty():
+    # stdin is None where it is closed.
+    if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"--user needs a password: set {PASSWORD}, or run on a terminal.")
     answer: str = click.prompt(
         f"Password of {user}", hide_input=True, default="", show_default=False, err=True
@@ -153,7 +175,7 @@ def _password(user: str) -> str:
 
 
 def _user(text: str) -> str:
-    # Without repeating it: what follows the colon is a password.
+    # The message doesn't quote the value: a password follows the colon.
     if ":" in text:
         raise click.BadParameter(
             f"a name has no colon; the password comes from {PASSWORD} or a prompt."
@@ -163,7 +185,7 @@ def _user(text: str) -> str:
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
-    # Without repeating it: a header's value may be a token.
+    # The message doesn't quote the value, which may be a token.
     if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
         raise click.BadParameter("a header is given as 'Name: value'.")
     if not re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", value):
@@ -172,7 +194,7 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _proxy(text: str) -> str:
-    # Without repeating it: it may have a password.
+    # The message doesn't quote the value, which may have a password.
     try:
         parts = urlsplit(text)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -190,13 +212,13 @@ def _seconds(text: str) -> float:
         seconds = math.nan
     if not 0 < seconds <= LONGEST:
         raise click.BadParameter(
-            f"{text!r} is no number of seconds above 0 and up to {LONGEST:.0f} (a day)."
+            f"{text!r} isn't a number of seconds above 0 and up to {LONGEST:.0f} (a day)."
         )
     return seconds
 
 
 def _check_certificates(ca: str | None, cert: str | None, key: str | None) -> None:
-    """Have OpenSSL read them: better now than at each file."""
+    """Have OpenSSL read the files once, instead of failing at each download."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca is not None:
         try:
@@ -205,7 +227,7 @@ def _check_certificates(ca: str | None, cert: str | None, key: str | None) -> No
             raise click.UsageError(f"--ca: {ca!r} holds no PEM certificate.") from error
     if cert is not None:
         try:
-            # An empty password, so that nobody is asked for one.
+            # With an empty password OpenSSL doesn't ask for one on the terminal.
             context.load_cert_chain(cert, key, password="")
         except (OSError, ValueError) as error:
             raise click.UsageError(
@@ -216,7 +238,7 @@ def _check_certificates(ca: str | None, cert: str | None, key: str | None) -> No
         raise click.UsageError("--key needs --cert.")
 
 
-_FILE = click.Path(exists=True, dir_okay=False, readable=True, resolve_path=True)
+_FILE = click.Path(exists=True, dir_okay=False, readable=True)
 
 _OPTIONS = (
     click.option(
@@ -271,18 +293,18 @@ _OPTIONS = (
         "--total-timeout",
         metavar="SECONDS",
         type=_seconds,
-        help="How long a file may take, with all that is tried again. Default: no limit.",
+        help="How long a file may take, retries included. Default: no limit.",
     ),
     click.option(
         "--least-speed",
         metavar="BYTES",
         type=click.FloatRange(min=0, min_open=True, max=2**40),
-        help="Try again what comes with fewer bytes a second, over 30 s. Default: no limit.",
+        help="Retry a file with fewer bytes a second over 30 s. Default: no limit.",
     ),
     click.option(
         "--json", "as_json", is_flag=True, help="Write one line of JSON for each file to stdout."
     ),
     click.option(
-        "-v", "--verbose", count=True, help="Name each file; twice, and tell what the library logs."
+        "-v", "--verbose", count=True, help="Name each file. Twice: show the library's log too."
     ),
 )

@@ -1,4 +1,4 @@
-"""Output: what goes to which stream, and in which form."""
+"""Messages, results and progress: which stream they go to, and in which form."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from pulpcore.plugin.download.futures import redact
 
+from . import shown
 from .progress import Bars, Lines, Progress
 
 Status = Literal["ok", "failed", "skipped"]
@@ -23,15 +24,16 @@ LOGGER = "pulpcore.plugin.download.futures"
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a file.
+    """How the download of a file ended.
 
     Attributes:
-        path (str | None): Its path, as the manifest or the caller gave it; None if there is none.
+        path (str | None): The file's path, as the manifest or the user gave it; None if there is
+            none.
         url (str | None): Its URL.
-        size (int | None): Its size (bytes), as far as known.
-        sha256 (str | None): Its digest (hex), as far as known.
-        status (str): What became of it.
-        reason (str | None): Why, unless it was downloaded.
+        size (int | None): Its size (bytes); None if unknown.
+        sha256 (str | None): Its digest (hex); None if unknown.
+        status (str): How it ended.
+        reason (str | None): Why it failed or was skipped; None if it was downloaded.
     """
 
     path: str | None
@@ -43,41 +45,41 @@ class Result:
 
 
 class Output:
-    """Writes for people and for programs.
+    """Writes messages for people and results for programs.
 
-    For people: to stdout, or to stderr where stdout is taken by data. What went wrong always goes
-    to stderr, and so do progress bars. No secret is shown, and no control character of a name.
+    Messages go to stdout, or to stderr if stdout carries data. Errors and progress bars always go
+    to stderr. Secrets are redacted, and control characters in names are escaped.
 
     Attributes:
         verbose (bool): Name each file.
     """
 
     def __init__(self, as_json: bool = False, verbose: bool = False, data: bool = False) -> None:
-        """Make one.
+        """Choose what is written.
 
         Args:
             as_json: Write one line of JSON for each file to stdout.
             verbose: Name each file.
-            data: Stdout is taken by a file's content.
+            data: The content of a file goes to stdout.
         """
         self._json = as_json
         self._taken = as_json or data
         self.verbose = verbose
 
     def say(self, text: str) -> None:
-        """Tell a person.
+        """Write a message.
 
         Args:
             text: One line.
         """
         stream = sys.stderr if self._taken else sys.stdout
         encoding = getattr(stream, "encoding", None) or "utf-8"
-        # A name that the terminal can't show must not stop the work.
+        # A name that the terminal's encoding lacks must not stop the downloads.
         shown = printable(text).encode(encoding, "backslashreplace").decode(encoding)
         _write(stream, shown)
 
     def complain(self, text: str) -> None:
-        """Tell a person what went wrong.
+        """Write an error to stderr.
 
         Args:
             text: One line.
@@ -85,12 +87,13 @@ class Output:
         _write(sys.stderr, printable(text))
 
     def result(self, result: Result) -> None:
-        """Tell what became of a file.
+        """Report how the download of a file ended.
 
         Args:
-            result: What became of it.
+            result: The file and how it ended.
         """
-        name = result.path or result.url or ""
+        path = None if result.path is None else shown.path(result.path)
+        name = path or result.url or ""
         if result.status == "failed":
             self.complain(
                 f"failed: {name}: {result.reason}" if name else f"failed: {result.reason}"
@@ -98,7 +101,7 @@ class Output:
         elif self.verbose:
             self.say(f"{result.status}: {name}")
         if self._json:
-            record = asdict(result)
+            record = asdict(result) | {"path": path}
             if result.url is not None:
                 record["url"] = redact.url(result.url)
             _write(sys.stdout, json.dumps(record))
@@ -107,9 +110,9 @@ class Output:
         """Show progress: a bar on a terminal, lines elsewhere.
 
         Args:
-            title: What is being done.
+            title: The name of the work, such as "Downloading".
             files: The number of files.
-            size: The bytes of all of them, if known.
+            size: The size of all files together (bytes), if known.
         """
         if not files:
             return Progress(title, files, size)
@@ -121,10 +124,10 @@ class Output:
 
 @contextlib.contextmanager
 def logging_to(output: Output, level: int) -> Iterator[None]:
-    """Have what the library logs complained about.
+    """Show the library's log records on stderr.
 
     Args:
-        output: Where to.
+        output: Writes them.
         level: The least level to show.
     """
     logger = logging.getLogger(LOGGER)
@@ -133,7 +136,7 @@ def logging_to(output: Output, level: int) -> Iterator[None]:
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(level)
-    # Beside pulpcore the root logger has a handler of its own: each line would come twice.
+    # Beside pulpcore the root logger has a handler of its own, which would print each line again.
     logger.propagate = False
     try:
         yield
@@ -144,7 +147,7 @@ def logging_to(output: Output, level: int) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    """Escape what can't be printed, so that a name can neither forge a line nor steer the terminal.
+    """Escape control characters, so that a name can neither forge a line nor steer the terminal.
 
     Args:
         text: Any text.

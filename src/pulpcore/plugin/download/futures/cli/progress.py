@@ -1,4 +1,4 @@
-"""Progress: what is done of a work, shown while it goes on."""
+"""Show the progress of downloads: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from rich.progress import Progress as RichProgress
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
 
 LONGEST = 10.0
-"""Seconds after which a line is due, however little was done."""
+"""The longest time between two lines (seconds)."""
 
 SHORTEST = 0.1
-"""Seconds that lie between two lines at least, however much was done."""
+"""The shortest time between two lines (seconds)."""
 
 
 class Progress(ProgressMonitor):
-    """Counts what is done, from any thread. The base shows nothing.
+    """Counts bytes, from any thread, and files. This class shows nothing; its subclasses do.
 
     Attributes:
-        title (str): What is being done.
+        title (str): The name of the work, such as "Downloading".
         files (int): The number of files.
-        files_done (int): The number of files that are done, well or not.
+        files_done (int): The number of files that succeeded or failed.
     """
 
     def __init__(self, title: str, files: int, size: int | None) -> None:
-        """Make one that has counted nothing.
+        """Start at zero.
 
         Args:
-            title: What is being done.
+            title: The name of the work, such as "Downloading".
             files: The number of files.
-            size: The bytes of all of them, if known.
+            size: The size of all files together (bytes), if known.
         """
         super().__init__(self._changed, size)
         self.title = title
@@ -51,7 +51,7 @@ class Progress(ProgressMonitor):
         self.files_done = 0
 
     def count_file(self) -> None:
-        """Count a file, well or not. In one thread only."""
+        """Count a file that succeeded or failed. Only one thread may call it."""
         self.files_done += 1
         self.refresh()
 
@@ -71,7 +71,7 @@ class Progress(ProgressMonitor):
 
 
 class Lines(Progress):
-    """Shows a line for each tenth that is done, and in any case every ten seconds."""
+    """Shows a line for each tenth of the work, and at least every ten seconds."""
 
     def __init__(
         self,
@@ -81,14 +81,14 @@ class Lines(Progress):
         write: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make one.
+        """Start at zero.
 
         Args:
-            title: What is being done.
+            title: The name of the work, such as "Downloading".
             files: The number of files, from 1.
-            size: The bytes of all of them, if known.
-            write: Takes each line.
-            clock: The time in seconds.
+            size: The size of all files together (bytes), if known.
+            write: Called with each line.
+            clock: Returns the time (seconds).
         """
         super().__init__(title, files, size)
         self._write = write
@@ -117,15 +117,15 @@ class Lines(Progress):
 
 
 class Bars(Progress):
-    """Shows a bar on a terminal: bytes, rate, time left, files."""
+    """Shows a bar on a terminal, with bytes, rate, remaining time and files."""
 
     def __init__(self, title: str, files: int, size: int | None, console: Console) -> None:
-        """Make one.
+        """Start at zero.
 
         Args:
-            title: What is being done.
+            title: The name of the work, such as "Downloading".
             files: The number of files.
-            size: The bytes of all of them, if known.
+            size: The size of all files together (bytes), if known.
             console: The terminal.
         """
         super().__init__(title, files, size)
@@ -145,7 +145,7 @@ class Bars(Progress):
 
 
 class _Polling(RichProgress):
-    """Looks at the counters each time it is drawn: a buffer costs no more than an addition."""
+    """Reads the counters each time it is drawn, so that a buffer costs no more than an addition."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
         self._seen = progress
@@ -157,7 +157,7 @@ class _Polling(RichProgress):
             TimeRemainingColumn(),
             TextColumn("{task.fields[files]}"),
             console=console,
-            # What is piped away must not end up on the terminal.
+            # Otherwise rich would print on the terminal what a pipe or a file should get.
             redirect_stdout=sys.stdout.isatty(),
         )
         self.add_task(progress.title, total=progress.total, files="")
@@ -167,7 +167,7 @@ class _Polling(RichProgress):
         files = f"{seen.files_done}/{seen.files} files" if seen.files > 1 else ""
         completed, total = seen.figures
         for task in self.tasks:
-            # Not by update(), which knows no way back to None, and forgets the speed.
+            # Not by update(): it can't set None, and it resets the speed.
             task.total = total
             self.update(task.id, completed=completed, files=files)
         return super().get_renderables()

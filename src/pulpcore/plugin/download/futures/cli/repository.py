@@ -1,4 +1,4 @@
-"""A generated repository, the same at every run, and a server for it on loopback."""
+"""A generated repository, the same at every run, and a server of it on loopback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST = 4 * 2**20
 
 
 class Repository:
-    """Files of mixed sizes, from none to 4 MiB, some with names that take care to handle.
+    """Files of 0 bytes to 4 MiB, some with names that have to be quoted.
 
     Attributes:
         manifest (bytes): The PULP_MANIFEST.
@@ -32,12 +32,12 @@ class Repository:
             files: The number of files.
             largest: The size of the largest (bytes).
         """
-        # Each file is a piece of the same random bytes: quick to make, and small in memory.
+        # Each file is a slice of the same random bytes, which saves time and memory.
         self._bytes = memoryview(hashlib.shake_256(b"pulp-futures").digest(largest + files))
         self._files: dict[str, memoryview] = {}
         lines = []
         for number in range(files):
-            # A few large files and many small ones, each with bytes of its own.
+            # A few large files and many small ones, all of them different.
             size = 0 if number == 1 else int(largest * 0.93**number) or number
             content = self._bytes[number : number + size]
             path = _path(number)
@@ -46,10 +46,10 @@ class Repository:
         self.manifest = "".join(lines).encode()
 
     def get(self, path: str) -> memoryview | bytes | None:
-        """The content of a file.
+        """Return the content of a file, or None if there is no such file.
 
         Args:
-            path: Its path, relative to the manifest, or that of the manifest.
+            path: The path, relative to the manifest, or that of the manifest.
         """
         return self.manifest if path == MANIFEST else self._files.get(path)
 
@@ -63,11 +63,11 @@ def _path(number: int) -> str:
 def serve(repository: Repository) -> Iterator[str]:
     """Serve a repository over HTTP on 127.0.0.1, at a free port.
 
-    Meanwhile the variable no_proxy says that nothing there is reached through a proxy: that of the
-    environment would look for the port on another machine.
+    The environment variable no_proxy is set meanwhile: a proxy would look for the port on its own
+    machine.
 
     Args:
-        repository: What to serve.
+        repository: The repository.
 
     Yields:
         The URL of the manifest.
@@ -108,14 +108,14 @@ class _Server(ThreadingHTTPServer):
         self.repository = repository
 
     def handle_error(self, request: object, client_address: object) -> None:
-        # A client that stops in the middle is no error.
+        # A client that closes its connection early is no error.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are kept
-    # Head and body in one packet, and no packet that waits for the other side.
+    # Send the head with the body in one packet, and without Nagle's delay.
     wbufsize = 2**16
     disable_nagle_algorithm = True
     server: _Server
@@ -129,4 +129,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content or b"")
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
-        """Keep quiet: stderr is for people."""
+        """Log nothing: stderr belongs to the command."""

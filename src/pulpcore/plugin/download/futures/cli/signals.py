@@ -1,4 +1,4 @@
-"""Signals: how the program is asked to stop."""
+"""Signals that stop the program."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Interrupted(KeyboardInterrupt):
     """A signal asked the program to stop.
 
     Attributes:
-        status (int): The exit status that tells which one: 128 and the signal's number.
+        status (int): The exit status: 128 and the signal's number.
     """
 
     def __init__(self, number: int) -> None:
-        """Make one.
+        """Remember the signal.
 
         Args:
             number: The number of the signal.
@@ -29,9 +29,9 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Have Ctrl-C, SIGTERM and SIGHUP raise :class:`Interrupted` in the main thread, once.
+    """Make Ctrl-C, SIGTERM and SIGHUP raise :class:`Interrupted` in the main thread, once.
 
-    What comes after the first is ignored: it would hit the clean-up, which is bounded in time.
+    Later signals are ignored: they would interrupt the clean-up, which is bounded in time.
     """
     before = {number: signal.getsignal(number) for number in STOP}
 
@@ -41,8 +41,8 @@ def stopping() -> Iterator[None]:
         raise Interrupted(number)
 
     for number in STOP:
-        # nohup has SIGHUP ignored, and means it. A script's shell does the same to SIGINT for each
-        # job in the background, but whoever sends it to such a job wants that to stop.
+        # nohup ignores SIGHUP on purpose, so it stays ignored. A shell script ignores SIGINT for
+        # its background jobs, but whoever sends SIGINT to such a job wants to stop it.
         if before[number] is not signal.SIG_IGN or number == signal.SIGINT:
             signal.signal(number, stop)
     try:

@@ -1,4 +1,4 @@
-"""``pulp-futures sync``: make a folder hold what a PULP_MANIFEST lists."""
+"""``pulp-futures sync``: download the files that a PULP_MANIFEST lists."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import click
+from requests import Response
 from rich.filesize import decimal
 
-from pulpcore.plugin.download.futures import BufferWriter, Download, Factory, redact
+from pulpcore.plugin.download.futures import BufferWriter, Download, Factory
+from pulpcore.plugin.download.futures.http.redirect import may_have_credentials
+from pulpcore.plugin.download.futures.net.url import parse
 
 from . import manifest
 from .manifest import BadLine, Entry
@@ -22,31 +27,33 @@ from .progress import Progress
 from .transfer import transfer
 
 BLOCK = 2**20
-"""Bytes that are read from disk at a time."""
+"""How much is read from disk at a time (bytes)."""
 
 
 def sync(url: str, destination: Path, options: Options, output: Output) -> bool:
-    """Download what is missing in a folder, or differs from a manifest.
+    """Download the files of a manifest that are missing in a folder, or that differ.
 
     Args:
         url: The URL of the manifest.
         destination: The folder. It is made if it is missing.
         options: The options.
-        output: Where to tell.
+        output: Tells the user how it goes.
 
     Returns:
-        Whether all is well.
+        Whether every file is there.
 
     Raises:
         click.UsageError: The URL or the folder can't be used.
     """
-    factory = Factory(options.importer)
     try:
-        content = _read(url, factory, options)
-        found = list(manifest.parse(content))
+        content, url, factory = _read(url, options)
+        found = manifest.parse(content)
     except manifest.Unusable as error:
         output.complain(f"failed: {error}")
         return False
+    except KeyboardInterrupt:
+        output.complain("stopped: the manifest was interrupted, and no file was downloaded")
+        raise
     try:
         destination.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,12 +66,12 @@ def sync(url: str, destination: Path, options: Options, output: Output) -> bool:
         output.complain("stopped: no partial file is left, and another run gets the rest")
         raise
     finally:
-        run.summarize()
+        run.summarize(len(found))
     return run.well
 
 
 class _Sync:
-    """One run, and the count of how its files ended."""
+    """One run, which counts how its files ended."""
 
     def __init__(
         self, url: str, destination: Path, factory: Factory, options: Options, output: Output
@@ -83,7 +90,7 @@ class _Sync:
         return not self._results["failed"]
 
     def check(self, found: list[Entry | BadLine]) -> list[Entry]:
-        """Return the entries whose file is missing or differs, and tell of the others."""
+        """Return the entries whose file is missing or differs, and report the others."""
         folder = manifest.Destination(self._destination)
         differing: list[Entry] = []
         alike: list[Entry] = []
@@ -96,19 +103,19 @@ class _Sync:
             except manifest.Refused as error:
                 self._refuse(BadLine(item.line, item.path, str(error)))
                 continue
-            # Only what has the right size is worth reading.
+            # A file of another size needn't be read.
             (alike if _has_size(path, item.size) else differing).append(item)
         with self._output.progress("Checking", len(alike), _size(alike)) as progress:
             for entry in alike:
                 if _sha256(self._destination / entry.path, progress) == entry.sha256:
-                    self._tell(entry, "skipped", "already there")
+                    self._report(entry, "skipped", "already there")
                 else:
                     differing.append(entry)
                 progress.count_file()
         return differing
 
     def download(self, entries: list[Entry]) -> None:
-        """Download files, and tell of each one."""
+        """Download files, and report each."""
         with self._output.progress("Downloading", len(entries), _size(entries)) as progress:
 
             def downloads() -> Iterator[Download]:
@@ -124,42 +131,52 @@ class _Sync:
                 entry = download.attachment
                 if failure is None:
                     self._fetched += entry.size
-                    self._tell(entry, "ok")
+                    self._report(entry, "ok")
                 else:
-                    self._tell(entry, "failed", failure)
+                    self._report(entry, "failed", failure)
                 progress.count_file()
 
             transfer(downloads(), self._options.concurrent, done)
 
-    def summarize(self) -> None:
+    def summarize(self, files: int) -> None:
+        """Report how the files ended.
+
+        Args:
+            files: The number of all files, interrupted ones included.
+        """
         seconds = max(time.monotonic() - self._began, 0.001)
         fetched = f"{decimal(self._fetched)} in {seconds:.1f} s"
         rate = f"{decimal(int(self._fetched / seconds))}/s"
+        interrupted = files - self._results.total()
         self._output.say(
-            f"{self._results.total()} files: {self._results['ok']} downloaded ({fetched}, {rate}), "
+            f"{files} files: {self._results['ok']} downloaded ({fetched}, {rate}), "
             f"{self._results['skipped']} already there, {self._results['failed']} failed"
+            + (f", {interrupted} interrupted" if interrupted else "")
         )
 
-    def _tell(self, entry: Entry, status: Status, reason: str | None = None) -> None:
+    def _report(self, entry: Entry, status: Status, reason: str | None = None) -> None:
         self._results[status] += 1
         url = entry.url(self._url)
         self._output.result(Result(entry.path, url, entry.size, entry.sha256, status, reason))
 
     def _refuse(self, bad: BadLine) -> None:
         self._results["failed"] += 1
-        # What can't be used as a path may be a URL.
-        path = bad.path
-        if path is not None:
-            path = redact.url(path) if ":/" in path else redact.text(path)
-        self._output.result(Result(path, None, None, None, "failed", str(bad)))
+        self._output.result(Result(bad.path, None, None, None, "failed", str(bad)))
 
 
-def _read(url: str, factory: Factory, options: Options) -> bytes:
+def _read(url: str, options: Options) -> tuple[bytes, str, Factory]:
+    """Download the manifest.
+
+    Returns:
+        The manifest, the URL that answered, and the factory for the files. Where another host
+        answered, it doesn't get the credentials that are meant for the host of the given URL.
+    """
+    factory = Factory(options.importer)
     try:
-        # A name for a file that is never made: the URL may have none.
-        download = factory.build(url, "PULP_MANIFEST")
+        # The path is replaced by a buffer. It is absolute, as there may be no working directory.
+        download = factory.build(url, "/PULP_MANIFEST")
     except ValueError as error:
-        raise click.UsageError(redact.text(str(error))) from error
+        raise click.UsageError(str(error)) from error
     options.limit(download)
     writer = download.writer = BufferWriter(limit=manifest.LIMIT)
     failures: list[str] = []
@@ -171,7 +188,17 @@ def _read(url: str, factory: Factory, options: Options) -> bytes:
     transfer([download], 1, done)
     if failures:
         raise manifest.Unusable(f"the manifest: {failures[0]}")
-    return writer.getvalue()
+    if not isinstance(download.reply, Response):
+        return writer.getvalue(), url.partition("?")[0], factory
+    given: Any = parse(url)
+    answered: Any = parse(str(download.reply.url))
+    if may_have_credentials(given.origin, answered.origin):
+        userinfo = urlsplit(url).netloc.rpartition("@")
+        text = answered.text.replace("://", f"://{userinfo[0]}{userinfo[1]}", 1)
+    else:
+        text = answered.text
+        factory = Factory(options.importer.without_credentials())
+    return writer.getvalue(), text, factory
 
 
 def _size(entries: list[Entry]) -> int:
@@ -182,7 +209,7 @@ def _has_size(path: Path, size: int) -> bool:
     try:
         found = path.stat()
     except OSError:
-        # Whether it isn't there or can't be looked at: the download will tell.
+        # The download will say what is wrong, if it is more than a missing file.
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 

@@ -1,0 +1,59 @@
+"""What is redacted in the values of a user, and what isn't."""
+
+import pytest
+
+from pulpcore.plugin.download.futures.cli import shown
+
+URL = "http://me:s3cret@h/x?token=s3cret#s3cret"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (URL, "http://h/x?token=***"),
+        (f"-o{URL}", "-ohttp://h/x?token=***"),
+        ("http:/me:s3cret@h/x", "http:/h/x"),
+        ("me:s3cret@proxy:3128", "proxy:3128"),
+        ("a.bin", "a.bin"),
+        ("folder@2/a", "folder@2/a"),
+        ("", ""),
+    ],
+)
+def test_value(text, expected):
+    """A URL, with or without its scheme, loses what is secret; another value stays."""
+    assert shown.value(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("what?now", "what?now"), (URL, "http://h/x?token=***"), ("a:b@c/d", "a:b@c/d")],
+)
+def test_path(text, expected):
+    """A path stays as it is, unless there is a URL in it."""
+    assert shown.path(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("http://h", True), ("http:/h", True), ("c:/a", False), ("a/http://h", False), ("a:b", False)],
+)
+def test_is_url(text, expected):
+    """A scheme with a slash is a URL; a drive letter and a colon in a name are none."""
+    assert shown.is_url(text) is expected
+
+
+def test_message():
+    """Values are redacted wherever a message quotes them, and words that look like URLs are not."""
+    message = f"use http://[USER:PASSWORD@]HOST, not {URL} or {URL!r}?really (or '--user'?)"
+    expected = (
+        "use http://[USER:PASSWORD@]HOST, not http://h/x?token=*** or 'http://h/x?token=***'?really"
+        " (or '--user'?)"
+    )
+    assert shown.message(message, ["get", URL]) == expected
+    assert shown.message(message, [f"--ca={URL}"]) == expected
+
+
+def test_message_with_an_escaped_value():
+    """A value that a message quotes in Python's form is found too."""
+    value = "http://me:s3cret\\@h/x"
+    assert "s3cret" not in shown.message(f"not {value!r}", [value])
