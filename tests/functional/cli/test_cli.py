@@ -628,6 +628,15 @@ class TestRun:
         result = call("sync")
         assert (result.exit_code, result.stderr) == (1, "failed: Too many open files\n")
 
+    def test_removed_directory(self, call, work, monkeypatch):
+        """A relative path in a working directory that was removed is a usage error."""
+        (work / "gone").mkdir()
+        monkeypatch.chdir(work / "gone")
+        (work / "gone").rmdir()
+        result = call("get", "http://127.0.0.1:1/a")
+        assert result.exit_code == 2
+        assert "the working directory can't be used: No such file or directory" in result.stderr
+
     def test_hints(self, call):
         """Hints of click and of ours are shown as they are written."""
         result = call("get", "--retry", "5", "http://127.0.0.1:1/a")
