@@ -101,6 +101,11 @@ def other_protocols() -> list[Download]:
         FileDownload("file:///srv/tiger.iso", FileWriter("tiger.iso"), allowed_paths=["/srv"]),
         FtpDownload("ftp://example.org/tiger.iso", None, user=User("ann", "secret")),
         FtpDownload("ftp://example.org/tiger.iso", None, ssl=SSL("ca.pem"), tls=True),
+        FtpDownload("ftp://example.org/tiger.iso", "tiger.iso", ("ann", "secret"), timeout=5),
+        HttpDownload("https://example.org/tiger.iso", "tiger.iso", timeout=(3, 60.5)),
+        HttpDownload("https://example.org/tiger.iso", Path("tiger.iso"), timeout=(3, None)),
+        HttpDownload("https://example.org/tiger.iso", None, user=("ann", "secret")),
+        Factory().build("https://example.org/tiger.iso"),
     ]
 
 

@@ -1,6 +1,7 @@
 """The factory: what becomes of each attribute of an importer or a remote, and of names."""
 
 import hashlib
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 from pulpcore.plugin.download.futures import (
     SSL,
     DigestValidation,
+    DownloadFailed,
     Factory,
     FileDownload,
     FileWriter,
@@ -17,6 +19,7 @@ from pulpcore.plugin.download.futures import (
     SizeValidation,
     Timeout,
     User,
+    ValidationError,
 )
 
 URL = "https://example.test/pub/file.rpm"
@@ -92,13 +95,46 @@ def test_scheme(url, kind, importer):
 
 
 @pytest.mark.parametrize(
-    "url", ["gopher://h/a", "", "a", "/a/b", "://h/a", "sftp://h/a", "http//h/a", "http://[::1/a"]
+    "url", ["gopher://h/a", "", "a", "/a/b", "://h/a", "sftp://h/a", "http//h/a", "ht tp://h/a"]
 )
 @pytest.mark.parametrize("path", [None, "file"])
 def test_scheme_that_nobody_serves(url, path):
-    """Another scheme, none, or what is no URL, is a ValueError at once."""
-    with pytest.raises(ValueError, match=r"scheme|not valid"):
+    """Another scheme, or none, is a ValueError at once."""
+    with pytest.raises(ValueError, match="scheme"):
         build(url=url, path=path)
+
+
+@pytest.mark.parametrize("path", [None, "file"])
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("http://[::1/file", HttpDownload),
+        ("https://me:s3cret@[h/file?key=s3cret", HttpDownload),
+        ("http://h:s3cret/file", HttpDownload),
+        ("http:///file", HttpDownload),
+        ("ftp://[::1/file", FtpDownload),
+        ("ftp://me:s3cret@h:port/file", FtpDownload),
+        ("file://[::1/file", FileDownload),
+        ("file://elsewhere/file", FileDownload),
+    ],
+)
+def test_url_that_is_not_valid(url, kind, path, tmp_path, monkeypatch):
+    """It doesn't end the sync that builds downloads: this one download fails when it is run."""
+    monkeypatch.chdir(tmp_path)
+    download = build(url=url, path=path)
+    assert type(download) is kind
+    assert download.url == url
+    assert Path(download.writer.path).name == "file"
+    with pytest.raises(DownloadFailed) as caught:
+        download()
+    assert "s3cret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", ["\n http://h/a", "ht\ntp://h/a", "http://h/\ta"])
+def test_url_with_white_space(url):
+    """White space is left out as urllib.parse does, to which this is the same URL."""
+    assert build(url=url, path=None).writer.path == str(Path.cwd() / "a")
 
 
 class TestForms:
@@ -292,11 +328,19 @@ def test_headers(headers, expected):
         ({"connect_timeout": 7, "sock_connect_timeout": 6}, Timeout(6, 30)),
         ({"sock_read_timeout": 8.5}, Timeout(10, 8.5)),
         ({"connect_timeout": 99, "sock_read_timeout": 8.5}, Timeout(99, 8.5)),
+        ({"connect_timeout": 0, "sock_read_timeout": 0.0}, Timeout(None, None)),
+        ({"connect_timeout": 0, "sock_connect_timeout": 6}, Timeout(6, 30)),
+        ({"connect_timeout": 0, "sock_connect_timeout": 0}, Timeout(None, 30)),
+        ({"connect_timeout": "5", "sock_connect_timeout": 6}, Timeout("5", 30)),
+        ({"connect_timeout": 5, "sock_connect_timeout": [6]}, Timeout([6], 30)),
     ],
 )
 @pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a"])
 def test_timeout(attributes, expected, url):
-    """The smaller connect time-out counts, and the one for reads, for each protocol that waits."""
+    """The smaller connect time-out counts, and the one for reads, for each protocol that waits.
+
+    A time-out of 0 is none. What is no number is left for the run to refuse.
+    """
     found = build(SimpleNamespace(**attributes), url).timeout
     assert (found.connect, found.read) == (expected.connect, expected.read)
 
@@ -314,11 +358,11 @@ def test_max_retries_of_a_kind_that_is_never_tried_again():
     assert build(SimpleNamespace(max_retries=7), "file:///a").retry is None
 
 
-@pytest.mark.parametrize("given", [None, 90.5])
+@pytest.mark.parametrize(("given", "total"), [(None, None), (90.5, 90.5), (0, None)])
 @pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a"])
-def test_total_timeout(given, url):
-    """The limit for a whole download is the remote's; there is none by default."""
-    assert build(SimpleNamespace(total_timeout=given), url).timeout.total == given
+def test_total_timeout(given, total, url):
+    """The limit for a whole download is the remote's; there is none by default, and 0 is none."""
+    assert build(SimpleNamespace(total_timeout=given), url).timeout.total == total
 
 
 def test_rate_limit():
@@ -371,6 +415,9 @@ class TestArtifact:
             ({"size": 0}, [0]),
             ({"size": 7}, [7]),
             ({"size": "7"}, [7]),
+            ({"size": 7.0}, [7]),
+            ({"size": Decimal(7)}, [7]),
+            ({"size": 2**60 + 1}, [2**60 + 1]),
         ],
     )
     def test_size(self, attributes, expected):
@@ -396,10 +443,32 @@ class TestArtifact:
         assert len(validations) == count
         assert all(v.enforced for v in validations)
 
-    def test_bad_digest(self):
-        """A digest that can't be one is refused at once, and not after the download."""
-        with pytest.raises(ValueError, match="sha256"):
-            build(artifact=SimpleNamespace(sha256="nonsense"))
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            *({"size": size} for size in (-1, "x", 1.5, True, [], float("inf"), float("nan"))),
+            *({"sha256": digest} for digest in ("nonsense", "sha256:" + "0" * 64, 7, b"0" * 64)),
+            {"size": -1, "sha256": "x"},
+        ],
+    )
+    @pytest.mark.parametrize("content", [b"content", b""])
+    def test_malformed(self, bad, content, tmp_path):
+        """What can't be right in the metadata doesn't end the sync: this one download fails.
+
+        It does so at the first bytes, and nothing stands at the target.
+        """
+        source = tmp_path / "source"
+        source.write_bytes(content)
+        target = tmp_path / "target"
+        download = build(url=source.as_uri(), path=target, artifact=SimpleNamespace(**bad))
+        download.retries = 0
+        with pytest.raises(ValidationError, match="can't be right: "):
+            download()
+        assert download.position == 0
+        assert list(tmp_path.iterdir()) == [source]
+        # Nor when it is tried once more.
+        with pytest.raises(ValidationError, match="can't be right: "):
+            download()
 
 
 class TestName:
@@ -512,7 +581,7 @@ class TestName:
         with pytest.raises(ValueError, match="name") as caught:
             build(url="http://user:secret@h/a/?key=secret", path=None)
         assert "secret" not in str(caught.value)
-        with pytest.raises(ValueError, match="valid") as caught:
+        with pytest.raises(ValueError, match="name") as caught:
             build(url="http://user:secret@[h/a/?key=secret", path=None)
         assert "secret" not in str(caught.value)
 
@@ -548,18 +617,31 @@ def test_no_secret_shown():
     assert "secret" not in shown
 
 
-@pytest.mark.parametrize("headers", [{"A": "b"}, ["A: b"], "A: b"])
-def test_headers_that_are_none(headers):
-    """What isn't a list of dicts is refused by name."""
-    with pytest.raises(ValueError, match=r"^headers: "):
-        Factory(SimpleNamespace(headers=headers)).build("http://h/a", "a")
+@pytest.mark.parametrize(
+    ("attribute", "value", "name"),
+    [
+        ("headers", [{"A": 5}], "headers"),
+        ("max_retries", "5", "retry"),
+        ("max_retries", -1, "retry"),
+        ("sock_read_timeout", "5", "timeout"),
+        ("connect_timeout", -5, "timeout"),
+        ("username", 5, "user"),
+        ("ca_cert", "/nothing/there", "ssl"),
+    ],
+)
+def test_setting_that_cannot_be(attribute, value, name, tmp_path, monkeypatch):
+    """What a remote says that can't be is refused when the download is run, before it is sent."""
+    monkeypatch.chdir(tmp_path)
+    download = Factory(SimpleNamespace(**{attribute: value})).build("http://192.0.2.1/a")
+    with pytest.raises(DownloadFailed, match=f"a setting is wrong: {name}"):
+        download()
 
 
-@pytest.mark.parametrize("rate", ["5", -1])
-def test_rate_that_is_none(rate):
-    """So is a rate that is no number above 0."""
-    with pytest.raises(ValueError, match="rate limit"):
-        Factory(SimpleNamespace(rate_limit=rate))
+def test_no_importer():
+    """A factory without an importer builds downloads with the defaults."""
+    for download in (Factory().build("http://h/a"), Factory.build("http://h/a")):
+        assert type(download) is HttpDownload
+        assert download.timeout == Timeout()
 
 
 def test_limits_for_urls_of_others():

@@ -34,12 +34,12 @@ from .event import (
 from .settings import Settings, Timeout
 from .validation import SizeValidation, Validation, can_reset
 from .waiting.cancellation import Cancelled, current, scope
+from .writer import StrPath, Writer, writer_of
 
 if TYPE_CHECKING:
     from urllib3.util import Retry
 
     from .rate import RateLimiter
-    from .writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -105,16 +105,19 @@ class Download(ABC):
     # What begins with two underscores is for no subclass: Python keeps it apart from whatever a
     # plugin calls its own.
 
-    def __init__(self, url: str, writer: Writer | None) -> None:
+    def __init__(self, url: str, writer: Writer | StrPath | None) -> None:
         """Make a download.
 
         Args:
             url: Where the content is.
-            writer: Where the content goes. None for a download that does nothing, or whose content
-                goes nowhere.
+            writer: Where the content goes: a writer, or the path of a file. None for a download
+                that does nothing, or whose content goes nowhere.
+
+        Raises:
+            TypeError: The writer is none of these.
         """
         self.url = url
-        self.writer = writer
+        self.writer = writer_of(writer)
         self.validations: list[Validation] = []
         self.retries = self.RETRIES
         self.router = EventRouter()

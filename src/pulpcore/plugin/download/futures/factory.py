@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, overload
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from requests.structures import CaseInsensitiveDict
 
 from . import redact
 from .download import Download
+from .error import ValidationError
 from .file import FileDownload
 from .ftp import FtpDownload
 from .http import HttpDownload
 from .rate import RateLimiter
 from .settings import SSL, Timeout, User
 from .storage.staging import is_reserved
-from .validation import DigestValidation, SizeValidation
-from .writer import FileWriter
+from .validation import DigestValidation, SizeValidation, Validation
+from .writer import FileWriter, StrPath
 
 _LONGEST_NAME = 255
-
-StrPath = str | os.PathLike[str]
+# RFC 3986 appendix B: it matches any text.
+_PARTS = re.compile(r"(?:([^:/?#]+):)?(?://[^/?#]*)?([^?#]*)")
+_IGNORED = dict.fromkeys(map(ord, "\t\r\n"))
+_IGNORED_AT_FIRST = "".join(map(chr, range(33)))
 
 
 class _OnFactory(Protocol):
@@ -37,7 +43,7 @@ class _OnClass(Protocol):
     """What type checkers see as ``build`` of the class."""
 
     def __call__(
-        self, url: str, importer: Any, path: StrPath | None = None, artifact: Any = None
+        self, url: str, importer: Any = None, path: StrPath | None = None, artifact: Any = None
     ) -> Download:
         """Build a download."""
 
@@ -61,7 +67,7 @@ class _Build:
 
         @functools.wraps(self._function)
         def build(
-            url: str, importer: Any, path: StrPath | None = None, artifact: Any = None
+            url: str, importer: Any = None, path: StrPath | None = None, artifact: Any = None
         ) -> Download:
             return cls(importer).build(url, path, artifact)
 
@@ -80,7 +86,10 @@ class Factory:
       ``tls_validation``, ``proxy_url``, ``proxy_username``, ``proxy_password``, ``username``,
       ``password``, ``headers`` (a list of dicts), ``connect_timeout``, ``sock_connect_timeout``,
       ``sock_read_timeout``, ``total_timeout``, ``max_retries``, ``rate_limit`` (requests a second,
-      shared by the downloads of one factory).
+      shared by the downloads of one factory). A time-out of 0 is none.
+
+    What an importer or the metadata has that can't be right doesn't raise when a download is built,
+    where it would end the whole sync: the download fails when it is run.
 
     Where URLs come from somebody who isn't trusted, ``allowed_paths`` and ``public_only`` limit
     where they may lead; each of the two is off by default, and neither implies the other.
@@ -95,14 +104,14 @@ class Factory:
 
     def __init__(
         self,
-        importer: Any,
+        importer: Any = None,
         allowed_paths: Sequence[str | os.PathLike[str]] | None = None,
         public_only: bool = False,
     ) -> None:
         """Make a factory.
 
         Args:
-            importer: The importer, or remote.
+            importer: The importer, or remote; None for the defaults.
             allowed_paths: The folders in which the files of ``file:///`` URLs must be.
             public_only: Connect to public addresses only.
         """
@@ -110,7 +119,7 @@ class Factory:
         self.allowed_paths = allowed_paths
         self.public_only = public_only
         limit = _get(importer, "rate_limit")
-        self._rate_limiter = RateLimiter(limit) if limit else None
+        self._rate_limiter = _or_as_given(RateLimiter, limit) if limit else None
 
     @_Build
     def build(self, url: str, path: StrPath | None = None, artifact: Any = None) -> Download:
@@ -132,20 +141,16 @@ class Factory:
 
         Raises:
             ValueError: Nobody serves the scheme, no name of a file can be taken from the URL, or
-                ``public_only`` can't be kept to.
+                ``public_only`` can't be kept to. Any other URL that isn't valid fails when the
+                download is run.
         """
-        scheme = None
-        with contextlib.suppress(ValueError):
-            scheme = urlsplit(str(url)).scheme.lower()
-        if scheme is None:
-            # Not within an except clause: the error there may have a password in it.
-            raise ValueError(f"the URL is not valid: {redact.url(str(url))}")
+        scheme, last = _split(str(url))
         builder = self._BUILDERS.get(scheme)
         if builder is None:
             known = ", ".join(self._BUILDERS)
             shown = redact.scheme(str(url)) or ""
             raise ValueError(f"no download serves the scheme {shown!r}: use one of {known}")
-        writer = FileWriter(_name(str(url)) if path is None else path)
+        writer = FileWriter(_name(str(url), last) if path is None else path)
         download: Download = builder(self, url, writer)
         if artifact is not None and _get(self.importer, "validate", True):
             download.validations.extend(_validations(artifact))
@@ -159,10 +164,12 @@ class Factory:
             timeout=self._timeout(),
             user=self._user(),
             ssl=self._ssl(),
-            proxy_url=_proxy(importer),
-            headers=_headers(importer),
             public_only=self.public_only,
         )
+        # Not given to the constructor, which refuses what has a wrong type: the run does.
+        download.proxy_url = _proxy(importer)
+        headers = _headers(importer)
+        download.headers = CaseInsensitiveDict(headers) if isinstance(headers, dict) else headers
         return self._configure(download)
 
     def _ftp(self, url: str, writer: FileWriter) -> Download:
@@ -198,17 +205,17 @@ class Factory:
         )
 
     def _timeout(self) -> Timeout:
+        def least(default: float | None, *names: str) -> Any:
+            given = [each for name in names if (each := _get(self.importer, name)) is not None]
+            limits = [seconds for seconds in given if seconds != 0]
+            # What is no number comes first, so that the run refuses it.
+            limits.sort(key=lambda each: each if isinstance(each, int | float) else -math.inf)
+            return limits[0] if limits else None if given else default
+
         timeout = Timeout()
-        connects = [
-            _get(self.importer, name) for name in ("connect_timeout", "sock_connect_timeout")
-        ]
-        given = [seconds for seconds in connects if seconds is not None]
-        if given:
-            timeout.connect = min(given)
-        read = _get(self.importer, "sock_read_timeout")
-        if read is not None:
-            timeout.read = read
-        timeout.total = _get(self.importer, "total_timeout")
+        timeout.connect = least(timeout.connect, "connect_timeout", "sock_connect_timeout")
+        timeout.read = least(timeout.read, "sock_read_timeout")
+        timeout.total = least(timeout.total, "total_timeout")
         return timeout
 
     def _configure(self, download: HttpDownload | FtpDownload) -> Download:
@@ -216,8 +223,44 @@ class Factory:
         download.rate_limiter = self._rate_limiter
         retries = _get(self.importer, "max_retries")
         if retries is not None and download.retry is not None:
-            download.retry = download.retry.new(total=retries)
+            is_number = isinstance(retries, int) and retries >= 0
+            download.retry = download.retry.new(total=retries) if is_number else retries
         return download
+
+
+class _Impossible(Validation):
+    """Stands for what the metadata expects and no content can have."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self._reason = reason
+
+    def update(self, buffer: bytes) -> None:
+        """Stop the download at its first bytes.
+
+        Raises:
+            ValidationError: Always.
+        """
+        self.apply()
+
+    def reset(self) -> None:
+        """Do nothing: no content is better than another."""
+
+    def apply(self) -> None:
+        """Fail.
+
+        Raises:
+            ValidationError: Always.
+        """
+        raise ValidationError(f"what is expected of the content can't be right: {self._reason}")
+
+
+def _or_as_given(make: Callable[[Any], Any], value: Any) -> Any:
+    """Make a setting; a value that can't be one as it is, so that the run refuses it by name."""
+    try:
+        return make(value)
+    except ValueError:
+        return value
 
 
 def _get(importer: Any, name: str, default: Any = None) -> Any:
@@ -239,41 +282,62 @@ def _pem(importer: Any, file: str, text: str) -> str | None:
 def _proxy(importer: Any) -> str | None:
     url: str | None = _get(importer, "proxy_url")
     name = _get(importer, "proxy_username")
-    if url is None or name is None:
+    if not isinstance(url, str) or name is None:
         return url
     scheme, separator, rest = url.rpartition("://")
     userinfo = f"{_quote(name)}:{_quote(_get(importer, 'proxy_password', ''))}"
     return f"{scheme or 'http'}{separator or '://'}{userinfo}@{rest.rpartition('@')[2]}"
 
 
-def _quote(text: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in text.encode())
+def _quote(text: Any) -> str:
+    return "".join(f"%{byte:02X}" for byte in str(text).encode())
 
 
-def _headers(importer: Any) -> dict[str, str]:
+def _headers(importer: Any) -> Any:
     headers = _get(importer, "headers", [])
     if not isinstance(headers, list | tuple) or not all(isinstance(h, dict) for h in headers):
-        raise ValueError("headers: must be a list of dicts")
+        return headers
     return {name: value for header in headers for name, value in header.items()}
 
 
-def _validations(artifact: Any) -> list[Any]:
-    validations: list[Any] = []
+def _validations(artifact: Any) -> list[Validation]:
+    validations = []
     size = getattr(artifact, "size", None)
     if size is not None and size != "":
-        validations.append(SizeValidation(int(size)))
+        validations.append(_validation(_size, size))
     for algorithm in DigestValidation.ALGORITHMS:
         digest = getattr(artifact, algorithm, None)
         if digest:
-            validations.append(DigestValidation(algorithm, digest))
+            validations.append(_validation(DigestValidation, algorithm, digest))
             break
     return validations
 
 
-def _name(url: str) -> str:
+def _validation(make: Callable[..., Validation], *expected: Any) -> Validation:
+    try:
+        return make(*expected)
+    except (ValueError, TypeError, OverflowError) as error:
+        return _Impossible(str(error))
+
+
+def _size(expected: Any) -> SizeValidation:
+    # int() alone would take True for 1.
+    is_whole = not isinstance(expected, bool) and int(expected) == float(expected)
+    return SizeValidation(int(expected) if is_whole else expected)
+
+
+def _split(url: str) -> tuple[str, str]:
+    """The scheme of a URL, and the last part of its path, also where it isn't valid otherwise."""
+    # As urllib.parse reads it, which raises where the host can't be one.
+    found = _PARTS.match(url.lstrip(_IGNORED_AT_FIRST).translate(_IGNORED))
+    scheme, path = found.groups("")  # type: ignore[union-attr]
+    return scheme.lower(), path.rpartition("/")[2]
+
+
+def _name(url: str, last: str) -> str:
     problem = None
     try:
-        name = unquote(urlsplit(url).path.rpartition("/")[2], errors="strict")
+        name = unquote(last, errors="strict")
         if name in ("", ".", ".."):
             problem = "there is none"
         elif any(c in name for c in "/\\"):

@@ -15,7 +15,7 @@ from .download import Download
 from .error import DownloadFailed, NotAuthorized, NotFound
 
 if TYPE_CHECKING:
-    from .writer import Writer
+    from .writer import StrPath, Writer
 
 # Opening a pipe must not wait for somebody to write to it.
 _READ = os.O_RDONLY | os.O_NONBLOCK
@@ -43,15 +43,18 @@ class FileDownload(Download):
     def __init__(
         self,
         url: str,
-        writer: Writer | None,
+        writer: Writer | StrPath | None,
         allowed_paths: Sequence[str | os.PathLike[str]] | None = None,
     ) -> None:
         """Make a download.
 
         Args:
             url: A ``file:///path`` URL.
-            writer: Where the content goes. None for nowhere.
+            writer: Where the content goes: a writer, or the path of a file. None for nowhere.
             allowed_paths: The folders in which the file must be.
+
+        Raises:
+            TypeError: The writer is none of these.
         """
         super().__init__(url, writer)
         self.allowed_paths = allowed_paths

@@ -1,7 +1,8 @@
 """Settings that downloads have in common.
 
 A setting checks nothing when it is made or changed, since it may be filled in bit by bit;
-``validate()`` does, and a run calls it before anything is sent.
+``validate()`` does, and a run calls it before anything is sent. A download takes shorter forms as
+well: a number or a pair in place of a ``Timeout``, a pair in place of a ``User``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections.abc import MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeGuard
 
 LONGEST = threading.TIMEOUT_MAX
 """The most seconds that can be waited for."""
@@ -28,6 +29,31 @@ _LONGEST_SHOWN = 255
 
 class Settings:
     """The base of all settings: values that are compared by content and that show no secret."""
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Make a setting of what a download was given for it.
+
+        Args:
+            value: A setting, which is taken as it is, a shorter form of it, or None for the
+                defaults.
+
+        Raises:
+            TypeError: It is none of these; the message names the argument, and not its value.
+        """
+        if isinstance(value, cls):
+            return value
+        made = cls() if value is None else cls._short(value)
+        if made is None:
+            forms = f"{cls._FORMS}, or None, not {type(value).__name__}"
+            raise TypeError(f"{cls.__name__.lower()}: must be {forms}")
+        return made
+
+    _FORMS: ClassVar[str] = ""
+
+    @classmethod
+    def _short(cls, value: object) -> Self | None:
+        """Make a setting of a shorter form; None if the value isn't one."""
 
     def validate(self) -> None:
         """Check the values.
@@ -56,6 +82,8 @@ class SSL(Settings):
         client_key_password (str | None): The password of an encrypted key. Nobody is asked for one
             at a terminal.
     """
+
+    _FORMS = "an SSL"
 
     SYSTEM: ClassVar[str] = "<system>"
     """Given as ``ca_certificate``, trust whom the operating system trusts, not certifi's bundle.
@@ -108,6 +136,15 @@ class User(Settings):
     name: str | None = None
     password: str | None = None
 
+    _FORMS = "a User, a pair of a name and a password"
+
+    @classmethod
+    def _short(cls, value: object) -> Self | None:
+        pair = value if isinstance(value, tuple | list) else ()
+        if len(pair) == 2 and all(part is None or isinstance(part, str) for part in pair):
+            return cls(*pair)
+        return None
+
     def validate(self) -> None:
         """Check the values.
 
@@ -148,6 +185,15 @@ class Timeout(Settings):
     least_speed: float | None = None
     window: float = 30
 
+    _FORMS = "a Timeout, a number of seconds, a pair (connect, read) of them"
+
+    @classmethod
+    def _short(cls, value: object) -> Self | None:
+        pair = value if isinstance(value, tuple | list) else (value, value)
+        if len(pair) == 2 and all(part is None or _is_number(part) for part in pair):
+            return cls(*pair)
+        return None
+
     def validate(self) -> None:
         """Check the values.
 
@@ -187,8 +233,12 @@ def check_number(name: str, value: object, most: float = math.inf) -> None:
     Raises:
         ValueError: It is no number above 0, or it is too large.
     """
-    if not isinstance(value, _NUMBER) or isinstance(value, bool) or not 0 < value <= most:
+    if not _is_number(value) or not 0 < value <= most:
         raise ValueError(f"{name}: must be a number above 0, or None: {value!r}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, _NUMBER) and not isinstance(value, bool)
 
 
 def _readable(attribute: str, value: str | None) -> None:

@@ -17,6 +17,8 @@ from typing import IO, Any, Self, cast
 from .settings import copied
 from .storage.staging import Partial, Stage, Temporary, sync_folder
 
+StrPath = str | os.PathLike[str]
+
 
 class Writer:
     """Writes to a file object, and is the base of all writers.
@@ -325,7 +327,7 @@ class FileWriter(Writer):
 
     def __init__(
         self,
-        path: str | os.PathLike[str] | None = None,
+        path: StrPath | None = None,
         resume: bool = False,
         durable: bool = False,
     ) -> None:
@@ -491,6 +493,24 @@ class FileWriter(Writer):
             with contextlib.suppress(OSError):
                 return Partial(target, mode)
         return Temporary(target, mode)
+
+
+def writer_of(value: Writer | StrPath | None) -> Writer | None:
+    """Make a writer of what a download was given for it.
+
+    Args:
+        value: A writer, which is taken as it is, the path of a file, or None for nowhere.
+
+    Raises:
+        TypeError: It is none of these; the message names the argument.
+    """
+    if value is None or isinstance(value, Writer):
+        return value
+    if isinstance(value, str | os.PathLike):
+        return FileWriter(value)
+    raise TypeError(
+        f"writer: must be a Writer, the path of a file, or None, not {type(value).__name__}"
+    )
 
 
 class BufferWriter(Writer):

@@ -25,7 +25,7 @@ from .version import Sighting, Version, place
 if TYPE_CHECKING:
     from urllib3.util import Retry
 
-    from ..writer import Writer
+    from ..writer import StrPath, Writer
 
 PORTS = {"ftp": 21, "ftps": 990}
 
@@ -66,9 +66,9 @@ class FtpDownload(Download):
     def __init__(
         self,
         url: str,
-        writer: Writer | None,
-        user: User | None = None,
-        timeout: Timeout | None = None,
+        writer: Writer | StrPath | None,
+        user: User | tuple[str, str] | None = None,
+        timeout: Timeout | float | tuple[float | None, float | None] | None = None,
         ssl: SSL | None = None,
         tls: bool = False,
     ) -> None:
@@ -76,16 +76,20 @@ class FtpDownload(Download):
 
         Args:
             url: An ftp or ftps URL.
-            writer: Where the content goes.
-            user: The user.
-            timeout: How long to wait.
+            writer: Where the content goes: a writer, or the path of a file. None for nowhere.
+            user: The user; also a pair of a name and a password.
+            timeout: How long to wait. A number of seconds counts for ``connect`` and ``read``; a
+                pair gives one for each.
             ssl: TLS settings.
             tls: Demand TLS for an ftp URL. An ftps URL does by itself.
+
+        Raises:
+            TypeError: An argument has a wrong type; the message names it.
         """
         super().__init__(url, writer)
-        self.user = user or User()
-        self.timeout = timeout or Timeout()
-        self.ssl = ssl or SSL()
+        self.user = User.of(user)
+        self.timeout = Timeout.of(timeout)
+        self.ssl = SSL.of(ssl)
         self.tls = tls
 
     # What the life of a download asks.

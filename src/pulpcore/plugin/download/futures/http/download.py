@@ -23,7 +23,7 @@ from .wire.reply import drain, header, length, reader, was_taken
 if TYPE_CHECKING:
     from urllib3.util import Retry
 
-    from ..writer import Writer
+    from ..writer import StrPath, Writer
 
 METHODS = ("GET", "HEAD")
 
@@ -86,10 +86,10 @@ class HttpDownload(Download):
     def __init__(
         self,
         url: str,
-        writer: Writer | None,
+        writer: Writer | StrPath | None,
         method: str = "GET",
-        timeout: Timeout | None = None,
-        user: User | None = None,
+        timeout: Timeout | float | tuple[float | None, float | None] | None = None,
+        user: User | tuple[str, str] | None = None,
         ssl: SSL | None = None,
         proxy_url: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -102,10 +102,11 @@ class HttpDownload(Download):
 
         Args:
             url: An http or https URL.
-            writer: Where the content goes. None for nowhere.
+            writer: Where the content goes: a writer, or the path of a file. None for nowhere.
             method: GET or HEAD, in any case.
-            timeout: How long to wait; None for the defaults of :class:`Timeout`.
-            user: The user, for basic authentication.
+            timeout: How long to wait; None for the defaults of :class:`Timeout`. A number of
+                seconds counts for ``connect`` and ``read``; a pair gives one for each.
+            user: The user, for basic authentication; also a pair of a name and a password.
             ssl: TLS settings; None for the defaults of :class:`SSL`.
             proxy_url: The URL of a proxy; None for what the environment says.
             headers: Headers to send beside or instead of our own.
@@ -117,14 +118,15 @@ class HttpDownload(Download):
 
         Raises:
             ValueError: The method is another one.
+            TypeError: An argument has a wrong type; the message names it.
         """
         super().__init__(url, writer)
         self.method = _method(method)
-        self.timeout = timeout or Timeout()
-        self.user = user or User()
-        self.ssl = ssl or SSL()
-        self.proxy_url = proxy_url
-        self.headers: MutableMapping[str, str] = CaseInsensitiveDict(headers or {})
+        self.timeout = Timeout.of(timeout)
+        self.user = User.of(user)
+        self.ssl = SSL.of(ssl)
+        self.proxy_url = _proxy(proxy_url)
+        self.headers: MutableMapping[str, str] = _headers(headers)
         self.insecure_redirects = insecure_redirects
         self.public_only = public_only
         self.known_etag = known_etag
@@ -457,6 +459,18 @@ def _method(value: object) -> str:
     if method not in METHODS:
         raise ValueError(f"method: must be GET or HEAD, not {value!r}")
     return method
+
+
+def _proxy(url: object) -> str | None:
+    if url is None or isinstance(url, str):
+        return url
+    raise TypeError(f"proxy_url: must be a str or None, not {type(url).__name__}")
+
+
+def _headers(headers: object) -> CaseInsensitiveDict[str]:
+    if headers is None or isinstance(headers, Mapping):
+        return CaseInsensitiveDict(headers or {})
+    raise TypeError(f"headers: must be a mapping or None, not {type(headers).__name__}")
 
 
 def _text(name: object) -> str:

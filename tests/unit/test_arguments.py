@@ -1,0 +1,108 @@
+"""What a download takes as its arguments: shorter forms of them, and clear errors for the rest."""
+
+from pathlib import Path
+
+import pytest
+
+from pulpcore.plugin.download.futures import (
+    BufferWriter,
+    Download,
+    FileDownload,
+    FileWriter,
+    FtpDownload,
+    HttpDownload,
+    Timeout,
+    User,
+)
+
+# Nobody gets as far as to connect.
+HTTP = ("http://192.0.2.1/a", None)
+FTP = ("ftp://192.0.2.1/a", None)
+NET = pytest.mark.parametrize(
+    ("kind", "arguments"), [(HttpDownload, HTTP), (FtpDownload, FTP)], ids=["http", "ftp"]
+)
+
+
+class Nop(Download):
+    """A download without arguments of its own."""
+
+    def _send(self):
+        pass
+
+
+@NET
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (None, Timeout()),
+        (5, Timeout(5, 5)),
+        (0.5, Timeout(0.5, 0.5)),
+        ((3, 5), Timeout(3, 5)),
+        ([3, None], Timeout(3, None)),
+        (Timeout(1, 2, 3), Timeout(1, 2, 3)),
+    ],
+)
+def test_timeout(kind, arguments, given, made):
+    """A number counts for connect and read, a pair gives one for each, as in requests."""
+    download = kind(*arguments, timeout=given)
+    assert download.timeout == made
+    assert (download.timeout is given) is isinstance(given, Timeout)
+
+
+@NET
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (None, User()),
+        (("a", "b"), User("a", "b")),
+        (["a", None], User("a")),
+        (User("a"), User("a")),
+    ],
+)
+def test_user(kind, arguments, given, made):
+    """A pair is a name and a password, as in requests."""
+    download = kind(*arguments, user=given)
+    assert download.user == made
+
+
+@pytest.mark.parametrize("kind", [HttpDownload, FtpDownload, FileDownload, Nop])
+@pytest.mark.parametrize("path", ["x.iso", Path("x.iso")])
+def test_writer(kind, path):
+    """The path of a file makes a FileWriter; a writer is taken as it is."""
+    download = kind("url", path)
+    assert type(download.writer) is FileWriter
+    assert download.writer.path == "x.iso"
+    writer = BufferWriter()
+    assert kind("url", writer).writer is writer
+    assert kind("url", None).writer is None
+
+
+WRONG = {
+    "timeout": ["5", True, (1,), (1, 2, 3), ("1", 2), {}, User()],
+    "user": ["s3cret:s3cret", 5, ("s3cret",), ("s3cret", 5), b"s3cret", Timeout()],
+    "ssl": [False, "/ca.pem", ("cert", "key")],
+    "headers": [["X: s3cret"], [("X", "s3cret")], "X: s3cret", 5],
+    "proxy_url": [{"http": "http://me:s3cret@h"}, b"http://h", 5],
+    "writer": [b"a", 5, open, ["a"], BufferWriter],
+}
+OWN = {"headers": (HttpDownload,), "proxy_url": (HttpDownload,)}
+
+
+@NET
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_types(kind, arguments, name):
+    """Anything else is a TypeError that names the argument, and nothing of what was given."""
+    if kind not in OWN.get(name, (kind,)):
+        return
+    for value in WRONG[name]:
+        with pytest.raises(TypeError, match=f"^{name}: must be ") as caught:
+            kind(**{"url": arguments[0], "writer": None, name: value})
+        assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [FileDownload, Nop])
+def test_wrong_writer(kind):
+    """So it is for those that take only a writer."""
+    for value in WRONG["writer"]:
+        with pytest.raises(TypeError, match=r"^writer: must be "):
+            kind("url", value)
