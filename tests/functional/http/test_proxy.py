@@ -203,7 +203,7 @@ class TestRefusals:
         [
             (b"nonsense\r\n\r\n", "can't be trusted"),
             (b"HTTP/1.1 abc\r\n\r\n", "can't be trusted"),
-            (b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70_000, "can't be trusted"),
+            (b"HTTP/1.1 200 OK\r\nA: " + b"b" * 140_000, "can't be trusted"),
             (b"HTTP/1.1 403 not here\r\n\r\n", "403"),
             (b"", "without a reply"),
         ],

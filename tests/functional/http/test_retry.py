@@ -205,10 +205,10 @@ class TestNetwork:
         """What else the system says is handed on in its words."""
         import errno
 
-        def connect(self: socket.socket, address: object) -> None:
-            raise OSError(getattr(errno, number), words)
+        def connect(self: socket.socket, address: object) -> int:
+            return getattr(errno, number)
 
-        monkeypatch.setattr(socket.socket, "connect", connect)
+        monkeypatch.setattr(socket.socket, "connect_ex", connect)
         download = into_memory("http://127.0.0.1:1/", quick(1))
         events = record(download)
         assert words in failure(download, DownloadFailed).reason

@@ -10,6 +10,12 @@ import urllib3.exceptions
 
 from pulpcore.plugin.download.futures import DownloadFailed, NotAuthorized, NotFound
 from pulpcore.plugin.download.futures.http import failure
+from pulpcore.plugin.download.futures.http.wire.error import (
+    ConnectTimeout,
+    MissingCloseNotify,
+    SocksRefused,
+    TunnelRefused,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,13 +27,17 @@ from pulpcore.plugin.download.futures.http import failure
         (http.client.IncompleteRead(b""), "ended before the content", True),
         (socket.gaierror(-2, "Unknown"), "name of the host can't be resolved: Unknown", True),
         (
-            urllib3.exceptions.ProxyError("odd", socket.gaierror(-2, "Unknown")),
+            requests.exceptions.ProxyError("odd", socket.gaierror(-2, "Unknown")),
             "name of the proxy can't be resolved: Unknown",
             True,
         ),
         (UnicodeError("label too long"), "URL is not valid", False),
-        (OSError("Tunnel connection failed: 502 Bad"), "replied 502", True),
-        (OSError("Tunnel connection failed: 400 Bad"), "replied 400", False),
+        (TunnelRefused(502), "replied 502", True),
+        (TunnelRefused(400), "replied 400", False),
+        (SocksRefused("0x05: Connection refused", is_login=False), "SOCKS .*refused", True),
+        (ConnectTimeout("slow"), "no connection was made", True),
+        (requests.exceptions.ConnectTimeout("slow"), "no connection was made", True),
+        (MissingCloseNotify(), "without a close_notify", True),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong"), "TLS failed", False),
         (ssl.SSLEOFError(8, "EOF occurred"), "TLS failed", True),
     ],
@@ -44,7 +54,13 @@ def test_reason(error, reason, transient):
 
 def test_tunnel_without_credentials():
     """A proxy that wants credentials is a matter of authorization."""
-    error = requests.ConnectionError(OSError("Tunnel connection failed: 407 Auth"))
+    error = requests.ConnectionError(TunnelRefused(407))
+    assert type(failure.from_exception(error)) is NotAuthorized
+
+
+def test_socks_without_credentials():
+    """So is a SOCKS proxy that refuses them."""
+    error = SocksRefused("SOCKS5 authentication failed", is_login=True)
     assert type(failure.from_exception(error)) is NotAuthorized
 
 

@@ -1,76 +1,73 @@
-"""Reading replies off a socket strictly."""
+"""The framing of replies: bytes go in, a head and a body come out, or an error that says why."""
 
 import http.client
-import socket
-import ssl
-from collections.abc import Callable, Iterator
-from typing import Any
+from email.message import Message
 
+import h11
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pulpcore.plugin.download.futures.http.wire.error import FramingError
 from pulpcore.plugin.download.futures.http.wire.framing import (
+    BLOCK,
     HEAD_LIMIT,
     INTERIM_LIMIT,
-    FramingError,
-    StrictResponse,
+    ReplyParser,
 )
-from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, scope
 
-Reply = Callable[..., StrictResponse]
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
-class Scripted:
-    """A socket that hands over given pieces, and then the end of the connection."""
+class Reader:
+    """Feeds a parser with given pieces, and then with the end of the connection."""
 
-    def __init__(self, pieces: list[bytes]) -> None:
-        self.pieces = [piece for piece in pieces if piece]
-        self.shut_down = False
-        self.closed = False
+    def __init__(self, given: list[bytes], method: str) -> None:
+        self.given = [piece for piece in given if piece]
+        self.parser = ReplyParser(method)
+        while (head := self.parser.read_head()) is None:
+            self.feed(BLOCK)
+        self.version, self.status, self.reason, self.pairs, self.fields = head
+        self.headers = Message()
+        for name, value in head.pairs:
+            self.headers[name] = value
 
-    def recv(self, size: int) -> bytes:
-        """The next piece, or as much of it as was asked for."""
-        if not self.pieces:
-            return b""
-        piece = self.pieces.pop(0)
+    def feed(self, size: int) -> None:
+        """Hand over the next piece, or as much of it as is wanted."""
+        piece = self.given.pop(0) if self.given else b""
         if len(piece) > size:
-            self.pieces.insert(0, piece[size:])
-        return piece[:size]
+            self.given.insert(0, piece[size:])
+        self.parser.receive(piece[:size])
 
-    def makefile(self, mode: str, buffering: int) -> "Scripted":
-        """The socket itself, which closes as a file would."""
-        return self
+    @property
+    def length(self) -> int | None:
+        """The length of the body."""
+        return self.parser.length
 
-    def close(self) -> None:
-        """Keep that it was closed."""
-        self.closed = True
+    @property
+    def will_close(self) -> bool:
+        """Whether the connection can't be used again."""
+        return not self.parser.keep_alive
+
+    def isclosed(self) -> bool:
+        """Whether the body came to its end."""
+        return self.parser.is_complete
+
+    def read1(self, size: int = BLOCK) -> bytes:
+        """The next piece of the body."""
+        while (data := self.parser.read_body(size)) is None:
+            self.feed(self.parser.wanted(size))
+        return data
+
+    def read(self) -> bytes:
+        """All of the body."""
+        return b"".join(iter(self.read1, b""))
 
 
-@pytest.fixture(autouse=True)
-def shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shutting a scripted socket down is recorded."""
-    original = socket.socket.shutdown
-
-    def record(sock: Any, how: int) -> None:
-        if isinstance(sock, Scripted):
-            sock.shut_down = True
-        else:
-            original(sock, how)
-
-    class Recording(socket.socket):
-        shutdown = staticmethod(record)  # type: ignore[assignment]
-
-    monkeypatch.setattr(socket, "socket", Recording)
-
-
-def begun(*pieces: bytes, method: str = "GET") -> StrictResponse:
+def begun(*pieces: bytes, method: str = "GET") -> Reader:
     """A reply whose head was read."""
-    response = StrictResponse(Scripted(list(pieces)), method=method)  # type: ignore[arg-type]
-    response.begin()
-    return response
+    return Reader(list(pieces), method)
 
 
 def pieces(data: bytes, size: int) -> list[bytes]:
@@ -95,7 +92,6 @@ class TestStatusLine:
         """Status, reason and version are read, and their usual oddities."""
         response = begun(line + b"\r\nContent-Length: 0\r\n\r\n")
         assert (response.status, response.reason, response.version) == (status, reason, version)
-        assert response.code == status
 
     @pytest.mark.parametrize(
         "line",
@@ -144,7 +140,6 @@ class TestFields:
         )
         assert response.headers.get_all("A") == ["1", "3"]
         assert [response.headers[name] for name in "BCD"] == ["2", "", "\xe9"]
-        assert response.msg is response.headers
 
     def test_folded(self) -> None:
         """A line that begins with white space goes on with the one before."""
@@ -185,7 +180,7 @@ class TestFields:
     def test_passed_over(self, line: bytes) -> None:
         """A field with an odd name that says nothing of the body is passed over."""
         response = begun(OK + line + b"\r\nContent-Length: 2\r\n\r\nab")
-        assert (response.headers.keys(), response.read()) == (["Content-Length"], b"ab")
+        assert (list(response.headers), response.read()) == (["Content-Length"], b"ab")
 
     @pytest.mark.parametrize("line", [b"A: 1\r2", b"A: 1\r\n 2", b"A: 1\r\r\n\t\r2\r"])
     def test_bare_carriage_return(self, line: bytes) -> None:
@@ -368,66 +363,20 @@ class TestKeepAlive:
             b"HTTP/1.1 204 X\r\n\r\n",
         ],
     )
-    @pytest.mark.parametrize("extra", [b"", b"x"])
-    def test_extra(self, data: bytes, extra: bytes) -> None:
-        """Behind a body with something after it the connection is shut down."""
-        sock = Scripted([data + extra])
-        response = StrictResponse(sock, method="GET")  # type: ignore[arg-type]
-        response.begin()
+    @pytest.mark.parametrize("extra", [b"", b"x", OK])
+    def test_rest(self, data: bytes, extra: bytes) -> None:
+        """What lies behind a body is no part of it: it is the beginning of the next reply."""
+        response = begun(data + extra)
         assert response.read() in (b"abc", b"")
-        assert (sock.shut_down, response.isclosed()) == (bool(extra), True)
+        assert response.parser.rest == extra
 
-    @pytest.mark.parametrize("held", [True, False])
-    def test_held(self, held: bool) -> None:
-        """The socket is held until the body was read, where the connection lets go of it before."""
-        sock = Scripted(
-            [OK + b"Content-Length: 3\r\n" + b"Connection: close\r\n" * held + b"\r\nabc"]
-        )
-        response = StrictResponse(sock, method="GET")  # type: ignore[arg-type]
-        response.begin()
-        assert not sock.closed
-        assert response.read() == b"abc"
-        assert sock.closed is held
-
-    def test_whole(self) -> None:
-        """It is told whether the body came to its end, and how much was handed over."""
-        for data in (
-            OK + b"Content-Length: 3\r\n\r\nabc",
-            CHUNKED + b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
-        ):
-            response = begun(data)
-            assert (response.is_whole, response.delivered) == (False, 0)
-            assert response.read() == b"abc"
-            assert (response.is_whole, response.delivered) == (True, 3)
-            response = begun(data)
-            response.read1(1)
-            response.close()
-            assert (response.is_whole, response.delivered) == (False, 1)
-
-    def test_shut_down(self) -> None:
-        """The socket can be shut down while the body is read, and not when it may be another's."""
-        sock = Scripted([OK + b"Content-Length: 3\r\n\r\nabc"])
-        response = StrictResponse(sock)  # type: ignore[arg-type]
-        response.begin()
-        response.read()
-        response.shut_down(socket.SHUT_RD)
-        assert not sock.shut_down
-        sock = Scripted([OK + b"Content-Length: 3\r\n\r\nabc"])
-        response = StrictResponse(sock)  # type: ignore[arg-type]
-        response.begin()
-        response.shut_down(socket.SHUT_RD)
-        assert sock.shut_down
-
-    def test_close(self) -> None:
-        """Closing lets go of the connection, once, and reads nothing more."""
-        sock = Scripted([OK + b"Connection: close\r\nContent-Length: 3\r\n\r\n"])
-        response = StrictResponse(sock)  # type: ignore[arg-type]
-        response.begin()
-        assert not response.isclosed()
-        response.close()
-        response.close()
-        response.flush()
-        assert (sock.closed, response.isclosed(), response.read1()) == (True, True, b"")
+    def test_received_before(self) -> None:
+        """A parser is given what was received with the reply before."""
+        first = begun(OK + b"Content-Length: 1\r\n\r\na" + OK + b"Content-Length: 1\r\n\r\nb")
+        assert first.read() == b"a"
+        parser = ReplyParser("GET", first.parser.rest)
+        assert parser.read_head() is not None
+        assert (parser.read_body(9), parser.is_complete, parser.rest) == (b"b", True, b"")
 
 
 class TestChunks:
@@ -564,7 +513,7 @@ class TestChunks:
         body = b"".join(b"%X\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
         response = begun(*pieces(CHUNKED + body + b"0\r\n\r\n", size))
         found = []
-        while buffer := response.read1(data.draw(st.sampled_from([-1, 1, 2, 7, 100]))):
+        while buffer := response.read1(data.draw(st.sampled_from([1, 2, 7, 100]))):
             found.append(buffer)
         assert b"".join(found) == b"".join(chunks)
         assert response.isclosed()
@@ -572,91 +521,129 @@ class TestChunks:
 
 class TestReads:
     def test_sizes(self) -> None:
-        """read1 gives what is there, read all that was asked for."""
+        """A read gives what is there, and no more than it was asked for."""
         response = begun(OK + b"Content-Length: 9\r\n\r\nabc", b"def", b"ghi")
-        assert response.read1(0) == response.read(0) == b""
-        assert response.read1(2) == b"ab"
-        assert response.read1(99) == b"c"
-        assert response.read(4) == b"defg"
-        assert response.read() == b"hi"
-        assert response.read(5) == response.read1() == b""
-
-    def test_readinto(self) -> None:
-        """A buffer is filled."""
-        response = begun(OK + b"Content-Length: 5\r\n\r\nabcde")
-        buffer = bytearray(3)
-        assert (response.readinto(buffer), bytes(buffer)) == (3, b"abc")
-        assert (response.readinto(buffer), bytes(buffer)) == (2, b"dec")
+        assert [response.read1(size) for size in (2, 99, 2, 99, 99, 99)] == [
+            b"ab",
+            b"c",
+            b"de",
+            b"f",
+            b"ghi",
+            b"",
+        ]
 
     def test_never_too_much(self) -> None:
-        """More than the length is never handed over."""
+        """More than the length is never handed over, nor wanted."""
+        response = begun(OK + b"Content-Length: 5\r\n\r\nab")
+        assert response.read1() == b"ab"
+        assert [response.parser.wanted(size) for size in (2, 9)] == [2, 3]
         assert begun(OK + b"Content-Length: 3\r\n\r\nabcdef").read() == b"abc"
 
-
-class TestCancelled:
-    @pytest.fixture
-    def pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
-        """Two sockets that are connected."""
-        here, there = socket.socketpair()
-        here.settimeout(30)
-        with here, there:
-            yield here, there
-
-    def test_watched(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        """Cancelling ends a read, but leaves a connection alone that was given back."""
-        here, there = pair
-        token = Cancellation()
-        with scope(token):
-            response = StrictResponse(here)
-            there.sendall(OK + b"Content-Length: 6\r\n\r\nabc")
-            response.begin()
-            assert response.read1() == b"abc"
-            token.cancel("enough")
-            with pytest.raises(http.client.IncompleteRead):
-                response.read1()
-            response.close()
-
-    def test_given_back(self, pair: tuple[socket.socket, socket.socket]) -> None:
-        """A connection that was given back isn't shut down."""
-        here, there = pair
-        token = Cancellation()
-        with scope(token):
-            response = StrictResponse(here)
-            there.sendall(OK + b"Content-Length: 3\r\n\r\nabc")
-            response.begin()
-            assert response.read() == b"abc"
-            token.cancel("enough")
-        there.sendall(b"more")
-        assert here.recv(9) == b"more"
+    def test_wanted_up_to_the_end(self) -> None:
+        """As much as is asked for is wanted where only the end of the connection ends the body."""
+        assert begun(OK + b"\r\n").parser.wanted(7) == 7
 
 
-class TestCutTls:
-    """Some versions of Python raise where others tell the end of a connection that was cut."""
+def by_h11(data: bytes, method: str) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
+    """Status, fields and body as h11 reads them; None where it refuses."""
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method=method, target="/", headers=[("Host", "h")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(data)
+    connection.receive_data(b"")
+    status, fields, body = 0, [], b""
+    try:
+        while True:
+            match connection.next_event():
+                case h11.Response() as event:
+                    status, fields = event.status_code, list(event.headers.raw_items())
+                case h11.Data() as event:
+                    body += event.data
+                case h11.EndOfMessage():
+                    return status, fields, body
+    except h11.RemoteProtocolError:
+        return None
 
-    ERROR = ssl.SSLError(1, "[SSL: UNEXPECTED_EOF_WHILE_READING] unexpected eof")
 
-    def cut(self, data: bytes, needs_proper_end: bool) -> StrictResponse:
-        """A reply whose connection is cut behind the data."""
-        response = begun(data)
-        response._needs_proper_end = needs_proper_end
-        self.ERROR.reason = "UNEXPECTED_EOF_WHILE_READING"
+def by_us(data: bytes, size: int, method: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """The same by our parser, from pieces of a size."""
+    response = begun(*pieces(data, size), method=method)
+    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.pairs]
+    return response.status, fields, response.read()
 
-        def recv(size: int) -> bytes:
-            raise self.ERROR
 
-        response._sock.recv = recv  # type: ignore[method-assign]
-        return response
+LINES = st.sampled_from(
+    [
+        b"Content-Length: 3",
+        b"content-length: 003",
+        b"Content-Length: 0",
+        b"Content-Length: 3, 3",
+        b"Content-Length: 4",
+        b"Content-Length: +3",
+        b"Content-Length:",
+        b"Transfer-Encoding: chunked",
+        b"Transfer-Encoding: Chunked",
+        b"Transfer-Encoding: gzip",
+        b"Transfer-Encoding : chunked",
+        b"Connection: close",
+        b"A: b ",
+        b"A:\tb\t",
+        b"A: b\r\n c",
+        b" A: b",
+        b"A",
+        b"A\xe9: b",
+        b"A: \xe9",
+        b"A: b\rc",
+        b"A: b\0",
+        b"",
+    ]
+)
+BODIES = st.sampled_from(
+    [
+        b"",
+        b"abc",
+        b"abcd",
+        b"3\r\nabc\r\n0\r\n\r\n",
+        b"1;x=y\r\na\r\n2\r\nbc\r\n0\r\nT: x\r\n\r\n",
+        b"3\r\nabcd\r\n0\r\n\r\n",
+        b"3\nabc\n0\n\n",
+        b"0x3\r\nabc\r\n0\r\n\r\n",
+        b"-3\r\nabc\r\n0\r\n\r\n",
+        b"3\r\nabc\r\n0\r\n",
+    ]
+)
 
-    def test_is_an_end(self) -> None:
-        """Where a length tells the end, it is too early."""
-        response = self.cut(OK + b"Content-Length: 9\r\n\r\nabc", needs_proper_end=False)
-        assert response.read1(3) == b"abc"
-        with pytest.raises(http.client.IncompleteRead):
-            response.read1(3)
 
-    def test_is_no_end(self) -> None:
-        """Where nothing else tells the end, it is an error."""
-        response = self.cut(OK + b"\r\nabc", needs_proper_end=True)
-        assert response.read1(3) == b"abc"
-        with pytest.raises(ssl.SSLError):
-            response.read1(3)
+@given(
+    st.sampled_from([b"HTTP/1.1 200 OK", b"HTTP/1.0 200 OK", b"HTTP/1.1 204 X", b"HTTP/1.1 404"]),
+    st.lists(LINES, max_size=4),
+    BODIES,
+    st.integers(1, 80),
+    st.sampled_from(["GET", "HEAD"]),
+)
+@example(b"HTTP/1.1 200 OK", [b"Transfer-Encoding: chunked"], b"3\r\nabc\r\n0\r\n\r\n", 1, "GET")
+def test_oracle(start: bytes, lines: list[bytes], body: bytes, size: int, method: str) -> None:
+    """Where h11 accepts a reply and our parser does, too, both read the same; it is no less strict.
+
+    What h11 alone refuses is listed: harmless forms that servers still send.
+    """
+    data = b"\r\n".join([start, *lines, b"", body])
+    try:
+        ours = by_us(data, size, method)
+    except (FramingError, http.client.IncompleteRead):
+        return
+    theirs = by_h11(data, method)
+    if theirs is None:
+        # Names that aren't tokens are skipped unless they matter, a bare CR is a space, and where
+        # there is no body the transfer coding doesn't matter.
+        odd = [b"A\xe9: b", b"A: b\rc", b"Content-Length: 3, 3", b"content-length: 003"]
+        if method == "HEAD" or ours[0] == 204:
+            odd.append(b"Transfer-Encoding: gzip")
+        assert any(line in data for line in odd)
+        return
+    status, fields, content = theirs
+    assert (ours[0], ours[2]) == (status, content)
+    # h11 joins lengths that are repeated, and writes a transfer coding in lower case.
+    assert [(n, v.lower()) for n, v in ours[1] if n.lower() != b"content-length"] == [
+        (n, v.lower()) for n, v in fields if n.lower() != b"content-length"
+    ]

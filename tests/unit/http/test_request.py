@@ -6,14 +6,11 @@ import pickle
 import pytest
 import requests
 
-from pulpcore.plugin.download.futures.http.wire.request import (
-    Common,
-    Request,
-    UnsendableError,
-    fields,
-)
+from pulpcore.plugin.download.futures.http.wire.adapter import Request
+from pulpcore.plugin.download.futures.http.wire.error import UnsendableError
+from pulpcore.plugin.download.futures.http.wire.request import CommonHeaders, head, lines
 
-COMMON = Common({"Accept": "*/*", "User-Agent": "x"})
+COMMON = CommonHeaders({"Accept": "*/*", "User-Agent": "x"})
 LINES = "Accept: */*\r\nUser-Agent: x\r\n"
 
 
@@ -27,27 +24,21 @@ def test_common(request_):
     """Its headers are the common ones, and it says so as long as nobody could have changed them."""
     assert isinstance(request_, requests.PreparedRequest)
     assert (request_.method, request_.url, request_.body) == ("GET", "http://a.example/", None)
-    assert fields(request_, "a.example:8080") == f"Host: a.example:8080\r\n{LINES}"
     assert request_.common is COMMON
+    assert COMMON.lines == LINES
     assert request_.headers == {"accept": "*/*", "user-agent": "x"}
     assert request_.common is None
-    assert fields(request_, "a.example") == f"Host: a.example\r\n{LINES}"
+    assert lines(request_.headers) == LINES
 
 
 def test_own(request_):
     """Headers that are added or taken away are its own, and no other request's."""
     request_.headers["X"] = b"\xe9"
     del request_.headers["accept"]
-    assert fields(request_, "a.example") == "Host: a.example\r\nUser-Agent: x\r\nX: \xe9\r\n"
+    assert lines(request_.headers) == "User-Agent: x\r\nX: \xe9\r\n"
     other = Request("GET", "http://a.example/", COMMON)
-    assert fields(other, "a.example") == f"Host: a.example\r\n{LINES}"
+    assert other.common is COMMON
     assert dict(COMMON.headers) == {"Accept": "*/*", "User-Agent": "x"}
-
-
-def test_host(request_):
-    """A Host of its own stands in the place of ours."""
-    request_.headers["host"] = "b.example"
-    assert fields(request_, "a.example") == f"{LINES}host: b.example\r\n"
 
 
 @pytest.mark.parametrize("copied", [copy.copy, requests.PreparedRequest.copy])
@@ -56,7 +47,7 @@ def test_copy(request_, copied):
     twin = copied(request_)
     twin.headers["X"] = "y"
     assert "X" not in request_.headers
-    assert fields(twin, "a") == f"Host: a\r\n{LINES}X: y\r\n"
+    assert lines(twin.headers) == f"{LINES}X: y\r\n"
 
 
 def test_pickle(request_):
@@ -72,4 +63,27 @@ def test_nothing_is_smuggled_in(request_, name, value):
     """What would end a line is never sent, and isn't told: it may be a secret."""
     request_.headers[name] = value
     with pytest.raises(UnsendableError, match=r"can't be sent$"):
-        fields(request_, "a.example")
+        lines(request_.headers)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "fields"),
+    [
+        ("GET / HTTP/1.1\r\nX: y\r\n\r\nGET", "/", ""),
+        ("GET", "/a b", ""),
+        ("GET", "/a\r\nX: y", ""),
+        ("GET", "/\u00e9", ""),
+        ("GET", "/", "X: \u20ac\r\n"),
+    ],
+)
+def test_head_that_cannot_be_sent(method, target, fields):
+    """A head with characters that would end its first line, or aren't Latin-1, is never sent."""
+    with pytest.raises(UnsendableError, match=r"can't be sent$") as caught:
+        head(method, target, fields)
+    # An error of an encoder has the whole head, with all that is secret in it.
+    assert caught.value.__context__ is None
+
+
+def test_head():
+    """A head is the request line, the fields and an empty line."""
+    assert head("GET", "/a", LINES) == f"GET /a HTTP/1.1\r\n{LINES}\r\n".encode()

@@ -21,9 +21,9 @@ from . import failure, redirect, secret
 from .cookies import Cookies
 from .redirect import SCHEMES
 from .route import Route, find_route, without_client
+from .wire.adapter import Request
+from .wire.error import StaleConnection
 from .wire.reply import drain
-from .wire.request import Request
-from .wire.transport import StaleConnection
 
 if TYPE_CHECKING:
     from .download import HttpDownload

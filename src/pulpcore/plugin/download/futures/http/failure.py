@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import http
 import http.client
-import re
 import socket
 import ssl
 import time
@@ -20,8 +19,14 @@ from .. import redact
 from ..address import ForbiddenAddress
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
 from ..net.tls_error import from_tls
-from .wire.framing import FramingError
-from .wire.request import UnsendableError
+from .wire.error import (
+    ConnectTimeout,
+    FramingError,
+    ProxyError,
+    SocksRefused,
+    TunnelRefused,
+    UnsendableError,
+)
 
 ANTICIPATED = (
     requests.RequestException,
@@ -40,8 +45,6 @@ _ADVICE = {
     http.HTTPStatus.NOT_FOUND: "the server has nothing at this URL",
     http.HTTPStatus.GONE: "the server has nothing at this URL any more",
 }
-_TUNNEL = re.compile(r"Tunnel connection failed: (\d+)")
-
 E = TypeVar("E", bound=BaseException)
 
 
@@ -96,9 +99,14 @@ def _translate(error: Exception) -> DownloadFailed:
     if find(error, ForbiddenAddress) is not None:
         # Without the address: whoever is shown this may not be meant to know it.
         return DownloadFailed("the host's address is not public, which public_only forbids")
-    if (tunnel := _tunnel_status(error)) is not None:
-        return _refused_tunnel(tunnel)
-    through = " to the proxy" if find(error, urllib3.exceptions.ProxyError) else ""
+    if (tunnel := find(error, TunnelRefused)) is not None:
+        return _refused_tunnel(tunnel.status)
+    if (socks := find(error, SocksRefused)) is not None:
+        kind = NotAuthorized if socks.is_login else transient
+        return kind(f"the SOCKS proxy could not connect to the server: {socks}")
+    # The second one is that of an adapter which the caller has mounted.
+    is_proxy = find(error, ProxyError) or find(error, requests.exceptions.ProxyError)
+    through = " to the proxy" if is_proxy is not None else ""
     tls = find(error, ssl.SSLCertVerificationError) or find(error, ssl.SSLError)
     if tls is not None and not isinstance(tls, TimeoutError):
         return from_tls(tls, "proxy" if through else "server")
@@ -117,7 +125,10 @@ def _translate(error: Exception) -> DownloadFailed:
 def _network_reason(error: Exception) -> str:
     if find(error, ConnectionRefusedError) is not None:
         return "the connection was refused: nobody listens there"
-    if _is_connect_timeout(error):
+    if (
+        find(error, ConnectTimeout) is not None
+        or find(error, requests.exceptions.ConnectTimeout) is not None
+    ):
         return "no connection was made within the time-out"
     if (
         find(error, urllib3.exceptions.ReadTimeoutError) is not None
@@ -134,23 +145,6 @@ def _network_reason(error: Exception) -> str:
         if isinstance(cause, OSError) and cause.errno in errno.errorcode and cause.strerror:
             return f"the connection failed: {cause.strerror}"
     return f"the connection failed ({type(error).__name__})"
-
-
-def _is_connect_timeout(error: Exception) -> bool:
-    # NewConnectionError, which any failure to connect is, is a kind of it in urllib3.
-    return any(
-        isinstance(cause, urllib3.exceptions.ConnectTimeoutError)
-        and not isinstance(cause, urllib3.exceptions.NewConnectionError)
-        for cause in _chain(error)
-    )
-
-
-def _tunnel_status(error: Exception) -> int | None:
-    for cause in _chain(error):
-        match = _TUNNEL.search(str(cause.args[0])) if cause.args else None
-        if match is not None:
-            return int(match.group(1))
-    return None
 
 
 def _refused_tunnel(status: int) -> DownloadFailed:

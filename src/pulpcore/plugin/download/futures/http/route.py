@@ -8,26 +8,29 @@ import functools
 import importlib.metadata
 import netrc
 import os
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from ssl import SSLContext as TlsContext
+from typing import Any, NamedTuple, TypeVar
 
 import requests
-import urllib3.exceptions
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.util import parse_url
 
-from .. import redact
 from ..context import Context, Resource
+from ..net.dial import AddressMemory
 from ..net.tls import shared_context
 from ..net.url import Origin, parse
 from ..settings import SSL
 from ..waiting.lock import Process, this_process
-from .wire.request import Common
-from .wire.transport import Adapter
+from .wire.adapter import Adapter
+from .wire.pool import IdleConnections
+from .wire.request import CommonHeaders
+from .wire.tunnel import Proxy, parse_proxy
 
 # Identity, or servers would encode what is published (contract section 3).
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
+
+T = TypeVar("T")
 
 
 class Key(NamedTuple):
@@ -46,7 +49,7 @@ class Route(Resource):
 
     Attributes:
         session (requests.Session): The session, with the pool of connections.
-        common (Common): The headers that all requests have.
+        common (CommonHeaders): The headers that all requests have.
         proxies (dict[str, str]): The proxies, by scheme, as requests wants them.
         netrc (tuple[str, str] | None): User and password that a netrc file has for the host.
         is_netrc_named (bool): They are for this host, and not for any.
@@ -65,42 +68,32 @@ class Route(Resource):
         Raises:
             ValueError: A TLS setting isn't usable, or a proxy is to be used with ``public_only``.
         """
-        if key.proxy:
-            self.proxies = {"http": key.proxy, "https": key.proxy}
-        else:
-            self.proxies = dict(get_environ_proxies(url))
-        proxy = _checked(select_proxy(url, self.proxies))
+        self.proxies = _proxies(url, key.proxy)
+        proxy: str | None = select_proxy(url, self.proxies) or None
+        is_socks = False
         if proxy is not None:
             self.proxies = {"http": proxy, "https": proxy}
-            if key.public_only:
-                raise ValueError(
-                    "public_only: which address a proxy connects to can't be known: use none for "
-                    "this host, or have the proxy see to it and turn public_only off"
-                )
+            is_socks = _checked(proxy, key).is_socks
         self.netrc, self.is_netrc_named = None, False
         if key.user is None:
             self.netrc, self.is_netrc_named = _netrc(key.origin.host)
         secure = key.origin.scheme == "https"
-        self.is_tunnel = secure and proxy is not None
-        tls = shared_context(settings, context, "http") if secure else None
-        proxy_tls = None
-        if (proxy or "").lower().startswith("https:"):
+        self.is_tunnel = proxy is not None and (secure or is_socks)
+        adapter = Adapter(
+            _tls(settings, context if secure else None),
             # The client certificate is for the server.
-            proxy_tls = shared_context(without_client(settings), context, "http")
-        self.session = requests.Session()
-        # What the environment says is known by now; requests would look again at every request.
-        self.session.trust_env = False
-        self.session.headers.clear()
-        self.session.headers.update({"User-Agent": user_agent(), "Accept": "*/*"})
-        self.session.proxies.update(self.proxies)
-        self.common = Common({**_HEADERS, "User-Agent": user_agent()})
-        self.session.verify = settings.validation
-        try:
-            adapter = Adapter(tls, proxy, self.proxies, proxy_tls, key.public_only)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise ValueError(f"proxy_url: {redact.text(str(error))}") from None
-        self.session.mount("http://", adapter)
-        self.session.mount("https://", adapter)
+            _tls(
+                without_client(settings),
+                context if (proxy or "").lower().startswith("https:") else None,
+            ),
+            self.proxies,
+            proxy,
+            _shared(context, IdleConnections),
+            _shared(context, AddressMemory),
+            key.public_only,
+        )
+        self.common = CommonHeaders({**_HEADERS, "User-Agent": user_agent()})
+        self.session = _session(self.proxies, settings, adapter)
 
     def close(self) -> None:
         """Close the connections."""
@@ -175,23 +168,62 @@ def find_route(
     return made
 
 
-def _checked(proxy: str | None) -> str | None:
-    """The URL of a proxy, with a scheme.
+def _proxies(url: str, given: str | None) -> dict[str, str]:
+    """Return the proxies by scheme, as requests has them."""
+    if given:
+        return {"http": given, "https": given}
+    return dict(get_environ_proxies(url))
+
+
+def _checked(url: str, key: Key) -> Proxy:
+    """Return the proxy that a URL names.
 
     Raises:
-        ValueError: It can't be used.
+        ValueError: It can't be used. The message says where the URL comes from.
     """
-    if not proxy:
-        return None
-    url = proxy if "://" in proxy else f"http://{proxy}"
     try:
-        has_host = bool(parse_url(url).host) and bool(urlsplit(url).hostname)
-    except (ValueError, urllib3.exceptions.HTTPError):
-        has_host = False
-    if not has_host:
-        # Without its text, in which there may be a password.
-        raise ValueError("proxy_url: it is not valid: check its host and port")
-    return url
+        proxy = parse_proxy(url)
+    except ValueError as error:
+        source = "proxy_url" if key.proxy else "the proxy that the environment names"
+        raise ValueError(f"{source}: {error}") from None
+    if key.public_only:
+        raise ValueError(
+            "public_only: which address a proxy connects to can't be known: use none for "
+            "this host, or have the proxy see to it and turn public_only off"
+        )
+    return proxy
+
+
+def _session(proxies: dict[str, str], settings: SSL, adapter: Adapter) -> requests.Session:
+    session = requests.Session()
+    # What the environment says is known by now; requests would look again at every request.
+    session.trust_env = False
+    session.headers.clear()
+    session.headers.update({"User-Agent": user_agent(), "Accept": "*/*"})
+    session.proxies.update(proxies)
+    session.verify = settings.validation
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def _tls(settings: SSL, context: Context | None) -> Callable[[], TlsContext]:
+    """Return a function that returns the TLS context of TLS settings.
+
+    Args:
+        settings: The settings.
+        context: Where the TLS context is shared, if it is made now; else it is made on demand.
+    """
+    if context is None:
+        return functools.cache(lambda: shared_context(settings, Context(), "http"))
+    made = shared_context(settings, context, "http")
+    return lambda: made
+
+
+def _shared(context: Context, kind: type[T]) -> T:
+    """Return the one object of a kind that a context has for this process."""
+    found: T = context.cache.setdefault((kind, this_process()), kind())
+    return found
 
 
 def without_client(settings: SSL) -> SSL:

@@ -1,26 +1,22 @@
-"""A request as requests knows it, made ready with as little as possible."""
+"""The head of a request, written with as little work as possible."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
-import requests
-from requests.structures import CaseInsensitiveDict
+from .error import UnsendableError
 
 _LINE_END = re.compile(r"[\r\n]")
+_NO_TARGET = re.compile(r"[^\x21-\x7e]")
 
 
-class UnsendableError(requests.RequestException):
-    """There are characters in a request that would be read as its end, or the end of a line."""
-
-
-class Common:
-    """Headers that many requests have alike, of which the text is made once.
+class CommonHeaders:
+    """Headers that many requests have, whose lines are written once.
 
     Attributes:
         headers (dict[str, str]): The headers, without Host.
-        text (str): The lines of a head that they are.
+        lines (str): The lines of a head that they are.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
@@ -30,68 +26,43 @@ class Common:
             headers: The headers.
         """
         self.headers = dict(headers)
-        self.text = _lines(self.headers)
+        self.lines = lines(self.headers)
 
 
-class Request(requests.PreparedRequest):
-    """A request without a body that has common headers, to which others can be added.
-
-    It is a ``requests.PreparedRequest`` in all else. Headers of its own are made when somebody asks
-    for them: for a small file that would cost as much as to send it.
-    """
-
-    def __init__(self, method: str, url: str, common: Common) -> None:
-        """Make a request.
-
-        Args:
-            method: The method.
-            url: The URL, ready to be sent.
-            common: Its headers.
-        """
-        self._common = common
-        self._own: CaseInsensitiveDict[str] | None = None
-        super().__init__()
-        self.method, self.url = method, url
-
-    @property
-    def headers(self) -> CaseInsensitiveDict[str]:
-        """The headers, which may be changed."""
-        if self._own is None:
-            self._own = CaseInsensitiveDict(self._common.headers)
-        return self._own
-
-    @headers.setter
-    def headers(self, headers: CaseInsensitiveDict[str]) -> None:
-        self._own = headers
-
-    @property
-    def common(self) -> Common | None:
-        """The common headers, while it has no others."""
-        return self._common if self._own is None else None
-
-
-def fields(request: requests.PreparedRequest, authority: str) -> str:
-    """Return the lines of a head that are the headers of a request.
+def head(method: str, target: str, fields: str) -> bytes:
+    """Return the head of a request.
 
     Args:
-        request: The request.
-        authority: What Host says, unless that is among the headers.
+        method: The method.
+        target: The target, as it is sent.
+        fields: The lines of its headers.
 
     Raises:
         UnsendableError: There are characters that can't be sent.
     """
-    common = request.common if isinstance(request, Request) else None
-    if common is not None:
-        return f"Host: {authority}\r\n{common.text}"
-    lines = _lines(request.headers)
-    return lines if "Host" in request.headers else f"Host: {authority}\r\n{lines}"
+    if _NO_TARGET.search(target) or _NO_TARGET.search(method):
+        raise UnsendableError("the method or the URL has characters that can't be sent")
+    try:
+        return f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode("latin-1")
+    except UnicodeEncodeError:
+        # Not within the clause: the error has the whole head as an argument.
+        pass
+    raise UnsendableError("a header has characters that can't be sent")
 
 
-def _lines(headers: Mapping[str, str | bytes]) -> str:
-    lines = [
+def lines(headers: Mapping[str, str | bytes]) -> str:
+    """Return the lines of a head that headers are.
+
+    Args:
+        headers: The headers.
+
+    Raises:
+        UnsendableError: There are characters that can't be sent.
+    """
+    found = [
         f"{name}: {value if isinstance(value, str) else value.decode('latin-1')}"
         for name, value in headers.items()
     ]
-    if any(map(_LINE_END.search, lines)):
+    if any(map(_LINE_END.search, found)):
         raise UnsendableError("a header has characters that can't be sent")
-    return "".join(f"{line}\r\n" for line in lines)
+    return "".join(f"{line}\r\n" for line in found)

@@ -1,0 +1,461 @@
+"""The edge to requests: the only file that knows the classes of requests and urllib3.
+
+Below it is an engine of our own. Here a ``requests.Session`` is given an adapter that uses it, and
+what it brings becomes a ``requests.Response``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import ssl
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import requests
+from requests.adapters import BaseAdapter
+from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers, select_proxy
+from urllib3 import HTTPHeaderDict, HTTPResponse
+
+from ... import redact
+from ...net.dial import AddressMemory
+from ...net.url import URL, parse
+from .body import Body
+from .connect import Connector, MakeTls
+from .error import ConnectTimeout, ProxyError, UnsendableError
+from .framing import BLOCK
+from .pool import IdleConnections, Pool
+from .request import CommonHeaders, head, lines
+from .tunnel import parse_proxy
+
+_SCHEMES = ("http", "https")
+_AUTHORIZATION = "Proxy-Authorization"
+
+
+class Request(requests.PreparedRequest):
+    """A request without content that has common headers, to which others can be added.
+
+    It is a ``requests.PreparedRequest`` in all else. Headers of its own are made when somebody asks
+    for them: for a small file that would cost as much as to send it.
+    """
+
+    def __init__(self, method: str, url: str, common: CommonHeaders) -> None:
+        """Make a request.
+
+        Args:
+            method: The method.
+            url: The URL, ready to be sent.
+            common: Its headers.
+        """
+        self._common = common
+        self._own: CaseInsensitiveDict[str] | None = None
+        super().__init__()
+        self.method, self.url = method, url
+
+    @property
+    def headers(self) -> CaseInsensitiveDict[str]:
+        """The headers, which may be changed."""
+        if self._own is None:
+            self._own = CaseInsensitiveDict(self._common.headers)
+        return self._own
+
+    @headers.setter
+    def headers(self, headers: CaseInsensitiveDict[str]) -> None:
+        self._own = headers
+
+    @property
+    def common(self) -> CommonHeaders | None:
+        """The common headers, while it has no others."""
+        return self._common if self._own is None else None
+
+
+class Reply(Protocol):
+    """What a download asks of a reply, whoever brought it."""
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes the body has; None where the head doesn't say."""
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header, by its name in lower case; None if there is none."""
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of all fields of a name in lower case, as they came."""
+
+    def take(self, size: int) -> bytes:
+        """Return what is there of the body, as it was sent; b"" at its end."""
+
+    def was_taken(self, size: int) -> bool:
+        """Whether the body has come, and nobody but :meth:`take` has read of it."""
+
+    def drain(self) -> None:
+        """Read the rest if it is little and here, to use the connection again; else close it."""
+
+
+class Response(requests.Response):
+    """A reply that our own engine brought, which is read by :meth:`take`.
+
+    It is a ``requests.Response`` in all else. What few ask for is made when somebody does: for a
+    small file that would cost more than all the rest.
+    """
+
+    def __init__(self, body: Body, request: requests.PreparedRequest) -> None:
+        """Make a reply.
+
+        Args:
+            body: What reads it off its connection.
+            request: What it is the reply to.
+        """
+        # Not super().__init__(), which makes all that is made late here.
+        self.status_code, self.reason = body.head.status, body.head.reason
+        self.url, self.request = request.url or "", request
+        self._body = body
+        self._taken = 0
+
+    def __getattr__(self, name: str) -> Any:
+        """Make what is asked for the first time."""
+        maker: Callable[[Response], Any] | None = getattr(type(self), f"_make_{name}", None)
+        if maker is not None:
+            value = maker(self)
+        else:
+            # Whatever else a reply of requests has at first.
+            blank = vars(requests.Response())
+            if name not in blank:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = blank[name]
+        setattr(self, name, value)
+        return value
+
+    @property
+    def reader(self) -> Reply:
+        """What reads the body: this object itself."""
+        return self
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes the body has; None where the head doesn't say."""
+        return self._body.length
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header; None if there is none.
+
+        Args:
+            name: The name, in lower case.
+        """
+        if "headers" in vars(self):
+            # Somebody may have changed them.
+            return self.headers.get(name)
+        return self._body.head.fields.get(name)
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of all fields of a name, as they came.
+
+        Args:
+            name: The name, in lower case.
+        """
+        return [value for found, value in self._body.head.pairs if found.lower() == name]
+
+    def take(self, size: int) -> bytes:
+        """Return what is there of the body, as it was sent; b"" at its end.
+
+        Args:
+            size: The most bytes to return.
+
+        Raises:
+            OSError: The network failed.
+            http.client.HTTPException: The body can't be trusted, or ended too early.
+        """
+        data = self._body.read1(size)
+        self._taken += len(data)
+        return data
+
+    def was_taken(self, size: int) -> bool:
+        """Whether the body has come, and nobody but :meth:`take` has read of it.
+
+        Args:
+            size: How much :meth:`take` has returned (bytes).
+        """
+        return self._body.is_complete and self._body.delivered == self._taken == size
+
+    def drain(self) -> None:
+        """Read the rest if it is little and here, to use the connection again; else close it."""
+        self._body.drain()
+
+    def close(self) -> None:
+        """Let go of the connection; close it where the body wasn't read to its end."""
+        # One that was unpickled has none.
+        body: Body | None = vars(self).get("_body")
+        if body is not None:
+            body.close()
+
+    def _make_headers(self) -> CaseInsensitiveDict[str]:
+        pairs = self._body.head.pairs
+        headers: CaseInsensitiveDict[str] = CaseInsensitiveDict(pairs)
+        if len(headers) < len(pairs):
+            # Several of one name are one list (RFC 9110 section 5.3).
+            return CaseInsensitiveDict(HTTPHeaderDict(pairs).itermerged())
+        return headers
+
+    def _make_raw(self) -> HTTPResponse:
+        body = self._body
+        return HTTPResponse(
+            body=body,  # type: ignore[arg-type]
+            headers=HTTPHeaderDict(body.head.pairs),
+            status=body.head.status,
+            version=body.head.version,
+            version_string="HTTP/1.0" if body.head.version == 10 else "HTTP/1.1",
+            reason=body.head.reason,
+            preload_content=False,
+            decode_content=False,
+            # For the cookies of requests, which look for its `msg`.
+            original_response=body,  # type: ignore[arg-type]
+            # The body sees to it by itself, and not all of it may be read here.
+            enforce_content_length=False,
+            # It is closed when an error ends the reading.
+            connection=body,  # type: ignore[arg-type]
+            request_method=self.request.method,
+            request_url=self.request.path_url,
+            sock_shutdown=body.shut_down,
+        )
+
+    def _make_encoding(self) -> str | None:
+        return get_encoding_from_headers(self.headers)
+
+    def _make_cookies(self) -> RequestsCookieJar:
+        jar = RequestsCookieJar()
+        if "Set-Cookie" in self.headers:
+            extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
+        return jar
+
+
+class ForeignReply:
+    """A reply that an adapter of the caller's own brought."""
+
+    def __init__(self, response: requests.Response) -> None:
+        """Take a reply.
+
+        Args:
+            response: The reply.
+        """
+        self._response = response
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes the body has; None where the head doesn't say."""
+        found: int | None = self._response.raw.length_remaining
+        return found
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header; None if there is none.
+
+        Args:
+            name: The name, in lower case.
+        """
+        return self._response.headers.get(name)
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of all fields of a name, as they came.
+
+        Args:
+            name: The name, in lower case.
+        """
+        fields = getattr(self._response.raw, "headers", None)
+        return fields.getlist(name) if isinstance(fields, HTTPHeaderDict) else []
+
+    def take(self, size: int) -> bytes:
+        """Return what is there of the body, as it was sent; b"" at its end.
+
+        Args:
+            size: The most bytes to return.
+        """
+        data: bytes = self._response.raw.read1(size, decode_content=False)
+        return data
+
+    def was_taken(self, size: int) -> bool:
+        """Whether nobody but :meth:`take` has read of the body.
+
+        Args:
+            size: How much :meth:`take` has returned (bytes).
+        """
+        count: int = self._response.raw.tell()
+        return count == size
+
+    def drain(self) -> None:
+        """Close it: whether reading the rest would wait can't be known."""
+        self._response.close()
+
+
+class Adapter(BaseAdapter):
+    """Sends what a session is asked for by our own engine."""
+
+    def __init__(
+        self,
+        server_tls: MakeTls,
+        proxy_tls: MakeTls,
+        proxies: Mapping[str, str],
+        proxy: str | None,
+        idle: IdleConnections,
+        memory: AddressMemory,
+        public_only: bool = False,
+    ) -> None:
+        """Make an adapter.
+
+        Args:
+            server_tls: Returns the TLS context for servers.
+            proxy_tls: The same for proxies.
+            proxies: What is passed with each request to the one destination of a route.
+            proxy: The URL of the proxy that is meant by it; None for none.
+            idle: The idle connections, and their limit.
+            memory: The addresses that didn't answer.
+            public_only: Connect to public addresses only.
+
+        """
+        super().__init__()
+        self._server_tls, self._proxy_tls = server_tls, proxy_tls
+        self._proxies, self._proxy = proxies, proxy
+        self._idle, self._memory, self._public_only = idle, memory, public_only
+        self._destinations: dict[tuple[Any, ...], _Destination] = {}
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Send a request, and return the reply with its body unread.
+
+        Args:
+            request: The request.
+            stream: For requests: its session reads the body where it is False.
+            timeout: Seconds, a pair of them for connecting and reading, or None.
+            verify: Not used: the TLS settings of the download count.
+            cert: Not used, for the same reason.
+            proxies: The proxies by scheme.
+
+        Raises:
+            requests.RequestException: There is no reply.
+        """
+        try:
+            url = parse(request.url or "", _SCHEMES)
+            destination = self._destination(url, proxies)
+            body = destination.ask(request, url, _timeouts(timeout))
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise _as_requests(error, request) from error
+        response = Response(body, request)
+        response.connection = self  # type: ignore[assignment]
+        return response
+
+    def close(self) -> None:
+        """Close the idle connections, and each other one when it comes back."""
+        for destination in list(self._destinations.values()):
+            destination.pool.close()
+
+    def _destination(self, url: URL, proxies: Mapping[str, str] | None) -> _Destination:
+        # To choose a proxy takes its time, and ours is the same each time.
+        proxy = self._proxy if proxies is self._proxies else _proxy_for(url, proxies)
+        found = self._destinations.get((url.origin, proxy))
+        if found is None:
+            connector = Connector(
+                url.scheme == "https",
+                url.host,
+                url.port,
+                parse_proxy(proxy) if proxy else None,
+                self._server_tls,
+                self._proxy_tls,
+                self._memory,
+                self._public_only,
+            )
+            made = _Destination(connector, Pool(connector.connect, self._idle), url.authority)
+            found = self._destinations.setdefault((url.origin, proxy), made)
+        return found
+
+
+class _Destination:
+    """A server, or a proxy that is sent requests for it."""
+
+    def __init__(self, connector: Connector, pool: Pool, authority: str) -> None:
+        self.pool = pool
+        self._authority = authority
+        self._is_forwarded = connector.is_forwarded
+        proxy = connector.proxy
+        self._authorization = proxy.authorization if proxy and self._is_forwarded else None
+
+    def ask(
+        self,
+        request: requests.PreparedRequest,
+        url: URL,
+        timeouts: tuple[float | None, float | None],
+    ) -> Body:
+        """Send a request, and return the reply with its body unread."""
+        method = request.method or ""
+        target = url.absolute if self._is_forwarded else url.target
+        data = head(method, target, self._fields(request))
+        return self.pool.request(method, data, _content(request), timeouts)
+
+    def _fields(self, request: requests.PreparedRequest) -> str:
+        common: CommonHeaders | None = getattr(request, "common", None)
+        if common is not None:
+            fields = f"Host: {self._authority}\r\n{common.lines}"
+        else:
+            headers = request.headers
+            if self._authorization is not None:
+                headers = headers.copy()
+                headers.pop(_AUTHORIZATION, None)
+            fields = lines(headers)
+            if "Host" not in headers:
+                fields = f"Host: {self._authority}\r\n{fields}"
+        if self._authorization is not None:
+            fields += f"{_AUTHORIZATION}: {self._authorization}\r\n"
+        return fields
+
+
+def _content(request: requests.PreparedRequest) -> Iterable[bytes]:
+    """Return the content of a request, as it goes over the wire."""
+    if request.body is None:
+        return ()
+    pieces = _pieces(request.body)
+    if "Transfer-Encoding" not in request.headers:
+        return pieces
+    # requests says "chunked" there, where it can't tell the length.
+    return itertools.chain((b"%X\r\n%b\r\n" % (len(p), p) for p in pieces if p), [b"0\r\n\r\n"])
+
+
+def _pieces(body: Any) -> Iterable[bytes]:
+    if isinstance(body, str):
+        return (body.encode(),)
+    if isinstance(body, bytes):
+        return (body,)
+    return iter(partial(body.read, BLOCK), b"") if hasattr(body, "read") else body
+
+
+def _proxy_for(url: URL, proxies: Mapping[str, str] | None) -> str | None:
+    found: str | None = select_proxy(url.text, dict(proxies or {}))
+    return found
+
+
+def _timeouts(timeout: Any) -> tuple[float | None, float | None]:
+    return timeout if isinstance(timeout, tuple) else (timeout, timeout)
+
+
+def _as_requests(error: Exception, request: requests.PreparedRequest) -> requests.RequestException:
+    """Return the error that requests has for what failed."""
+    kind: type[requests.RequestException] = requests.ConnectionError
+    if isinstance(error, ConnectTimeout):
+        kind = requests.ConnectTimeout
+    elif isinstance(error, TimeoutError):
+        kind = requests.ReadTimeout
+    elif isinstance(error, ProxyError):
+        kind = requests.exceptions.ProxyError
+    elif isinstance(error, ssl.SSLError):
+        kind = requests.exceptions.SSLError
+    elif isinstance(error, UnsendableError | ValueError):
+        kind = requests.exceptions.InvalidURL
+    # Where it happened: an error of the system doesn't say.
+    authority = redact.url(request.url or "").partition("//")[2].partition("/")[0]
+    return kind(f"{authority}: {error}", request=request)

@@ -1,0 +1,194 @@
+"""One connection by HTTP/1.1: requests are sent and replies read, each by a method of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import select
+import socket
+import ssl
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from ...net.tls_error import is_cut
+from ...waiting.cancellation import Cancellation, current
+from .error import MissingCloseNotify, StaleConnection
+from .framing import BLOCK, Head, ReplyParser
+
+_GONE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+
+
+class Stream(Protocol):
+    """What a connection sends and receives by: a socket, or TLS within TLS."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Return what is there; b"" at the end of the connection."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all of the data."""
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """Limit how long each call waits (seconds); None for no limit."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class Connection:
+    """A connection to a server or a proxy.
+
+    :meth:`send` and :meth:`next_reply` are independent of each other: several requests may be sent
+    before the first reply is read (RFC 9112 section 9.3.2).
+    """
+
+    def __init__(self, stream: Stream, sock: socket.socket) -> None:
+        """Take a connection that was made.
+
+        Args:
+            stream: What to send and receive by.
+            sock: The socket below it, which a cancellation shuts down.
+        """
+        self._stream = stream
+        self._socket = sock
+        # TLS may have decrypted more than was read.
+        self._pending: Any = getattr(stream, "pending", None)
+        # The methods of the requests that have no reply yet.
+        self._asked: deque[str] = deque()
+        self._replies = 0
+        # What was received behind the last reply.
+        self._received = b""
+        self._timeout: float | None = -1.0
+        self._token: Cancellation | None = None
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether each request has its reply, and nothing was received that nobody asked for."""
+        return not (self._asked or self._received or (self._pending and self._pending()))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the server has neither ended the connection nor sent anything since."""
+        return not self._poller.poll(0)
+
+    def watch(self) -> None:
+        """Let the cancellation of the running work wake whoever reads, until :meth:`unwatch`."""
+        self._token = current()
+        if self._token is not None:
+            self._token.watch(self._socket)
+
+    def unwatch(self) -> None:
+        """Leave the connection alone, whatever is cancelled."""
+        token, self._token = self._token, None
+        if token is not None:
+            token.unwatch(self._socket)
+
+    def settimeout(self, seconds: float | None) -> None:
+        """Limit how long each read and write waits.
+
+        Args:
+            seconds: The limit; None for none.
+        """
+        if seconds != self._timeout:
+            self._stream.settimeout(seconds)
+            self._timeout = seconds
+
+    def send(self, method: str, head: bytes, content: Iterable[bytes] = ()) -> None:
+        """Send a request.
+
+        Args:
+            method: Its method.
+            head: Its head, with the empty line.
+            content: Its content, as it goes over the wire.
+
+        Raises:
+            OSError: It can't be sent.
+        """
+        self._asked.append(method)
+        # A connection that the server has ended may hold a reply all the same.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._stream.sendall(head)
+            for data in content:
+                self._stream.sendall(data)
+
+    def next_reply(self) -> tuple[Head, ReplyParser]:
+        """Read the head of the next reply, in the order of the requests.
+
+        Returns:
+            The head, and what reads the body. Pass it to :meth:`finish` when the body has come to
+            its end, and before the next reply is read.
+
+        Raises:
+            StaleConnection: The server closed a connection, on which replies had come, before this
+                one.
+            OSError: The network failed.
+            http.client.HTTPException: The reply can't be trusted, or didn't come.
+        """
+        parser = ReplyParser(self._asked.popleft(), self._received)
+        self._received = b""
+        try:
+            while (head := parser.read_head()) is None:
+                parser.receive(self.receive(BLOCK))
+        except _GONE as error:
+            if not self._replies:
+                raise
+            raise StaleConnection("the server closed an idle connection") from error
+        self._replies += 1
+        return head, parser
+
+    def receive(self, size: int, *, must_end_properly: bool = False) -> bytes:
+        """Return what is there.
+
+        Args:
+            size: The most bytes to return.
+            must_end_properly: A connection that was cut is an error, and no end.
+
+        Returns:
+            The bytes; b"" at the end of the connection.
+
+        Raises:
+            MissingCloseNotify: TLS was cut, and ``must_end_properly``.
+            Cancelled: It was a cancellation that ended the connection.
+            OSError: The network failed.
+        """
+        try:
+            data = self._stream.recv(size)
+            if data:
+                return data
+        except ssl.SSLError as error:
+            self._check()
+            if not is_cut(error):
+                raise
+            if must_end_properly:
+                raise MissingCloseNotify from error
+        self._check()
+        return b""
+
+    def finish(self, parser: ReplyParser) -> None:
+        """Go on behind a reply that was read to its end.
+
+        Args:
+            parser: What has read it.
+        """
+        self._received = parser.rest
+
+    def shut_down(self, how: int) -> None:
+        """Shut the socket down, which wakes a reader; see ``socket.shutdown()``.
+
+        Args:
+            how: One of the constants ``SHUT_*`` of the module socket.
+        """
+        # The plain socket's method: that of a TLS socket pulls the TLS object from under a reader.
+        socket.socket.shutdown(self._socket, how)
+
+    def close(self) -> None:
+        """Close it."""
+        self.unwatch()
+        self._stream.close()
+        self._socket.close()
+
+    def _check(self) -> None:
+        if self._token is not None:
+            self._token.check()
