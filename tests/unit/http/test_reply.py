@@ -82,9 +82,7 @@ def test_unknown_attribute():
 def with_fields(name, *values):
     """A reply with so many fields of one name, by way of our connection, and of another's."""
     pairs = [(name, value) for value in values]
-    body = Body()
-    body.pairs, body.fields = pairs, {name.lower(): ", ".join(values)}
-    ours = made(body)[0]
+    ours = made(fields=pairs)[0]
     other = requests.Response()
     other.raw = HTTPResponse(headers=HTTPHeaderDict(pairs))
     other.headers = CaseInsensitiveDict(other.raw.headers)
