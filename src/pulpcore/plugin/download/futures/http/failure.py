@@ -22,6 +22,7 @@ from ..net.tls_error import from_tls
 from .wire.error import (
     ConnectTimeout,
     FramingError,
+    MissingCloseNotify,
     ProxyError,
     SocksRefused,
     TunnelRefused,
@@ -107,6 +108,8 @@ def _translate(error: Exception) -> DownloadFailed:
     # The second one is that of an adapter which the caller has mounted.
     is_proxy = find(error, ProxyError) or find(error, requests.exceptions.ProxyError)
     through = " to the proxy" if is_proxy is not None else ""
+    if (cut := find(error, MissingCloseNotify)) is not None:
+        return transient(str(cut.strerror))
     tls = find(error, ssl.SSLCertVerificationError) or find(error, ssl.SSLError)
     if tls is not None and not isinstance(tls, TimeoutError):
         return from_tls(tls, "proxy" if through else "server")
