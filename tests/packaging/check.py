@@ -1,10 +1,10 @@
-"""Prove that the distribution installs, alone and beside the real pulpcore.
+"""Check that the distribution installs, alone and beside the real pulpcore.
 
 Usage: ``python tests/packaging/check.py``
 
-It builds the wheel, then installs it as users do (wheel and editable) into virtual environments of
-its own, in a temporary folder. This takes a few minutes and needs a package index for pip, so it is
-no part of the test run: ``.ci/run`` calls it. The exit status is 0 if all is well.
+The script builds the wheel and installs it as users do (wheel and editable) into new virtual
+environments in a temporary folder. This takes a few minutes and needs a package index for pip, so
+the test run doesn't include it: ``.ci/run`` calls it. The exit status is 0 on success.
 """
 
 import base64
@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "pulpcore/plugin/download/futures/"
 
-# What a user does first, without pulpcore: import everything public, and download a file.
+# A user's first steps, without pulpcore: import all public names, and download a file.
 ALONE = """
 import sys
 from importlib.metadata import version
@@ -46,7 +46,7 @@ assert writer.content() == "content"
 print("   ", futures.__file__)
 """
 
-# The same beside pulpcore, whose own downloaders and models must be as they were.
+# The same beside pulpcore. Its own downloaders and models must still work.
 BESIDE = (
     """
 import django
@@ -68,13 +68,13 @@ assert set(monitor.facts()) == digests | {"size"}, monitor.facts()
 
 
 class Environment:
-    """A virtual environment of its own, and a clean set of variables to run its programs with."""
+    """A new virtual environment, whose programs run with a minimal set of environment variables."""
 
     def __init__(self, folder: Path) -> None:
-        """Make it.
+        """Create the virtual environment.
 
         Args:
-            folder: Where it is made; nothing else may be there.
+            folder: The folder to create it in; must not exist yet.
         """
         print(f"== {folder.name}", flush=True)
         self.folder = folder
@@ -87,11 +87,14 @@ class Environment:
         self.variables["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
 
     def run(self, program: str, *arguments: str) -> None:
-        """Run one of its programs in an empty folder; what fails ends the check.
+        """Run a program of the environment in its work folder.
 
         Args:
-            program: Its name in the environment's ``bin``.
-            *arguments: Its arguments.
+            program: The name of the program in the environment's ``bin``.
+            *arguments: The arguments of the program.
+
+        Raises:
+            subprocess.CalledProcessError: The program failed.
         """
         command = [str(self.folder / "bin" / program), *arguments]
         subprocess.run(command, cwd=self.work, env=self.variables, check=True)
@@ -100,22 +103,25 @@ class Environment:
         """Install distributions with pip.
 
         Args:
-            *requirements: What pip calls requirements, or its options.
+            *requirements: Requirements or options for pip.
         """
         print("   install", *(item.rpartition("/")[2] for item in requirements), flush=True)
         self.run("pip", "install", "-qq", *requirements)
         self.run("pip", "check")
 
     def uninstall(self) -> None:
-        """Remove our distribution."""
+        """Uninstall this distribution."""
         self.run("pip", "uninstall", "-qq", "--yes", "pulpcore-futures")
 
 
 def copy_source(folder: Path) -> None:
-    """Copy what a build reads, since a build leaves files in the tree that the next one trusts.
+    """Copy the files that a build reads.
+
+    A build leaves files in the source tree, and the next build would use them. So each run of this
+    script builds from a new copy.
 
     Args:
-        folder: Where it is copied to; made here.
+        folder: The folder to create and copy to.
     """
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))
     for name in ("pyproject.toml", "README.rst", "LICENSE"):
@@ -123,14 +129,14 @@ def copy_source(folder: Path) -> None:
 
 
 def build(source: Path, folder: Path) -> Path:
-    """Build the wheel and look at what is in it.
+    """Build the wheel and check its content.
 
     Args:
         source: A copy of the source.
-        folder: Where the wheel is put.
+        folder: The folder for the wheel.
 
     Returns:
-        The wheel's path.
+        The path of the wheel.
     """
     print("== wheel", flush=True)
     pip = (sys.executable, "-m", "pip", "-qq")
@@ -153,11 +159,11 @@ def build(source: Path, folder: Path) -> Path:
 
 
 def check_alone(environment: Environment, *requirements: str) -> None:
-    """Install without pulpcore, and use it.
+    """Install the distribution without pulpcore, and use it.
 
     Args:
-        environment: Where to install.
-        *requirements: What to install.
+        environment: The environment to install into.
+        *requirements: The requirements to install.
     """
     environment.install(*requirements)
     environment.run("python", "-c", ALONE)
@@ -166,11 +172,11 @@ def check_alone(environment: Environment, *requirements: str) -> None:
 
 
 def check_beside(environment: Environment, *requirements: str) -> None:
-    """Install where pulpcore is installed, use it, and see that pulpcore survives its removal.
+    """Install the distribution beside pulpcore, use it, and check that its removal is harmless.
 
     Args:
-        environment: Where to install; pulpcore is there.
-        *requirements: What to install.
+        environment: The environment to install into; it has pulpcore.
+        *requirements: The requirements to install.
     """
     environment.install(*requirements)
     environment.run("python", "-c", BESIDE)
@@ -181,10 +187,10 @@ def check_beside(environment: Environment, *requirements: str) -> None:
 
 
 def check_without_settings(environment: Environment) -> None:
-    """Without Django's settings, the program must say in one line what is missing.
+    """Check that without Django's settings the program prints one line that says what is missing.
 
     Args:
-        environment: Where pulpcore and we are installed.
+        environment: The environment with pulpcore and this distribution.
     """
     names = ("DJANGO_SETTINGS_MODULE", "PULP_DB_ENCRYPTION_KEY")
     variables = {key: value for key, value in environment.variables.items() if key not in names}
@@ -202,7 +208,7 @@ def check_without_settings(environment: Environment) -> None:
 
 
 def main() -> None:
-    """Build, then check every way to install."""
+    """Build the wheel, then check each way to install it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = folder / "source"
@@ -215,7 +221,7 @@ def main() -> None:
         check_alone(alone, *editable)
 
         beside = Environment(folder / "beside-pulpcore")
-        # The least that pulpcore's settings ask for. Nothing here opens its database.
+        # The minimum that pulpcore's settings require. Nothing here opens its database.
         key = folder / "database_fields.symmetric.key"
         key.write_bytes(base64.b64encode(bytes(32)))
         beside.variables["DJANGO_SETTINGS_MODULE"] = "pulpcore.app.settings"
@@ -224,7 +230,7 @@ def main() -> None:
         beside.install(*project["dependency-groups"]["pulpcore"])
         check_beside(beside, f"{wheel}[cli]")
         check_beside(beside, *editable)
-    print("packaging: all well")
+    print("packaging: ok")
 
 
 if __name__ == "__main__":

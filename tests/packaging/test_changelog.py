@@ -10,23 +10,23 @@ SECTIONS = re.findall(r"^(.+)\n-{4,}$", CHANGELOG, re.MULTILINE)
 
 
 def numbers(version: str) -> list[int]:
-    """The numbers of a version, to compare it."""
+    """Return the numbers of a version, for comparison."""
     return [int(number) for number in version.split(".")]
 
 
 def test_what_comes_next_has_a_place() -> None:
-    """There is a section for changes that aren't released, and it is the first."""
+    """The first section of the changelog lists the unreleased changes."""
     assert SECTIONS[0] == "Unreleased"
 
 
 def test_the_newest_release_is_this_version() -> None:
-    """A version that is set without an entry, or an entry without a version, is found."""
+    """The newest release in the changelog is the version in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert SECTIONS[1] == project["version"]
 
 
 def test_releases_are_in_order() -> None:
-    """Each release is named once, by its three numbers, newest first."""
+    """Each release has one section, whose title has three numbers; the newest comes first."""
     releases = [numbers(title) for title in SECTIONS[1:]]
     assert all(len(release) == 3 for release in releases)
     assert releases == sorted(releases, reverse=True)
@@ -35,7 +35,7 @@ def test_releases_are_in_order() -> None:
 
 @pytest.mark.parametrize("title", SECTIONS)
 def test_each_section_says_something(title: str) -> None:
-    """A release without a word on it is of no use; nor is a section that nobody knows."""
+    """No section of the changelog is empty, and the subsections have the standard titles."""
     body = re.split(rf"^{re.escape(title)}\n-+\n", CHANGELOG, flags=re.MULTILINE)[1]
     body = re.split(r"^.+\n-{4,}$", body, flags=re.MULTILINE)[0]
     assert body.strip()

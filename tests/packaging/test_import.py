@@ -1,10 +1,10 @@
-"""Importing the package defines things, and does nothing else."""
+"""Importing the package only defines names and has no side effects."""
 
 import json
 import subprocess
 import sys
 
-# What is imported from elsewhere may do as it likes, and is imported first.
+# The program imports other packages first, because their side effects don't count.
 PROGRAM = """
 import sys, json
 NAME = 'pulpcore.plugin.download.futures'
@@ -44,7 +44,7 @@ def audit(event, arguments):
     if event == 'open' and str(arguments[0]).endswith(('.py', '.pyc')):
         return
     if event in ('os.listdir', 'os.scandir'):
-        # So does whoever looks for modules.
+        # Python's import system lists folders to find modules.
         return
     done.append(f'{event} {arguments!r}')
 
@@ -79,7 +79,10 @@ print(json.dumps({
 
 
 def test_import_does_nothing() -> None:
-    """No thread, file, socket or process; nothing changed in environment, logging or warnings."""
+    """The import starts no thread or process, opens no file or socket, and changes no global state.
+
+    The global state is, for example, the environment, logging, warnings and signal handlers.
+    """
     run = subprocess.run(
         [sys.executable, "-B", "-W", "error", "-c", PROGRAM],
         capture_output=True,

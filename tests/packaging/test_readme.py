@@ -22,12 +22,12 @@ class Handler(SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Suppress the log of requests."""
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """A server of the files that the README names; the one that it calls unicorn is missing."""
+    """Serve the files that the README names, except for unicorn.iso, which is missing."""
     folder = tmp_path / "served"
     folder.mkdir()
     for name, content in {**CONTENT, "index.html": b"<html>"}.items():
@@ -42,7 +42,7 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 def example(title: str) -> str:
-    """The Python code of a section of the README."""
+    """Return the Python code of a section of the README."""
     section = README.read_text().partition(f"\n{title}\n---")[2]
     found = re.search(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", section)
     assert found, title
@@ -51,7 +51,7 @@ def example(title: str) -> str:
 
 @pytest.fixture
 def run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run the example of a section, in an empty folder, against the server."""
+    """Return a function that runs the example of a section in an empty folder, with the server."""
     monkeypatch.chdir(tmp_path)
 
     def run(title: str, **names: object) -> None:
@@ -63,20 +63,20 @@ def run(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
 def test_one_file(
     run: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first example needs nothing else, and downloads the file to where it says."""
+    """The example "One file" is complete: the file appears at the path that it prints."""
     run("One file")
     assert capsys.readouterr().out == "pages/example.html 6 bytes\n"
     assert (tmp_path / "pages" / "example.html").read_bytes() == b"<html>"
 
 
 def test_checked(run: Callable[..., None], tmp_path: Path) -> None:
-    """The second example downloads a file that has the digest."""
+    """The example with a digest downloads a file that matches it."""
     run(CHECKED, TIGER_SHA256=hashlib.sha256(CONTENT["tiger.iso"]).hexdigest())
     assert (tmp_path / "isos" / "tiger.iso").read_bytes() == CONTENT["tiger.iso"]
 
 
 def test_one_that_differs(run: Callable[..., None], tmp_path: Path) -> None:
-    """As the README says, a digest that differs raises, and the old file stays as it was."""
+    """If the digest differs, the example raises and leaves the old file unchanged."""
     target = tmp_path / "isos" / "tiger.iso"
     target.parent.mkdir()
     target.write_bytes(b"old")
@@ -88,7 +88,7 @@ def test_one_that_differs(run: Callable[..., None], tmp_path: Path) -> None:
 def test_many_files(
     run: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The third example downloads what is there, and says which file is not."""
+    """The example "Many files" downloads the existing files and prints which one failed."""
     run("Many files")
     lines = capsys.readouterr().out.splitlines()
     *done, failed = sorted(lines)
@@ -99,7 +99,7 @@ def test_many_files(
 
 
 def test_beside_pulp(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a script begins with sets Django up."""
+    """The example "Beside Pulp" calls django.setup()."""
     done: list[str] = []
     django = ModuleType("django")
     vars(django)["setup"] = lambda: done.append("setup")
@@ -109,7 +109,7 @@ def test_beside_pulp(run: Callable[..., None], monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_nothing_is_missed() -> None:
-    """There is no other code in the README than the tests above run, and each page is named."""
+    """The tests above run all code of the README, and each page that the README names exists."""
     text = README.read_text()
     assert text.count(".. code-block::") == text.count(".. code-block:: python") == 4
     assert not re.search(r"^ *>>>|\.\. code::|literalinclude", text, re.MULTILINE)

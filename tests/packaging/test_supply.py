@@ -1,4 +1,4 @@
-"""What the distribution depends on, and which warnings of the linter are passed over."""
+"""The dependencies of the distribution, and the exceptions from the linter's rules."""
 
 import configparser
 import re
@@ -14,12 +14,12 @@ EXCEPTION = re.compile(r"# noqa(.*)")
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
-    """What pyproject.toml says."""
+    """The parsed pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def test_lowest_versions_are_tested(project: dict[str, Any]) -> None:
-    """Each dependency has a lower bound, and that is the version that one environment has."""
+    """Each dependency has a lower bound, and `tox -e lowest` installs exactly that version."""
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini")
     tested = dict(
@@ -45,7 +45,7 @@ def test_lowest_versions_are_tested(project: dict[str, Any]) -> None:
 
 
 def test_security_rules_are_on(project: dict[str, Any]) -> None:
-    """Bandit's rules look at all that is installed."""
+    """The linter applies Bandit's security rules to all code but the tests."""
     lint = project["tool"]["ruff"]["lint"]
     assert "S" in lint["select"]
     assert not [code for code in lint["ignore"] if code.startswith("S")]
@@ -61,6 +61,6 @@ def test_security_rules_are_on(project: dict[str, Any]) -> None:
     "path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_each_exception_has_a_reason(path: Path) -> None:
-    """Whoever has the linter pass over something names the rule, and says why."""
+    """Each `noqa` comment in the source names the rule and gives a reason."""
     for rest in EXCEPTION.findall(path.read_text()):
         assert re.fullmatch(r": [A-Z]+\d+(, [A-Z]+\d+)* - \S.{8,}", rest), rest

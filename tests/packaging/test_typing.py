@@ -1,4 +1,4 @@
-"""What type checkers are shown of the API."""
+"""The type checkers check the use of the complete public API."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 USES = (ROOT / "tests" / "typing" / "uses.py").read_text()
-# Each class, function and constant that the page of the API documents.
+# Each class, function and constant in the reference.
 DOCUMENTED = re.findall(
     r"^\.\. auto(?:class|function|data):: pulpcore\.plugin\.download\.futures\.([\w.]+)$",
     (ROOT / "docs" / "futures.rst").read_text(),
@@ -17,7 +17,7 @@ DOCUMENTED = re.findall(
 
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_each_name_is_used(name: str) -> None:
-    """The code of a user that type checkers read imports each documented name, and uses it."""
+    """tests/typing/uses.py, which type checkers read, imports and uses each documented name."""
     name = name.rpartition(".")[2]
     imports, code = re.split(r"\n\n\ndef ", USES, maxsplit=1)
     assert re.search(rf"\b{name}\b", imports)
@@ -25,5 +25,5 @@ def test_each_name_is_used(name: str) -> None:
 
 
 def test_names_are_found() -> None:
-    """The page is read as it is written."""
+    """The regular expression finds names at the top level and in submodules."""
     assert {"Batch", "batch.BACKLOG", "address.is_public"} <= set(DOCUMENTED)

@@ -1,4 +1,4 @@
-"""The benchmark runs, whatever of its peers is installed; what it measures isn't looked at."""
+"""The benchmark runs with the peers that are installed; its figures are not checked."""
 
 import json
 from dataclasses import replace
@@ -15,21 +15,21 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
 def tiny(work):
-    """So little of a work that it is done at once."""
+    """Return the benchmark with so little work that it ends at once."""
     return replace(
         work, files=min(work.files, 5), size=min(work.size, 3000), count=work.count and 50
     )
 
 
 def run(work, rounds=1, only=()):
-    """Run the benchmark with little of one work."""
+    """Run one benchmark with little work."""
     return bench.run([tiny(work)], rounds, lambda _: None, only)
 
 
-@pytest.mark.timeout(600)  # up to nine interpreters, one after the other
+@pytest.mark.timeout(600)  # starts up to nine interpreters, one after the other
 @pytest.mark.parametrize("work", WORKS, ids=lambda work: work.name)
 def test_work(work) -> None:
-    """Each peer that is installed does each of its works, and the results are JSON."""
+    """Each installed peer completes each of its benchmarks, and the results are valid JSON."""
     results = json.loads(json.dumps(run(work)))
     (found,) = results["works"]
     there = [name for name in work.peers if not PEERS[name].missing]
@@ -49,7 +49,7 @@ def test_work(work) -> None:
 
 @pytest.mark.timeout(600)  # as above
 def test_rounds_are_in_turn(monkeypatch) -> None:
-    """Each round has each peer once, one after the other."""
+    """Each round runs each peer once, in the same order."""
     calls = []
     original = bench._call
 
@@ -64,14 +64,14 @@ def test_rounds_are_in_turn(monkeypatch) -> None:
 
 
 def test_embedded_server(monkeypatch) -> None:
-    """Where nginx isn't installed there is another server, and the results say so."""
+    """Without nginx, the benchmark uses its embedded server, and the results say so."""
     monkeypatch.setattr(nginx, "find_nginx", lambda: None)
     results = run(WORKS[0], only=(OURS,))
     assert "embedded" in results["works"][0]["server"]
 
 
 def test_large_files_of_the_embedded_server(tmp_path) -> None:
-    """A file too large to be kept in memory is served whole."""
+    """The embedded server sends a file that it doesn't cache in memory completely and unchanged."""
     root, target = tmp_path / "root", tmp_path / "target"
     root.mkdir()
     target.mkdir()
@@ -84,7 +84,7 @@ def test_large_files_of_the_embedded_server(tmp_path) -> None:
 
 @pytest.mark.parametrize("what", ["missing", "wrong", "more"])
 def test_result_is_checked(tmp_path, what) -> None:
-    """A peer that doesn't do its work isn't measured as if it had."""
+    """The benchmark raises if a peer leaves a missing, a wrong or an additional file."""
     root, target = tmp_path / "root", tmp_path / "target"
     root.mkdir()
     target.mkdir()
@@ -105,7 +105,7 @@ def test_result_is_checked(tmp_path, what) -> None:
 
 
 def test_peer_that_fails(monkeypatch, capfd) -> None:
-    """A peer that fails ends the benchmark with an error that names it."""
+    """If a peer fails, the benchmark ends with an error that names the peer."""
     monkeypatch.setitem(PEERS, OURS, Peer("bad", "ours:missing"))
     with pytest.raises(RuntimeError, match="ours:missing"):
         run(WORKS[0], only=(OURS,))
@@ -113,7 +113,7 @@ def test_peer_that_fails(monkeypatch, capfd) -> None:
 
 
 def test_targets() -> None:
-    """A figure is compared with its target, from the right side."""
+    """Speed meets its target when it is high enough, memory when it is low enough."""
     targets = {(work.name, target.title): target for work in WORKS for target in work.targets}
     faster = targets["small", "this library: as fast as requests, ThreadPoolExecutor"]
     assert faster.measure({OURS: {"seconds": 1.0}, "requests": {"seconds": 3.0}}) == 3.0
@@ -125,6 +125,6 @@ def test_targets() -> None:
 
 
 def test_documented_tables() -> None:
-    """The tables of the documentation are those of the results that are kept beside them."""
+    """The tables in docs/performance.inc are generated from docs/performance.json."""
     results = json.loads((DOCS / "performance.json").read_text())
     assert (DOCS / "performance.inc").read_text() == report.rst(results)

@@ -1,4 +1,4 @@
-"""What a download costs in calls is within its limits, on any machine."""
+"""A download makes no more function calls than its limits allow, on any machine."""
 
 import threading
 
@@ -8,7 +8,7 @@ from benchmarks import counts
 
 
 def test_counter() -> None:
-    """Calls of Python's and of C's functions count, those of threads that are started too."""
+    """The counter counts calls of Python and C functions, including those in new threads."""
 
     def work() -> None:
         len("")
@@ -24,11 +24,11 @@ def test_counter() -> None:
     assert counts.count(other) > counts.count(work) + 3
 
 
-@pytest.mark.timeout(600)  # it starts interpreters, and has strace look at them
+@pytest.mark.timeout(600)  # starts interpreters, some of them under strace
 def test_counts() -> None:
-    """A small file, a buffer and a download that does nothing cost no more calls than they may.
+    """A small file, a buffer and an empty download make no more calls than counts.toml allows.
 
-    System calls are counted where strace is installed and may be used.
+    System calls are only counted if strace is installed and permitted.
     """
     system_calls = counts.can_trace()
     found = list(counts.measure(system_calls))

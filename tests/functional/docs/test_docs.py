@@ -1,4 +1,4 @@
-"""The examples of the documentation: what it shows is what happens."""
+"""The examples of the documentation run, and print the output that the pages show."""
 
 import ast
 import hashlib
@@ -36,7 +36,7 @@ PROXY = "proxy.example.org:3128"
 VAULT = "https://vault.example.org"
 ARCHIVE = "ftp://ftp.example.org"
 
-# What pages may be made of. A directive that isn't here might show code that nobody runs.
+# The directives that pages may use. Any other directive might show code that no test runs.
 DIRECTIVES = {
     *("autoclass", "autodata", "autofunction", "automethod", "automodule"),
     *("code-block", "contents", "include", "literalinclude", "raw", "toctree"),
@@ -48,7 +48,7 @@ LANGUAGES = {"python", "output", "console"}
 BLOCK = re.compile(
     r"^\.\. code-block:: (?P<language>\w+)\n\n(?P<code>(?: {4}.*\n|\n)+)", re.MULTILINE
 )
-# Lines of progress come where something takes its time, with the number of files if there are more.
+# A slow command prints progress lines, which have the number of files if there are several.
 PROGRESS = re.compile(
     r"^\S+: (\d+ of \d+ files, )?[\d.]+ (bytes|[kMG]B)( of [\d.]+ (bytes|[kMG]B))?, .*/s.*\n",
     re.MULTILINE,
@@ -56,7 +56,7 @@ PROGRESS = re.compile(
 
 
 class Example(NamedTuple):
-    """A block of code, and what it prints according to the block of output that follows it."""
+    """A code block, and its expected output from the output block that follows it."""
 
     page: str
     line: int
@@ -66,7 +66,7 @@ class Example(NamedTuple):
 
 
 def read(page: Path) -> list[Example]:
-    """The examples of a page, in order."""
+    """Return the examples of a page, in order."""
     text = page.read_text()
     examples: list[Example] = []
     end = 0
@@ -83,7 +83,7 @@ def read(page: Path) -> list[Example]:
 
 
 def only(language: str, *, tutorial: bool = False) -> list[object]:
-    """The examples in a language, each as the parameter of a test."""
+    """Return the examples in one language as test parameters."""
     return [
         pytest.param(example, id=f"{example.page}-{example.line}")
         for page in PAGES
@@ -92,11 +92,11 @@ def only(language: str, *, tutorial: bool = False) -> list[object]:
     ]
 
 
-# What the server has.
+# The files of the server.
 
 
 def sha256(content: bytes) -> str:
-    """The digest of bytes (hex)."""
+    """Return the SHA-256 digest of bytes (hex)."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -122,7 +122,7 @@ FILES = {
 
 
 class Behaviour:
-    """What the server does beside serving files: faults, tokens, an echo."""
+    """The server's responses that are not files: faults, tokens, an echo of the request headers."""
 
     def __init__(self):
         self._seen = set()
@@ -149,7 +149,7 @@ class Behaviour:
 
 
 class Folder(Mapping):
-    """The files of a folder, by the path in a request: what the tutorial publishes."""
+    """Maps the path of a request to a file in the folder that the tutorial publishes."""
 
     def __init__(self, root):
         self._root = root
@@ -178,15 +178,16 @@ def work(tmp_path, monkeypatch):
 
 @pytest.fixture
 def site(file_server):
-    """The server that the pages call example.org."""
+    """The server whose name on the pages is example.org."""
     return file_server(FILES, faults=Behaviour())
 
 
 @pytest.fixture
 def others(request, work) -> dict[str, str]:
-    """What the pages call the other hosts, and where they are; a server only where it is asked for.
+    """Start the other servers that the example uses; map their names on the page to real addresses.
 
-    The vault's certificates are put into the working directory, under the names of the page.
+    The certificates of the vault are copied into the working directory, under the file names of the
+    page.
     """
     example = request.node.callspec.params["example"]
     places = {}
@@ -206,7 +207,7 @@ def others(request, work) -> dict[str, str]:
 
 @pytest.fixture
 def archive(ftp_server, tls, work, tmp_path_factory):
-    """The server that the pages call ftp.example.org, which demands TLS."""
+    """The FTP server whose name on the pages is ftp.example.org; it requires TLS."""
     from servers.ftp import Security  # few tests need pyftpdlib
 
     folder = tmp_path_factory.mktemp("archive")
@@ -218,7 +219,7 @@ def archive(ftp_server, tls, work, tmp_path_factory):
 
 @pytest.fixture
 def zoo(work) -> Iterator[SimpleNamespace]:
-    """The server that readers can start."""
+    """The demo server that readers start, ``docs/zoo.py``."""
     with subprocess.Popen(
         [sys.executable, DOCS / "zoo.py", "0"],
         stdout=subprocess.PIPE,
@@ -233,40 +234,40 @@ def zoo(work) -> Iterator[SimpleNamespace]:
 
 
 def execute(example: Example, base: str, server, places: Mapping[str, str] = {}) -> None:
-    """Run an example as a program, with the base of its URLs replaced by the server's."""
+    """Run an example as a program, with the base of its URLs replaced by that of the server."""
     code = example.code.replace(base, server.url(""))
     for name, place in places.items():
         code = code.replace(name, place)
     if "__main__" in code:
-        # It starts processes that import it: so it must be a file, as it is for whoever uses it.
+        # The example starts processes that import its module, so it must be a file.
         Path("example.py").write_text(code)
         run = subprocess.run(
             [sys.executable, "example.py"], capture_output=True, text=True, timeout=50, check=False
         )
         assert run.returncode == 0, run.stderr
-        print(run.stdout, end="")  # noqa: T201 - where the output of the others goes
+        print(run.stdout, end="")  # noqa: T201 - the test captures stdout
         return
-    # Padded, so that a traceback names the line of the page.
+    # Leading empty lines make tracebacks name the line number of the page.
     program = compile("\n" * (example.line + 1) + code, f"{example.page}.rst", "exec")
     exec(program, {"__name__": "__main__"})
 
 
 def normalized(output: str, base: str, server) -> str:
-    """Output without what differs from run to run."""
+    """Remove everything from the output that differs between runs: progress, rates, times."""
     output = PROGRESS.sub("", output.replace(server.url(""), base))
     output = re.sub(r"\b[\d.]+ (bytes|[kMG]B)/s", "RATE", output)
     return re.sub(r"\b\d+\.\d s\b", "TIME", output)
 
 
 def literals(text: str) -> Iterator[str]:
-    """The blocks that a text shows as they are, without a language."""
+    """Yield the literal blocks of a text, which have no language."""
     for match in re.finditer(r"::\n\n((?:(?: +.*)?\n)+)", text):
         if not text[: match.start()].rpartition("\n")[2].lstrip().startswith(".. "):
             yield dedent(match[1])
 
 
 def is_program(text: str) -> bool:
-    """Whether a text is Python that does something, and not, say, a command of a shell."""
+    """Return whether a text is a Python program and not, for example, a shell command."""
     try:
         body = ast.parse(text).body
     except SyntaxError:
@@ -276,7 +277,7 @@ def is_program(text: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_nothing_is_missed(page: Path) -> None:
-    """Whatever a page shows as code is run here: language and form are known."""
+    """Each code block of a page has a language and a form that these tests recognize and run."""
     text = page.read_text()
     assert set(re.findall(r"^ *\.\. ([\w-]+)::", text, re.MULTILINE)) <= DIRECTIVES
     found = [match["language"] for match in BLOCK.finditer(text)]
@@ -284,13 +285,13 @@ def test_nothing_is_missed(page: Path) -> None:
     assert set(found) <= LANGUAGES
     assert not re.search(r"^ *>>>", text, re.MULTILINE)
     assert [block for block in literals(text) if is_program(block)] == []
-    # Whole files are in a folder that has tests of its own.
+    # tests/pulpcore runs the included files, which are all in this folder.
     assert all(name.startswith("examples/") for name in re.findall("literalinclude:: (.*)", text))
     assert text.count(".. raw::") == text.count(".. raw:: html\n   :file: life.svg\n")
 
 
 def test_what_would_be_missed() -> None:
-    """Code is told from what isn't, and found wherever it stands."""
+    """`is_program` recognizes Python programs, and `literals` finds every literal block."""
     assert is_program("download()\n")
     assert is_program("with batch:\n    pass\n")
     assert not is_program("mkdir /tmp/tutorial\n")
@@ -302,7 +303,7 @@ def test_what_would_be_missed() -> None:
 
 
 def docstrings() -> Iterator[object]:
-    """The programs in docstrings, each as the parameter of a test."""
+    """Yield the programs in the docstrings of the source as test parameters."""
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
@@ -313,7 +314,7 @@ def docstrings() -> Iterator[object]:
 
 @pytest.mark.parametrize("code", [*docstrings()])
 def test_docstring(code: str, site, work) -> None:
-    """What a docstring shows works, given what it takes for granted."""
+    """The example in a docstring runs, if the names that it assumes are defined."""
     url = site.url("/isos/tiger.iso")
     context = Context()
     names = {
@@ -327,9 +328,10 @@ def test_docstring(code: str, site, work) -> None:
 
 
 def test_picture() -> None:
-    """The picture of a download's life names each event, says what it shows, and has no colour.
+    """The diagram life.svg names each event, has a text description, and fits the page's theme.
 
-    No colour of its own for lines and letters, that is: they are those of the page, light or dark.
+    Its lines and text take the text colour of the page, so that they are visible in the light and
+    in the dark theme.
     """
     picture = (DOCS / "life.svg").read_text()
     root = ElementTree.fromstring(picture)
@@ -343,7 +345,7 @@ def test_picture() -> None:
 
 
 def test_links_outside() -> None:
-    """Each link to another site is to https, and to no host of the examples."""
+    """Each link to another site uses https and names a real host, not one of the examples."""
     links = [
         (page.name, link)
         for page in [*PAGES, ROOT / "README.rst"]
@@ -358,7 +360,7 @@ def test_links_outside() -> None:
 
 
 def test_included() -> None:
-    """What pages include is what there is to include; tests/pulpcore runs it."""
+    """The pages include every file of docs/examples and no other file; tests/pulpcore runs them."""
     included = {
         name
         for page in DOCS.glob("*.rst")
@@ -369,7 +371,7 @@ def test_included() -> None:
 
 @pytest.mark.parametrize("example", only("python"))
 def test_example(example, site, work, others, capsys) -> None:
-    """Each example is a whole program, which prints what the page says."""
+    """Each example is a complete program and prints the output that the page shows."""
     execute(example, SITE, site, others)
     output = capsys.readouterr().out
     if example.output:
@@ -385,7 +387,7 @@ def test_example(example, site, work, others, capsys) -> None:
     ],
 )
 def test_example_with_the_zoo(example, zoo, capsys) -> None:
-    """An example does the same with the server that readers are offered."""
+    """Each example prints the same output with the demo server that readers start."""
     execute(example, SITE, zoo)
     output = capsys.readouterr().out
     if example.output:
@@ -393,7 +395,10 @@ def test_example_with_the_zoo(example, zoo, capsys) -> None:
 
 
 def test_tutorial(file_server, work, capsys) -> None:
-    """The programs of the tutorial, run one after the other, do what it says."""
+    """The programs of the tutorial, run in order, print the output that the page shows.
+
+    The sync downloads only missing and damaged files. It refuses a path that leaves the mirror.
+    """
     server = file_server(Folder(work / "published"))
     *others, sync = [param.values[0] for param in only("python", tutorial=True)]
     for example in others:
@@ -418,7 +423,7 @@ def test_tutorial(file_server, work, capsys) -> None:
 
 
 def test_token_is_fetched_once(site, work) -> None:
-    """With the recipe for tokens, 20 downloads on 4 threads get along with one token."""
+    """With the recipe for tokens, 20 downloads on 4 threads request only one token."""
     recipes = [param.values[0] for param in only("python")]
     (recipe,) = [example for example in recipes if "/token" in example.code]
     execute(recipe, SITE, site)
@@ -428,7 +433,7 @@ def test_token_is_fetched_once(site, work) -> None:
 
 @pytest.mark.parametrize("example", only("console"))
 def test_command_line(example, site, work) -> None:
-    """Each call of the program that is shown prints what the page says."""
+    """Each command prints the output that the page shows, and fails only if the page says so."""
     for step in example.code.removeprefix("$ ").split("\n$ "):
         command, _, expected = step.partition("\n")
         _, *arguments = shlex.split(command.replace(SITE, site.url("")))
@@ -440,7 +445,7 @@ def test_command_line(example, site, work) -> None:
 
 
 def test_options_are_documented() -> None:
-    """The page of the command line names each option that there is, and no other."""
+    """The page of the command line documents exactly the options that the program has."""
     text = (DOCS / "cli.rst").read_text()
     documented = set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", text))
     there = {"-h", "--help"}

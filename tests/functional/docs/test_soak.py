@@ -1,4 +1,4 @@
-"""The soak test in its short form; the long one is run by hand."""
+"""A short run of the soak test, tests/soak/soak.py."""
 
 import re
 import subprocess
@@ -15,7 +15,10 @@ WELL = "lost 0, wrong 0, partial 0, threads left 0, file descriptors left 0"
     ("files", "threads", "faults", "seed"), [(600, 16, 0.1, 1), (60, 4, 1.0, 2), (100, 1, 0.0, 3)]
 )
 def test_short(files: int, threads: int, faults: float, seed: int) -> None:
-    """Some hundred files with faults of all kinds: nothing lost, wrong, partial or left over."""
+    """A batch with all kinds of server faults loses no file and leaves no wrong or partial file.
+
+    It also leaves no thread and no file descriptor open.
+    """
     options = {"files": files, "threads": threads, "faults": faults, "seed": seed}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     done = subprocess.run(
@@ -30,6 +33,6 @@ def test_short(files: int, threads: int, faults: float, seed: int) -> None:
     assert last == WELL
     assert done.returncode == 0
     injected = int(re.search(r"(\d+) faults", first)[1])
-    # Each file that has faults has one to three.
+    # Each affected file has one to three faults.
     assert bool(injected) is bool(faults)
     assert injected <= 3 * files
