@@ -1,4 +1,5 @@
 import configparser
+import re
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -73,18 +74,78 @@ def test_ci_runs_the_command(command: str) -> None:
     assert command in [line.strip() for line in lines]
 
 
-def test_ci_runs_all_tests() -> None:
+@pytest.fixture(scope="module")
+def tox() -> configparser.ConfigParser:
+    """What tox.ini says."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(ROOT / "tox.ini")
+    return parser
+
+
+CI = (ROOT / ".ci" / "run").read_text()
+# The versions of Python that CI runs the tests on where they are installed, beside that of `py`.
+PYTHONS = re.search(r"^pythons=\((.*)\)$", CI, re.MULTILINE)[1].split()  # type: ignore[index]
+
+
+def test_ci_runs_all_tests(tox: configparser.ConfigParser) -> None:
     """CI runs each tox environment that runs pytest."""
-    tox = configparser.ConfigParser(interpolation=None)
-    tox.read(ROOT / "tox.ini")
     testing = {
         name.removeprefix("testenv:")
         for name in tox.sections()
-        if "pytest" in tox[name].get("commands", "")
+        if "pytest" in tox[name].get("commands", "") and "{" not in name
     }
-    lines = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
-    run = {line.removeprefix(".venv/bin/tox -e ") for line in lines}
+    run = set(re.findall(r"^tests \.venv/bin/tox -e (\w+)$", CI, re.MULTILINE))
     # `tox` without arguments runs these.
     run |= set(tox["tox"]["env_list"].split(", "))
     assert {"py", "lowest", "nginx", "pulpcore"} <= testing
     assert testing <= run
+
+
+def test_quick_checks_come_first(tox: configparser.ConfigParser) -> None:
+    """Lint, types and docs run before the tests, and each stops the run when it fails."""
+    *first, last = tox["tox"]["env_list"].split(", ")
+    assert (sorted(first), last) == (["docs", "lint", "types"], "py")
+    assert all(tox[f"testenv:{name}"]["fail_fast"] == "true" for name in first)
+
+
+def test_each_python_has_an_environment(tox: configparser.ConfigParser) -> None:
+    """There is an environment of tox for 3.11 and for each Python that CI looks for."""
+    (versions,) = (name for name in tox.sections() if name.startswith("testenv:{"))
+    assert set(versions.removeprefix("testenv:{").removesuffix("}").split(",")) == {
+        "3.11",
+        *PYTHONS,
+    }
+    assert tox["tox"]["skip_missing_interpreters"] == "true"
+
+
+def test_classifiers(project: dict[str, Any]) -> None:
+    """The classifiers name no version of Python that CI doesn't look for."""
+    named = {
+        classifier.rpartition(" ")[2]
+        for classifier in project["project"]["classifiers"]
+        if re.search(r":: 3\.\d+$", classifier)
+    }
+    assert {"3.11", "3.12", "3.13"} <= named <= {"3.11", *PYTHONS}
+
+
+def test_ci_leaves_the_tree_alone() -> None:
+    """CI removes nothing but its scratch folder and a file that it made."""
+    removing = re.findall(r"\brm .*", CI)
+    assert removing == ['rm -rf "$scratch"\' EXIT', 'rm -f "$policy"\' EXIT']
+
+
+def test_optional_libraries(tox: configparser.ConfigParser, project: dict[str, Any]) -> None:
+    """The environment `py` has all optional libraries, and `lowest` has none of them."""
+    optional = {"codings", "socks"}
+    assert set(tox["testenv:py"]["extras"].split(", ")) == {"cli", *optional}
+    assert tox["testenv:py"]["dependency_groups"] == "test, optional"
+    assert (tox["testenv:lowest"]["extras"], tox["testenv:lowest"]["dependency_groups"]) == (
+        "cli",
+        "test",
+    )
+    named = {
+        re.split("[>=]", requirement)[0].lower()
+        for extra in optional
+        for requirement in project["project"]["optional-dependencies"][extra]
+    }
+    assert named == {"brotli", "zstandard", "pysocks"}
