@@ -3,7 +3,6 @@
 import threading
 
 import pytest
-from processes import forked
 
 from pulpcore.plugin.download.futures import rate
 from pulpcore.plugin.download.futures.rate import RateLimiter
@@ -74,10 +73,3 @@ def test_shared(clock):
     for thread in threads:
         thread.join(SECONDS)
     assert sorted(delays) == pytest.approx(range(32 * 20))
-
-
-def test_forked_child_while_the_lock_is_held():
-    """A child doesn't wait for a lock that a thread of the parent's held when it was forked."""
-    limiter = RateLimiter(1)
-    with limiter._lock:
-        assert forked(limiter.delay) == 0

@@ -107,7 +107,8 @@ def test_close():
     """A run that is closed has no alarm any more, and no thread waits for it."""
     run = Run(None)
     run.limit(3600)
-    waiting = timers()
+    while not (waiting := timers()):
+        time.sleep(0.001)
     assert len(waiting) == 1
     run.close()
     waiting[0].join(SECONDS)

@@ -1,12 +1,14 @@
-"""The one word to stop that every wait listens to."""
+"""The cancellation token that every wait listens to."""
 
 import contextlib
 import signal
 import socket
 import threading
+from unittest.mock import Mock
 
 import pytest
 
+from pulpcore.plugin.download.futures.waiting import cancellation as module
 from pulpcore.plugin.download.futures.waiting.cancellation import (
     Cancellation,
     Cancelled,
@@ -152,16 +154,68 @@ def test_within():
 
 
 def test_signal_handler():
-    """A signal handler may cancel what its own thread is about to wait for."""
+    """A signal handler may cancel what its own thread waits for."""
     cancellation = Cancellation()
-    before = signal.signal(signal.SIGUSR1, lambda *args: cancellation.cancel("signal"))
+    before = signal.signal(signal.SIGALRM, lambda *args: cancellation.cancel("signal"))
     try:
-        with cancellation._lock:  # as within wait()
-            signal.raise_signal(signal.SIGUSR1)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(Cancelled, match="signal"):
+            cancellation.wait(3600)
     finally:
-        signal.signal(signal.SIGUSR1, before)
-    with pytest.raises(Cancelled, match="signal"):
-        cancellation.wait(3600)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_cancel_goes_on_where_it_was_interrupted():
+    """A second cancel() wakes what the first, cut short by an interrupt, has not come to."""
+    root = Cancellation()
+    sleepers = [Mock(), Mock()]
+    for sleeper in sleepers:
+        root.attach(sleeper)
+    for sleeper in sleepers:
+        sleeper.wake.side_effect = KeyboardInterrupt
+    child = Cancellation(root)
+    with pytest.raises(KeyboardInterrupt):
+        root.cancel("stop")
+    assert child.reason is None
+    for sleeper in sleepers:
+        sleeper.wake.side_effect = None
+    root.cancel("again")
+    assert child.reason == "stop"
+    assert all(sleeper.wake.called for sleeper in sleepers)
+
+
+def test_attach():
+    """What is attached is woken once it is cancelled, at once if it was before, not once let go."""
+    cancellation = Cancellation()
+    early, gone, late = Mock(), Mock(), Mock()
+    for sleeper in (early, gone):
+        cancellation.attach(sleeper)
+    cancellation.detach(gone)
+    cancellation.detach(gone)
+    assert not early.wake.called
+    cancellation.cancel("stop")
+    cancellation.attach(late)
+    assert (early.wake.called, gone.wake.called, late.wake.called) == (True, False, True)
+
+
+def test_a_socket_let_go_while_it_is_cancelled(pair, monkeypatch):
+    """A socket that cancel() was about to shut down is dead when its reader has let go of it.
+
+    Whoever gets the connection next must not find it alive, only to lose it in a moment.
+    """
+    cancellation = Cancellation()
+    cancellation.watch(pair[0])
+    real = module._shut_down
+
+    def late(sock):
+        monkeypatch.setattr(module, "_shut_down", real)
+        cancellation.unwatch(sock)
+        assert sock.recv(1) == b""
+        real(sock)
+
+    monkeypatch.setattr(module, "_shut_down", late)
+    cancellation.cancel("stop")
+    assert module._shut_down is real
 
 
 def test_from_many_threads():

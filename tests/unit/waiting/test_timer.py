@@ -1,15 +1,18 @@
 """One thread that calls back when a time has come."""
 
+import _thread
 import functools
 import gc
 import threading
 import time
 import weakref
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
-from processes import forked, held
+from processes import forked
 
+from pulpcore.plugin.download.futures.waiting import timer as module
 from pulpcore.plugin.download.futures.waiting.timer import Alarm, Timer
 from pulpcore.plugin.download.futures.waiting.timer import timer as shared
 
@@ -30,8 +33,8 @@ def at_once(timer, monkeypatch):
     @contextmanager
     def stop():
         now = time.monotonic()
-        with timer._changed, monkeypatch.context() as patch:
-            patch.setattr("time.monotonic", lambda: now)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
             yield
 
     return stop
@@ -39,7 +42,9 @@ def at_once(timer, monkeypatch):
 
 def thread_of_a_timer():
     """The thread that a timer has now."""
-    return next(thread for thread in threading.enumerate() if thread.name == NAME)
+    while not (found := [thread for thread in threading.enumerate() if thread.name == NAME]):
+        time.sleep(0.001)
+    return found[0]
 
 
 def test_ring(timer, at_once):
@@ -185,11 +190,11 @@ def test_many_threads(timer):
 def test_no_thread_to_be_had(timer, monkeypatch):
     """Where no thread can be started it is told, and the next alarm gets one."""
 
-    def start(self):
+    def refuse(function, arguments):
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", start)
+        patch.setattr(_thread, "start_new_thread", refuse)
         with pytest.raises(RuntimeError, match="new thread"):
             timer.set(0, print)
     done = threading.Event()
@@ -197,34 +202,31 @@ def test_no_thread_to_be_had(timer, monkeypatch):
     assert done.wait(SECONDS)
 
 
-@pytest.mark.parametrize("lock", ["free", "held"])
-def test_forked_child(timer, lock):
+def test_forked_child(timer):
     """A child that was forked has no thread of the parent's, and gets one of its own.
 
-    Also where the lock was held by another thread at that moment; the parent's alarms go on.
+    The parent's alarms go on.
     """
     here = threading.Event()
     alarm = timer.set(3600, print)
+    thread_of_a_timer()
 
     def work():
         there = threading.Event()
         timer.set(0, there.set)
         assert there.wait(SECONDS)
 
-    with held(timer._changed) if lock == "held" else nullcontext():
-        status = forked(work)
+    status = forked(work)
     timer.cancel(alarm)
     assert status == 0
     timer.set(0, here.set)
     assert here.wait(SECONDS)
 
 
-@pytest.mark.parametrize("lock", ["free", "held"])
-def test_alarm_of_the_parent_in_a_child(timer, lock):
+def test_alarm_of_the_parent_in_a_child(timer):
     """A child may cancel what the parent had set: there it means nothing, and it doesn't block."""
     alarm = timer.set(3600, print)
-    with held(timer._changed) if lock == "held" else nullcontext():
-        status = forked(lambda: timer.cancel(alarm))
+    status = forked(lambda: timer.cancel(alarm))
     is_cancelled_here = alarm.is_cancelled
     timer.cancel(alarm)
     assert status == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from .waiting.lock import ForkSafeLock
+from .waiting.atomic import Cell
 
 
 class RateLimiter:
@@ -22,9 +22,8 @@ class RateLimiter:
         if not isinstance(per_second, int | float) or not per_second > 0:
             raise ValueError(f"a rate limit must be above 0 requests a second: {per_second!r}")
         self._interval = 1 / per_second
-        # Guards the time at which the next request may be sent.
-        self._lock = ForkSafeLock()
-        self._next = 0.0
+        # The time of the last request that was dealt out.
+        self._last = Cell(float("-inf"))
 
     def delay(self) -> float:
         """Take the next time.
@@ -33,7 +32,4 @@ class RateLimiter:
             How long to wait for it (seconds).
         """
         now = time.monotonic()
-        with self._lock:
-            slot = max(now, self._next)
-            self._next = slot + self._interval
-        return slot - now
+        return self._last.change(lambda last: max(now, last + self._interval)) - now

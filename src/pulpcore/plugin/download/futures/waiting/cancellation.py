@@ -1,14 +1,15 @@
-"""The one word to stop that every wait of a download listens to."""
+"""The cancellation token that every wait of a download listens to."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Protocol
 
-from .lock import ForkSafeLock, this_process
+from .atomic import Waiter
+from .lock import this_process
 
 
 class Cancelled(Exception):
@@ -23,51 +24,65 @@ class Cancelled(Exception):
         self.reason = reason
 
 
+class Wakeable(Protocol):
+    """What a cancellation wakes."""
+
+    def wake(self) -> object:
+        """Have a look at the cancellation. It may be called several times, and must not block."""
+
+
 class Cancellation:
-    """Says once, and for good, that work is to stop.
+    """A cancellation token: says once, and for good, that work is to stop.
 
     Cancellations form a tree: what stops a batch stops its downloads, and the downloads that their
     handlers run. A read that blocks is woken by shutting its socket down; the reader then sees an
     end of file, and must look here before believing it.
+
+    No method takes a lock. Each adds first and looks at the reason then, while :meth:`cancel` sets
+    the reason first and looks then: so one of them sees the other.
     """
 
     def __init__(self, parent: Cancellation | None = None) -> None:
-        """Make one that nobody has cancelled.
+        """Make a token that nobody has cancelled.
 
         Args:
             parent: Cancelling it cancels this one too, until :meth:`close`.
         """
-        # Guards the other attributes.
-        self._lock = ForkSafeLock()
-        self._reason: str | None = None
+        # The first reason under "reason", once there is one.
+        self._reasons: dict[str, str] = {}
         self._sockets: set[socket.socket] = set()
-        self._waiting: threading.Event | None = None
+        # Sockets that cancel() has taken away from their readers and is about to shut down.
+        self._doomed: set[socket.socket] = set()
+        self._sleepers: set[Wakeable] = set()
         self._children: set[Cancellation] = set()
         self._parent = parent
         self._process = this_process()
         if parent is not None:
-            parent._adopt(self)
+            parent._children.add(self)
+            if parent.reason is not None:
+                self.cancel(parent.reason)
 
     @property
     def reason(self) -> str | None:
         """Why work is to stop; None while it may go on."""
-        return self._reason
+        return self._reasons.get("reason")
 
     def cancel(self, reason: str) -> None:
         """Stop: wake whatever waits. Only the first reason counts.
 
+        It can be called again, and then finishes what an interrupt has cut short.
+
         Args:
             reason: Why, in words for a person.
         """
-        with self._lock:
-            if self._reason is not None:
-                return
-            self._reason = reason
-            children = list(self._children)
-            # Under the lock, for it must not hit a connection that was handed on meanwhile. It
-            # doesn't block.
-            self._wake()
-        for child in children:
+        reason = self._reasons.setdefault("reason", reason)
+        for sleeper in tuple(self._sleepers):
+            sleeper.wake()
+        if self._process is this_process():
+            # Else they are the connections of the parent, which goes on.
+            for sock in tuple(self._sockets):
+                self._take_away(sock)
+        for child in tuple(self._children):
             child.cancel(reason)
 
     def check(self) -> None:
@@ -76,8 +91,8 @@ class Cancellation:
         Raises:
             Cancelled: Somebody has.
         """
-        if self._reason is not None:
-            raise Cancelled(self._reason)
+        if self._reasons:
+            raise Cancelled(self._reasons["reason"])
 
     def wait(self, seconds: float) -> None:
         """Wait, unless work is to stop.
@@ -88,11 +103,31 @@ class Cancellation:
         Raises:
             Cancelled: It was cancelled before or meanwhile.
         """
-        with self._lock:
-            self.check()
-            waiting = self._waiting = threading.Event()
-        waiting.wait(seconds)
+        waiter = Waiter()
+        self.attach(waiter)
+        try:
+            waiter.wait(seconds)
+        finally:
+            self.detach(waiter)
         self.check()
+
+    def attach(self, sleeper: Wakeable) -> None:
+        """Wake something when it is cancelled; at once if it was already.
+
+        Args:
+            sleeper: What to wake, until :meth:`detach`.
+        """
+        self._sleepers.add(sleeper)
+        if self._reasons:
+            sleeper.wake()
+
+    def detach(self, sleeper: Wakeable) -> None:
+        """Don't wake something any more.
+
+        Args:
+            sleeper: What was attached.
+        """
+        self._sleepers.discard(sleeper)
 
     def watch(self, sock: socket.socket) -> None:
         """Say that a socket is being read, so that cancelling can wake the reader.
@@ -100,10 +135,9 @@ class Cancellation:
         Args:
             sock: The socket.
         """
-        with self._lock:
-            self._sockets.add(sock)
-            if self._reason is not None:
-                self._wake()
+        self._sockets.add(sock)
+        if self._reasons:
+            self._take_away(sock)
 
     def unwatch(self, sock: socket.socket) -> None:
         """Say that a socket isn't read any more. Only then may others have it.
@@ -111,13 +145,15 @@ class Cancellation:
         Args:
             sock: The socket.
         """
-        with self._lock:
-            self._sockets.discard(sock)
+        self._sockets.discard(sock)
+        if sock in self._doomed:
+            # Whoever gets the connection next must find it dead now, and not in a moment.
+            _shut_down(sock)
 
     def close(self) -> None:
         """Let go of the parent: what it stops no longer matters here."""
         if self._parent is not None:
-            self._parent._forget(self)
+            self._parent._children.discard(self)
 
     def within(self, other: Cancellation) -> bool:
         """Whether this is the other one or a descendant of it."""
@@ -128,28 +164,19 @@ class Cancellation:
             ancestor = ancestor._parent
         return False
 
-    def _wake(self) -> None:
-        if self._waiting is not None:
-            self._waiting.set()
-        if self._process is not this_process():
-            # The connections are those of the parent, which goes on.
-            return
-        for sock in self._sockets:
-            # The plain socket's shutdown: that of a TLS socket pulls the TLS object from under the
-            # reader.
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    def _take_away(self, sock: socket.socket) -> None:
+        """Shut a socket down, unless its reader has let go of it meanwhile."""
+        self._doomed.add(sock)
+        with contextlib.suppress(KeyError):
+            self._sockets.remove(sock)
+            _shut_down(sock)
+        self._doomed.discard(sock)
 
-    def _adopt(self, child: Cancellation) -> None:
-        with self._lock:
-            self._children.add(child)
-            reason = self._reason
-        if reason is not None:
-            child.cancel(reason)
 
-    def _forget(self, child: Cancellation) -> None:
-        with self._lock:
-            self._children.discard(child)
+def _shut_down(sock: socket.socket) -> None:
+    # The plain socket's shutdown: that of a TLS socket pulls the TLS object from under the reader.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 _current: ContextVar[Cancellation | None] = ContextVar("cancellation", default=None)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
-import os
+import queue
 import threading
 import time
 from collections.abc import Callable
 
+from .atomic import HEARING
+from .lock import this_process
+from .threads import start
+
 _SPARE = 64
-"""Cancelled alarms that are kept before it is worth looking for them."""
+"""Cancelled alarms that are kept before it is worth dropping them."""
 
 
 class Alarm:
     """Something to be called at a time, unless it is cancelled before."""
 
-    def __init__(self, function: Callable[[], None]) -> None:
+    def __init__(self, function: Callable[[], object]) -> None:
         """Make an alarm.
 
         Args:
             function: What to call. It must not block, for other alarms wait.
         """
-        self._function: Callable[[], None] | None = function
+        self._function: Callable[[], object] | None = function
 
     def cancel(self) -> None:
         """Never call it."""
@@ -41,22 +46,28 @@ class Alarm:
 
 
 class Timer:
-    """Calls alarms when their time has come, in a thread that lives as long as there are any."""
+    """Calls alarms when their time has come, in a thread that lives as long as there are any.
+
+    No method takes a lock, so that a signal handler may set and cancel alarms.
+    """
 
     def __init__(self) -> None:
         """Make a timer without a thread."""
         self._begin()
-        self._knows_forks = False
 
     def _begin(self) -> None:
-        # Guards the other attributes, and wakes the thread when they change.
-        self._changed = threading.Condition()
-        self._alarms: list[tuple[float, int, Alarm]] = []
-        self._thread: threading.Thread | None = None
-        self._cancelled = 0
+        self._process = this_process()
+        # What the thread hears of: an alarm that was set, or None when it is to look at them all.
+        self._news: queue.SimpleQueue[tuple[float, int, Alarm] | None] = queue.SimpleQueue()
+        # The alarms that were set, and neither cancelled nor rung.
+        self._alarms: set[Alarm] = set()
         self._numbers = itertools.count()
+        # Held by the thread. Only such threads take it, and they get no signals.
+        self._running = threading.Lock()
+        # Set when the thread that was started last has ended.
+        self._ended: threading.Event | None = None
 
-    def set(self, seconds: float, function: Callable[[], None]) -> Alarm:
+    def set(self, seconds: float, function: Callable[[], object]) -> Alarm:
         """Have a function called after a time.
 
         Args:
@@ -65,21 +76,24 @@ class Timer:
 
         Returns:
             The alarm, which can be cancelled. It should be, since the thread lives until then.
+
+        Raises:
+            RuntimeError: There is no thread to be had.
         """
-        if not self._knows_forks:
-            self._knows_forks = True
-            # A forked child has no thread, and maybe a lock that is held for ever. This is called
-            # while it is alone: two threads of it must not both begin.
-            os.register_at_fork(after_in_child=self._begin)
+        if self._process is not this_process():
+            # The thread is the parent's, and so are the alarms.
+            self._begin()
         alarm = Alarm(function)
-        with self._changed:
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="download-timer", daemon=True)
-                # First, for there may be no thread to be had. It waits for the lock.
-                thread.start()
-                self._thread = thread
-            heapq.heappush(self._alarms, (time.monotonic() + seconds, next(self._numbers), alarm))
-            self._changed.notify()
+        self._alarms.add(alarm)
+        self._news.put((time.monotonic() + seconds, next(self._numbers), alarm))
+        if not self._running.locked() and (self._ended is None or self._ended.is_set()):
+            ended = threading.Event()
+            try:
+                start(lambda: self._run(ended), "download-timer")
+            except RuntimeError:
+                self.cancel(alarm)
+                raise
+            self._ended = ended
         return alarm
 
     def cancel(self, alarm: Alarm) -> None:
@@ -89,32 +103,38 @@ class Timer:
             alarm: The alarm.
         """
         alarm.cancel()
-        with self._changed:
-            self._cancelled += 1
-            if self._cancelled > max(_SPARE, len(self._alarms) // 2):
-                self._alarms = [entry for entry in self._alarms if not entry[2].is_cancelled]
-                heapq.heapify(self._alarms)
-                self._cancelled = 0
-            self._changed.notify()
+        if alarm in self._alarms:
+            self._alarms.discard(alarm)
+            if not self._alarms:
+                self._news.put(None)
 
-    def _run(self) -> None:
-        while (alarm := self._next()) is not None:
-            alarm.ring()
+    def _run(self, ended: threading.Event) -> None:
+        # An interrupt may have two threads started, of which one does nothing. The thread looks for
+        # news again after it has said that it ends: whoever saw it before has started none.
+        while not self._news.empty() and self._running.acquire(blocking=False):
+            self._work()
+            self._running.release()
+            ended.set()
+        ended.set()
 
-    def _next(self) -> Alarm | None:
-        """Wait for the next alarm; None when there is none left."""
-        with self._changed:
-            while self._alarms:
-                when, _, alarm = self._alarms[0]
-                left = when - time.monotonic()
-                if alarm.is_cancelled or left <= 0:
-                    heapq.heappop(self._alarms)
-                    if not alarm.is_cancelled:
-                        return alarm
-                else:
-                    self._changed.wait(left)
-            self._thread = None
-            return None
+    def _work(self) -> None:
+        heap: list[tuple[float, int, Alarm]] = []
+        while True:
+            if len(heap) > len(self._alarms) + _SPARE:
+                heap = [entry for entry in heap if not entry[2].is_cancelled]
+                heapq.heapify(heap)
+            while heap and (heap[0][2].is_cancelled or heap[0][0] <= time.monotonic()):
+                alarm = heapq.heappop(heap)[2]
+                self._alarms.discard(alarm)
+                alarm.ring()
+            if not self._alarms and self._news.empty():
+                return
+            left = heap[0][0] - time.monotonic() if heap else HEARING
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    if (entry := self._news.get(timeout=max(left, 0))) is not None:
+                        heapq.heappush(heap, entry)
+                    left = 0
 
 
 timer = Timer()

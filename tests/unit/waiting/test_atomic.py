@@ -1,0 +1,98 @@
+"""State that is shared without locks."""
+
+import gc
+import signal
+import threading
+import time
+import weakref
+
+import pytest
+
+from pulpcore.plugin.download.futures.waiting import atomic
+from pulpcore.plugin.download.futures.waiting.atomic import Cell, Waiter
+
+SECONDS = 20
+
+
+def test_woken_before_and_twice():
+    """A waiter that was woken before doesn't wait, and may be woken again."""
+    waiter = Waiter()
+    assert not waiter.wait(0)
+    assert not waiter.wait(0.001)
+    waiter.wake()
+    waiter.wake()
+    assert waiter.wait(SECONDS)
+
+
+@pytest.mark.parametrize("hearing", [1.0, 0.001])
+def test_woken_by_another_thread(monkeypatch, hearing):
+    """A thread that waits is woken, however often it looks for signals meanwhile."""
+    monkeypatch.setattr(atomic, "HEARING", hearing)
+    waiter = Waiter()
+    thread = threading.Thread(target=lambda: (time.sleep(0.02), waiter.wake()))
+    thread.start()
+    assert waiter.wait(SECONDS)
+    thread.join(SECONDS)
+
+
+def test_woken_by_a_signal_handler():
+    """A signal handler may wake its own thread."""
+    waiter = Waiter()
+    before = signal.signal(signal.SIGALRM, lambda *_: waiter.wake())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert waiter.wait(SECONDS)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_cell_many_threads():
+    """No change is lost, whichever threads change the value at once."""
+    cell = Cell(0)
+    threads = [
+        threading.Thread(target=lambda: [cell.change(lambda n: n + 1) for _ in range(500)])
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert cell.value == 16 * 500
+
+
+def test_cell_changed_meanwhile():
+    """Who changes a value that another changes meanwhile begins again with the other's."""
+    cell = Cell([])
+
+    def meanwhile(value):
+        if not value:
+            cell.change(lambda value: [*value, "other"])
+        return [*value, "mine"]
+
+    assert cell.change(meanwhile) == ["other", "mine"]
+    assert cell.value == ["other", "mine"]
+
+
+def test_cell_reads_on_from_an_old_version():
+    """A thread that puts an old version back, because it was slow, hides nothing."""
+    cell = Cell(0)
+    old = cell._version
+    cell.change(lambda n: n + 1)
+    cell._version = old
+    assert cell.value == 1
+    assert cell.change(lambda n: n + 1) == 2
+
+
+def test_cell_forgets():
+    """Earlier values aren't kept in memory."""
+
+    class Value:
+        pass
+
+    first = Value()
+    cell = Cell(first)
+    gone = weakref.ref(first)
+    del first
+    cell.change(lambda _: Value())
+    gc.collect()
+    assert gone() is None
