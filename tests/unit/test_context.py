@@ -2,8 +2,6 @@
 
 import contextlib
 import gc
-import os
-import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -225,6 +223,28 @@ def test_one_object_under_two_keys():
     assert "b" not in cache
 
 
+def test_asked_for_while_it_is_evicted(cache, clock):
+    """What another thread asks for, or replaces, just when it is to be dropped stays."""
+    cache.eviction_threshold = timedelta(seconds=10)
+
+    class Looking(dict):
+        def pop(self, key, default):
+            item = self[key]
+            if key == "asked":
+                cache.get(key)
+                return super().pop(key)
+            self["replaced"] = cache._Item("new")
+            super().pop(key)
+            return item if key != "replaced" else None
+
+    cache._items = Looking()
+    for key in ("asked", "replaced"):
+        cache.put(key, Thing())
+    clock.now += 20
+    assert cache.evict() == []
+    assert "asked" in cache
+
+
 def test_threshold_may_be_changed(cache, clock):
     """The attribute counts at the time of evicting."""
     cache.put("a", Thing())
@@ -267,12 +287,11 @@ def test_repr_of_a_cache(cache):
 
 
 def test_an_object_that_ends_may_use_the_cache(cache):
-    """An object's finalizer can take the cache's lock, whichever call drops the object."""
+    """An object's finalizer can use the cache, whichever call drops the object."""
     free = []
 
     class Final:
         def __del__(self):
-            # Another thread, for the lock is re-entrant.
             other = threading.Thread(target=lambda: "a" in cache, daemon=True)
             other.start()
             other.join(20)
@@ -330,33 +349,6 @@ def test_32_threads_setdefault(cache):
     assert (
         len({id(thing) for thing in together(lambda number: cache.setdefault("a", Thing()))}) == 1
     )
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # that is what it is about
-def test_forked_child(cache):
-    """A child that was forked while another thread held the lock can use the cache."""
-    cache.put("a", 1)
-    held, leave = threading.Event(), threading.Event()
-
-    def hold():
-        with cache._lock:
-            held.set()
-            leave.wait(30)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert held.wait(30)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(30)  # ends a child that waits for the lock
-        code = 1
-        try:
-            code = 0 if cache.get("a") == 1 and "b" not in cache else 2
-        finally:
-            os._exit(code)
-    leave.set()
-    thread.join()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 # Context
@@ -417,6 +409,13 @@ def test_lock_is_reentrant():
     with pytest.raises(KeyError), context, context:
         raise KeyError
     together(lambda number: context.__enter__().__exit__(None, None, None), 2)
+
+
+def test_with_gives_the_context():
+    """``with context as name`` names the context."""
+    context = Context()
+    with context as same:
+        assert same is context
 
 
 def test_context_close():

@@ -1,9 +1,13 @@
 """DownloadMonitor: its facts follow what was written, whatever the download goes through."""
 
+import copy
 import hashlib
+import pickle
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,6 +18,7 @@ from pulpcore.plugin.download.futures import (
     DownloadFailed,
     DownloadMonitor,
     Event,
+    tools,
 )
 
 ALL = ("sha512", "sha384", "sha256", "sha224", "sha1", "md5")
@@ -246,3 +251,51 @@ def test_fips(monkeypatch):
     monitor = DownloadMonitor(download)
     download()
     assert monitor.facts() == expected
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_shares_nothing(way):
+    """A copy of a monitor has its algorithms, follows no download, and has seen nothing."""
+    download = Parts()
+    monitor = DownloadMonitor(download, ["md5"])
+    monitor.update(b"abc")
+    other = way(monitor)
+    assert (other.size, other.algorithms) == (0, ("md5",))
+    other.update(b"x")
+    assert monitor.facts() == {"size": 3, "md5": hashlib.md5(b"abc").hexdigest()}
+    assert other.facts() == {"size": 1, "md5": hashlib.md5(b"x").hexdigest()}
+    other.attach(Parts())
+    assert Event.FETCHED in download.router
+
+
+def test_facts_belong_together():
+    """Size and digests that another thread gets are those of the same bytes, at any moment."""
+    monitor = DownloadMonitor(algorithms=["md5", "sha256"])
+    buffer = b"a" * 5000
+    done = threading.Event()
+    found = []
+
+    def look():
+        while not done.is_set():
+            found.append(monitor.facts())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for _ in range(400):
+        monitor.update(buffer)
+    done.set()
+    thread.join(20)
+    for facts in found:
+        content = b"a" * facts["size"]
+        assert facts["md5"] == hashlib.md5(content).hexdigest()
+        assert facts["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_facts_of_an_update_that_was_interrupted(monkeypatch):
+    """An update that an interrupt cut short doesn't keep anybody waiting for the facts."""
+    monkeypatch.setattr(tools, "_MOMENT", 0)
+    monitor = DownloadMonitor(algorithms=["md5", "sha256"])
+    monkeypatch.setattr(monitor._collected.digests["sha256"], "update", Mock(side_effect=KeyError))
+    with pytest.raises(KeyError):
+        monitor.update(b"abc")
+    assert monitor.facts()["size"] == 0

@@ -1,7 +1,9 @@
 """Validations: what they expect, how they fail, and that they start again."""
 
+import copy
 import hashlib
 import logging
+import pickle
 
 import pytest
 from hypothesis import given
@@ -322,3 +324,20 @@ def test_subclass_that_never_calls_us():
 
     with pytest.raises(ValidationError, match="never"):
         Picky()()
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: SizeValidation(9, False), lambda: DigestValidation("sha256", digest("sha256"), False)],
+)
+def test_a_copy_has_seen_nothing(make, way):
+    """A copy of a validation expects the same, and shares nothing of what was seen."""
+    validation, fresh = make(), make()
+    validation.update(b"abc")
+    actual = validation.actual
+    other = way(validation)
+    assert (other.expected, other.enforced) == (validation.expected, validation.enforced)
+    assert other.actual == fresh.actual
+    other.update(b"x")
+    assert validation.actual == actual

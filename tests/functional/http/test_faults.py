@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from http_tools import content, failure, into_memory, quick, record, trust
-from processes import forked, held, program, unprivileged
+from processes import forked, program, unprivileged
 from servers.files import CutAfter, File, FileServer, Redirect, ResetAfter, StallAfter, Status
 from servers.listener import HOST
 from servers.message import Request
@@ -648,9 +648,8 @@ class TestFork:
         assert errors == [None] * 8
         assert all((tmp_path / str(n)).read_bytes() == BODY for n in range(8))
 
-    @pytest.mark.parametrize("lock", ["cache", "timer"])
-    def test_while_a_lock_is_held(self, file_server: Any, context: Context, lock: str) -> None:
-        """A child never waits for a lock that a thread of the parent's held: it would for ever."""
+    def test_while_the_timer_is_at_work(self, file_server: Any, context: Context) -> None:
+        """A child has a timer of its own, also where the parent waits for an alarm of its own."""
         server = file_server({"/a": BODY})
         shared(context, server)()
 
@@ -659,11 +658,9 @@ class TestFork:
             download.timeout = Timeout(total=60, least_speed=1)
             download()
 
-        # Whoever can hold its lock has used it.
-        timer.cancel(timer.set(60, print))
-        guard: Any = context.cache._lock if lock == "cache" else timer._changed
-        with held(guard):
-            assert forked(work) == 0
+        alarm = timer.set(60, print)
+        assert forked(work) == 0
+        timer.cancel(alarm)
         work()
 
     def test_batch_in_a_child(self, file_server: Any, tmp_path: Path) -> None:

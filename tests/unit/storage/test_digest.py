@@ -1,7 +1,9 @@
 """Digests that are computed beside the transfer."""
 
+import _thread
 import functools
 import hashlib
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +27,15 @@ MANY = 3 * WINDOW // len(BUFFER)
 PART = BUFFER * (PIECE // len(BUFFER))
 
 
-class Slow:
+class Fake:
+    """A digest that is its own copy, so that a test sees what is done to it."""
+
+    def copy(self):
+        """Itself."""
+        return self
+
+
+class Slow(Fake):
     """A digest that is computed only when somebody lets it, and knows the threads that did."""
 
     def __init__(self) -> None:
@@ -43,8 +53,7 @@ class Slow:
 @pytest.fixture(autouse=True)
 def own_helpers(monkeypatch):
     """Threads of each test's own, as many as two processors would have."""
-    helpers = functools.cache(lambda process: module._Helpers())
-    monkeypatch.setattr(module, "_helpers_of", helpers)
+    monkeypatch.setattr(module, "_helpers_of", functools.cache(module._helpers_of.__wrapped__))
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
 
 
@@ -52,7 +61,7 @@ def large(algorithm, monkeypatch):
     """A digest that has gone over to threads, with an algorithm of the test's."""
     digest = Digest("sha256")
     monkeypatch.setattr(digest, "_hash", algorithm)
-    digest._size = LARGE
+    digest.size = LARGE
     return digest
 
 
@@ -68,7 +77,7 @@ def test_right(size, total):
     digest = Digest("sha256")
     for start in range(0, total, size):
         digest.update(content[start : start + size])
-    assert digest.settle().hexdigest() == hashlib.sha256(content).hexdigest()
+    assert digest.current().hexdigest() == hashlib.sha256(content).hexdigest()
 
 
 def test_right_at_once():
@@ -89,7 +98,7 @@ def test_right_at_once():
     content = b"".join(kinds[number % 7 % 4] for number in range(120))
     for mine in digests:
         for digest in mine:
-            found = digest.settle()
+            found = digest.current()
             assert found.hexdigest() == hashlib.new(found.name, content).hexdigest()
 
 
@@ -98,14 +107,14 @@ def test_goes_on_after_it_was_settled():
     digest = Digest("sha256")
     for count in range(1, 40):
         digest.update(BUFFER)
-        assert digest.settle().hexdigest() == hashlib.sha256(BUFFER * count).hexdigest()
+        assert digest.current().hexdigest() == hashlib.sha256(BUFFER * count).hexdigest()
 
 
 def test_beside():
     """A large file is worked on by other threads, and a small one by nobody else's."""
     names = set()
 
-    class Watched:
+    class Watched(Fake):
         def update(self, buffer):
             names.add(threading.current_thread().name)
 
@@ -116,59 +125,71 @@ def test_beside():
     assert names == {threading.current_thread().name}
     names.clear()
     digest.update(PART)
-    digest.settle()
-    assert names == {"download-digest"}
+    digest.current()
+    assert all(name.startswith("download-digest") for name in names)
+    assert names
 
 
 def test_rest(monkeypatch):
-    """What is too little for another thread is worked on by who wants the digest."""
+    """What is too little for another thread is worked on by who wants the digest, once."""
     slow = Slow()
     slow.go_on.set()
     digest = large(slow, monkeypatch)
-    for _ in range(PIECE // len(BUFFER) + 1):
-        digest.update(BUFFER)
-    digest.settle()
-    assert sum(slow.sizes) == PIECE + len(BUFFER)
-    slow.threads.clear()
     digest.update(BUFFER)
-    digest.settle()
+    for _ in range(2):
+        assert digest.current() is slow
     assert slow.threads == [threading.current_thread()]
 
 
-def test_brought_while_asked(monkeypatch):
-    """What comes while somebody works on the rest is worked on, though no thread was there."""
-    slow = Slow()
-    digest = large(slow, monkeypatch)
-    digest.update(BUFFER)
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(digest.settle)
-        while digest._lane._buffers:
-            time.sleep(0.001)
-        digest.update(PART)
-        slow.go_on.set()
-        asked.result(20)
-        assert pool.submit(digest.settle).result(20) is slow
-    assert slow.sizes == [len(BUFFER), len(PART)]
-    assert slow.threads[-1].name == "download-digest"
+@pytest.mark.parametrize("size", [len(BUFFER), PIECE])
+def test_asked_by_several(size):
+    """Several threads may want the digest: each gets that of all that came before it asked."""
+    digest = Digest("sha256")
+    content = b"".join(bytes([n]) * size for n in range(5 * LARGE // size))
+    allowed = {
+        hashlib.sha256(content[:end]).hexdigest() for end in range(0, len(content) + 1, size)
+    }
+    found = []
+    done = threading.Event()
+
+    def look():
+        while not done.is_set():
+            found.append(digest.current().hexdigest())
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for start in range(0, len(content), size):
+        digest.update(content[start : start + size])
+    done.set()
+    for thread in threads:
+        thread.join(20)
+    assert set(found) <= allowed
+    assert digest.current().hexdigest() == hashlib.sha256(content).hexdigest()
 
 
-def test_asked_by_several(monkeypatch):
-    """Several threads may want the digest: each gets that of all that came."""
-    slow = Slow()
-    digest = large(slow, monkeypatch)
-    digest.update(BUFFER)
-    with ThreadPoolExecutor(4) as pool:
-        futures = [pool.submit(digest.settle) for _ in range(4)]
-        slow.go_on.set()
-        assert {id(future.result(20)) for future in futures} == {id(slow)}
-    assert slow.sizes == [len(BUFFER)]
+def test_asked_at_the_first_bytes():
+    """A thread that looks just when the first bytes come doesn't make them be forgotten."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(300):
+                digest = Digest("sha256")
+                looking = pool.submit(digest.current)
+                digest.update(b"d" * 4000)
+                looking.result(20)
+                expected = hashlib.sha256(b"d" * 4000).hexdigest()
+                assert digest.current().hexdigest() == expected
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_side_by_side(monkeypatch):
     """Two digests are computed at the same time: each waits for the other here."""
     barrier = threading.Barrier(2)
 
-    class Together:
+    class Together(Fake):
         def update(self, buffer):
             barrier.wait(20)
 
@@ -176,7 +197,7 @@ def test_side_by_side(monkeypatch):
     for digest in digests:
         digest.update(PART)
     for digest in digests:
-        digest.settle()
+        digest.current()
 
 
 def test_no_more_threads_than_processors(monkeypatch):
@@ -188,7 +209,7 @@ def test_no_more_threads_than_processors(monkeypatch):
     for algorithm in slow:
         algorithm.go_on.set()
     for digest in digests:
-        digest.settle()
+        digest.current()
     assert all(len(algorithm.sizes) == 3 for algorithm in slow)
     assert len({thread for algorithm in slow for thread in algorithm.threads}) <= 2
 
@@ -208,16 +229,16 @@ def test_bounded(monkeypatch):
     thread.start()
 
     def is_waiting():
-        return digest._lane is not None and digest._lane._helpers.done._waiters
+        return digest._queue is not None and digest._queue._waiting
 
     while not is_waiting():
         assert thread.is_alive()
         time.sleep(0.001)
     # What was brought before anything could be worked on.
-    assert WINDOW < len(brought) * len(BUFFER) <= WINDOW + len(BUFFER)
+    assert WINDOW - len(BUFFER) < len(brought) * len(BUFFER) <= WINDOW
     slow.go_on.set()
     thread.join(20)
-    digest.settle()
+    digest.current()
     assert sum(slow.sizes) == MANY * len(BUFFER)
 
 
@@ -231,13 +252,13 @@ def test_changing_buffer(monkeypatch):
         digest.update(buffer)
         expected.update(buffer)
         content[number] ^= 255
-    assert digest.settle().digest() == expected.digest()
+    assert digest.current().digest() == expected.digest()
 
 
 def test_failure(monkeypatch):
     """What goes wrong in the thread is raised to whoever wants the digest, and nobody waits."""
 
-    class Broken:
+    class Broken(Fake):
         def update(self, buffer):
             raise MemoryError
 
@@ -245,61 +266,69 @@ def test_failure(monkeypatch):
     for _ in range(MANY):
         digest.update(BUFFER)
     with pytest.raises(MemoryError):
-        digest.settle()
-
-
-def test_interrupted(monkeypatch):
-    """An interrupt is for who computes; whoever asks later is told why there is no digest."""
-
-    class Interrupted:
-        def update(self, buffer):
-            raise KeyboardInterrupt
-
-    digest = large(Interrupted(), monkeypatch)
-    digest.update(BUFFER)
-    with pytest.raises(KeyboardInterrupt):
-        digest.settle()
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="interrupted"):
-            digest.settle()
+        digest.current()
 
 
 def test_no_thread_to_be_had(monkeypatch):
     """Where the system gives no thread, the one that brings the buffers does it."""
 
-    def refuse(thread):
+    def refuse(function, arguments):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     digest = Digest("sha256")
-    for _ in range(20):
+    for count in range(1, 41):
         digest.update(BUFFER)
-    assert digest.settle().hexdigest() == hashlib.sha256(BUFFER * 20).hexdigest()
+        assert (
+            count % 7 or digest.current().hexdigest() == hashlib.sha256(BUFFER * count).hexdigest()
+        )
+
+
+def test_no_thread_when_it_is_asked(monkeypatch):
+    """Where there is no thread any more, whoever wants the digest computes what is left."""
+
+    def refuse(function):
+        raise RuntimeError("can't start new thread")
+
+    slow = Slow()
+    digest = large(slow, monkeypatch)
+    digest.update(PART)
+    while digest._queue._buffers and not digest._queue._working.locked():
+        time.sleep(0.001)
+    digest.update(PART)
+    helpers = module._helpers_of(module.this_process())
+    with monkeypatch.context() as patch:
+        patch.setattr(digest._queue, "_working", threading.Lock())
+        patch.setattr(helpers, "run", refuse)
+        slow.go_on.set()
+        assert digest.current() is slow
+    assert len(PART) in slow.sizes
 
 
 def test_unknown_number_of_processors(monkeypatch):
     """Where the system doesn't say it, there is one thread."""
     monkeypatch.delattr(module.os, "sched_getaffinity", raising=False)
-    assert module._Helpers()._most == 1
+    assert module._helpers_of(None)._most == 1
 
 
-def test_forked_child():
-    """A child has threads of its own; it can't go on with what its parent has begun."""
-    begun = Digest("sha256")
-    for _ in range(20):
-        begun.update(BUFFER)
+@pytest.mark.parametrize("count", [1, 20, 150])
+def test_forked_child(count):
+    """A child reads the digest of what had come when it was forked, and can go on with it.
+
+    Whatever the threads of the parent, which it doesn't have, were doing at that moment.
+    """
+    digest = Digest("sha256")
+    for _ in range(count):
+        digest.update(BUFFER)
 
     def child():
-        for use in (begun.settle, lambda: begun.update(BUFFER)):
-            with pytest.raises(RuntimeError, match="forked"):
-                use()
-        digest = Digest("sha256")
-        for _ in range(20):
+        for more in range(60):
+            expected = hashlib.sha256(BUFFER * (count + more)).hexdigest()
+            assert more % 20 or digest.current().hexdigest() == expected
             digest.update(BUFFER)
-        assert digest.settle().hexdigest() == hashlib.sha256(BUFFER * 20).hexdigest()
 
     assert forked(child) == 0
-    begun.settle()
+    assert digest.current().hexdigest() == hashlib.sha256(BUFFER * count).hexdigest()
 
 
 def test_threads_go():
@@ -307,23 +336,8 @@ def test_threads_go():
     digest = Digest("sha256")
     for _ in range(20):
         digest.update(BUFFER)
-    digest.settle()
+    digest.current()
     for thread in threading.enumerate():
-        if thread.name == "download-digest":
+        if thread.name.startswith("download-digest"):
             thread.join(20)
             assert not thread.is_alive()
-
-
-def test_all_threads_are_counted(monkeypatch):
-    """A thread that puts a digest back for more is counted once: others still come beside it."""
-    slow = Slow()
-    digest = large(slow, monkeypatch)
-    digest.update(PART)
-    while digest._lane._buffers:
-        time.sleep(0.001)
-    digest.update(PART)
-    slow.go_on.set()
-    digest.settle()
-    (thread,) = set(slow.threads)
-    thread.join(20)
-    assert digest._lane._helpers._threads == 0

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from datetime import timedelta
-from types import TracebackType
-from typing import Any
-
-from .waiting.lock import ForkSafeLock
+from typing import Any, Self
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +46,8 @@ class Cache:
             eviction_threshold: How long an object stays that nobody asks for. Zero is zero.
         """
         self.eviction_threshold = eviction_threshold
+        # Changed by single steps of a dict only, so that a signal handler may come in between.
         self._items: dict[Hashable, Cache._Item] = {}
-        # Guards the items.
-        self._lock = ForkSafeLock()
 
     def put(self, key: Hashable, object: Any) -> None:
         """Put an object into the cache, in the place of what was there under the key.
@@ -58,12 +56,7 @@ class Cache:
             key: Anything that hashes.
             object: Anything.
         """
-        item = self._Item(object)
-        with self._lock:
-            replaced = self._items.get(key)
-            self._items[key] = item
-        # Only here: an object that ends may use the cache.
-        del replaced
+        self._items[key] = self._Item(object)
 
     def setdefault(self, key: Hashable, object: Any) -> Any:
         """Put an object into the cache unless there is one under the key, in one step.
@@ -75,11 +68,9 @@ class Cache:
         Returns:
             The object that is in the cache now.
         """
-        item = self._Item(object)
-        with self._lock:
-            item = self._items.setdefault(key, item)
-            item.used = time.monotonic()
-            return item.object
+        item = self._items.setdefault(key, self._Item(object))
+        item.used = time.monotonic()
+        return item.object
 
     def get(self, key: Hashable) -> Any:
         """Return the object under a key.
@@ -90,12 +81,11 @@ class Cache:
         Raises:
             LookupError: There is none.
         """
-        with self._lock:
-            item = self._items.get(key)
-            if item is not None:
-                item.used = time.monotonic()
-                return item.object
-        raise LookupError(f"nothing is cached under a key of type {type(key).__name__}")
+        item = self._items.get(key)
+        if item is None:
+            raise LookupError(f"nothing is cached under a key of type {type(key).__name__}")
+        item.used = time.monotonic()
+        return item.object
 
     def purge(self, key: Hashable) -> Any:
         """Remove the object under a key, and return it.
@@ -106,8 +96,7 @@ class Cache:
         Raises:
             LookupError: There is none.
         """
-        with self._lock:
-            item = self._items.pop(key, None)
+        item = self._items.pop(key, None)
         if item is None:
             raise LookupError(f"nothing is cached under a key of type {type(key).__name__}")
         return item.object
@@ -118,37 +107,38 @@ class Cache:
         Returns:
             The objects that were dropped.
         """
-        with self._lock:
-            latest = time.monotonic() - self.eviction_threshold.total_seconds()
-            kept = Counter(id(item.object) for item in self._items.values())
-            stale = [
-                key
-                for key, item in self._items.items()
-                # One reference more is that of the call.
-                if item.used <= latest and sys.getrefcount(item.object) <= kept[id(item.object)] + 1
-            ]
-            return [self._items.pop(key).object for key in stale]
+        latest = time.monotonic() - self.eviction_threshold.total_seconds()
+        items = list(self._items.items())
+        kept = Counter(id(item.object) for _, item in items)
+        stale = [
+            (key, item)
+            for key, item in items
+            # One reference more is that of the call.
+            if item.used <= latest and sys.getrefcount(item.object) <= kept[id(item.object)] + 1
+        ]
+        return [item.object for key, item in stale if self._drop(key, item, latest)]
 
     def close(self) -> None:
         """Close the resources that are in the cache, such as connections, and remove them."""
-        with self._lock:
-            resources = {
-                key: item.object
-                for key, item in self._items.items()
-                if isinstance(item.object, Resource)
-            }
-            for key in resources:
-                del self._items[key]
-        for resource in resources.values():
-            try:
-                resource.close()
-            except Exception:
-                log.exception("A resource could not be closed")
+        for key, item in list(self._items.items()):
+            if isinstance(item.object, Resource) and self._items.pop(key, None) is not None:
+                try:
+                    item.object.close()
+                except Exception:
+                    log.exception("A resource could not be closed")
 
     def __contains__(self, key: Hashable) -> bool:
         """Whether there is an object under a key."""
-        with self._lock:
-            return key in self._items
+        return key in self._items
+
+    def _drop(self, key: Hashable, item: _Item, latest: float) -> bool:
+        """Remove an item, unless it was replaced, or another thread has asked for it meanwhile."""
+        if self._items.pop(key, None) is not item:
+            return False
+        if item.used > latest:
+            self._items.setdefault(key, item)
+            return False
+        return True
 
     def __repr__(self) -> str:
         # No keys and no objects: they may be credentials.
@@ -190,23 +180,26 @@ class Context:
     def __setattr__(self, name: str, value: Any) -> None:
         self.__dict__[name] = value
 
-    def __enter__(self) -> Context:
-        self._lock.acquire()
-        return self
+    # `with` gets what it calls at the beginning and at the end from these, before it calls either.
+    # Both are functions of C: in a method written in Python an interrupt would find a place where
+    # the lock is held, and nobody gives it back.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._lock.release()
+    @property
+    def __enter__(self) -> Callable[[], Self]:
+        # Takes the lock, as the condition under which the context is the next one of the iterator.
+        return functools.partial(
+            next, itertools.compress(itertools.repeat(self), iter(self._lock.acquire, None))
+        )
+
+    @property
+    def __exit__(self) -> Callable[..., None]:  # noqa: PLE0302 - it is a property
+        return self._lock.__exit__  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Close the resources that are in the cache, such as connections.
 
-        Whoever made the context ends it (contract section 3): a batch closes a context that it
-        made. A closed context can still be used; it begins with no connections.
+        Whoever made the context ends it: a batch closes a context that it made. A closed context
+        can still be used; it begins with no connections.
         """
         self.cache.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from .download import Download
 
 
+_TRIES = 100
+_MOMENT = 0.001
+
+
 class DownloadMonitor:
     """Collects the facts of a file while it is downloaded: its size and digests.
 
@@ -22,7 +27,6 @@ class DownloadMonitor:
 
     Attributes:
         algorithms (tuple[str, ...]): The names of the digests.
-        size (int): The size so far (bytes).
     """
 
     def __init__(
@@ -42,8 +46,6 @@ class DownloadMonitor:
         unknown = set(self.algorithms) - set(DigestValidation.ALGORITHMS)
         if unknown:
             raise ValueError(f"unknown digest algorithms: {', '.join(sorted(unknown))}")
-        self.size = 0
-        self._digests: dict[str, Digest] = {}
         self._download: Download | None = None
         self._reset()
         if download is not None:
@@ -64,30 +66,64 @@ class DownloadMonitor:
             download.register(name, handler)
         self._download = download
 
+    @property
+    def size(self) -> int:
+        """The size so far (bytes)."""
+        return self._collected.size
+
     def update(self, buffer: bytes) -> None:
         """Take the next bytes of the file.
 
         Args:
             buffer: The bytes.
         """
-        self.size += len(buffer)
-        for digest in self._digests.values():
+        collected = self._collected
+        for digest in collected.digests.values():
             digest.update(buffer)
+        # At last, by which a thread that looks knows that all digests have it.
+        collected.size += len(buffer)
 
     def facts(self) -> dict[str, Any]:
-        """Return the size and the digests (hex), by name, as ``Artifact`` takes them."""
-        digests = {name: digest.settle().hexdigest() for name, digest in self._digests.items()}
-        return {"size": self.size, **digests}
+        """Return the size and the digests (hex), by name, as ``Artifact`` takes them.
+
+        Any thread may ask while the download runs: it gets those of what has come so far.
+        """
+        for _ in range(_TRIES):
+            collected = self._collected
+            size = collected.size
+            digests = {
+                name: digest.current().hexdigest() for name, digest in collected.digests.items()
+            }
+            if all(digest.size == size for digest in collected.digests.values()):
+                break
+            # Bytes came meanwhile.
+            time.sleep(_MOMENT)
+        return {"size": size, **digests}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, and what is pickled, follows no download and has seen nothing.
+        return {
+            **vars(self),
+            "_download": None,
+            "_collected": _Collected(self.algorithms),
+        }
 
     def _reset(self) -> None:
-        self.size = 0
-        self._digests = {name: Digest(name) for name in self.algorithms}
+        self._collected = _Collected(self.algorithms)
 
     def _fetched(self, event: Any) -> None:
         self.update(event.buffer)
 
     def _restarted(self, event: Any) -> None:
         self._reset()
+
+
+class _Collected:
+    """What was seen of one attempt's content."""
+
+    def __init__(self, algorithms: Sequence[str]) -> None:
+        self.size = 0
+        self.digests = {name: Digest(name) for name in algorithms}
 
 
 def _default_algorithms() -> Sequence[str]:

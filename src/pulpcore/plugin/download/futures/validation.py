@@ -10,6 +10,7 @@ import functools
 import hashlib
 import logging
 import re
+from typing import Any
 
 from .error import DigestMismatch, MismatchError, SizeMismatch, ValidationError
 from .storage.digest import Digest, digits
@@ -152,6 +153,10 @@ class SizeValidation(Validation):
         """Start again at no bytes."""
         self.actual = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, and what is pickled, has seen nothing.
+        return {**vars(self), "actual": 0}
+
     def __repr__(self) -> str:
         return f"SizeValidation({self.expected}, enforced={self.enforced})"
 
@@ -191,7 +196,7 @@ class DigestValidation(Validation):
     @property
     def algorithm(self) -> hashlib._Hash:
         """The digest so far, one of hashlib's objects."""
-        return self._digest.settle()
+        return self._digest.current()
 
     @property
     def actual(self) -> str:
@@ -220,12 +225,16 @@ class DigestValidation(Validation):
         """Start again at the digest of no bytes."""
         self._digest = Digest(self._name)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, and what is pickled, has seen nothing.
+        return {**vars(self), "_digest": Digest(self._name)}
+
     def __repr__(self) -> str:
         return f"DigestValidation({self._name!r}, {self.expected!r}, enforced={self.enforced})"
 
 
 def can_reset(validation: Validation) -> bool:
-    """Whether a validation can be started again (contract section 2).
+    """Whether a validation can be started again.
 
     It can't if its class overrides ``update`` below the class that defines its ``reset``: what
     ``update`` keeps would not be reset.

@@ -6,13 +6,16 @@ need not add to the time of its transfer, and several digests of it are computed
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import threading
 from collections import deque
 
+from ..waiting.atomic import HEARING, Waiter
 from ..waiting.lock import Process, this_process
+from ..waiting.threads import Workers
 
 LARGE = 1024 * 1024
 """Bytes that a digest takes at once, before threads are thought to be worth it."""
@@ -29,7 +32,6 @@ PIECE = 512 * 1024
 WINDOW = 8 * 1024 * 1024
 """Bytes that may wait for one digest; then whoever brings more waits."""
 
-_IDLE = 0.05
 # hashlib lets go of the interpreter from one byte more on.
 _KEPT = 2047
 
@@ -57,7 +59,18 @@ def digits(name: str) -> int:
 
 
 class Digest:
-    """A digest of content that comes bit by bit."""
+    """A digest of content that comes bit by bit.
+
+    One thread brings the content; any thread may look meanwhile, and a forked child too. For that,
+    an object of hashlib's never changes once others can see it: what comes is added to a copy,
+    which then replaces it.
+
+    Attributes:
+        size (int): How much was taken (bytes). It grows before the digest does.
+    """
+
+    # Made when it is needed: many are started again before they have taken anything.
+    _hash: hashlib._Hash | None = None
 
     def __init__(self, name: str) -> None:
         """Make a digest of no bytes.
@@ -66,10 +79,8 @@ class Digest:
             name: One of ``DigestValidation.ALGORITHMS``.
         """
         self._name = name
-        # Made when it is needed: many are started again before they have taken anything.
-        self._hash: hashlib._Hash | None = None
-        self._size = 0
-        self._lane: _Lane | None = None
+        self.size = 0
+        self._queue: _Queue | None = None
 
     def update(self, buffer: bytes) -> None:
         """Take the next bytes.
@@ -77,9 +88,9 @@ class Digest:
         Args:
             buffer: The bytes. What can be changed is worked on at once.
         """
-        self._size += len(buffer)
-        if self._lane is None and (self._size <= LARGE or len(buffer) < LEAST):
-            digest = self._hash or self.settle()
+        self.size += len(buffer)
+        if self._queue is None and (self.size <= LARGE or len(buffer) < LEAST):
+            digest = new_hash(self._name) if self._hash is None else self._hash.copy()
             if len(buffer) > SMALL:
                 digest.update(buffer)
             else:
@@ -87,153 +98,151 @@ class Digest:
                 # it, to get it back takes longer than the digest.
                 for start in range(0, len(buffer), _KEPT):
                     digest.update(buffer[start : start + _KEPT])
+            self._hash = digest
         elif type(buffer) is not bytes:
-            self.settle().update(buffer)
+            digest = self.current().copy()
+            digest.update(buffer)
+            self._without_queue(digest)
         else:
-            if self._lane is None:
-                self._lane = _Lane(self.settle(), this_process())
-            self._lane.add(buffer)
+            if self._queue is None:
+                self._queue = _Queue(self.current())
+            if not self._queue.add(buffer):
+                self._without_queue(self._queue.total())
 
-    def settle(self) -> hashlib._Hash:
-        """Return hashlib's object, when all bytes that were taken are in it."""
-        if self._lane is not None:
-            self._lane.wait()
-        if self._hash is None:
-            self._hash = new_hash(self._name)
-        return self._hash
+    def current(self) -> hashlib._Hash:
+        """Return hashlib's object with all bytes that were taken. Any thread may call it."""
+        queue = self._queue
+        if queue is not None:
+            return queue.total()
+        # One step: it must not replace what another thread puts there just now.
+        digest: hashlib._Hash = self._hash or vars(self).setdefault("_hash", new_hash(self._name))
+        return digest
 
-
-class _Lane:
-    """The buffers that wait for one digest, in their order."""
-
-    def __init__(self, digest: hashlib._Hash, process: Process) -> None:
-        self._digest = digest
-        self._process = process
-        self._helpers = _helpers_of(process)
-        # The lock of the helpers guards these.
-        self._buffers: list[bytes] = []
-        # Bytes that wait, with those that are worked on.
-        self._size = 0
-        # A thread works on it, or will.
-        self._is_taken = False
-        self._error: BaseException | None = None
-
-    def add(self, buffer: bytes) -> None:
-        """Have a buffer added to the digest, by and by."""
-        self._check()
-        with self._helpers.done:
-            # It ends, for who has taken the lane computes, and does nothing else.
-            while self._size > WINDOW:
-                self._helpers.done.wait()
-            self._buffers.append(buffer)
-            self._size += len(buffer)
-            if self._is_taken or self._size < PIECE:
-                return
-            self._is_taken = True
-            self._helpers.hand(self)
-            is_wanted = self._helpers.is_wanted()
-        if is_wanted:
-            self._helpers.start()
-
-    def wait(self) -> None:
-        """Wait until the digest has all that was added."""
-        self._check()
-        with self._helpers.done:
-            while self._is_taken:
-                self._helpers.done.wait()
-            # What is left is too little for another thread.
-            self._is_taken = is_mine = bool(self._buffers)
-        if is_mine:
-            self.work()
-            # Others may have brought more meanwhile, and the helpers have gone.
-            with self._helpers.done:
-                is_wanted = self._helpers.is_wanted()
-            if is_wanted:
-                self._helpers.start()
-        if self._error is not None:
-            raise self._error
-
-    def work(self) -> None:
-        """Add what waits to the digest."""
-        with self._helpers.done:
-            buffers, self._buffers = self._buffers, []
-        size = sum(map(len, buffers))
-        try:
-            for buffer in buffers:
-                self._digest.update(buffer)
-        except Exception as error:  # noqa: BLE001 - it is raised by wait()
-            self._error = error
-        except BaseException:
-            # For the thread that it hit. The digest isn't that of all that came any more.
-            self._error = RuntimeError("the digest was interrupted while it was computed")
-            raise
-        finally:
-            del buffers
-            with self._helpers.done:
-                self._size -= size
-                self._is_taken = self._size >= PIECE
-                if self._is_taken:
-                    # Behind the others that wait.
-                    self._helpers.hand(self)
-                self._helpers.done.notify_all()
-
-    def _check(self) -> None:
-        if self._process is not this_process():
-            raise RuntimeError("a digest can't go on in a process that was forked meanwhile")
+    def _without_queue(self, digest: hashlib._Hash) -> None:
+        # In this order, for another thread may be about to look.
+        self._hash = digest
+        self._queue = None
 
 
-class _Helpers:
-    """Threads that compute digests, no more than there are processors, while there is work.
+class _Queue:
+    """The buffers that wait to be added to one digest, in their order.
 
-    Attributes:
-        done (threading.Condition): Is told when a part of a lane was worked on.
+    One thread adds to it. Of the helper threads one at a time works on it.
     """
 
-    def __init__(self) -> None:
-        # Guards the other attributes, and the lanes.
-        lock = threading.Lock()
-        self.done = threading.Condition(lock)
-        self._came = threading.Condition(lock)
-        self._lanes: deque[_Lane] = deque()
-        self._most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        self._threads = self._idle = 0
+    def __init__(self, digest: hashlib._Hash) -> None:
+        # A digest, and how many buffers it has. Replaced as one by the helper threads.
+        self._done = (digest, 0)
+        # What isn't in it yet, by number from 0, and maybe a moment longer.
+        self._buffers: deque[tuple[int, bytes]] = deque()
+        self._added = self._added_size = self._done_size = 0
+        self._error: BaseException | None = None
+        # The last total that somebody asked for, and how many buffers it has.
+        self._total = self._done
+        self._waiting: deque[Waiter] = deque()
+        self._begin()
 
-    def hand(self, lane: _Lane) -> None:
-        """Have a lane worked on. Who calls has the lock."""
-        self._lanes.append(lane)
-        self._came.notify()
+    def _begin(self) -> None:
+        self._process = this_process()
+        # Held by the helper thread that works on it. Such threads get no signals.
+        self._working = threading.Lock()
 
-    def is_wanted(self) -> bool:
-        """Whether a thread is to be started, which is counted then. Who calls has the lock."""
-        is_wanted = self._idle < len(self._lanes) and self._threads < self._most
-        self._threads += is_wanted
-        return is_wanted
+    def add(self, buffer: bytes) -> bool:
+        """Have a buffer added to the digest, by and by.
 
-    def start(self) -> None:
-        """Start a thread."""
-        try:
-            threading.Thread(target=self._run, name="download-digest", daemon=True).start()
-        except RuntimeError:
-            # Where the system gives no more threads, this one does what there is.
-            self._run()
+        Returns:
+            False if there is no thread to be had that could do it.
+        """
+        self._buffers.append((self._added, buffer))
+        self._added += 1
+        self._added_size += len(buffer)
+        return self._left() < PIECE or self._work_until(WINDOW)
 
-    def _run(self) -> None:
-        while (lane := self._next()) is not None:
-            lane.work()
+    def total(self) -> hashlib._Hash:
+        """Return a digest with all that was added before the call."""
+        total = self._total
+        if total[1] < self._added:
+            # What is left then is too little for another thread.
+            self._work_until(PIECE - 1)
+            total = self._total = self._sum()
+        if self._error is not None:
+            raise self._error
+        return total[0]
 
-    def _next(self) -> _Lane | None:
-        with self._came:
-            while not self._lanes:
-                self._idle += 1
-                came = self._came.wait(_IDLE)
-                self._idle -= 1
-                if not came and not self._lanes:
-                    self._threads -= 1
-                    return None
-            return self._lanes.popleft()
+    def _left(self) -> int:
+        return self._added_size - self._done_size
+
+    def _work_until(self, most: int) -> bool:
+        """Have helper threads work; wait until no more bytes are left than given.
+
+        Bounded: a helper thread only hashes, and never waits.
+
+        Returns:
+            False if there is no thread to be had.
+        """
+        if self._process is not this_process():
+            # The threads, and what one of them may just have been doing, are the parent's.
+            self._done, self._done_size = self._sum(), self._added_size
+            self._buffers.clear()
+            self._begin()
+        while self._error is None:
+            left = self._left()
+            if left >= PIECE and not self._working.locked():
+                try:
+                    _helpers_of(self._process).run(self._work)
+                except RuntimeError:
+                    return False
+            if left <= most:
+                break
+            waiter = Waiter()
+            self._waiting.append(waiter)
+            if self._left() >= left:
+                waiter.wait(HEARING)
+        return True
+
+    def _sum(self) -> tuple[hashlib._Hash, int]:
+        """The digest of all buffers. It changes nothing, so that any thread may compute it."""
+        while True:
+            done = self._done
+            digest, number = done[0].copy(), done[1]
+            buffers = list(self._buffers)
+            if done is not self._done:
+                # Some of them may have been taken out meanwhile.
+                continue
+            for place, buffer in buffers:
+                if place >= number:
+                    digest.update(buffer)
+                    number = place + 1
+            return digest, number
+
+    def _work(self) -> None:
+        """Add what waits to the digest, in a helper thread."""
+        if self._working.acquire(blocking=False):
+            try:
+                self._add_waiting()
+            except Exception as error:  # noqa: BLE001 - it is raised by total()
+                self._error = error
+            self._working.release()
+            with contextlib.suppress(IndexError):
+                while True:
+                    self._waiting.pop().wake()
+            # Whoever found it at work has left the rest to it. The others that wait come first.
+            if self._left() >= PIECE and self._error is None:
+                _helpers_of(self._process).run(self._work)
+
+    def _add_waiting(self) -> None:
+        digest, number = self._done[0].copy(), self._done[1]
+        buffers = list(self._buffers)
+        for _, buffer in buffers:
+            digest.update(buffer)
+        self._done = digest, number + len(buffers)
+        for _, buffer in buffers:
+            self._buffers.popleft()
+            self._done_size += len(buffer)
 
 
 @functools.cache
-def _helpers_of(process: Process) -> _Helpers:
-    """The threads of a process: a forked child has none of its parent's."""
-    return _Helpers()
+def _helpers_of(process: Process) -> Workers:
+    """The threads that compute digests: a forked child has none of its parent's."""
+    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return Workers(most, "download-digest")
