@@ -42,7 +42,7 @@ def at_once(timer, monkeypatch):
 
 def thread_of_a_timer():
     """The thread that a timer has now."""
-    while not (found := [thread for thread in threading.enumerate() if thread.name == NAME]):
+    while not (found := [t for t in threading.enumerate() if t.name == NAME and t.is_alive()]):
         time.sleep(0.001)
     return found[0]
 
