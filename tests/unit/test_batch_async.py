@@ -309,7 +309,7 @@ class TestIterable:
                 assert taken - handed <= 3
                 yield Nop()
                 # Until it is completed.
-                while handed + batch.iterator._window.completed.qsize() < taken:
+                while handed + len(batch.iterator._window.completed) < taken:
                     pass
 
         async def main():

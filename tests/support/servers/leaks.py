@@ -21,6 +21,9 @@ def threads_left(before: Collection[threading.Thread], seconds: float = 20.0) ->
     for thread in threading.enumerate():
         if thread in before or thread.name.startswith(THREADS):
             continue
+        while not thread.is_alive() and thread in threading.enumerate():
+            # It is being started, and can't be waited for yet.
+            time.sleep(0.001)
         thread.join(max(0.0, end - time.monotonic()))
         frame = sys._current_frames().get(thread.ident or 0)
         if thread.is_alive() and frame is not None:

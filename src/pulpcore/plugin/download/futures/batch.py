@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import queue
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextvars import copy_context
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .context import Context
-from .error import DownloadFailed
+from .pool.threads import Threads
 from .pool.window import Downloads, Plan, Window, iterate
-from .pool.workers import Workers
-from .waiting.cancellation import Cancellation, current, scope
+from .waiting.cancellation import Cancellation, current
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,7 +25,6 @@ CONCURRENT = 4
 BACKLOG = 1024
 """How many downloads are taken from the iterable and not yet handed back, at most, by default."""
 
-_HEARING = 1.0
 _SHUT_DOWN = "the batch was shut down"
 _names = itertools.count(1)
 
@@ -51,6 +45,8 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
         """
         self._window = window
         self._async: AsyncPlans | None = None
+        # What belongs to the call of __next__() that is being made, if there is one.
+        self._turn: dict[None, object] = {}
 
     def __iter__(self) -> Self:
         window = self._window
@@ -59,8 +55,24 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
         return self
 
     def __next__(self) -> Plan:
-        plan = self._window.poll()
-        return self._await_completed() if plan is None else plan
+        window, mine, turn = self._window, object(), self._turn
+        # A signal may come at each call in here. So the plan counts as handed back by the last
+        # step before the return, and the turn is given back by steps that are no calls.
+        try:
+            if turn.setdefault(None, mine) is not mine:
+                raise RuntimeError("the batch is being iterated already, by another thread")
+            while (plan := window.poll()) is None:
+                if not window.outstanding:
+                    raise RuntimeError("the batch is already iterated by `async for`, not `for`")
+                window.wait()
+            window.given = plan
+            return plan
+        finally:
+            try:
+                if turn[None] is mine:
+                    del turn[None]
+            except KeyError:
+                pass
 
     def __aiter__(self) -> AsyncIterator[Plan]:
         if self._async is None:
@@ -82,17 +94,6 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
     def tasks(self) -> list[asyncio.Task[None]]:
         """The tasks to wait for after :meth:`interrupt`: that of an async iterable."""
         return [] if self._async is None else self._async.tasks()
-
-    def _await_completed(self) -> Plan:
-        window = self._window
-        if not window.outstanding:
-            raise RuntimeError("the batch is already iterated by `async for`, not `for`")
-        while True:
-            # A signal that comes just before a wait is heard only after it: so none is for ever.
-            with contextlib.suppress(queue.Empty):
-                plan = window.completed.get(timeout=_HEARING)
-                window.outstanding -= 1
-                return plan
 
 
 class Batch:
@@ -167,7 +168,7 @@ class Batch:
         self._owns_context = context is None
         # A batch that is run by a handler of another batch stops with that one.
         self._cancellation = Cancellation(current())
-        self._workers = Workers(concurrent, f"batch-{next(_names)}")
+        self._engine = Threads(concurrent, f"batch-{next(_names)}", self._cancellation)
         self.iterator = PlanIterator(
             Window(downloads, self._start, self._finish, lambda: self.is_shutdown, backlog)
         )
@@ -203,7 +204,8 @@ class Batch:
         is stopped at once, also in the middle of a read or a back-off; only the look-up of a name
         and a connection that is being made can't be cut short. The wait is bounded by them: by the
         resolver's own limit, and ``timeout.connect`` seconds for each address of the host. Called
-        by a handler of one of its downloads, it doesn't wait. It can be called again.
+        by a handler of one of its downloads, it doesn't wait. It can be called again. A signal
+        handler may call it.
 
         It blocks its thread. So in async code leave the ``async with`` instead, which lets the
         event loop run meanwhile.
@@ -212,8 +214,9 @@ class Batch:
         self.iterator.interrupt()
         here = current()
         is_inside = here is not None and here.within(self._cancellation)
-        self._workers.stop(wait=not is_inside)
+        self._engine.stop()
         if not is_inside:
+            self._engine.join()
             self._end()
 
     def __enter__(self) -> Self:
@@ -245,31 +248,16 @@ class Batch:
 
     def _start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
         plan.download.context = self.context
-        context = copy_context()
-        try:
-            self._workers.run(partial(context.run, _work, plan, self._cancellation, complete))
-        except RuntimeError as error:
-            # Shut down by another thread since it was taken; or there are no threads to be had.
-            reason = self._cancellation.reason
-            plan.error = DownloadFailed(plan.download, reason) if reason else error
-            complete(plan)
+        self._engine.start(plan, complete)
 
     def _finish(self) -> None:
         """Stop the threads at the end of the iteration; they are idle."""
         self._cancellation.cancel("the batch has come to its end")
-        self._workers.stop()
+        self._engine.stop()
+        self._engine.join()
         self._end()
 
     def _end(self) -> None:
         self._cancellation.close()
         if self._owns_context:
             self.context.close()
-
-
-def _work(plan: Plan, cancellation: Cancellation, complete: Callable[[Plan], object]) -> None:
-    try:
-        with scope(cancellation):
-            plan.execute(cancellation)
-    finally:
-        # Whatever happens, or whoever iterates would wait for ever.
-        complete(plan)

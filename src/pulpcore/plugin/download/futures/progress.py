@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .event import Event, Fetched
+from .waiting.atomic import Cell
 
 if TYPE_CHECKING:
     from .download import Download
@@ -37,20 +37,20 @@ class ProgressMonitor:
             total: The size of all files (bytes), if it is known beforehand.
         """
         self._show = show
-        # Guards all that follows. It isn't held while `show` runs.
-        self._lock = threading.Lock()
-        self._completed = 0
-        self._total = total or 0
-        # How many sizes are in the total, and how many downloads bring content of an unknown size.
-        self._known = self._unknown = 0
-        self._is_showing = self._is_changed = False
+        self._sums = Cell(_Sums(0, total or 0, 0, 0))
         self._is_given = total is not None
+        self._is_changed = False
+        # What belongs to the call of refresh() that is showing the figures, if there is one.
+        self._showing: dict[None, object] = {}
 
     @property
     def figures(self) -> tuple[int, int | None]:
         """``completed`` and ``total``, which belong together."""
-        with self._lock:
-            return self._figures()
+        completed, total, known, unknown = self._sums.value
+        if not self._is_given and (unknown or not known):
+            return completed, None
+        # What isn't in the total may be fetched all the same.
+        return completed, max(total, completed)
 
     @property
     def completed(self) -> int:
@@ -86,43 +86,51 @@ class ProgressMonitor:
 
     def refresh(self) -> None:
         """Have the figures shown once more."""
-        with self._lock:
-            if self._show is None:
-                return
-            self._is_changed = True
-            if self._is_showing:
-                # By another thread, which will see to it.
-                return
-            self._is_showing = True
-        try:
-            while (figures := self._changed_figures()) is not None:
-                self._show(*figures)
-        except BaseException:
-            with self._lock:
-                self._is_showing = False
-            raise
+        if self._show is None:
+            return
+        self._is_changed = True
+        mine, showing = object(), self._showing
+        while self._is_changed:
+            # The turn is given back by steps that are no calls, between which no signal comes.
+            try:
+                if showing.setdefault(None, mine) is not mine:
+                    # Another thread shows them, and will look again.
+                    return
+                self._is_changed = False
+                self._show(*self.figures)
+            finally:
+                try:
+                    if showing[None] is mine:
+                        del showing[None]
+                except KeyError:
+                    pass
 
     def _change(self, completed: int, total: int, known: int, unknown: int) -> None:
-        with self._lock:
-            self._completed += completed
-            self._total += total
-            self._known += known
-            self._unknown += unknown
+        self._sums.change(
+            lambda sums: _Sums(
+                sums.completed + completed,
+                sums.total + total,
+                sums.known + known,
+                sums.unknown + unknown,
+            )
+        )
         self.refresh()
 
-    def _changed_figures(self) -> tuple[int, int | None] | None:
-        with self._lock:
-            if not self._is_changed:
-                self._is_showing = False
-                return None
-            self._is_changed = False
-            return self._figures()
 
-    def _figures(self) -> tuple[int, int | None]:
-        if not self._is_given and (self._unknown or not self._known):
-            return self._completed, None
-        # What isn't in the total may be fetched all the same.
-        return self._completed, max(self._total, self._completed)
+class _Sums(NamedTuple):
+    """The sums of all downloads.
+
+    Attributes:
+        completed (int): Bytes that have come.
+        total (int): The sizes that are known (bytes).
+        known (int): How many sizes are in the total.
+        unknown (int): How many downloads bring content of an unknown size.
+    """
+
+    completed: int
+    total: int
+    known: int
+    unknown: int
 
 
 class _Meter:
@@ -167,6 +175,6 @@ class _Meter:
         known = (size is not None) - (self._size is not None)
         unknown = (size is None and completed > 0) - (self._size is None and self._completed > 0)
         change = completed - self._completed, total, known, unknown
-        self._completed, self._size = completed, size
         if any(change):
             self._change(*change)
+        self._completed, self._size = completed, size

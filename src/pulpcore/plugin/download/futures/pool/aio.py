@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 import time
 from collections import deque
@@ -16,7 +17,15 @@ from contextvars import copy_context
 from ..download import Download
 from .window import Downloads, NotYet, Plan, Window, iterate
 
+log = logging.getLogger(__name__)
+
 _TURN = 0.01
+"""Seconds that a task keeps the event loop at a time."""
+
+_PATIENCE = 1.0
+"""Seconds that an async iterable has to end before it is cancelled once more."""
+
+_TRIES = 5
 
 
 class AsyncPlans(AsyncIterator[Plan]):
@@ -33,14 +42,15 @@ class AsyncPlans(AsyncIterator[Plan]):
         self._turn = _Turn()
         self._feed: _Feed | None = None
         self._is_waiting = False
-        window.complete = self._complete
+        window.bell = self._bell.ring
 
     async def __anext__(self) -> Plan:
         if self._is_waiting:
             raise RuntimeError("another task is waiting for a plan of this batch")
         self._is_waiting = True
         try:
-            return await self._next()
+            plan = self._window.given = await self._next()
+            return plan
         finally:
             self._is_waiting = False
 
@@ -94,10 +104,6 @@ class AsyncPlans(AsyncIterator[Plan]):
             self._feed = _Feed(downloads, window, self._bell, self._turn)
             return self._feed
         return _Turns(downloads, self._turn)
-
-    def _complete(self, plan: Plan) -> None:
-        self._window.completed.put(plan)
-        self._bell.ring()
 
 
 class Bell:
@@ -214,12 +220,13 @@ class _Feed(Iterator[Download]):
         window = self._window
         iterator = aiter(downloads)
         try:
-            while True:
+            # Also an iterable that survives being cancelled is left when the batch has ended.
+            while not window.is_stopped():
                 await self._wanted.wait()
                 self._wanted.clear()
                 while window.has_room:
                     window.add(await anext(iterator))
-                    if not window.completed.empty():
+                    if window.completed:
                         break
                     if self._turn.is_over:
                         await self._turn.pass_on()
@@ -235,7 +242,8 @@ class _Feed(Iterator[Download]):
 async def finish(function: Callable[[], object], tasks: list[asyncio.Task[None]]) -> None:
     """Run a function that blocks in a thread of its own, and wait for it, and for tasks.
 
-    It waits also when it is cancelled; the cancellation is raised then.
+    It waits also when it is cancelled; the cancellation is raised then. A task that survives being
+    cancelled is cancelled again, and left alone if that doesn't help either.
 
     Args:
         function: The function.
@@ -244,6 +252,33 @@ async def finish(function: Callable[[], object], tasks: list[asyncio.Task[None]]
     Raises:
         Exception: What the function raised.
     """
+    done, thread = _run_apart(function)
+    cancelled: tuple[object, ...] | None = None
+    tries = _TRIES
+    while waiting := [future for future in (done, *tasks) if not future.done()]:
+        try:
+            ended, _ = await asyncio.wait(waiting, timeout=_PATIENCE)
+        except asyncio.CancelledError as error:
+            cancelled = error.args
+        else:
+            if ended or not done.done():
+                continue
+            tries -= 1
+        for task in tasks:
+            task.cancel()
+        if not tries:
+            log.warning("The async iterable of a batch goes on, though it was cancelled")
+            break
+    if thread.ident is not None:
+        # It has nothing left to do.
+        thread.join()
+    done.result()
+    if cancelled is not None:
+        raise asyncio.CancelledError(*cancelled)
+
+
+def _run_apart(function: Callable[[], object]) -> tuple[asyncio.Future[None], threading.Thread]:
+    """Run a function in a thread of its own; return a future of its end, and the thread."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def run() -> None:
@@ -261,20 +296,7 @@ async def finish(function: Callable[[], object], tasks: list[asyncio.Task[None]]
     except RuntimeError:
         # There is none to be had. It is no time to fail.
         run()
-    cancelled: tuple[object, ...] | None = None
-    while waiting := [future for future in (done, *tasks) if not future.done()]:
-        try:
-            await asyncio.wait(waiting)
-        except asyncio.CancelledError as error:
-            cancelled = error.args
-            for task in tasks:
-                task.cancel()
-    if thread.ident is not None:
-        # It has nothing left to do.
-        thread.join()
-    done.result()
-    if cancelled is not None:
-        raise asyncio.CancelledError(*cancelled)
+    return done, thread
 
 
 def _on_loop_of(

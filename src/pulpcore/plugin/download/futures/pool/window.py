@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import queue
+import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from itertools import islice
+from types import TracebackType
 from typing import Any
 
 from ..download import Download
 from ..error import DownloadFailed
+from ..waiting.atomic import HEARING, Waiter
 from ..waiting.cancellation import Cancellation
 
 Downloads = Iterable[Download] | AsyncIterable[Download]
@@ -38,6 +42,8 @@ class Plan:
         self.download = download
         self.executed = False
         self.error: BaseException | None = None
+        self._traceback: TracebackType | None = None
+        self._claimed = threading.Lock()
 
     def result(self) -> Download:
         """Return the download.
@@ -50,8 +56,13 @@ class Plan:
                 shut down raises DownloadFailed.
         """
         if self.error is not None:
-            raise self.error
+            # As it was raised first. Else each call would add its own frames to the traceback.
+            raise self.error.with_traceback(self._traceback)
         return self.download
+
+    def claim(self) -> bool:
+        """Tell whether the caller is the first, who is to run it. For threads without signals."""
+        return self._claimed.acquire(blocking=False)
 
     def execute(self, cancellation: Cancellation) -> None:
         """Run the download, and keep what it raises.
@@ -67,6 +78,7 @@ class Plan:
             self.download()
         except BaseException as error:  # noqa: BLE001 - it is raised by result()
             self.error = error
+            self._traceback = error.__traceback__
             # Or its traceback would hold this frame, which holds the plan, which holds it.
             del self
 
@@ -78,23 +90,25 @@ class Plan:
 class Window:
     """What was taken from the downloads of a batch, and not handed back.
 
-    It never waits: whoever iterates does that, each in his way. Only one thread may :meth:`poll`,
-    which is the one thread that advances the downloads.
+    Only one thread may :meth:`poll`, which is the one thread that advances the downloads. An
+    interrupt may come between any two of its steps, and after each of them the next call goes on
+    where this one was cut short: a download waits in ``_taken`` until its plan was given to the
+    threads, and a plan stays completed until the call after the one that has handed it back.
 
     Attributes:
         downloads (Downloads): The downloads.
         source (Iterator | None): The iterator of the downloads; None before the first is taken.
             It may raise NotYet, and :meth:`add` later.
-        completed (queue.SimpleQueue[Plan]): The plans that have ended.
-        complete (Callable): Called in a thread of the batch with each plan that has ended.
-        outstanding (int): How many were started and not handed back.
+        completed (deque[Plan]): The plans that have ended; the first may have been handed back.
+        given (Plan | None): The plan that was handed back last. Whoever hands it back sets it.
+        bell (Callable): Called in a thread of the batch when a plan has ended.
     """
 
     def __init__(
         self,
         downloads: Downloads,
-        start: Callable[[Plan, Callable[[Plan], object]], None],
-        finish: Callable[[], None],
+        start: Callable[[Plan, Callable[[Plan], object]], object],
+        finish: Callable[[], object],
         is_stopped: Callable[[], bool],
         backlog: int,
     ) -> None:
@@ -102,23 +116,34 @@ class Window:
 
         Args:
             downloads: The downloads.
-            start: Has a plan executed, and a function called with it then.
+            start: Has a plan executed, and a function called with it then. It may be called twice
+                with one plan.
             finish: Called when there is nothing left.
             is_stopped: Whether no more is to be taken.
             backlog: How many may be taken and not handed back.
         """
         self.downloads = downloads
         self.source: Iterator[Download] | None = None
-        self.completed: queue.SimpleQueue[Plan] = queue.SimpleQueue()
-        self.complete: Callable[[Plan], object] = self.completed.put
-        self.outstanding = 0
+        self.completed: deque[Plan] = deque()
+        self.given: Plan | None = None
+        self.bell: Callable[[], object] = self._wake
         self.is_stopped = is_stopped
         self._start = start
         self._finish = finish
         self._backlog = backlog
+        # Downloads that were taken, or their plans, until the plans were started.
+        self._taken: deque[Any] = deque()
+        # The plans that were started and not handed back.
+        self._started: dict[Plan, None] = {}
         self._exhausted = False
         self._error: Exception | None = None
         self._quick = True
+        self._waiter: Waiter | None = None
+
+    @property
+    def outstanding(self) -> int:
+        """How many plans were started and not handed back."""
+        return len(self._started)
 
     @property
     def has_room(self) -> bool:
@@ -126,7 +151,7 @@ class Window:
         return not self._exhausted and self.outstanding < self._backlog and not self.is_stopped()
 
     def poll(self) -> Plan | None:
-        """Hand a completed plan back; take from the downloads until there is one.
+        """Return a completed plan to hand back; take from the downloads until there is one.
 
         Returns:
             The plan; None if there is none now, but will be.
@@ -135,15 +160,17 @@ class Window:
             StopIteration: There is nothing left.
             Exception: What the iterable raised, once the plans that were started are handed back.
         """
+        self._commit()
+        if self._taken:
+            self._start_taken()
         plan = self._next_completed()
         if plan is not None:
-            # This one is still ours, until it is returned.
-            if self._quick and self.outstanding + 1 < self._backlog:
+            if self._quick:
                 # The place of what is handed back, so that the threads are kept busy by a consumer
                 # that is not idle.
                 self._take()
             return plan
-        if self.outstanding or not (self._exhausted or self.is_stopped()):
+        if self._started or not (self._exhausted or self.is_stopped()):
             return None
         self._exhausted = True
         self._finish()
@@ -151,6 +178,12 @@ class Window:
         if error is not None:
             raise error
         raise StopIteration
+
+    def wait(self) -> None:
+        """Wait until a plan has ended, or for a moment: a signal is to be heard."""
+        waiter = self._waiter = Waiter()
+        if not self.completed:
+            waiter.wait(HEARING)
 
     def add(self, download: Download) -> None:
         """Have a download run that a source has given late, after it had nothing to give.
@@ -161,9 +194,31 @@ class Window:
         Raises:
             TypeError: It is no download.
         """
-        plan = Plan(_checked(download))
-        self.outstanding += 1
-        self._start(plan, self.complete)
+        self._taken.append(_checked(download))
+        self._start_taken()
+
+    def complete(self, plan: Plan) -> None:
+        """Take note that a plan has ended, in whichever thread.
+
+        Args:
+            plan: The plan.
+        """
+        self.completed.append(plan)
+        self.bell()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            waiter.wake()
+
+    def _commit(self) -> None:
+        """Let go of the plan that was handed back last."""
+        given = self.given
+        if given is not None:
+            if self.completed and self.completed[0] is given:
+                self.completed.popleft()
+            self._started.pop(given, None)
+            self.given = None
 
     def _next_completed(self) -> Plan | None:
         """Return a completed plan; take from the iterable until there is one.
@@ -172,37 +227,54 @@ class Window:
             The plan, or None if the window is full, or the iterable has nothing to give.
         """
         while True:
-            try:
-                plan = self.completed.get_nowait()
-            except queue.Empty:
-                if not self._take():
-                    return None
-            else:
-                self.outstanding -= 1
-                return plan
+            while self.completed:
+                plan = self.completed[0]
+                if plan in self._started:
+                    return plan
+                # It was started twice because of an interrupt, and failed twice.
+                self.completed.popleft()
+            if not self._take():
+                return None
 
     def _take(self) -> bool:
         """Take one download from the iterable, and have it run."""
-        if self._exhausted or self.outstanding >= self._backlog or self.is_stopped():
+        if not self.has_room:
             return False
         began = time.monotonic()
         try:
             if self.source is None:
                 self.source = iterate(self.downloads)
-            download = _checked(next(self.source))
-        except StopIteration:
-            self._exhausted = True
-            return False
+            # One step: no signal comes between taking it and keeping it.
+            self._taken.extend(islice(self.source, 1))
         except NotYet:
             return False
         except Exception as error:  # noqa: BLE001 - raised once the plans that were started are yielded
-            self._exhausted = True
             self._error = error
+            self._exhausted = True
+            return False
+        if not self._taken:
+            self._exhausted = True
             return False
         self._quick = time.monotonic() - began < _QUICK
-        self.outstanding += 1
-        self._start(Plan(download), self.complete)
+        self._start_taken()
         return True
+
+    def _start_taken(self) -> None:
+        """Start the plans of what was taken; begin again where an interrupt has cut it short."""
+        while self._taken:
+            if not isinstance(self._taken[0], Plan):
+                try:
+                    self._taken[0] = Plan(_checked(self._taken[0]))
+                except TypeError as error:
+                    self._error = error
+                    self._exhausted = True
+                    self._taken.clear()
+                    return
+            plan = self._taken[0]
+            # A plan that is started twice is executed once, and handed back once.
+            self._started[plan] = None
+            self._start(plan, self.complete)
+            self._taken.popleft()
 
 
 def iterate(downloads: Downloads) -> Iterator[Download]:

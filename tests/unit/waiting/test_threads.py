@@ -1,0 +1,282 @@
+"""A pool of threads for many short pieces of work."""
+
+import _thread
+import gc
+import queue
+import threading
+import time
+import weakref
+
+import pytest
+from processes import forked
+
+from pulpcore.plugin.download.futures.waiting import threads as module
+from pulpcore.plugin.download.futures.waiting.threads import Workers
+
+SECONDS = 20
+
+
+def until(condition):
+    """Wait until something is so."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def end(workers):
+    """Stop a pool, and wait for its threads."""
+    workers.stop()
+    workers.join(SECONDS)
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    """The system gives no thread as long as this is set."""
+    refused, real = threading.Event(), _thread.start_new_thread
+
+    def start(function, arguments):
+        if refused.is_set():
+            raise RuntimeError("can't start new thread")
+        return real(function, arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", start)
+    return refused
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_runs_all(most):
+    """All that is given is run, by no more threads than were named."""
+    workers, names = Workers(most, "w"), queue.SimpleQueue()
+    for _ in range(200):
+        workers.run(lambda: names.put(threading.current_thread().name))
+    end(workers)
+    found = [names.get_nowait() for _ in range(200)]
+    assert 1 <= len(set(found)) <= most
+    assert all(name.startswith("w_") for name in found)
+
+
+def test_many_at_once():
+    """As many run at once as there may be threads, which are daemons."""
+    workers, barrier = Workers(4, "w"), threading.Barrier(5)
+    for _ in range(4):
+        workers.run(lambda: barrier.wait(SECONDS))
+    assert {t.daemon for t in threading.enumerate() if t.name.startswith("w_")} <= {True}
+    barrier.wait(SECONDS)
+    end(workers)
+
+
+def test_given_by_many_threads():
+    """Whichever threads give work at once, all of it is run, by no more threads than may be."""
+    workers, done = Workers(3, "w"), queue.SimpleQueue()
+
+    def give():
+        for _ in range(200):
+            workers.run(lambda: done.put(threading.get_ident()))
+
+    givers = [threading.Thread(target=give) for _ in range(8)]
+    for giver in givers:
+        giver.start()
+    for giver in givers:
+        giver.join(SECONDS)
+    end(workers)
+    assert done.qsize() == 1600
+    assert workers._running == 0
+
+
+def test_again_after_a_rest(monkeypatch):
+    """Threads that had nothing to do end, and others come when there is work again."""
+    monkeypatch.setattr(module, "_IDLE", 0)
+    workers = Workers(2, "w")
+    for _ in range(3):
+        done = threading.Event()
+        workers.run(done.set)
+        assert done.wait(SECONDS)
+        until(lambda: not workers._workers)
+    end(workers)
+
+
+def test_woken():
+    """A thread that has nothing to do is there for a moment, and takes what comes."""
+    workers, idents = Workers(8, "w"), queue.SimpleQueue()
+    for _ in range(3):
+        workers.run(lambda: idents.put(threading.get_ident()))
+        until(lambda: workers._idle)
+    end(workers)
+    assert len({idents.get_nowait() for _ in range(3)}) == 1
+
+
+def test_stopped():
+    """What was given before a stop is run, and what is given afterwards too."""
+    workers, first, second = Workers(1, "w"), threading.Event(), threading.Event()
+    workers.run(first.set)
+    end(workers)
+    end(workers)
+    assert first.is_set()
+    workers.run(second.set)
+    workers.join(SECONDS)
+    assert second.is_set()
+
+
+def test_join_is_bounded():
+    """A thread that doesn't end is waited for as long as the caller says."""
+    workers, go_on = Workers(1, "w"), threading.Event()
+    workers.run(lambda: go_on.wait(SECONDS))
+    workers.stop()
+    workers.join(0.01)
+    assert workers._workers
+    go_on.set()
+    workers.join(SECONDS)
+    assert not workers._workers
+
+
+def test_no_thread_to_be_had(refused):
+    """Where there is no thread at all, nothing stays to be run some time."""
+    workers, done = Workers(1, "w"), threading.Event()
+    refused.set()
+    with pytest.raises(RuntimeError, match="new thread"):
+        workers.run(print)
+    refused.clear()
+    workers.run(done.set)
+    assert done.wait(SECONDS)
+    end(workers)
+
+
+def test_no_more_threads_to_be_had(refused):
+    """Where there are threads already, they do it."""
+    workers, go_on, done = Workers(2, "w"), threading.Event(), threading.Event()
+    workers.run(lambda: go_on.wait(SECONDS))
+    until(lambda: workers._running)
+    refused.set()
+    workers.run(done.set)
+    go_on.set()
+    assert done.wait(SECONDS)
+    end(workers)
+
+
+def test_last_thread_of_the_system(monkeypatch):
+    """A thread that was got only to start another does the work if there is no other."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = []
+    module._start(lambda: done.append(1), "w")
+    assert done == [1]
+
+
+def test_interrupted_before_the_thread_was_asked_for(monkeypatch):
+    """What an interrupt left without a thread is run with the next call, or by a join."""
+    for follow in (lambda workers: workers.run(int), lambda workers: None):
+        workers, done = Workers(1, "w"), threading.Event()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "start", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                workers.run(done.set)
+        follow(workers)
+        end(workers)
+        assert done.is_set()
+
+
+def test_interrupted_after_the_thread_was_asked_for(monkeypatch):
+    """A thread that was asked for twice, since an interrupt hid that it was, counts once."""
+    real = module.start
+    workers, done = Workers(1, "w"), threading.Event()
+
+    def interrupted(function, name):
+        real(function, name)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            workers.run(lambda: done.wait(SECONDS))
+    workers.run(int)
+    done.set()
+    end(workers)
+    assert workers._running == 0
+
+
+def test_one_too_many():
+    """Of more threads than there may be, which several callers asked for, one leaves at once."""
+    workers, go_on = Workers(1, "w"), threading.Event()
+    workers.run(lambda: go_on.wait(SECONDS))
+    until(lambda: workers._running)
+    extra = module._Worker()
+    workers._workers.append(extra)
+    workers._work(extra)
+    assert extra not in workers._workers
+    go_on.set()
+    end(workers)
+
+
+def test_given_while_the_last_one_leaves(monkeypatch):
+    """What is given just when the last thread ends is run."""
+    monkeypatch.setattr(module, "_IDLE", 0)
+    workers, done = Workers(1, "w"), threading.Event()
+    real = workers._next
+
+    def next_function():
+        function = real()
+        if function is None and not done.is_set():
+            workers.run(done.set)
+        return function
+
+    monkeypatch.setattr(workers, "_next", next_function)
+    workers.run(int)
+    assert done.wait(SECONDS)
+    end(workers)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_woken_late(monkeypatch, given):
+    """A thread that is woken just when it gave up waiting looks again before it leaves."""
+    workers, done = Workers(1, "w"), threading.Event()
+
+    class Late(module.Waiter):
+        def wait(self, seconds):
+            if not done.is_set():
+                # As a caller does who was interrupted after it took the waiter.
+                if workers._idle and given:
+                    workers._idle.pop()
+                workers._functions.append(done.set)
+            return False
+
+    monkeypatch.setattr(module, "Waiter", Late)
+    monkeypatch.setattr(workers, "_running", 1)
+    function = workers._next()
+    function()
+    assert done.is_set()
+    assert workers._next() is None
+
+
+def test_pool_that_nobody_holds():
+    """A pool is let go of, with its threads, though nobody has stopped it."""
+    workers = Workers(8, "w")
+    pool = weakref.ref(workers)
+    for _ in range(500):
+        workers.run(int)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("w_")]
+    del workers
+    for thread in threads:
+        thread.join(SECONDS)
+    gc.collect()
+    until(lambda: pool() is None)
+
+
+def test_forked_child():
+    """A child doesn't wait for the parent's threads, and gets threads of its own."""
+    workers, go_on = Workers(1, "w"), threading.Event()
+    workers.run(lambda: go_on.wait(SECONDS))
+    until(lambda: workers._running)
+
+    def child():
+        workers.join(SECONDS)
+        done = threading.Event()
+        workers.run(done.set)
+        assert done.wait(SECONDS)
+
+    assert forked(child) == 0
+    go_on.set()
+    end(workers)
