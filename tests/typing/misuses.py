@@ -70,4 +70,4 @@ def progress(download: Download) -> None:
 def factories(remote: object) -> None:
     Factory(remote).build(URL, 7)  # type: ignore[arg-type]
     Factory(remote).build(URL, name="tiger.iso")  # type: ignore[call-arg]
-    Factory.build(URL)  # type: ignore[call-arg]
+    Factory.build(importer=remote)  # type: ignore[call-arg]
