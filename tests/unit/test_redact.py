@@ -29,8 +29,21 @@ MARK = "§"
         ("http://u:@h/", "http://h/"),
         ("http://:p@h/", "http://h/"),
         ("http://u:p/p@h/", "http://h/"),
-        ("http://u:p?p@h/", "http://h/"),
-        ("http://u:p#p@h/", "http://h/"),
+        ("http://u:p?p@h/", "http://***"),
+        ("http://u:p#p@h/", "http://***"),
+        ("http://u:p@p/p@h/", "http://h/"),
+        ("http://u:p@p:p/p@h/", "http://h/"),
+        ("http://u:p@p:80/p@h:80/a?b=c", "http://h:80/a?b=***"),
+        ("http://u:p@h/?a=p@p", "http://***"),
+        ("http://u:p@h/#p@p", "http://***"),
+        ("http://u:p@h:p/", "http://***"),
+        ("http://h:p/", "http://***"),
+        ("http://h:p/?a=p@p", "http://***"),
+        ("http://h:123456/", "http://***"),
+        ("http://h:8080/@a/b@1", "http://h:8080/@a/b@1"),
+        ("file://u:p/a", "file://***"),
+        ("file:///a:b", "file:///a:b"),
+        ("file:a:b", "file:a:b"),
         ("http://u:pp", "http://***"),
         ("u:p@h:3128", "h:3128"),
         ("u:p@h", "h"),
@@ -72,6 +85,21 @@ def test_url(value, shown):
 def test_url_that_is_malformed_or_relative(value):
     """A secret is also hidden where the text is no whole URL."""
     assert "s3cret" not in redact.url(value)
+
+
+@given(
+    st.text(st.characters(exclude_characters="§@", codec="utf-8"), max_size=8),
+    st.text(st.characters(exclude_characters="§", codec="utf-8"), max_size=8),
+    st.sampled_from(["@", ":", "/", "?", "#", "@1/", "@h:1/", "@h/?"]),
+    st.sampled_from(["@h/", "@h:80/a", "@[::1]/a?b=c", "@h/a#b"]),
+)
+@example("p", "rt:", "/", "@h/")
+def test_password_of_any_characters(first, last, between, rest):
+    """A password with an '@' that nobody encoded is hidden, whatever of a URL it looks like."""
+    url = f"http://u:x@{first}{MARK}{between}{MARK}{last}{rest}"
+    assert MARK not in redact.url(url)
+    if not any(c.isspace() or c in "\"'<>" for c in first + last):
+        assert MARK not in redact.text(f"at '{url}'")
 
 
 plain = st.characters(exclude_characters=MARK + "/?#")

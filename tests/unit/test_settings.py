@@ -184,6 +184,14 @@ def test_timeout_that_cannot_work(attribute, seconds):
             "SSL(ca_certificate='', client_certificate=<text>, client_key=<text>, validation=True)",
         ),
         (
+            SSL("/a", "M", f"{'MIIB+/' * 8}==\n"),
+            "SSL(ca_certificate='/a', client_certificate='M', client_key=<text>, validation=True)",
+        ),
+        (
+            SSL("", "/" + "M" * 31, "MIIB" * 16),
+            "SSL(ca_certificate='', client_certificate=<text>, client_key=<text>, validation=True)",
+        ),
+        (
             SSL("/ca", client_key_password="p4ss"),
             "SSL(ca_certificate='/ca', client_certificate=None, client_key=None, validation=True)",
         ),

@@ -1175,6 +1175,10 @@ def test_copy_of_a_writer_of_a_plugin(act):
 def test_texts():
     """The text of a FileWriter is its path."""
     assert (str(FileWriter("a/b")), repr(FileWriter("a/b"))) == ("a/b", "FileWriter('a/b')")
+    # A URL that was given for a path.
+    writer = FileWriter("http://me:s3cret@h/a?b=s3cret")
+    assert repr(writer) == "FileWriter('http://h/a?b=***')"
+    assert repr(FileWriter("a?b=c")) == "FileWriter('a?b=c')"
     assert (repr(BufferWriter()), repr(BufferWriter(7))) == ("BufferWriter()", "BufferWriter(7)")
 
 

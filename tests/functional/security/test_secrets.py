@@ -586,13 +586,17 @@ class TestCommandLine:
             ["get", url, "--sha256", url],
             ["get", url, "--digest", url],
             ["get", url, f"--{url}"],
-            ["get", url_with_secrets("[::1")],
+            ["get", "-o", url_with_secrets("h"), url],
             ["get", url_with_secrets("h").replace("/a?", "/?")],
             ["get", url_with_secrets("h", "gopher")],
             ["get", f"{secret('url-user')}:x@h/a"],
         ):
             status, shown = call(*arguments)
             assert status == 2, arguments
+            assert shown
+        for host in ("[::1", "h:port", "h:80@"):
+            status, shown = call("get", url_with_secrets(host))
+            assert status == 1
             assert shown
 
     def test_process(

@@ -51,6 +51,9 @@ def test_message():
     )
     assert shown.message(message, ["get", URL]) == expected
     assert shown.message(message, [f"--ca={URL}"]) == expected
+    # click quotes an option that it doesn't know up to its equals sign.
+    message = "No such option '--http://me:s3cret@h/x?token'."
+    assert shown.message(message, [f"--{URL}"]) == "No such option '--http://h/x?***'."
 
 
 def test_message_with_an_escaped_value():

@@ -9,14 +9,14 @@ import re
 MASK = "***"
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
-# Quotes end a host or a path in most texts. A query goes on, for it may well have an apostrophe:
-# too much hidden does no harm.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^\s\"'<>?#]*(?:[?#]\S*)?")
+# Quotes end a host or a path in most texts. Userinfo and a query go on, for they may well have an
+# apostrophe: too much hidden does no harm.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://(?:[^\s/?#]*@)?[^\s\"'<>?#]*(?:[?#]\S*)?")
 # With what urllib.parse leaves out: it finds a host, and credentials, all the same.
 _START = re.compile(r"([\x00-\x20]*[A-Za-z][A-Za-z0-9+.\-\t\r\n]*:)?([/\\\t\r\n]*)(.*)", re.DOTALL)
 _USERINFO = re.compile(r"(?<=//)[^\s/?#]*@")
 _QUERY = re.compile(r"(?<=[^\s?])\?(\S+)")
-_PORT = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::\d*)?")
+_HOST = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::\d{0,5})?")
 
 
 def url(value: str) -> str:
@@ -32,16 +32,29 @@ def url(value: str) -> str:
     """
     scheme, slashes, rest = _START.match(value).groups("")  # type: ignore[union-attr]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" in authority:
-        rest = rest[authority.rindex("@") + 1 :]
+    has_userinfo = "@" in authority
+    is_path = scheme.strip().lower() == "file:" and len(slashes) != 2
+    if has_userinfo or not (is_path or _HOST.fullmatch(authority)):
         # What looks like a scheme is a user's name then.
-        scheme = scheme if slashes else ""
-    elif not _PORT.fullmatch(authority) and scheme.strip().lower() != "file:":
-        # What looks like a port and isn't one is a password that holds a '/', '?' or '#'.
-        rest = rest[rest.rindex("@") + 1 :] if "@" in rest else MASK
+        scheme = scheme if slashes or not has_userinfo else ""
+        rest = _without_userinfo(rest)
     rest = rest.partition("#")[0]
     path, mark, query = rest.partition("?")
     return _printable(scheme + slashes + path + mark + _query(query))
+
+
+def _without_userinfo(rest: str) -> str:
+    """Cut userinfo off from what is behind the slashes of a URL.
+
+    A password that nobody encoded may have any character, also '@', '/', '?' and '#', so that it
+    ends at the last '@'. Where that is in a query or a fragment it may be a part of a value as
+    well, and nothing can be shown; nor where what remains has no host.
+    """
+    head = re.split(r"[?#]", rest, maxsplit=1)[0]
+    shown = rest[rest.rfind("@") + 1 :]
+    authority = re.split(r"[/?#]", shown, maxsplit=1)[0]
+    is_certain = "@" in head and "@" not in rest[len(head) :]
+    return shown if is_certain and _HOST.fullmatch(authority) else MASK
 
 
 def scheme(value: str) -> str | None:
@@ -65,9 +78,9 @@ def text(value: str) -> str:
     Args:
         value: Any text, such as the message of another library's exception.
     """
-    # First, for a password may have a character that would end the URL otherwise.
-    shown = _USERINFO.sub("", value)
-    shown = _URL.sub(lambda match: url(match.group()), shown)
+    shown = _URL.sub(lambda match: url(match.group()), value)
+    # Of a URL without a scheme.
+    shown = _USERINFO.sub("", shown)
     return _QUERY.sub(lambda match: "?" + _query(match.group(1)), shown)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import threading
 from collections.abc import MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ PEM = "-----BEGIN"
 
 # A tuple: a union would be made anew at each use.
 _NUMBER = (int, float)
+# A key, or a part of one, without the lines around it. A long path has mostly a dot, or some other
+# character that base64 lacks; one without isn't shown either, which does no harm.
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]{32,}")
 _LONGEST_SHOWN = 255
 """No path is as long, but a key without its first line is."""
 
@@ -257,6 +261,8 @@ def _shown(value: object) -> str:
     """A path; not what may be a certificate or a key, be it PEM or what is left of it."""
     if isinstance(value, str) and PEM in value:
         return "<PEM text>"
-    if isinstance(value, str) and ("\n" in value or len(value) > _LONGEST_SHOWN):
+    if isinstance(value, str) and (
+        "\n" in value or len(value) > _LONGEST_SHOWN or _BASE64.fullmatch(value.strip())
+    ):
         return "<text>"
     return repr(value)

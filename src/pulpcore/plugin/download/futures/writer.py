@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
+from . import redact
 from .settings import copied
 from .storage.staging import Partial, Stage, Temporary, sync_folder
 
@@ -485,7 +486,9 @@ class FileWriter(Writer):
         return self.path
 
     def __repr__(self) -> str:
-        return f"FileWriter({self.path!r})"
+        # Somebody may have given a URL for the path.
+        path = redact.text(self.path) if "://" in self.path else self.path
+        return f"FileWriter({path!r})"
 
     def _make_stage(self, target: str, mode: int | None) -> Stage:
         if self.resume:

@@ -143,7 +143,8 @@ def _entry(number: int, line: str) -> Entry | BadLine:
     try:
         path = _relative(path)
     except Refused as error:
-        return BadLine(number, path, str(error))
+        # It may be a URL without its beginning.
+        return BadLine(number, shown.value(path), str(error))
     return Entry(number, path, match["sha256"].lower(), int(match["size"]))
 
 

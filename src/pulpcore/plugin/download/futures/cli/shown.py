@@ -48,7 +48,8 @@ def message(text: str, values: Iterable[str]) -> str:
         values: The values that may be quoted in it.
     """
     for given in values:
-        for part in (given, given.partition("=")[2]):
+        option, _, rest = given.partition("=")
+        for part in (given, rest, option):
             redacted = value(part)
             if redacted != part:
                 text = text.replace(part, redacted).replace(repr(part)[1:-1], redacted)
