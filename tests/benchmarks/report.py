@@ -36,11 +36,11 @@ def text(results: Results) -> str:
 
 def rst(results: Results) -> str:
     """The results as tables of reStructuredText."""
-    lines = [".. Made from performance.json; not written by hand.", ""]
+    lines = [".. Generated from performance.json by `tox -e plot`: don't edit.", ""]
     lines += [f"- {line}" for line in _about(results)]
     lines += [
         "",
-        "What was asked for, and what was measured (median, and range of the rounds):",
+        "Targets and measurements (median, and range of the rounds):",
         "",
     ]
     header = ("Work", "Figure", "Target", "Measured", "Met")

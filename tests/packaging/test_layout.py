@@ -76,7 +76,7 @@ def test_ci_runs_the_command(command: str) -> None:
 
 @pytest.fixture(scope="module")
 def tox() -> configparser.ConfigParser:
-    """What tox.ini says."""
+    """The parsed tox.ini."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(ROOT / "tox.ini")
     return parser
