@@ -383,14 +383,9 @@ class HttpDownload(Download):
         if not self._has_content():
             drain(reply)
             return
-        if (
-            header(reply, "Content-Encoding") is not None
-            and "Accept-Encoding" not in self.headers
-            # Nothing is nothing, however it is labelled.
-            and length(reply) != 0
-        ):
+        if header(reply, "Content-Encoding") is not None and "Accept-Encoding" not in self.headers:
             try:
-                codings = coding.to_undo(reply, (urls[0], urls[-1]))
+                codings = coding.to_undo(reply, (urls[0], urls[-1]), self.validations)
             except coding.CodingError as error:
                 raise DownloadFailed(str(error)) from error
         if codings:
