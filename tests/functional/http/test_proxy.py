@@ -12,7 +12,7 @@ import trustme
 from http_tools import content, failure, into_memory, quick, record, trust
 from servers.files import Redirect
 from servers.message import basic
-from servers.raw import Drip, Recv, Send
+from servers.raw import Drip, Read, Recv, Send, reply
 
 from pulpcore.plugin.download.futures import (
     Batch,
@@ -105,7 +105,8 @@ class TestBoth:
         )
         error = failure(download, NotAuthorized)
         assert "407" in error.reason
-        assert "proxy" in error.reason
+        others = "other credentials" if userinfo else "credentials: give them in proxy_url"
+        assert f"the proxy wants {others}" in error.reason
         assert (len(gate.requests), server.count) == (1, 0)
 
     def test_unreachable_server(
@@ -197,6 +198,41 @@ class TestRefusals:
         assert content(download) == BODY
         assert secure.requests[0].header("Proxy-Authorization") is None
         assert secure.requests[0].header("X-Mine") == "yes"
+
+    @pytest.mark.parametrize(
+        ("status", "tries"),
+        [(401, 1), (404, 1), (429, 3), (500, 3), (501, 1), (503, 3), (505, 1)],
+    )
+    def test_statuses_of_connect(self, raw_server: Any, status: int, tries: int) -> None:
+        """What a proxy replies to CONNECT is tried again as often as a server's reply is."""
+        gate = raw_server([[Recv(), Send(reply(status, {"Retry-After": "0"}))]])
+        download = into_memory("https://h.example.test/", quick(2), proxy_url=gate.url())
+        kind = NotAuthorized if status == 401 else DownloadFailed
+        assert f"it replied {status}" in failure(download, kind).reason
+        assert len(gate.requests) == tries
+
+    def test_statuses_of_the_caller(self, raw_server: Any) -> None:
+        """Which statuses are tried again is for the caller's policy to say, here too."""
+        gate = raw_server([[Recv(), Send(reply(404))]])
+        retry = quick(2, status_forcelist=[404])
+        failure(into_memory("https://h.example.test/", retry, proxy_url=gate.url()))
+        assert len(gate.requests) == 3
+
+    def test_later(self, raw_server: Any) -> None:
+        """A proxy may say when it will be ready, and is told of where that is too late."""
+        gate = raw_server([[Recv(), Send(reply(503, {"Retry-After": "7200"}))]])
+        error = failure(into_memory("https://h.example.test/", quick(2), proxy_url=gate.url()))
+        assert error.retry_after == 7200
+        assert len(gate.requests) == 1
+
+    @pytest.mark.parametrize("target", ["http://h.example.test/", "https://h.example.test/"])
+    def test_no_tls(self, raw_server: Any, target: str) -> None:
+        """A proxy that is said to speak TLS and doesn't is an error that asks for its scheme."""
+        gate = raw_server([[Read(1), Send(reply(400))]])
+        proxy_url = gate.url().replace("http:", "https:")
+        reason = failure(into_memory(target, proxy_url=proxy_url)).reason
+        assert "the proxy doesn't speak TLS there" in reason
+        assert "is it http://?" in reason
 
     @pytest.mark.parametrize(
         ("answer", "why"),

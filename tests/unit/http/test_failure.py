@@ -1,5 +1,6 @@
 """What went wrong, in words."""
 
+import errno
 import http.client
 import socket
 import ssl
@@ -13,6 +14,7 @@ from pulpcore.plugin.download.futures.http import failure
 from pulpcore.plugin.download.futures.http.wire.error import (
     ConnectTimeout,
     MissingCloseNotify,
+    ProxyError,
     SocksRefused,
     TunnelRefused,
 )
@@ -52,10 +54,81 @@ def test_reason(error, reason, transient):
         raise failed
 
 
-def test_tunnel_without_credentials():
-    """A proxy that wants credentials is a matter of authorization."""
-    error = requests.ConnectionError(TunnelRefused(407))
-    assert type(failure.from_exception(error)) is NotAuthorized
+@pytest.mark.parametrize(
+    ("cause", "reason"),
+    [
+        (ConnectionRefusedError(111, "x"), "the connection to the proxy was refused: nobody"),
+        (ConnectTimeout("x"), "no connection to the proxy was made within the time-out"),
+        (TimeoutError("x"), "nothing was received from the proxy within the read time-out"),
+        (http.client.RemoteDisconnected("x"), "the proxy closed the connection without a reply"),
+        (http.client.IncompleteRead(b""), "the connection to the proxy ended before its reply did"),
+        (ConnectionResetError(104, "x"), "the connection to the proxy was reset"),
+        (OSError(113, "No route"), "the connection to the proxy failed: No route"),
+        (socket.gaierror(-2, "Unknown"), "the name of the proxy can't be resolved: Unknown"),
+        (
+            ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong"),
+            "TLS failed: the proxy doesn't speak TLS there; check the scheme and the port: is it h",
+        ),
+    ],
+    ids=repr,
+)
+def test_proxy(cause, reason):
+    """Where it is the proxy that failed, each sentence says so."""
+    error = ProxyError("the proxy failed")
+    error.__cause__ = cause
+    failed = failure.from_exception(requests.exceptions.ProxyError(error))
+    assert failed.reason.startswith(reason)
+    assert not failed.local
+
+
+@pytest.mark.parametrize("wrap", [requests.ConnectionError, ProxyError, OSError])
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL]
+)
+def test_used_up(number, wrap):
+    """What ran out on this machine is said to be that, and isn't counted against the host."""
+    failed = failure.from_exception(wrap("failed", OSError(number, "no more")))
+    assert failed.local
+    assert failed.transient
+    assert failed.reason.startswith(("this machine has no", "this process has no"))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "is_transient"),
+    [
+        *((status, NotAuthorized, False) for status in (401, 403, 407)),
+        *((status, DownloadFailed, False) for status in (302, 400, 404, 410, 501, 505, 999)),
+        *((status, DownloadFailed, True) for status in (408, 425, 429, 500, 502, 503, 504)),
+    ],
+)
+def test_refused_tunnel(status, kind, is_transient):
+    """A proxy's answer to CONNECT means what a server's means, but that no file is missing."""
+    failed = failure.from_exception(requests.exceptions.ProxyError(TunnelRefused(status, "7")))
+    assert type(failed) is kind
+    assert failed.transient is is_transient
+    assert failed.retry_after == 7
+    assert failed.reason.startswith(f"the proxy did not connect to the server: it replied {status}")
+    assert "URL" not in failed.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "has_credentials", "peer", "advice"),
+    [
+        (401, False, "server", ": it wants credentials: give a user and a password"),
+        (401, True, "server", ": it wants other credentials"),
+        (401, False, "proxy", ": the proxy wants credentials: give them in proxy_url"),
+        (401, True, "proxy", ": the proxy wants other credentials than those in proxy_url"),
+        (407, False, "server", ": the proxy wants credentials: give them in proxy_url"),
+        (407, True, "proxy", ": the proxy wants other credentials than those in proxy_url"),
+        (403, True, "server", ": it refuses access"),
+        (302, False, "server", ": no Location says where to"),
+        (302, False, "proxy", ": no Location says where to"),
+    ],
+)
+def test_advice(status, has_credentials, peer, advice):
+    """Whoever gave no credentials is told how to, and not that they are wrong."""
+    failed = failure.from_status(status, None, has_credentials, peer)
+    assert failed.reason.endswith(advice)
 
 
 def test_socks_without_credentials():

@@ -324,7 +324,8 @@ class HttpDownload(Download):
             return
         drain(reply)
         retry_after = backoff.retry_after(header(reply, "Retry-After") or "")
-        error = failure.from_status(status, retry_after)
+        sent = {401: "Authorization" in reply.request.headers, 407: "@" in (self.proxy_url or "")}
+        error = failure.from_status(status, retry_after, sent.get(status, False))
         forced = self.retry.status_forcelist if self.retry is not None else ()
         error.transient = status in forced
         raise error

@@ -22,7 +22,7 @@ from .cookies import Cookies
 from .redirect import SCHEMES
 from .route import Route, find_route, without_client
 from .wire.adapter import Request
-from .wire.error import StaleConnection
+from .wire.error import StaleConnection, TunnelRefused
 from .wire.reply import drain
 
 if TYPE_CHECKING:
@@ -167,13 +167,17 @@ class Exchange:
                 return reply
 
     def _failure(self, error: Exception, url: URL) -> DownloadFailed:
-        if len(self._urls) == 1:
-            return failure.from_exception(error, self._download.url, url.text)
+        is_redirected = len(self._urls) > 1
         # What the server redirected to may repeat what it was sent.
-        secrets = secret.repeated(url, self._secrets())
-        failed = failure.from_exception(error, *secrets, url.text, self._download.url)
-        secret.hide(failed, secrets)
-        failed.reason += f"; this was at {self._shown(url)}, where it was redirected to"
+        secrets = secret.repeated(url, self._secrets()) if is_redirected else ()
+        failed = failure.from_exception(error, *secrets, self._download.url, url.text)
+        tunnel, retry = failure.find(error, TunnelRefused), self._download.retry
+        if tunnel is not None and retry is not None:
+            # The caller's policy names the statuses of a proxy as those of a server.
+            failed.transient = tunnel.status in retry.status_forcelist
+        if is_redirected:
+            secret.hide(failed, secrets)
+            failed.reason += f"; this was at {self._shown(url)}, where it was redirected to"
         return failed
 
     def _secrets(self) -> set[str]:

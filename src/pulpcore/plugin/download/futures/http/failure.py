@@ -10,15 +10,17 @@ import ssl
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import requests
 import urllib3.exceptions
 
 from .. import redact
 from ..address import ForbiddenAddress
+from ..engine import backoff
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
 from ..net.tls_error import from_tls
+from ..net.used_up import from_used_up
 from .wire.error import (
     ConnectTimeout,
     FramingError,
@@ -38,45 +40,65 @@ ANTICIPATED = (
 )
 """What requests, urllib3 and the system raise when the network fails."""
 
-_ADVICE = {
-    http.HTTPStatus.NOT_MODIFIED: "nobody asked whether the file has changed",
-    http.HTTPStatus.UNAUTHORIZED: "the server wants other credentials",
-    http.HTTPStatus.FORBIDDEN: "the server refuses access",
-    http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED: "the proxy wants other credentials",
-    http.HTTPStatus.NOT_FOUND: "the server has nothing at this URL",
-    http.HTTPStatus.GONE: "the server has nothing at this URL any more",
+
+class _Status(NamedTuple):
+    """What a status that brings no file means."""
+
+    kind: type[DownloadFailed] = DownloadFailed
+    advice: str = ""
+
+
+_STATUSES = {
+    **dict.fromkeys((301, 302, 303, 307, 308), _Status(advice="no Location says where to")),
+    304: _Status(advice="nobody asked whether the file has changed"),
+    401: _Status(NotAuthorized, "it wants credentials: give a user and a password"),
+    403: _Status(NotAuthorized, "it refuses access"),
+    404: _Status(NotFound, "there is nothing at this URL"),
+    407: _Status(NotAuthorized, "the proxy wants credentials: give them in proxy_url"),
+    410: _Status(NotFound, "there is nothing at this URL any more"),
+}
+# Where credentials were sent.
+_OTHERS = {
+    401: "it wants other credentials",
+    407: "the proxy wants other credentials than those in proxy_url",
 }
 E = TypeVar("E", bound=BaseException)
 
 
-def from_status(status: int, retry_after: float | None) -> DownloadFailed:
+def from_status(
+    status: int, retry_after: float | None, has_credentials: bool = False, peer: str = "server"
+) -> DownloadFailed:
     """Make the error for a status that brings no file.
 
     Args:
         status: The status of the reply.
         retry_after: The seconds after which the server says that it is ready.
+        has_credentials: Credentials were sent.
+        peer: Who replied: "server", or "proxy" to CONNECT.
     """
-    kind: type[DownloadFailed] = DownloadFailed
-    if status in (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE):
-        kind = NotFound
-    elif status in (
-        http.HTTPStatus.UNAUTHORIZED,
-        http.HTTPStatus.FORBIDDEN,
-        http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
-    ):
-        kind = NotAuthorized
+    reason, known = "the server replied", status
+    if peer == "proxy":
+        reason = "the proxy did not connect to the server: it replied"
+        # Some proxies say by 401 what 407 is for.
+        known = 407 if status == 401 else status
+    kind, advice = _STATUSES.get(known, _Status())
+    if peer == "proxy" and kind is NotFound:
+        # It is the server that it knows nothing of, and not the file.
+        kind, advice = _Status()
+    if has_credentials:
+        advice = _OTHERS.get(known, advice)
     try:
         # Not the reason of the reply, which may hold anything.
-        phrase = f"{status} {http.HTTPStatus(status).phrase}"
+        reason += f" {status} {http.HTTPStatus(status).phrase}"
     except ValueError:
-        phrase = str(status)
-    advice = _ADVICE.get(http.HTTPStatus(status)) if phrase != str(status) else None
-    reason = f"the server replied {phrase}" + (f": {advice}" if advice else "")
+        reason += f" {status}"
+    reason += f": {advice}" if advice else ""
     if retry_after:
         ready = formatdate(time.time() + retry_after, usegmt=True)
         reason += f"; it says that it is ready in {retry_after:.0f} s, at {ready}"
     error = kind(reason)
     error.retry_after = retry_after
+    error.transient = status in backoff.TRANSIENT
     return error
 
 
@@ -101,61 +123,62 @@ def _translate(error: Exception) -> DownloadFailed:
         # Without the address: whoever is shown this may not be meant to know it.
         return DownloadFailed("the host's address is not public, which public_only forbids")
     if (tunnel := find(error, TunnelRefused)) is not None:
-        return _refused_tunnel(tunnel.status)
+        retry_after = backoff.retry_after(tunnel.retry_after)
+        return from_status(tunnel.status, retry_after, tunnel.has_credentials, "proxy")
     if (socks := find(error, SocksRefused)) is not None:
         kind = NotAuthorized if socks.is_login else transient
         return kind(f"the SOCKS proxy could not connect to the server: {socks}")
+    if (used_up := next(filter(None, map(from_used_up, _chain(error))), None)) is not None:
+        return used_up
     # The second one is that of an adapter which the caller has mounted.
     is_proxy = find(error, ProxyError) or find(error, requests.exceptions.ProxyError)
-    through = " to the proxy" if is_proxy is not None else ""
+    return _of_network(error, "server" if is_proxy is None else "proxy")
+
+
+def _of_network(error: Exception, peer: str) -> DownloadFailed:
+    """Find the words for what went wrong on the way to a server or a proxy."""
     if (cut := find(error, MissingCloseNotify)) is not None:
         return transient(str(cut.strerror))
     tls = find(error, ssl.SSLCertVerificationError) or find(error, ssl.SSLError)
     if tls is not None and not isinstance(tls, TimeoutError):
-        return from_tls(tls, "proxy" if through else "server")
+        return from_tls(tls, peer, "http")
     if (unsendable := find(error, UnsendableError)) is not None:
         return DownloadFailed(str(unsendable))
     if _is_bad_url(error):
         return DownloadFailed("the URL is not valid: check its host and port")
     if (unknown := find(error, socket.gaierror)) is not None:
-        named = "proxy" if through else "host"
+        named = "host" if peer == "server" else peer
         return transient(
             f"the name of the {named} can't be resolved: {unknown.strerror or unknown}"
         )
-    return transient(_network_reason(error) + through)
+    return transient(_network_reason(error, peer))
 
 
-def _network_reason(error: Exception) -> str:
+def _network_reason(error: Exception, peer: str) -> str:
+    through = "" if peer == "server" else f" to the {peer}"
+    connection = f"the connection{through}"
     if find(error, ConnectionRefusedError) is not None:
-        return "the connection was refused: nobody listens there"
+        return f"{connection} was refused: nobody listens there"
     if (
         find(error, ConnectTimeout) is not None
         or find(error, requests.exceptions.ConnectTimeout) is not None
     ):
-        return "no connection was made within the time-out"
+        return f"no connection{through} was made within the time-out"
     if (
         find(error, urllib3.exceptions.ReadTimeoutError) is not None
         or find(error, TimeoutError) is not None
     ):
-        return "nothing was received within the read time-out"
+        return f"nothing was received from the {peer} within the read time-out"
     if find(error, http.client.RemoteDisconnected) is not None:
-        return "the server closed the connection without a reply"
+        return f"the {peer} closed the connection without a reply"
     if find(error, http.client.IncompleteRead) is not None:
-        return "the connection ended before the content did"
+        return f"{connection} ended before {'its reply' if through else 'the content'} did"
     if find(error, ConnectionResetError) is not None or find(error, BrokenPipeError) is not None:
-        return "the connection was reset"
+        return f"{connection} was reset"
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in errno.errorcode and cause.strerror:
-            return f"the connection failed: {cause.strerror}"
-    return f"the connection failed ({type(error).__name__})"
-
-
-def _refused_tunnel(status: int) -> DownloadFailed:
-    if status in (http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, http.HTTPStatus.FORBIDDEN):
-        return NotAuthorized(f"the proxy refused to connect to the server: it replied {status}")
-    failure = DownloadFailed(f"the proxy could not connect to the server: it replied {status}")
-    failure.transient = status >= http.HTTPStatus.INTERNAL_SERVER_ERROR
-    return failure
+            return f"{connection} failed: {cause.strerror}"
+    return f"{connection} failed ({type(error).__name__})"
 
 
 def _is_bad_url(error: Exception) -> bool:

@@ -79,12 +79,13 @@ _NO_TLS = frozenset(
 _TEXT = re.compile(r"\[SSL(?:: (\w+))?\] ([\w ]+)")
 
 
-def from_tls(error: ssl.SSLError, peer: str = "server") -> DownloadFailed:
+def from_tls(error: ssl.SSLError, peer: str = "server", plain: str = "") -> DownloadFailed:
     """Make the error for what TLS failed of.
 
     Args:
         error: What was raised.
         peer: The other end of the connection, in a word.
+        plain: The scheme of the same protocol without TLS.
     """
     reason = _reason(error)
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -99,8 +100,8 @@ def from_tls(error: ssl.SSLError, peer: str = "server") -> DownloadFailed:
         return transient(f"TLS failed: what the {peer} sent was damaged on the way ({reason})")
     if reason in _NO_TLS:
         return DownloadFailed(
-            f"TLS failed: the {peer} doesn't speak TLS there; check the scheme and the port "
-            f"({reason})"
+            f"TLS failed: the {peer} doesn't speak TLS there; check the scheme and the port"
+            f"{f': is it {plain}://?' if plain else ''} ({reason})"
         )
     return DownloadFailed(f"TLS failed: {reason}")
 

@@ -51,19 +51,22 @@ class TunnelRefused(ProxyError):
     Attributes:
         status (int): The status.
         retry_after (str): What the field Retry-After says; '' without one.
+        has_credentials (bool): Credentials were sent to it.
     """
 
-    def __init__(self, status: int, retry_after: str = "") -> None:
+    def __init__(self, status: int, retry_after: str = "", has_credentials: bool = False) -> None:
         """Make one.
 
         Args:
             status: The status of the reply.
             retry_after: What the field Retry-After says; '' without one.
+            has_credentials: Whether credentials were sent to it.
         """
         # Not the reason phrase: a proxy may repeat there what it was sent.
         super().__init__(f"the proxy answered CONNECT with {status}")
         self.status = status
         self.retry_after = retry_after
+        self.has_credentials = has_credentials
 
 
 class SocksRefused(ProxyError):

@@ -90,7 +90,8 @@ def connect(sock: socket.socket, host: str, port: int, authorization: str | None
     except FramingError as error:
         raise FramingError(f"the proxy's, to CONNECT: {error}") from error
     if not 200 <= head.status < 300:
-        raise TunnelRefused(head.status, head.fields.get("retry-after", ""))
+        retry_after = head.fields.get("retry-after", "")
+        raise TunnelRefused(head.status, retry_after, authorization is not None)
     if parser.rest:
         raise FramingError("the proxy's, to CONNECT: there is something behind it")
 
