@@ -184,7 +184,7 @@ class TestPlans:
         """A plan shows its state and URL, with no secret."""
         plan = Plan(Stub(url="http://user:secret@host/a?key=secret"))
         assert repr(plan) == "<Plan planned: http://host/a?key=***>"
-        plan.execute(Cancellation())
+        plan.advance(Cancellation())
         assert repr(plan) == "<Plan succeeded: http://host/a?key=***>"
         plan.error = DownloadFailed("no")
         assert repr(plan) == "<Plan failed: http://host/a?key=***>"
@@ -275,7 +275,7 @@ class TestIterable:
                 yield Nop(n)
 
         def start(plan, complete):
-            plan.execute(Cancellation())
+            plan.advance(Cancellation())
             complete(plan)
 
         with Batch(source(), concurrent=1, backlog=backlog) as batch:
@@ -371,7 +371,7 @@ class TestIterable:
                 yield Nop(n)
 
         def start(plan, complete):
-            plan.execute(Cancellation())
+            plan.advance(Cancellation())
             complete(plan)
 
         with Batch(source()) as batch:

@@ -7,19 +7,24 @@ An engine has four methods, which the batch calls: ``start()``, ``stop()`` and `
 from __future__ import annotations
 
 import atexit
+import contextlib
+import threading
 import time
 import weakref
 from collections.abc import Callable
 from contextvars import copy_context
-from functools import partial
 
 from ..error import DownloadFailed
-from ..waiting.cancellation import Cancellation, scope
+from ..waiting.cancellation import Cancellation, Cancelled, scope
 from ..waiting.threads import Workers
+from ..waiting.timer import Alarm, timer
 from .window import Plan
 
 _LAST = 1.5
 """Seconds that a program waits at its end for the threads of batches that were left open."""
+
+_LATER = 1.0
+"""Seconds until a plan that waited tries again to get a thread."""
 
 
 class Threads:
@@ -39,7 +44,10 @@ class Threads:
         """
         self.cancellation = cancellation
         self._workers = Workers(most, name)
-        _engines.add(self)
+        for key, reference in list(_engines.items()):
+            if reference() is None:
+                _engines.pop(key, None)
+        _engines[id(self)] = weakref.ref(self)
 
     def start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
         """Have a plan executed, in a copy of the caller's contextvars context.
@@ -50,9 +58,9 @@ class Threads:
             plan: The plan.
             complete: Called with the plan when it has ended.
         """
-        work = partial(copy_context().run, self._execute, plan, complete)
+        run = _Run(plan, complete, self._workers, self.cancellation)
         try:
-            self._workers.run(work)
+            self._workers.run(run.begin)
         except RuntimeError as error:
             # There are no threads to be had.
             reason = self.cancellation.reason
@@ -70,19 +78,89 @@ class Threads:
             seconds: How long at most.
         """
         self._workers.join(seconds)
+        _engines.pop(id(self), None)
 
-    def _execute(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
-        if not plan.claim():
-            return
+
+class _Run:
+    """A plan that is executed, now by one thread and now by another."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        complete: Callable[[Plan], object],
+        workers: Workers,
+        cancellation: Cancellation,
+    ) -> None:
+        self._plan = plan
+        self._complete = complete
+        self._workers = workers
+        self._cancellation = cancellation
+        self._context = copy_context()
+
+    def begin(self) -> None:
+        if self._plan.claim():
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Execute the plan up to its next wait."""
+        until = None
         try:
-            with scope(self.cancellation):
-                plan.execute(self.cancellation)
+            until = self._context.run(self._step)
         finally:
-            # Whatever happens, or whoever iterates would wait for ever.
-            complete(plan)
+            if until is None:
+                # Whatever happens, or whoever iterates would wait for ever.
+                self._complete(self._plan)
+        if until is not None:
+            token = self._plan.token or self._cancellation
+            _Sleep(self, self._workers, token).begin(until - time.monotonic())
+
+    def _step(self) -> float | None:
+        with scope(self._cancellation):
+            return self._plan.advance(self._cancellation)
 
 
-_engines: weakref.WeakSet[Threads] = weakref.WeakSet()
+class _Sleep:
+    """A run that waits, and holds no thread meanwhile.
+
+    It goes on when the time has come or its token is cancelled, whichever is first.
+    """
+
+    def __init__(self, run: _Run, workers: Workers, token: Cancellation) -> None:
+        self._run = run
+        self._workers = workers
+        self._token = token
+        self._alarm: Alarm | None = None
+        # Taken by the thread with which the run goes on.
+        self._ended = threading.Lock()
+
+    def begin(self, seconds: float) -> None:
+        try:
+            self._alarm = timer.set(seconds, self.wake)
+        except RuntimeError:
+            # There is no thread to be had for the timer: wait in this one.
+            with contextlib.suppress(Cancelled):
+                self._token.wait(seconds)
+            self._run.go_on()
+        else:
+            self._token.attach(self)
+
+    def wake(self) -> None:
+        try:
+            self._workers.run(self._end)
+        except RuntimeError:
+            # There is no thread to be had now; there are those of other plans, which come back.
+            self._alarm = timer.set(_LATER, self.wake)
+
+    def _end(self) -> None:
+        if self._ended.acquire(blocking=False):
+            self._token.detach(self)
+            if self._alarm is not None:
+                timer.cancel(self._alarm)
+            self._run.go_on()
+
+
+# The engines that weren't waited for. No WeakSet: in its callbacks an interrupt would be lost.
+_engines: dict[int, weakref.ref[Threads]] = {}
 
 
 @atexit.register
@@ -91,7 +169,7 @@ def _end_all() -> None:
 
     Python comes here when the main thread, and all threads that are no daemons, have ended.
     """
-    engines = list(_engines)
+    engines = [engine for reference in list(_engines.values()) if (engine := reference())]
     for engine in engines:
         engine.cancellation.cancel("the program has come to its end")
         engine.stop()

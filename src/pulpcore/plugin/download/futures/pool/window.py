@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from itertools import islice
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from ..download import Download
 from ..error import DownloadFailed
@@ -22,6 +22,34 @@ _QUICK = 0.001
 
 class NotYet(Exception):
     """A source has nothing to give now, but may have later."""
+
+
+class Life(Protocol):
+    """A run of a download that is advanced in steps, in between which it holds no thread."""
+
+    @property
+    def token(self) -> Cancellation | None:
+        """What stops it."""
+
+    def advance(self) -> float | None:
+        """Go on to the next wait, and return its end (``time.monotonic()``); None at the end."""
+
+
+class _Call:
+    """The run of a download that can only be called: it waits in its thread."""
+
+    token = None
+
+    def __init__(self, download: Download) -> None:
+        self._download = download
+
+    def advance(self) -> None:
+        self._download()
+
+
+def begin(download: Download) -> Life:
+    """Begin a run of a download."""
+    return _Call(download)
 
 
 class Plan:
@@ -43,6 +71,7 @@ class Plan:
         self.executed = False
         self.error: BaseException | None = None
         self._traceback: TracebackType | None = None
+        self._life: Life | None = None
         self._claimed = threading.Lock()
 
     def result(self) -> Download:
@@ -64,23 +93,39 @@ class Plan:
         """Tell whether the caller is the first, who is to run it. For threads without signals."""
         return self._claimed.acquire(blocking=False)
 
-    def execute(self, cancellation: Cancellation) -> None:
-        """Run the download, and keep what it raises.
+    @property
+    def token(self) -> Cancellation | None:
+        """What stops the run; None while there is none."""
+        return None if self._life is None else self._life.token
+
+    def advance(self, cancellation: Cancellation) -> float | None:
+        """Run the download up to where it waits, or to its end, and keep what it raises.
 
         Args:
             cancellation: What stops the batch.
+
+        Returns:
+            When to call it again (``time.monotonic()``), unless it is cancelled before; None when
+            the download has ended.
         """
-        if cancellation.reason is not None:
-            self.error = DownloadFailed(self.download, cancellation.reason)
-            return
-        self.executed = True
         try:
-            self.download()
+            if self._life is None:
+                if cancellation.reason is not None:
+                    self.error = DownloadFailed(self.download, cancellation.reason)
+                    return None
+                self.executed = True
+                self._life = begin(self.download)
+            until = self._life.advance()
+            if until is None:
+                self._life = None
+            return until
         except BaseException as error:  # noqa: BLE001 - it is raised by result()
+            self._life = None
             self.error = error
             self._traceback = error.__traceback__
             # Or its traceback would hold this frame, which holds the plan, which holds it.
             del self
+            return None
 
     def __repr__(self) -> str:
         state = "failed" if self.error is not None else "succeeded" if self.executed else "planned"

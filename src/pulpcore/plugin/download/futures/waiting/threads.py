@@ -17,6 +17,11 @@ _IDLE = 0.05
 """Seconds that a thread waits for more work before it ends."""
 
 
+# The threads that began last. Whoever frees a Thread runs a callback of the threading module, in
+# which an interrupt would be lost: so a thread that gets none frees them, when it begins.
+_begun: deque[threading.Thread] = deque(maxlen=256)
+
+
 def start(function: Callable[[], object], name: str) -> None:
     """Run a function in a daemon thread.
 
@@ -174,6 +179,7 @@ class Workers:
             is_needless = worker.thread is not None or self._running >= self._most
             if not is_needless:
                 worker.thread = threading.current_thread()
+                _begun.append(worker.thread)
                 self._running += 1
         if not is_needless:
             while (function := self._next()) is not None:

@@ -1,0 +1,70 @@
+"""Signals at chosen places: a SIGINT wherever CPython looks for one."""
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Armed:
+    """A ``with`` in which a SIGINT comes at one place; the KeyboardInterrupt ends it.
+
+    Attributes:
+        left (int): How many places are left until it comes.
+    """
+
+    def __init__(self, place: int, file: str) -> None:
+        self.left = place
+        self._files = (file, __file__)
+        # Held here: CPython 3.11 uses it after it has let go of it, when it raises.
+        self._function = self._profile
+
+    def __enter__(self) -> None:
+        if self.left > 0:
+            sys.setprofile(self._function)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        sys.setprofile(None)
+        return kind is KeyboardInterrupt
+
+    def _profile(self, frame: FrameType, event: str, _: Any) -> None:
+        if (
+            self.left > 0
+            and event in ("call", "c_return")
+            and frame.f_code.co_filename not in self._files
+        ):
+            self.left -= 1
+            if self.left == 0:
+                signal.raise_signal(signal.SIGINT)
+
+
+def at_each_place(scenario: Callable[[Armed], object]) -> int:
+    """Run a scenario again and again, each time with a SIGINT at another place.
+
+    The places are the beginning of each function of Python's and the return of each function of
+    C's that the main thread calls, but from the scenario's own file: there CPython looks for
+    signals.
+
+    Args:
+        scenario: What it does in ``with`` the argument is interrupted.
+
+    Returns:
+        How many places there were.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    place = 0
+    try:
+        while True:
+            place += 1
+            armed = Armed(place, scenario.__code__.co_filename)
+            scenario(armed)
+            if armed.left > 0:
+                return place - armed.left
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,260 @@
+"""Ctrl-C wherever CPython looks for it: no plan is lost, no lock stays held, nobody waits for ever.
+
+Each test has a SIGINT come at one place after the other.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import random
+import signal
+import threading
+import time
+
+import pytest
+from interrupts import at_each_place
+from stubs import Stub
+
+from pulpcore.plugin.download.futures import Batch, DigestValidation, DownloadMonitor
+from pulpcore.plugin.download.futures.context import Cache, Context
+from pulpcore.plugin.download.futures.progress import ProgressMonitor
+from pulpcore.plugin.download.futures.rate import RateLimiter
+from pulpcore.plugin.download.futures.storage import digest as digests
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, Cancelled
+from pulpcore.plugin.download.futures.waiting.timer import Timer
+
+SECONDS = 20
+SIZE = 5
+
+
+def batch_of(downloads):
+    """A batch whose window is smaller than the number of its downloads."""
+    return Batch(iter(downloads), concurrent=2, backlog=3)
+
+
+def no_thread_left(prefix="batch-"):
+    """Wait until the threads of the batches have ended."""
+    end = time.monotonic() + SECONDS
+    while any(thread.name.startswith(prefix) for thread in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_iterating_on():
+    """Whoever iterates on after an interrupt gets each plan, once, and comes to the end."""
+
+    def scenario(armed):
+        downloads = [Stub() for _ in range(SIZE)]
+        batch, seen = batch_of(downloads), []
+        plans, is_done = batch(), False
+        while not is_done:
+            with armed:
+                for plan in plans:
+                    seen.append(plan.download)  # noqa: PERF401 - it is interrupted
+                is_done = True
+        assert sorted(map(id, seen)) == sorted(map(id, downloads))
+        assert batch.is_shutdown
+
+    assert at_each_place(scenario) > 50 * SIZE
+    no_thread_left()
+
+
+def test_leaving_the_with():
+    """An interrupt while a batch is iterated leaves the with, with all that it has begun ended."""
+
+    def scenario(armed):
+        batch = batch_of(Stub() for _ in range(SIZE))
+        with armed, batch:
+            for plan in batch():
+                plan.result()
+        batch.shutdown()
+        assert batch.is_shutdown
+
+    at_each_place(scenario)
+    no_thread_left()
+
+
+def test_shutdown():
+    """A shutdown that was interrupted is finished by the next one."""
+
+    def scenario(armed):
+        go_on = threading.Event()
+        batch = batch_of(Stub(lambda _: go_on.wait(SECONDS)) for _ in range(SIZE))
+        batch().__iter__()
+        batch.iterator._window._take()
+        go_on.set()
+        with armed:
+            batch.shutdown()
+        batch.shutdown()
+        assert [plan.download for plan in batch.iterator]
+
+    at_each_place(scenario)
+    no_thread_left()
+
+
+def test_handler_that_shuts_down(monkeypatch):
+    """A signal handler may shut the batch down at any place; all plans come, and then the end."""
+
+    def scenario(armed):
+        batch, seen = batch_of(Stub() for _ in range(SIZE)), []
+        plans = batch()
+        signal.signal(signal.SIGINT, lambda *_: batch.shutdown())
+        with armed:
+            for plan in plans:
+                seen.append(plan)  # noqa: PERF402 - it is interrupted
+        assert len(seen) <= SIZE
+        batch.shutdown()
+
+    at_each_place(scenario)
+    no_thread_left()
+
+
+def test_digest(monkeypatch):
+    """A large digest that was interrupted holds nobody up, in this thread or another."""
+    monkeypatch.setattr(digests, "LARGE", 4096)
+    monkeypatch.setattr(digests, "LEAST", 1024)
+    monkeypatch.setattr(digests, "PIECE", 4096)
+    monkeypatch.setattr(digests, "WINDOW", 8192)
+    buffer = b"a" * 3000
+
+    def run(validation):
+        for _ in range(8):
+            validation.update(buffer)
+        return validation.actual
+
+    def scenario(armed):
+        first, second = (DigestValidation("sha256", "0" * 64) for _ in range(2))
+        with armed:
+            run(first)
+        assert run(second) == hashlib.sha256(buffer * 8).hexdigest()
+        assert len(first.actual) == 64
+
+    assert at_each_place(scenario) > 50
+    no_thread_left("download-digest")
+
+
+def test_timer():
+    """An alarm that is set after an interrupt rings, and one that was cancelled doesn't."""
+
+    def scenario(armed):
+        timer, rung = Timer(), threading.Event()
+        with armed:
+            timer.cancel(timer.set(3600, print))
+        timer.set(0, rung.set)
+        assert rung.wait(SECONDS)
+        for alarm in list(timer._alarms):
+            timer.cancel(alarm)
+
+    at_each_place(scenario)
+    no_thread_left("download-timer")
+
+
+def test_wait():
+    """A wait that was interrupted leaves nothing behind that the next one would stumble over."""
+
+    def scenario(armed):
+        parent = Cancellation()
+        with armed:
+            child = Cancellation(parent)
+            child.wait(0.001)
+            child.close()
+        with armed:
+            parent.cancel("stop")
+        parent.cancel("stop")
+        with pytest.raises(Cancelled):
+            Cancellation(parent).wait(SECONDS)
+
+    at_each_place(scenario)
+
+
+def test_shared_state():
+    """After an interrupt in a context, a cache, a limiter or a monitor others still use them."""
+
+    def use(context, cache, limiter, monitor, facts):
+        with context:
+            context.number = 1
+        cache.setdefault("a", 1)
+        cache.get("a")
+        cache.evict()
+        cache.put("a", 2)
+        limiter.delay()
+        monitor.add(1)
+        facts.update(b"a")
+        facts.facts()
+        return monitor.figures
+
+    def scenario(armed):
+        shared = (
+            Context(),
+            Cache(),
+            RateLimiter(1000),
+            ProgressMonitor(lambda *_: None),
+            DownloadMonitor(algorithms=["md5"]),
+        )
+        with armed:
+            use(*shared)
+        found = []
+        thread = threading.Thread(target=lambda: found.append(use(*shared)), daemon=True)
+        thread.start()
+        thread.join(SECONDS)
+        assert found
+
+    assert at_each_place(scenario) > 30
+
+
+def test_handler_that_reads():
+    """A signal handler may read the figures and take from what the main thread is changing."""
+
+    def scenario(armed):
+        monitor, limiter, cache = ProgressMonitor(lambda *_: None), RateLimiter(1000), Cache()
+        seen = []
+
+        def handler(*_):
+            seen.append(monitor.figures)
+            limiter.delay()
+            cache.put("b", 1)
+            cache.evict()
+            monitor.add(1)
+
+        signal.signal(signal.SIGINT, handler)
+        with armed:
+            for _ in range(3):
+                monitor.add(1)
+                limiter.delay()
+                cache.put("a", 1)
+        assert monitor.completed == 3 + len(seen)
+
+    at_each_place(scenario)
+
+
+def test_at_random():
+    """Interrupts at random moments, for some seconds: each leaves the with, and loses no plan."""
+    draw = random.Random(1)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    end = time.monotonic() + 5
+    try:
+        for number in itertools.count():
+            if time.monotonic() > end:
+                break
+            downloads = [Stub(lambda _: time.sleep(0.0002)) for _ in range(60)]
+            batch, seen = Batch(iter(downloads), concurrent=4, backlog=8), []
+            signal.setitimer(signal.ITIMER_REAL, draw.uniform(0.0002, 0.02))
+            try:
+                with batch:
+                    while len(seen) < len(downloads):
+                        with contextlib.suppress(KeyboardInterrupt):
+                            for plan in batch():
+                                seen.append(plan)  # noqa: PERF402 - it is interrupted
+                            break
+            except KeyboardInterrupt:
+                pass
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            assert len(set(map(id, seen))) == len(seen), number
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    no_thread_left()

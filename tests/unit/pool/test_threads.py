@@ -1,0 +1,147 @@
+"""The engine that executes plans by threads of its own: plans that wait hold no thread."""
+
+import threading
+import time
+from contextvars import ContextVar
+
+import pytest
+from stubs import Nop, Stub
+
+from pulpcore.plugin.download.futures import Batch, DownloadFailed
+from pulpcore.plugin.download.futures.pool import threads as module
+from pulpcore.plugin.download.futures.pool import window
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current
+
+SECONDS = 20
+FAR = 3600.0
+
+
+class Life:
+    """A run that waits as often as its download says, and then calls it."""
+
+    def __init__(self, download):
+        self.download = download
+        self.token = Cancellation(current())
+        self.waits = list(getattr(download, "waits", ()))
+
+    def advance(self):
+        """Wait, or end."""
+        if self.token.reason is not None:
+            raise DownloadFailed(self.download, self.token.reason)
+        self.download.steps = getattr(self.download, "steps", 0) + 1
+        if self.waits:
+            return time.monotonic() + self.waits.pop(0)
+        self.download()
+        return None
+
+
+@pytest.fixture(autouse=True)
+def lives(monkeypatch):
+    """All downloads are advanced in steps; give a class to have them advanced by it."""
+    monkeypatch.setattr(window, "begin", Life)
+    return lambda cls: monkeypatch.setattr(window, "begin", cls)
+
+
+def waiting(*waits):
+    """A download that waits so many times, so many seconds each."""
+    download = Stub()
+    download.waits = waits
+    return download
+
+
+def test_waits_hold_no_thread():
+    """While 100 downloads wait, 4 threads finish 1,000 others; a shutdown ends those that wait."""
+    slow = [waiting(FAR) for _ in range(100)]
+    batch = Batch([*slow, *(Nop() for _ in range(1000))], concurrent=4, backlog=1100)
+    plans = batch()
+    done = [next(plans) for _ in range(1000)]
+    assert not {id(plan.download) for plan in done} & set(map(id, slow))
+    assert not any(plan.error for plan in done)
+    batch.shutdown()
+    left = list(plans)
+    assert {id(plan.download) for plan in left} == set(map(id, slow))
+    assert all("shut down" in plan.error.reason for plan in left)
+
+
+def test_goes_on_when_the_time_has_come():
+    """A plan that waited goes on, however often, and comes back when it has ended."""
+    with Batch([waiting(0.01, 0, 0.02), waiting(-1)], concurrent=1) as batch:
+        found = [plan.result() for plan in batch()]
+    assert sorted(download.steps for download in found) == [2, 4]
+
+
+def test_cancelled_alone(lives):
+    """A plan that waits goes on at once when its own run is cancelled, as by a total limit."""
+
+    class Limited(Life):
+        def advance(self):
+            threading.Timer(0.01, self.token.cancel, ["the total limit"]).start()
+            return super().advance()
+
+    lives(Limited)
+    with Batch([waiting(FAR)]) as batch:
+        plan = next(batch())
+    assert plan.error.reason == "the total limit"
+
+
+def test_context(lives):
+    """Each step runs in the copy of the context that was made when the download was taken."""
+    variable = ContextVar("variable")
+    seen = []
+
+    class Seeing(Life):
+        def advance(self):
+            seen.append(variable.get())
+            variable.set(variable.get() + 1)
+            return super().advance()
+
+    lives(Seeing)
+
+    def source():
+        for start in (0, 10):
+            variable.set(start)
+            yield waiting(0.01, 0.01)
+
+    with Batch(source(), concurrent=1) as batch:
+        assert all(plan.error is None for plan in batch())
+    assert sorted(seen) == [0, 1, 2, 10, 11, 12]
+
+
+def test_no_thread_for_the_timer(monkeypatch):
+    """Where there is no thread for the timer, a plan waits in its own, also for a shutdown."""
+
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(module.timer, "set", refuse)
+    with Batch([waiting(0.01)]) as batch:
+        assert next(batch()).result()
+    with Batch([waiting(FAR)]) as batch:
+        threading.Timer(0.05, batch.shutdown).start()
+        assert "shut down" in next(batch()).error.reason
+
+
+def test_no_thread_to_go_on(monkeypatch):
+    """Where there is no thread when a wait is over, the plan tries again later."""
+    monkeypatch.setattr(module, "_LATER", 0.01)
+    refused = []
+
+    class Workers(module.Workers):
+        def run(self, function):
+            if function.__name__ == "_end" and len(refused) < 3:
+                refused.append(function)
+                raise RuntimeError("can't start new thread")
+            super().run(function)
+
+    monkeypatch.setattr(module, "Workers", Workers)
+    with Batch([waiting(0.01)]) as batch:
+        assert next(batch()).result()
+    assert len(refused) == 3
+
+
+def test_forgotten_engines_are_not_kept():
+    """The list of the batches that are to be stopped at the end of the program doesn't grow."""
+    for _ in range(50):
+        Batch([])
+    Batch([])
+    assert len(module._engines) < 40
