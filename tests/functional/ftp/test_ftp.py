@@ -1,11 +1,13 @@
 """FtpDownload against a server that behaves, and scripts that don't."""
 
+import contextlib
+import errno
 import hashlib
 import os
 import socket
 import threading
 import time
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from servers.ftp import Cut
@@ -151,6 +153,37 @@ def test_path(ftp_server, folder, path):
     download = make(server.url(path), BufferWriter())
     download()
     assert download.writer.content() == "odd"
+
+
+def test_name_that_is_no_utf8(ftp_server, folder):
+    """A name is the bytes that the URL encodes, whatever they mean."""
+    path = os.fsencode(folder) + b"/caf\xe9 \xbd\xd3"
+    with open(path, "wb") as file:
+        file.write(b"odd")
+    script = [*BINARY, Read(until=b"SIZE caf\xe9 \xbd\xd3\r\n")]
+    with RawServer([script]) as server:
+        with pytest.raises(DownloadFailed, match="closed the connection"):
+            make(f"ftp://{server.host}/caf%E9%20%bd%D3", BufferWriter())()
+        server.until(lambda: server.logs[0].end == "script")
+
+
+@pytest.mark.parametrize("code", [";type=i", ";type=A", ";TYPE=d"])
+def test_type_code(ftp_server, folder, code):
+    """The type code of RFC 1738 is no part of the name, and the transfer is binary anyway."""
+    server = ftp_server(folder)
+    download = make(server.url("/file" + code), BufferWriter())
+    download()
+    assert download.writer.getvalue() == CONTENT
+    assert server.told("RETR", "TYPE") == [("TYPE", "I"), ("RETR", "file")]
+
+
+@pytest.mark.parametrize("name", ["a%3Btype=i", "a;type=x", "a;type=i/b", "a;type=i;v=1"])
+def test_no_type_code(ftp_server, folder, name):
+    """What only looks like a type code is a part of the name."""
+    server = ftp_server(folder)
+    with pytest.raises(NotFound):
+        make(server.url(f"/{name}"), BufferWriter())()
+    assert server.told("RETR") == [("RETR", unquote(name))]
 
 
 def test_question_mark_that_nobody_encoded(ftp_server, folder):
@@ -381,17 +414,28 @@ def passive(data, size=b"500 what?\r\n", begin=b"150 here it is\r\n"):
 class TestScripts:
     """Servers that are not ours to trust."""
 
-    def test_number_that_is_none(self, raw_server, target, untouched, monkeypatch):
-        """A number that ftplib can't read, as one of 5,000 digits in a 150, is no bug of ours."""
-
-        def read(*unused):
-            return int("1" * 5000)
-
-        monkeypatch.setattr("ftplib.FTP.ntransfercmd", read)
-        server = raw_server([[*BINARY, *command("SIZE", b"213 1\r\n")]])
-        download = make(f"ftp://{server.host}/a", FileWriter(target))
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            b"227 a (127,0,0,1,999,1)\r\n",
+            b"227 a (127,0,0,1,0,0)\r\n",
+            b"227 a (127,0,0,1,%b,1)\r\n" % (b"9" * 5000),
+        ],
+    )
+    def test_port_that_is_none(self, raw_server, target, untouched, reply):
+        """A reply without a port of a data connection is said to be odd."""
+        server = raw_server([[*BINARY, *command("SIZE", b"213 1\r\n"), *command("PASV", reply)]])
         with pytest.raises(DownloadFailed, match="can't be read"):
-            download()
+            make(f"ftp://{server.host}/a", FileWriter(target))()
+        untouched()
+
+    def test_number_that_is_none(self, raw_server, running, target):
+        """A size of 5,000 digits in the reply to RETR is none."""
+        data = running(RawServer, [[Send(b"content")]])
+        begin = b"150 here (" + b"1" * 5000 + b" bytes)\r\n"
+        script = [*passive(data, begin=begin), Send(b"226 done\r\n"), Read(until=b"\n")]
+        make(f"ftp://{raw_server([script]).host}/a", FileWriter(target))()
+        assert target.read_bytes() == b"content"
 
     @pytest.mark.parametrize(
         ("script", "kind", "match"),
@@ -415,7 +459,20 @@ class TestScripts:
                 DownloadFailed,
                 "227 x",
             ),
-            ([Loop([Send(b"2" * 9000)])], DownloadFailed, "8192 bytes"),
+            ([Loop([Send(b"2" * 9000)])], DownloadFailed, "65536 bytes"),
+            ([Loop([Send(b"220-" + b"2" * 900 + b"\r\n")])], DownloadFailed, "more than 65536"),
+            ([Send(b"550 not from your address\r\n")], NotAuthorized, "550 not from"),
+            ([WELCOME, *command("USER", b"550 no\r\n")], NotAuthorized, "credentials.* 550 no"),
+            ([*LOGIN[:3], *command("PASS", b"550 no\r\n")], NotAuthorized, "550 no"),
+            ([*LOGIN[:3], *command("PASS", b"500 OOPS\r\n")], DownloadFailed, "500 OOPS"),
+            ([*LOGIN[:3], *command("PASS", b"530 max users\r\n")], DownloadFailed, "no more conn"),
+            ([*LOGIN, *command("TYPE", b"550 no\r\n")], DownloadFailed, "replied 550 no"),
+            (
+                [*BINARY, *command("SIZE", b"500 no\r\n"), *command("PASV", b"550 no\r\n")],
+                DownloadFailed,
+                "replied 550 no",
+            ),
+            ([Send(b"500 \x1b[2J\xe9\r\n")], DownloadFailed, r"replied 500 \\x1b\[2J\\xe9"),
             (
                 [WELCOME, Read(until=b"\n"), Send(b"\xff\xfe 530\r\n")],
                 DownloadFailed,
@@ -432,6 +489,47 @@ class TestScripts:
         assert type(caught.value) is kind
         assert len(str(caught.value)) < 600
         assert "\n" not in str(caught.value)
+        untouched()
+
+    @pytest.mark.parametrize("where", ["welcome", "login", "begin", "end"])
+    @pytest.mark.parametrize("text", [b"Transfert termin\xe9", b"\xbd\xd3\xca\xdc", b"\xff\xfe\r"])
+    def test_encodings(self, raw_server, running, target, where, text):
+        """A reply may be in any encoding, and in lines that end as they like."""
+        said = dict.fromkeys(("welcome", "login", "begin", "end"), b"yes") | {where: text}
+        data = running(RawServer, [[Send(b"content")]])
+        script = [
+            Send(b"220-%b\r\n%b\r\n220 go\r\n" % (said["welcome"], said["welcome"])),
+            *command("USER", b"331 and?\r\n"),
+            *command("PASS", b"230 %b\r\n" % said["login"]),
+            *passive(data, begin=b"150 %b\r\n" % said["begin"])[len(LOGIN) :],
+            Send(b"226 %b\r\n" % said["end"]),
+            Read(until=b"\n"),
+        ]
+        make(f"ftp://{raw_server([script]).host}/a", FileWriter(target))()
+        assert target.read_bytes() == b"content"
+
+    def test_long_reply(self, raw_server, running, target):
+        """A welcome of many lines is read."""
+        data = running(RawServer, [[Send(b"content")]])
+        welcome = Send(b"220-hello\r\n" * 4000 + b"220 hello\r\n")
+        script = [welcome, *passive(data)[1:], Send(b"226 done\r\n"), Read(until=b"\n")]
+        make(f"ftp://{raw_server([script]).host}/a", FileWriter(target))()
+        assert target.read_bytes() == b"content"
+
+    def test_two_replies(self, raw_server, running, target):
+        """Some servers say first that they have connected (2), and then that they begin (1)."""
+        data = running(RawServer, [[Send(b"content")]])
+        begin = b"225 connected\r\n150 here\r\n"
+        script = [*passive(data, begin=begin), Send(b"226 done\r\n"), Read(until=b"\n")]
+        make(f"ftp://{raw_server([script]).host}/a", FileWriter(target))()
+        assert target.read_bytes() == b"content"
+
+    def test_question_in_place_of_the_file(self, raw_server, running, target, untouched):
+        """A reply that neither begins nor refuses the transfer is told."""
+        data = running(RawServer, [[Send(b"content")]])
+        server = raw_server([passive(data, begin=b"350 and?\r\n")])
+        with pytest.raises(DownloadFailed, match="replied 350 and"):
+            make(f"ftp://{server.host}/a", FileWriter(target))()
         untouched()
 
     def test_password_in_reply(self, raw_server, target):
@@ -643,3 +741,145 @@ def test_many_in_a_batch(ftp_server, folder, tmp_path, no_leaks):
     with Batch(downloads, concurrent=3) as batch:
         assert len([plan.result() for plan in batch()]) == 6
     assert {path.read_bytes() for path in (tmp_path / "new").iterdir()} == {CONTENT}
+
+
+class TestCrowd:
+    """A server that allows fewer connections than there are threads."""
+
+    @pytest.mark.parametrize(
+        "full",
+        [
+            "421 There are too many connected users, please try later.",
+            "530 Sorry, the maximum number of clients (2) for this user are already connected.",
+            "530 Login incorrect.",
+            "",
+        ],
+    )
+    def test_no_file_is_lost(self, ftp_server, folder, tmp_path, full):
+        """Whatever it replies to one more, all files come by four threads, with few questions."""
+        server = ftp_server(folder, users={"me": ""}, most=2, full=full)
+        downloads = [
+            FtpDownload(server.url("/file", "me"), FileWriter(tmp_path / "new" / f"{number}"))
+            for number in range(12)
+        ]
+        errors = []
+        for download in downloads:
+            download.register("ERROR", lambda event: errors.append(event.error))
+        with Batch(downloads, concurrent=4) as batch:
+            for plan in batch():
+                plan.result()
+        assert {path.read_bytes() for path in (tmp_path / "new").iterdir()} == {CONTENT}
+        # A refusal counts as a failed attempt only where none of our connections was there yet.
+        assert len(errors) <= 4
+        assert server.connections < 100
+
+    def test_login_that_has_worked(self, raw_server, running):
+        """A login that has worked in this batch is right: refused, it is one too many."""
+        data = running(RawServer, [[Send(b"content")]])
+        whole = [*passive(data), Send(b"226 done\r\n")]
+        refused = [*LOGIN[:3], *command("PASS", b"530 Login incorrect.\r\n")]
+        server = raw_server([whole, refused, whole])
+        downloads = [FtpDownload(f"ftp://{server.host}/{n}", BufferWriter()) for n in "ab"]
+        errors = []
+        downloads[1].register("ERROR", lambda event: errors.append(event.error))
+        with Batch(downloads, concurrent=1) as batch:
+            for plan in batch():
+                plan.result()
+        assert ["no more connections" in error.reason for error in errors] == [True]
+
+    def test_server_that_is_full_is_not_down(self, raw_server, running):
+        """However often it says so, the circuit breaker leaves it alone."""
+        data = running(RawServer, [[Send(b"content")]])
+        full = [Send(b"421 too many users\r\n")]
+        server = raw_server([*[full] * 12, [*passive(data), Send(b"226 done\r\n")]])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pulpcore.plugin.download.futures.engine.breaker.SILENCE", 0.0)
+            downloads = [make(f"ftp://{server.host}/{n}", BufferWriter()) for n in range(13)]
+            with Batch(downloads, concurrent=1) as batch:
+                errors = [plan.error for plan in batch()]
+        assert [error is None for error in errors] == [False] * 12 + [True]
+
+    def test_wrong_password(self, ftp_server, folder):
+        """Bad credentials are told from it, also where others log in with right ones."""
+        server = ftp_server(folder, users={"me": SECRET, "you": ""})
+        good = [make(server.url("/file", "you"), BufferWriter()) for _ in range(6)]
+        bad = [make(server.url("/file"), BufferWriter(), User("me", "wrong")) for _ in range(6)]
+        downloads = [download for pair in zip(good, bad, strict=True) for download in pair]
+        with Batch(downloads, concurrent=4) as batch:
+            errors = {plan.download: plan.error for plan in batch()}
+        assert [errors[download] for download in good] == [None] * 6
+        assert {type(errors[download]) for download in bad} == {NotAuthorized}
+
+    def test_shutdown(self, ftp_server, folder):
+        """Who waits for a connection to end stops at once."""
+        server = ftp_server(folder, most=1)
+        entered, left = threading.Event(), threading.Event()
+        first = make(server.url("/file"), BufferWriter())
+        first.register("REPLIED", lambda _: (entered.set(), left.wait(SECONDS)))
+        second = make(server.url("/file"), BufferWriter())
+
+        def downloads():
+            yield first
+            entered.wait(SECONDS)
+            yield second
+
+        with Batch(downloads(), concurrent=2) as batch:
+            plans = batch()
+            stopper = threading.Thread(
+                target=lambda: (wait_for(lambda: server.connections == 2), batch.shutdown())
+            )
+            stopper.start()
+            plan = next(plans)
+            # The first one waits still.
+            left.set()
+            stopper.join()
+        assert plan.download is second
+        assert "shut down" in str(plan.error)
+
+
+def wait_for(condition):
+    """Wait until something is so."""
+    end = time.monotonic() + SECONDS
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def test_dead_address(ftp_server, folder, monkeypatch):
+    """A host's address that doesn't answer holds nobody up, and the next connection knows it."""
+    server = ftp_server(folder)
+    with socket.create_server((HOST, 0), backlog=0) as dead, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(dead.getsockname())
+        real = socket.getaddrinfo
+
+        def resolve(name, port, *rest):
+            if name != "files.example.test":
+                return real(name, port, *rest)
+            addresses = (dead.getsockname(), (HOST, server.port))
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+        timeouts = Timeout(SECONDS, SECONDS), Timeout(0.2, SECONDS)
+        downloads = [
+            make("ftp://files.example.test/file", BufferWriter(), timeout=timeout)
+            for timeout in timeouts
+        ]
+        with Batch(downloads, concurrent=1) as batch:
+            for plan in batch():
+                plan.result()
+
+
+def test_descriptors_used_up(ftp_server, folder, monkeypatch):
+    """That this process can open no more is no failure of the host, and told so."""
+    server = ftp_server(folder)
+
+    def refuse(*unused, **also_unused):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    download = make(server.url("/file"), BufferWriter())
+    monkeypatch.setattr("pulpcore.plugin.download.futures.ftp.control.dial", refuse)
+    with pytest.raises(DownloadFailed, match="no file descriptors left") as raised:
+        download()
+    assert raised.value.local

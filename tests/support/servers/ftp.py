@@ -80,6 +80,8 @@ class FtpServer:
         security: How it speaks TLS. None for not at all.
         unknown: Commands that it doesn't know.
         host: The address it listens on.
+        most: How many may be logged in at a time.
+        full: What it replies to one more, before it hangs up; nothing if it is empty.
 
     Attributes:
         port: The port it listens on.
@@ -97,6 +99,8 @@ class FtpServer:
         security: Security | None = None,
         unknown: Collection[str] = (),
         host: str = HOST,
+        most: int | None = None,
+        full: str = "421 Too many users",
     ):
         self.cuts = cuts or {}
         self.before: dict[str, Callable[[], object]] = {}
@@ -109,7 +113,7 @@ class FtpServer:
         _Wake(near, self._loop)
         self._scheme = "ftps" if security is not None and security.implicit else "ftp"
         self._host = f"[{host}]" if ":" in host else host
-        handler = self._handler(folder, users, security)
+        handler = _limited(self._handler(folder, users, security), most, full)
         handler.proto_cmds = {
             name: known for name, known in handler.proto_cmds.items() if name not in unknown
         }
@@ -180,6 +184,36 @@ class FtpServer:
         for name, password in (users or {}).items():
             Handler.authorizer.add_user(name, password, str(folder))
         return Handler
+
+
+def _limited(base: type[FTPHandler], most: int | None, full: str) -> type[FTPHandler]:
+    """A handler that lets only so many log in."""
+    inside: set[FTPHandler] = set()
+
+    class Handler(base):
+        def handle(self) -> None:
+            if most is None or len(inside) < most or full.startswith("530"):
+                super().handle()
+                return
+            self.on_connect()
+            if full:
+                self.respond(full)
+            self.close_when_done()
+
+        def ftp_USER(self, line: str) -> None:  # noqa: N802 - pyftpdlib looks for this name
+            if most is not None and len(inside) >= most:
+                if full:
+                    self.respond(full)
+                self.close_when_done()
+                return
+            inside.add(self)
+            super().ftp_USER(line)
+
+        def close(self) -> None:
+            inside.discard(self)
+            super().close()
+
+    return Handler
 
 
 def _secured(security: Security) -> type[FTPHandler]:

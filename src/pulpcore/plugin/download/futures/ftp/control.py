@@ -6,17 +6,47 @@ import ftplib
 import re
 import socket
 import ssl
-from typing import Any
+from typing import Any, TextIO
 
 from ..error import DownloadFailed
+from ..net.dial import AddressMemory, dial, secure
 from ..waiting.cancellation import watched
+from .location import ENCODING
+
+REPLY_MAX = 64 * 1024
+"""The longest reply that is read (characters)."""
 
 _SIZE = re.compile(r"213[ \t]+(\d{1,18})[ \t]*")
 _TIME = re.compile(r"213[ \t]+(\d{14}(?:\.\d{1,9})?)[ \t]*")
+_OPENED = re.compile(r"150 .*\((\d{1,18}) bytes\)", re.IGNORECASE | re.DOTALL)
+
+
+class OddReply(ftplib.Error):
+    """A reply that has no meaning here, or is too long."""
 
 
 class NoTls(ftplib.error_perm):
     """The server refuses TLS."""
+
+
+# What servers say with 530, or another code, that has two meanings.
+_TOO_MANY = re.compile(
+    r"too many|maximum|max(imal)? (number|client|user)|limit|already (connected|logged)|try again"
+    r"|(no|not) (more|enough) (connection|user|client|slot)|(server|system) (is )?(full|busy)",
+    re.IGNORECASE,
+)
+
+
+class LoginRefused(ftplib.error_perm):
+    """The server refuses the user, or whoever connects from here."""
+
+
+class TooMany(ftplib.error_temp):
+    """The server allows no more connections at the moment."""
+
+
+class NoFile(ftplib.error_perm):
+    """The server has no such file, or doesn't give it out."""
 
 
 class NoRest(ftplib.error_perm):
@@ -30,6 +60,8 @@ class Control(ftplib.FTP):
     server says: else it could have us connect to others (ftplib's default since CVE-2021-4189).
     """
 
+    maxline = REPLY_MAX
+
     def __init__(
         self, tls: ssl.SSLContext | None, connect: float | None, read: float | None
     ) -> None:
@@ -41,33 +73,57 @@ class Control(ftplib.FTP):
             read: How long to wait for the next bytes (seconds).
         """
         super().__init__()
-        self.timeout = connect
         self._tls = tls
+        self._connect_timeout = connect
         self._read_timeout = read
+        self._is_logged_in = False
+        self._left = REPLY_MAX
 
-    def open(self, host: str, port: int, *, at_once: bool) -> None:
+    def open(
+        self, host: str, port: int, memory: AddressMemory | None = None, *, at_once: bool
+    ) -> None:
         """Connect, and set TLS up where there is to be TLS.
 
         Args:
             host: The host.
             port: The port.
+            memory: The addresses that didn't answer before.
             at_once: TLS comes before the first word, as on port 990, and isn't asked for by AUTH
                 (RFC 4217 section 4).
+
+        Raises:
+            TooMany: The server allows no more connections.
+            LoginRefused: The server doesn't serve who connects from here.
+            NoTls: The server refuses TLS.
         """
         self.host = host
-        self.sock = socket.create_connection((host, port), self.timeout)
-        self.af = self.sock.family
+        sock = self.sock = dial(host, port, self._connect_timeout, memory=memory)
+        self.af = sock.family
         if self._tls is not None and at_once:
-            self._shake_hands()
-        self.file = self.sock.makefile("r", encoding=self.encoding)
+            sock = self._secure(sock, self._tls)
+        file = self._listen(sock)
         self.welcome = self.getresp()
         if self._tls is not None and not at_once:
             self._demand("AUTH TLS")
             # With what came behind the reply, in the clear: anybody may have sent it.
-            self.file.close()
-            self._shake_hands()
-            self.file = self.sock.makefile("r", encoding=self.encoding)
-        self.sock.settimeout(self._read_timeout)
+            file.close()
+            self._listen(self._secure(sock, self._tls))
+
+    def login(self, user: str = "", passwd: str = "", acct: str = "") -> str:
+        """Log in, and return the reply.
+
+        Args:
+            user: The user.
+            passwd: The password.
+            acct: The account.
+
+        Raises:
+            TooMany: The server allows no more connections.
+            LoginRefused: The server refuses the user.
+        """
+        reply = super().login(user, passwd, acct)
+        self._is_logged_in = True
+        return reply
 
     def protect(self) -> None:
         """Have data connections encrypted, where the control connection is (RFC 4217 section 9)."""
@@ -98,35 +154,40 @@ class Control(ftplib.FTP):
         """
         return self._ask(f"MDTM {path}", _TIME)
 
-    def retrieve(
-        self, path: str, position: int, connect: float | None
-    ) -> tuple[socket.socket, int | None]:
+    def retrieve(self, path: str, position: int) -> tuple[socket.socket, int | None]:
         """Begin a transfer.
 
         Args:
             path: The path of the file.
             position: The byte to begin with.
-            connect: How long the data connection may take to be made (seconds).
 
         Returns:
-            The data connection, and the size of the file where it was told beside.
+            The data connection, and the size of the file where the server told it in its reply.
 
         Raises:
-            ftplib.error_perm: There is no such file, or it can't be begun there.
+            NoFile: There is no such file.
+            NoRest: The transfer can't begin there.
             DownloadFailed: The server's reply can't be read.
         """
-        self.timeout = connect
         try:
-            data, told = self.ntransfercmd(f"RETR {path}", position or None)
+            host, port = self.makepasv()
         except (ValueError, OverflowError):
-            # A number in a reply that is none, or has too many digits, or is no port.
-            raise DownloadFailed("the server's reply can't be read") from None
-        if self._tls is not None:
-            # Many servers demand the session of the control connection, which proves that it is
-            # the same client who comes.
-            data = self._wrap(data, self._tls, getattr(self.sock, "session", None))
-        data.settimeout(self._read_timeout)
-        return data, told
+            port = 0
+        if not 0 < port < 1 << 16:
+            # A number in the reply that is none, has too many digits, or is no port.
+            raise DownloadFailed("the server's reply can't be read")
+        data = dial(host, port, self._connect_timeout)
+        try:
+            size = self._begin(path, position)
+            if self._tls is not None:
+                # Many servers demand the session of the control connection, which proves that it
+                # is the same client who comes.
+                data = self._secure(data, self._tls, getattr(self.sock, "session", None))
+            data.settimeout(self._read_timeout)
+        except BaseException:
+            data.close()
+            raise
+        return data, size
 
     def sendcmd(self, cmd: str) -> str:
         """Send a command, and return the reply.
@@ -140,10 +201,68 @@ class Control(ftplib.FTP):
             raise NoRest(reply)
         return reply
 
+    def putline(self, line: str) -> None:
+        """Send a line.
+
+        Args:
+            line: The line. Bytes of a name that are no UTF-8 are surrogates.
+        """
+        sock: Any = self.sock
+        sock.sendall(f"{line}\r\n".encode(ENCODING, "surrogateescape"))
+
+    def getline(self) -> str:
+        """Return the next line of a reply.
+
+        Raises:
+            OddReply: The reply is too long.
+        """
+        line = super().getline()
+        self._left -= len(line)
+        if self._left < 0:
+            raise OddReply(f"more than {REPLY_MAX} characters")
+        return line
+
     def getresp(self) -> str:
-        """Return the next reply."""
-        with watched(self.sock):
-            return super().getresp()
+        """Return the next reply.
+
+        Raises:
+            TooMany: Before the login: the server allows no more connections.
+            LoginRefused: Before the login: the server refuses.
+        """
+        self._left = REPLY_MAX
+        try:
+            with watched(self.sock):
+                return super().getresp()
+        except (ftplib.error_temp, ftplib.error_perm) as error:
+            if self._is_logged_in:
+                raise
+            raise _refusal(error) from None
+
+    def _listen(self, sock: socket.socket) -> TextIO:
+        self.sock = sock
+        sock.settimeout(self._read_timeout)
+        # In whatever encoding a server writes, the digits are ASCII. The rest is shown to people.
+        self.file = file = sock.makefile(
+            "r", encoding=ENCODING, errors="backslashreplace", newline="\n"
+        )
+        return file
+
+    def _begin(self, path: str, position: int) -> int | None:
+        if position:
+            self.sendcmd(f"REST {position}")
+        try:
+            reply = self.sendcmd(f"RETR {path}")
+        except ftplib.error_perm as error:
+            if str(error).startswith("550"):
+                raise NoFile(*error.args) from None
+            raise
+        if reply.startswith("2"):
+            # Some servers reply twice, at first that they have connected.
+            reply = self.getresp()
+        if not reply.startswith("1"):
+            raise OddReply(reply)
+        size = _OPENED.match(reply)
+        return None if size is None else int(size.group(1))
 
     def _ask(self, command: str, form: re.Pattern[str]) -> str | None:
         try:
@@ -158,25 +277,18 @@ class Control(ftplib.FTP):
         except ftplib.error_perm as error:
             raise NoTls(*error.args) from None
 
-    def _shake_hands(self) -> None:
-        control: Any = self.sock
-        self.sock = self._wrap(control, self._tls)
+    def _secure(
+        self, sock: socket.socket, tls: ssl.SSLContext, session: ssl.SSLSession | None = None
+    ) -> ssl.SSLSocket:
+        return secure(sock, tls, self.host, self._connect_timeout, session)
 
-    def _wrap(self, sock: socket.socket, tls: Any, session: Any = None) -> ssl.SSLSocket:
-        secure: ssl.SSLSocket = tls.wrap_socket(
-            sock,
-            # The dot of a full name is in no certificate.
-            server_hostname=self.host.rstrip("."),
-            session=session,
-            # Later, when the socket that does it is the one that is watched.
-            do_handshake_on_connect=False,
-            # A connection that is cut isn't one that ended.
-            suppress_ragged_eofs=False,
-        )
-        try:
-            with watched(secure):
-                secure.do_handshake()
-        except BaseException:
-            secure.close()
-            raise
-        return secure
+
+def _refusal(error: ftplib.error_temp | ftplib.error_perm) -> ftplib.Error:
+    """Tell what a server means that refuses before the login is through."""
+    code = str(error)[:3]
+    if code == "421" or (code != "500" and _TOO_MANY.search(str(error)[3:])):
+        return TooMany(*error.args)
+    if isinstance(error, ftplib.error_perm) and code[1] != "0":
+        return LoginRefused(*error.args)
+    # The server failed, or doesn't know the command (RFC 959 section 4.2.1).
+    return error

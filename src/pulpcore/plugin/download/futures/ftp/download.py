@@ -9,17 +9,19 @@ import time
 from collections.abc import Hashable, Iterable
 from ssl import SSLContext, SSLError, SSLSocket
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..download import Download
 from ..engine import backoff
 from ..error import DownloadError, DownloadFailed, NotAuthorized, NotFound, transient
+from ..net.dial import AddressMemory
 from ..net.tls import shared_context
 from ..net.tls_error import is_cut
 from ..settings import SSL, Settings, Timeout, User
 from ..waiting.cancellation import watched
 from . import failure
-from .control import Control
+from .control import Control, LoginRefused, TooMany
+from .location import Location
+from .server import Server
 from .version import Sighting, Version, place
 
 if TYPE_CHECKING:
@@ -27,14 +29,20 @@ if TYPE_CHECKING:
 
     from ..writer import StrPath, Writer
 
-PORTS = {"ftp": 21, "ftps": 990}
+# How a server says that it allows no more connections: some don't listen, or hang up.
+_FULL = (TooMany, EOFError, ConnectionRefusedError)
 
 
 class FtpDownload(Download):
     """Downloads a file by FTP, from ``ftp://[user[:password]@]host[:port]/path``, or ``ftps``.
 
-    Transfers are passive and binary (RFC 959). The path is percent-decoded, and relative to the
-    folder that the server logs the user into (RFC 1738 section 3.2.2).
+    Transfers are passive and binary (RFC 959). The path is relative to the folder that the server
+    logs the user into (RFC 1738 section 3.2.2). The server gets the bytes that the URL encodes,
+    whatever encoding they are in. A type code at its end, such as ``;type=i``, is cut off.
+
+    Some servers allow fewer connections than a batch has threads. A thread that is refused for that
+    (421, 530, or no connection at all) waits until another thread's connection has ended. Where no
+    other thread of this process is logged in, the refusal is a failure that is tried again.
 
     What is encrypted is decided by the URL and by ``tls``, as curl has it:
 
@@ -101,18 +109,7 @@ class FtpDownload(Download):
         self.timeout = self.timeout or Timeout()
         self.user = self.user or User()
         self.ssl = self.ssl or SSL()
-        try:
-            parts = urlsplit(self.url)
-            valid = parts.scheme.lower() in PORTS and parts.hostname and parts.port != 0
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError("url: must be ftp://host/path or ftps://host/path")
-        # A line of the protocol ends where a line ends.
-        if any(c in unquote(self.url) for c in "\r\n\0"):
-            raise ValueError("url: it has characters that FTP can't send")
-        if any(c in text for text in self._login() for c in "\r\n\0"):
-            raise ValueError("user: it has characters that FTP can't send")
+        Location.of(self.url, self.user)
 
     def _can_resume(self) -> bool:
         return self._version is not None and self._version.place == self._place()
@@ -122,36 +119,60 @@ class FtpDownload(Download):
         return self._can_resume()
 
     def _host(self) -> Hashable:
-        parts = urlsplit(self.url)
-        return parts.scheme, parts.hostname, _port(parts)
+        return Location.of(self.url, self.user).url.origin
 
     def _is_up(self, error: DownloadError) -> bool | None:
-        return True if isinstance(error, NotFound | NotAuthorized) else super()._is_up(error)
+        if isinstance(error, NotFound | NotAuthorized) or isinstance(error.__cause__, TooMany):
+            return True
+        return super()._is_up(error)
 
     def _send(self) -> None:
         self._keep_to_rate()
         try:
-            self._fetch(urlsplit(self.url))
+            self._fetch(Location.of(self.url, self.user))
         except failure.ANTICIPATED as error:
-            raise failure.from_exception(error, *self._secrets()) from error
+            secrets = Location.of(self.url, self.user).secrets(self.user)
+            raise failure.from_exception(error, *secrets) from error
 
     # From the connection to the content.
 
-    def _fetch(self, parts: SplitResult) -> None:
-        # A query is no part of such a URL, but '?' may be in a name that nobody encoded.
-        path = unquote(parts.path + ("?" + parts.query if parts.query else ""))
-        is_implicit = parts.scheme.lower() == "ftps"
-        context = self._tls_context() if is_implicit or self.tls else None
-        ftp = Control(context, self._connect_timeout(), self.timeout.read)
+    def _fetch(self, location: Location) -> None:
+        server = Server.of(self.context, location.host, location.port)
+        ftp = self._connect(location, server)
         try:
-            ftp.open(parts.hostname or "", _port(parts), at_once=is_implicit)
-            ftp.login(*self._login())
             ftp.protect()
             ftp.voidcmd("TYPE I")
-            self._retrieve(ftp, path.removeprefix("/"))
+            self._retrieve(ftp, location.path)
         finally:
             # Without a QUIT, whose reply might be long in coming.
             ftp.close()
+            server.leave(ftp)
+
+    def _connect(self, location: Location, server: Server) -> Control:
+        """Log in. Where the server allows no more connections, wait until one of ours has ended."""
+        context = self._tls_context() if location.is_implicit or self.tls else None
+        memory = AddressMemory.of(self.context)
+        login = location.user, location.password
+        while True:
+            ftp = Control(context, self._connect_timeout(), self.timeout.read)
+            try:
+                server.arrive(ftp)
+                ftp.open(location.host, location.port, memory, at_once=location.is_implicit)
+                ftp.login(*login)
+                server.enter(ftp, login)
+                return ftp
+            except BaseException as error:
+                ftp.close()
+                server.leave(ftp)
+                # Credentials that are right are only refused for one connection too many.
+                is_excess = isinstance(error, LoginRefused) and server.admits(login)
+                if not ((is_excess or isinstance(error, _FULL)) and server.has_others()):
+                    if is_excess:
+                        raise TooMany(*error.args) from None
+                    raise
+            self._run.is_waiting = self._run.has_waited = True
+            server.wait_for_room()
+            self._run.is_waiting = False
 
     def _tls_context(self) -> SSLContext:
         try:
@@ -201,10 +222,10 @@ class FtpDownload(Download):
     def _begin(self, ftp: Control, path: str) -> tuple[socket.socket, int | None]:
         if self._position:
             with contextlib.suppress(ftplib.error_perm):
-                return ftp.retrieve(path, self._position, self._connect_timeout())
+                return ftp.retrieve(path, self._position)
             # It can't begin in the middle.
             self._start_over()
-        return ftp.retrieve(path, 0, self._connect_timeout())
+        return ftp.retrieve(path, 0)
 
     def _receive(self, data: socket.socket, size: int | None) -> None:
         with watched(data):
@@ -247,29 +268,4 @@ class FtpDownload(Download):
             raise self._unwritable(error) from error
 
     def _place(self) -> str:
-        return place(self.url, self._login()[0])
-
-    def _login(self) -> tuple[str, str]:
-        parts = urlsplit(self.url)
-        if self.user.name is not None:
-            return self.user.name, self.user.password or ""
-        if parts.username:
-            return unquote(parts.username), unquote(parts.password or "")
-        return "anonymous", "anonymous@"
-
-    def _secrets(self) -> Iterable[str]:
-        parts = urlsplit(self.url)
-        names = [parts.username, unquote(parts.username or "")]
-        if not self.user.password:
-            # Then it is often a token.
-            names.append(self.user.name)
-        passwords = [self.user.password, parts.password, unquote(parts.password or "")]
-        # A short name is none, and is a part of many a word.
-        return [
-            *(secret for secret in passwords if secret),
-            *(name for name in names if name and len(name) > 3),
-        ]
-
-
-def _port(parts: SplitResult) -> int:
-    return parts.port or PORTS[parts.scheme.lower()]
+        return place(self.url, Location.of(self.url, self.user).user)

@@ -9,12 +9,12 @@ import ssl
 from .. import redact
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
 from ..net.tls_error import from_tls
-from .control import NoTls
+from ..net.used_up import from_used_up
+from .control import LoginRefused, NoFile, NoTls, TooMany
 
-ANTICIPATED = (ftplib.Error, OSError, EOFError, UnicodeError)
+ANTICIPATED = (ftplib.Error, OSError, EOFError)
 """What ftplib and the system raise when the network or the server fails."""
 
-_NOT_FOUND = "550"
 _NOT_LOGGED_IN = "530"
 
 
@@ -34,17 +34,15 @@ def from_exception(error: Exception, *secrets: str) -> DownloadFailed:
 
 
 def _translate(error: Exception, code: str) -> DownloadFailed:
-    replied = f"the server replied {str(error)[:200]}"
+    replied = f"the server replied {_shown(str(error)[:200])}"
     if isinstance(error, NoTls):
         return DownloadFailed(f"the server refuses TLS: {replied}")
-    if isinstance(error, ftplib.error_perm) and code == _NOT_FOUND:
+    if isinstance(error, TooMany):
+        return transient(f"the server allows no more connections at the moment: {replied}")
+    if isinstance(error, NoFile):
         return NotFound(f"the server has no such file, or doesn't give it out: {replied}")
-    if isinstance(error, ftplib.error_perm) and code == _NOT_LOGGED_IN:
+    if isinstance(error, LoginRefused) or code == _NOT_LOGGED_IN:
         return NotAuthorized(f"the server wants other credentials: {replied}")
-    if isinstance(error, UnicodeDecodeError):
-        return DownloadFailed("the server's reply can't be read")
-    if isinstance(error, UnicodeError):
-        return DownloadFailed("the URL is not valid: check its host")
     if isinstance(error, ssl.SSLError):
         return from_tls(error)
     if isinstance(error, ftplib.Error):
@@ -52,14 +50,25 @@ def _translate(error: Exception, code: str) -> DownloadFailed:
         # Replies that begin with 4 mean: try again (RFC 959 section 4.2.1).
         failure.transient = isinstance(error, ftplib.error_temp)
         return failure
-    return transient(_network_reason(error))
+    return from_used_up(error) or transient(_network_reason(error))
 
 
 def _network_reason(error: Exception) -> str:
     if isinstance(error, socket.gaierror):
         return f"the name of the host can't be resolved: {error.strerror}"
+    if isinstance(error, ConnectionRefusedError):
+        return "the connection was refused: nobody listens there"
     if isinstance(error, TimeoutError):
-        return "nothing was received within the time-out"
+        # Only that of a connect has a number.
+        what = "no connection was made" if error.errno else "nothing was received"
+        return f"{what} within the time-out"
     if isinstance(error, EOFError):
         return "the server closed the connection"
     return f"the connection failed: {getattr(error, 'strerror', None) or error}"
+
+
+def _shown(reply: str) -> str:
+    """Escape what a terminal would obey, or can't show."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in reply
+    )

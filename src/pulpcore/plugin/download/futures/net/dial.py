@@ -19,7 +19,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from ..address import check_peer
+from ..context import Context
 from ..waiting.cancellation import current, watched
+from ..waiting.lock import this_process
 
 DELAY = 0.25
 """Seconds that an address has for itself before the next one is tried beside it (RFC 8305 section
@@ -55,6 +57,16 @@ class AddressMemory:
     def __init__(self) -> None:
         """Make one that knows of no address."""
         self._silent: dict[Any, None] = {}
+
+    @classmethod
+    def of(cls, context: Context) -> AddressMemory:
+        """Return the one that all share who share a context.
+
+        Args:
+            context: The context.
+        """
+        memory: AddressMemory = context.cache.setdefault((cls, this_process()), cls())
+        return memory
 
     def is_silent(self, sockaddr: Any) -> bool:
         """Whether an address didn't answer when it was last tried.
