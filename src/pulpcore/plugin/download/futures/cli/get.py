@@ -29,8 +29,7 @@ def get(
 
     Args:
         url: The URL.
-        path: The path to write; '-' for stdout; None for the name in the URL, in the working
-            directory.
+        path: The path to write; '-' for stdout; None for the name in the URL.
         expected: What is known of the file: its size (bytes) and digests (hex), by their names.
         options: The options.
         output: Tells the user how it goes.
@@ -43,15 +42,11 @@ def get(
     """
     download, name = _build(url, path, expected, options)
     monitor = DownloadMonitor(download, algorithms=["sha256"])
-    failures = []
+    failures: list[str | None] = []
     with output.progress(name, 1, download.expected_size) as progress:
-
-        def done(_: Download, failure: str | None) -> None:
-            failures.append(failure)
-
         progress.watch(download)
         try:
-            transfer([download], options.concurrent, done)
+            transfer([download], 1, lambda _, failure: failures.append(failure))
         except KeyboardInterrupt:
             output.complain(f"stopped: {name} was interrupted, and no partial file is left")
             raise

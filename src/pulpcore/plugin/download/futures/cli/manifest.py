@@ -101,18 +101,12 @@ def parse(content: bytes) -> list[Entry | BadLine]:
         The entries and the bad lines, in order.
 
     Raises:
-        Unusable: The content isn't UTF-8, or no line of it is that of a manifest: most likely it
-            is another page of the server.
+        Unusable: The content isn't UTF-8, or no line of it is one of a manifest.
     """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        reason = f"the manifest is no text in UTF-8 (byte {error.start}): is its URL right?"
-        raise Unusable(reason) from error
     items: list[Entry | BadLine] = []
     files: dict[str, Entry] = {}
     # Not splitlines(), which also splits at characters that a path may have.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(_decode(content).split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = _entry(number, line)
@@ -133,6 +127,14 @@ def parse(content: bytes) -> list[Entry | BadLine]:
         else item
         for item in items
     ]
+
+
+def _decode(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"the manifest is no text in UTF-8 (byte {error.start}): is its URL right?"
+        raise Unusable(reason) from error
 
 
 def _entry(number: int, line: str) -> Entry | BadLine:

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -179,19 +178,13 @@ def _read(url: str, options: Options) -> tuple[bytes, str, Factory]:
         raise click.UsageError(str(error)) from error
     options.limit(download)
     writer = download.writer = BufferWriter(limit=manifest.LIMIT)
-    failures: list[str] = []
-
-    def done(_: Download, failure: str | None) -> None:
-        if failure is not None:
-            failures.append(failure)
-
-    transfer([download], 1, done)
-    if failures:
+    failures: list[str | None] = []
+    transfer([download], 1, lambda _, failure: failures.append(failure))
+    if failures[0] is not None:
         raise manifest.Unusable(f"the manifest: {failures[0]}")
     if not isinstance(download.reply, Response):
         return writer.getvalue(), url.partition("?")[0], factory
-    given: Any = parse(url)
-    answered: Any = parse(str(download.reply.url))
+    given, answered = parse(url), parse(str(download.reply.url))
     if may_have_credentials(given.origin, answered.origin):
         userinfo = urlsplit(url).netloc.rpartition("@")
         text = answered.text.replace("://", f"://{userinfo[0]}{userinfo[1]}", 1)
