@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from replies import CHUNKS, HELLO, ROWS, Row, framed, with_chunks, with_length
+from servers.proxy import Proxy
 from servers.raw import (
     Close,
     Cut,
@@ -84,6 +85,27 @@ class TestCorpus:
         pieces = Drip(row.raw, every=0, size=len(row.raw) // 1000 + 1)
         server = raw_server([[Recv(), pieces, Close()]], tls=tls.server())
         check(run(server.url(row.path), tmp_path, SSL(str(tls.ca))), row)
+
+    @pytest.mark.parametrize("tunnel", [False, True], ids=["forwarded", "tunnel"])
+    def test_through_a_proxy(
+        self,
+        row: Row,
+        tunnel: bool,
+        raw_server: MakeRaw,
+        proxy: Callable[..., Proxy],
+        tls: Tls,
+        tmp_path: Path,
+    ) -> None:
+        """A proxy that hands on what comes changes nothing, whether it forwards or tunnels."""
+        server = raw_server(
+            [[Recv(), Send(row.raw), Close() if row.ends else Stall()]],
+            tls=tls.server() if tunnel else None,
+        )
+        gate = proxy()
+        url = server.url(row.path)
+        check(run(url, tmp_path, SSL(str(tls.ca)), proxy_url=gate.url("")), row)
+        assert [request.method for request in gate.requests] == ["CONNECT" if tunnel else "GET"]
+        assert server.connections == 1
 
 
 def test_names() -> None:
