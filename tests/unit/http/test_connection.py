@@ -1,0 +1,331 @@
+"""Connections: requests are sent, replies read, and what lies between them is seen."""
+
+import http.client
+import select
+import socket
+import ssl
+import struct
+import threading
+
+import pytest
+
+from pulpcore.plugin.download.futures.http.wire.body import Body
+from pulpcore.plugin.download.futures.http.wire.connection import Connection
+from pulpcore.plugin.download.futures.http.wire.error import MissingCloseNotify, StaleConnection
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, Cancelled, scope
+
+REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+TO_THE_END = b"HTTP/1.1 200 OK\r\n\r\nabc"
+
+
+@pytest.fixture
+def pair():
+    """A connection, and the socket at its other end."""
+    here, there = socket.socketpair()
+    with here, there:
+        there.settimeout(30)
+        connection = Connection(here, here)
+        connection.settimeout(30)
+        yield connection, there
+
+
+def until_noticed(connection):
+    """Wait until something has come, or the connection was ended."""
+    assert select.select([connection._socket], [], [], 30)[0]
+
+
+def body_of(connection):
+    """The next reply."""
+    head, parser = connection.next_reply()
+    return Body(connection, head, parser, lambda connection: None)
+
+
+def test_several_requests_before_a_reply(pair):
+    """Requests may be sent before the first is answered; the replies are read in their order."""
+    connection, there = pair
+    connection.send("GET", b"one")
+    connection.send("HEAD", b"two")
+    assert there.recv(99) == b"onetwo"
+    assert not connection.is_clean
+    there.sendall(REPLY + b"HTTP/1.1 404 X\r\nContent-Length: 3\r\n\r\n")
+    first = body_of(connection)
+    assert (first.head.status, first.read()) == (200, b"abc")
+    assert not connection.is_clean
+    second = body_of(connection)
+    # A reply to HEAD has no body, whatever its length says.
+    assert (second.head.status, second.read(), second.isclosed()) == (404, b"", True)
+    assert connection.is_clean
+
+
+def test_content(pair):
+    """Content is sent behind the head."""
+    connection, there = pair
+    connection.send("POST", b"head", [b"a", b"b"])
+    assert there.recv(99) == b"headab"
+
+
+def test_more_than_the_reply(pair):
+    """A connection with something behind the last reply isn't clean."""
+    connection, there = pair
+    connection.send("GET", b"x")
+    there.sendall(REPLY + b"H")
+    assert body_of(connection).read() == b"abc"
+    assert not connection.is_clean
+
+
+def test_more_than_tls_has_handed_out():
+    """Nor is one whose TLS has decrypted more than was read."""
+
+    class Stream:
+        settimeout = sendall = recv = close = None
+
+        def pending(self):
+            return left
+
+    here, there = socket.socketpair()
+    with here, there:
+        connection = Connection(Stream(), here)
+        left = 1
+        assert not connection.is_clean
+        left = 0
+        assert connection.is_clean
+
+
+@pytest.mark.parametrize("how", ["bytes", "end", "reset"])
+def test_is_open(how):
+    """It is open while its other side has neither ended it nor sent anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        connection = Connection(sock, sock)
+        there = listener.accept()[0]
+        with there:
+            assert connection.is_open
+            if how == "bytes":
+                there.sendall(b"x")
+            elif how == "reset":
+                there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if how != "bytes":
+                there.close()
+            until_noticed(connection)
+            assert not connection.is_open
+        connection.close()
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.02])
+def test_time_out(pair, seconds):
+    """A reply that doesn't come, and a request that nobody takes, are time-outs."""
+    connection, _ = pair
+    connection.settimeout(seconds)
+    connection.send("GET", b"x")
+    with pytest.raises(TimeoutError):
+        connection.next_reply()
+    with pytest.raises(TimeoutError):
+        connection.send("GET", b"x" * 10_000_000)
+
+
+def test_signals_renew_no_time_out(pair):
+    """A thread that gets signals gives up when its time-out is over, however many come."""
+    import signal
+    import time
+
+    connection, _ = pair
+    connection.settimeout(0.5)
+    connection.send("GET", b"x")
+    took = []
+
+    def wait():
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            connection.next_reply()
+        took.append(time.monotonic() - began)
+
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    try:
+        thread = threading.Thread(target=wait)
+        thread.start()
+        while thread.is_alive():
+            signal.pthread_kill(thread.ident, signal.SIGUSR1)
+            thread.join(0.05)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert took[0] < 20
+
+
+def test_gone_before_it_was_asked(pair):
+    """A request that can't be sent any more may have its reply all the same."""
+    connection, there = pair
+    there.sendall(REPLY)
+    there.close()
+    connection.send("GET", b"x")
+    assert body_of(connection).read() == b"abc"
+
+
+@pytest.mark.parametrize("is_used", [False, True])
+def test_stale(pair, is_used):
+    """Only a connection on which a reply has come can be stale."""
+    connection, there = pair
+    if is_used:
+        connection.send("GET", b"x")
+        there.sendall(REPLY)
+        body_of(connection).read()
+    there.close()
+    connection.send("GET", b"x")
+    with pytest.raises(http.client.RemoteDisconnected) as caught:
+        connection.next_reply()
+    assert isinstance(caught.value, StaleConnection) is is_used
+
+
+class TestBody:
+    def test_reads(self, pair):
+        """read1 gives what is there, read and readinto all that was asked for."""
+        connection, there = pair
+        connection.send("GET", b"x")
+        there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabcdefghi")
+        body = body_of(connection)
+        assert body.read1(0) == body.read(0) == b""
+        assert body.read1(2) == b"ab"
+        buffer = bytearray(2)
+        assert (body.readinto(buffer), bytes(buffer)) == (2, b"cd")
+        assert body.read(3) == b"efg"
+        assert body.read() == b"hi"
+        assert body.read(5) == body.read1() == b""
+        assert (body.delivered, body.is_complete) == (9, True)
+
+    def test_msg(self, pair):
+        """The fields are there for cookie jars."""
+        connection, there = pair
+        connection.send("GET", b"x")
+        there.sendall(b"HTTP/1.1 204 OK\r\nA: 1\r\na: 2\r\n\r\n")
+        assert body_of(connection).msg.get_all("A") == ["1", "2"]
+
+    def test_close(self, pair):
+        """Closing it before its end closes the connection, once."""
+        connection, there = pair
+        connection.send("GET", b"x")
+        there.sendall(REPLY[:-1])
+        body = body_of(connection)
+        assert there.recv(9) == b"x"
+        body.flush()
+        body.close()
+        body.close()
+        assert (body.isclosed(), body.is_complete, body.read1()) == (True, False, b"")
+        assert there.recv(9) == b""
+
+    def test_shut_down(self, pair):
+        """The socket can be shut down while the body is read, and not when it may be another's."""
+        connection, there = pair
+        connection.send("GET", b"x")
+        there.sendall(REPLY)
+        body = body_of(connection)
+        body.read()
+        body.shut_down(socket.SHUT_RDWR)
+        assert connection.is_open
+        connection.send("GET", b"x")
+        there.sendall(REPLY[:-1])
+        body_of(connection).shut_down(socket.SHUT_RDWR)
+        assert not connection.is_open
+
+    @pytest.mark.parametrize(
+        ("there_is", "is_used_again"),
+        [(REPLY, True), (REPLY[:-1], False)],
+        ids=["all", "not all"],
+    )
+    def test_drain(self, pair, there_is, is_used_again):
+        """What is here is read to use the connection again; what isn't is not waited for."""
+        connection, there = pair
+        connection.send("GET", b"x")
+        there.sendall(there_is)
+        head, parser = connection.next_reply()
+        released = []
+        Body(connection, head, parser, released.append).drain()
+        assert (released == [connection]) is is_used_again
+        Body(connection, head, parser, released.append).drain()
+
+
+class TestCancelled:
+    def test_while_it_is_watched(self, pair):
+        """A cancellation ends a read, which isn't taken for the end of the body."""
+        connection, there = pair
+        token = Cancellation()
+        with scope(token):
+            connection.watch()
+        connection.send("GET", b"x")
+        there.sendall(TO_THE_END)
+        body = body_of(connection)
+        assert body.read1() == b"abc"
+        token.cancel("enough")
+        with pytest.raises(Cancelled, match="enough"):
+            body.read1()
+        body.close()
+
+    def test_not_later(self, pair):
+        """A connection that was given back is left alone."""
+        connection, there = pair
+        token = Cancellation()
+        with scope(token):
+            connection.watch()
+        connection.unwatch()
+        token.cancel("enough")
+        there.sendall(b"more")
+        assert connection.receive(9) == b"more"
+
+
+class TestCutTls:
+    """TLS that ends without a close_notify (RFC 9112 section 9.8)."""
+
+    @pytest.fixture
+    def cut(self, pair, monkeypatch):
+        """A connection that is cut behind what the other end sends."""
+        connection, there = pair
+        real = connection._stream
+
+        class Stream:
+            """A socket that tells the end as TLS does."""
+
+            def recv(self, size):
+                if data := real.recv(size):
+                    return data
+                raise ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+
+            def __getattr__(self, name):
+                return getattr(real, name)
+
+        connection._stream = Stream()
+        return connection, there
+
+    def test_is_an_end(self, cut):
+        """Where a length tells the end, it is too early."""
+        connection, there = cut
+        connection.send("GET", b"x")
+        there.sendall(REPLY[:-1])
+        there.shutdown(socket.SHUT_WR)
+        body = body_of(connection)
+        assert body.read1() == b"ab"
+        with pytest.raises(http.client.IncompleteRead):
+            body.read1()
+
+    def test_is_no_end(self, cut):
+        """Where nothing else tells the end it is an error, after all that came was handed out."""
+        connection, there = cut
+        connection.send("GET", b"x")
+        there.sendall(TO_THE_END)
+        there.shutdown(socket.SHUT_WR)
+        body = body_of(connection)
+        assert body.read1() == b"abc"
+        with pytest.raises(MissingCloseNotify, match="close_notify"):
+            body.read1()
+        assert not body.is_complete
+
+    def test_other_errors(self, pair):
+        """Any other failure of TLS stays what it is."""
+        connection, _ = pair
+
+        class Stream:
+            def recv(self, size):
+                raise ssl.SSLError(1, "bad record mac")
+
+            close = connection._stream.close
+
+        connection._stream = Stream()
+        with pytest.raises(ssl.SSLError, match="bad record mac"):
+            connection.receive(9, must_end_properly=True)
