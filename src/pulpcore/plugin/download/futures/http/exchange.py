@@ -143,6 +143,9 @@ class Exchange:
         except ValueError as error:
             redact.exception(error)
             raise DownloadFailed(f"a setting is wrong: {error}") from error
+        except OSError as error:
+            # The system refused what the route needs, such as a file to read.
+            raise self._failure(error, url) from error
         # Not ours, if the session's owner has mounted another.
         adapter = route.session.get_adapter(url.text)
         # Ends, for each time a connection less is kept.

@@ -1,7 +1,8 @@
-"""Keeping secrets out of the log records that our requests cause.
+"""Keeping secrets out of the log records that downloads cause.
 
-urllib3 logs the path and query of each request at DEBUG. A filter on its loggers redacts them, but
-only what is logged from inside a call of ours: what others do with urllib3 is theirs.
+Our own engine logs nothing by urllib3. But a caller may mount the adapter of requests on a session,
+and urllib3 then logs the path and query of each request at DEBUG. A filter on its loggers redacts
+the records that are logged within a download. What others do with urllib3 is left alone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,291 @@
+"""The session of a download, used by its owner, and the limits of the engine below it."""
+
+import errno
+import importlib.metadata
+import io
+import logging
+import os
+import socket
+import threading
+from typing import Any
+
+import pytest
+import requests
+from http_tools import content, failure, into_memory, trust
+from processes import program
+from servers.files import Redirect
+from servers.message import basic
+from servers.raw import Read, Recv, Send, Signal, Stall, Wait, reply, serve
+
+from pulpcore.plugin.download.futures import Batch, DownloadFailed
+from pulpcore.plugin.download.futures.context import Context
+from pulpcore.plugin.download.futures.http.route import user_agent
+from pulpcore.plugin.download.futures.http.wire.pool import IDLE_LIMIT
+
+BODY = b"content " * 1000
+OK = reply(body=b"fine")
+
+
+@pytest.fixture
+def context() -> Any:
+    """A context, closed at the end."""
+    context = Context()
+    yield context
+    context.close()
+
+
+def session_of(context: Context, url: str, **options: Any) -> requests.Session:
+    """The session of a download."""
+    download = into_memory(url, **options)
+    download.context = context
+    return download.session
+
+
+class TestSession:
+    """What else a requests.Session is used for works by our engine, too."""
+
+    @pytest.mark.parametrize(
+        ("data", "sent"),
+        [
+            (b"a=1", b"a=1"),
+            ("\u20ac", "\u20ac".encode()),
+            ({"a": "1"}, b"a=1"),
+            (io.BytesIO(b"from a file"), b"from a file"),
+            (iter([b"ab", b"", b"c"]), b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"),
+        ],
+        ids=["bytes", "text", "form", "file", "pieces"],
+    )
+    def test_content(self, raw_server: Any, context: Context, data: Any, sent: bytes) -> None:
+        """Content of each kind that requests takes is sent, in chunks where its size is unknown."""
+        server = raw_server([[Recv(), Read(len(sent)), Send(OK), Stall()]])
+        found = session_of(context, server.url()).post(server.url("/p"), data=data)
+        assert (found.status_code, found.content) == (200, b"fine")
+        (asked,) = server.requests
+        length, coding = asked.header("Content-Length"), asked.header("Transfer-Encoding")
+        assert asked.method == "POST"
+        assert server.logs[0].received == sent
+        expected = (None, "chunked") if sent.startswith(b"2") else (str(len(sent)), None)
+        assert (length, coding) == expected
+
+    def test_another_destination(
+        self, file_server: Any, raw_server: Any, tls: Any, context: Context
+    ) -> None:
+        """A session reaches other servers, by TLS that verifies; redirects and cookies work."""
+        other = file_server({"/b": BODY}, tls=tls.server())
+        server = file_server({"/a": Redirect(other.url("/b"))})
+        session = session_of(context, server.url(), ssl=trust(tls.ca))
+        found = session.get(server.url("/a"))
+        assert (found.content, found.url) == (BODY, other.url("/b"))
+        assert [each.status_code for each in found.history] == [302]
+        wary = session_of(Context(), server.url(), ssl=trust(tls.other_ca))
+        with pytest.raises(requests.exceptions.SSLError):
+            wary.get(server.url("/a"))
+
+    def test_proxies(self, file_server: Any, proxy: Any, context: Context) -> None:
+        """Proxies that are passed with a request are used for it."""
+        server, gate = file_server({"/a": BODY}), proxy(user=("me", "secret"))
+        session = session_of(context, server.url())
+        url = gate.url("", userinfo="me:secret")
+        headers = {"Proxy-Authorization": "Basic x", "Host": "files.example"}
+        found = session.get(server.url("/a"), proxies={"http": url}, headers=headers)
+        assert found.content == BODY
+        # Those of the proxy's URL win.
+        assert gate.requests[0].header("Proxy-Authorization") == basic("me", "secret")
+        assert gate.requests[0].header("Host") == "files.example"
+        assert session.get(server.url("/a")).content == BODY
+        assert len(gate.requests) == 1
+
+    @pytest.mark.parametrize("timeout", [0.1, (5, 0.1)])
+    def test_time_out(self, raw_server: Any, context: Context, timeout: Any) -> None:
+        """A time-out that is passed with a request holds for it."""
+        server = raw_server([[Recv(), Stall()]])
+        with pytest.raises(requests.ReadTimeout):
+            session_of(context, server.url()).get(server.url(), timeout=timeout)
+
+    @pytest.mark.parametrize(
+        ("url", "options", "kind"),
+        [
+            ("http://127.0.0.1:{port}/", {}, requests.ConnectionError),
+            (
+                "http://h.example/",
+                {"proxies": {"http": "http://127.0.0.1:{port}"}},
+                requests.exceptions.ProxyError,
+            ),
+            ("http://h.example/", {"proxies": {"http": "ftp://h"}}, requests.exceptions.InvalidURL),
+        ],
+        ids=["refused", "proxy", "scheme"],
+    )
+    def test_errors(self, context: Context, url: str, options: Any, kind: Any) -> None:
+        """What goes wrong is an error of requests."""
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            options = {
+                name: {scheme: text.format(port=port) for scheme, text in value.items()}
+                for name, value in options.items()
+            }
+            with pytest.raises(requests.RequestException) as caught:
+                session_of(context, URL).get(url.format(port=port), **options)
+        assert type(caught.value) is kind
+        assert caught.value.request is not None
+
+    def test_after_it_was_closed(self, file_server: Any, context: Context, no_leaks: None) -> None:
+        """A session that was closed can be used, and keeps no connection then."""
+        server = file_server({"/a": BODY})
+        session = session_of(context, server.url())
+        assert session.get(server.url("/a")).content == BODY
+        session.close()
+        server.until(lambda: server.open_connections == 0)
+        assert session.get(server.url("/a")).content == BODY
+        server.until(lambda: server.open_connections == 0)
+        assert server.connections == 2
+
+
+URL = "http://127.0.0.1:1/"
+
+
+class TestMountedAdapter:
+    """An adapter of the caller's own, which brings replies that aren't ours."""
+
+    @pytest.fixture
+    def mounted(self, context: Context) -> Any:
+        """Make a download of whose session another adapter sends the requests."""
+
+        def make(url: str, **options: Any) -> Any:
+            download = into_memory(url, **options)
+            download.context = context
+            adapter = requests.adapters.HTTPAdapter()
+            download.session.mount("http://", adapter)
+            adapters.append(adapter)
+            return download
+
+        adapters: list[Any] = []
+        yield make
+        for adapter in adapters:
+            adapter.close()
+
+    def test_content(self, file_server: Any, mounted: Any) -> None:
+        """Redirects, lengths and repeated fields are what they are with our engine."""
+        server = file_server({"/a": Redirect("/b"), "/b": BODY})
+        download = mounted(server.url("/a"))
+        assert content(download) == BODY
+        assert download.position == len(BODY)
+
+    def test_log(self, file_server: Any, mounted: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """urllib3 logs the requests of such an adapter, and no value of a query in them."""
+        caplog.set_level(logging.DEBUG)
+        server = file_server({"/a": BODY})
+        assert content(mounted(server.url("/a?token=s3cret"))) == BODY
+        assert "token=***" in caplog.text
+        assert "urllib3" in {record.name.partition(".")[0] for record in caplog.records}
+        assert "s3cret" not in caplog.text
+
+    def test_repeated_field(self, raw_server: Any, mounted: Any) -> None:
+        """A Location that comes twice with one value counts once."""
+        moved = b"HTTP/1.1 302 X\r\nLocation: /b\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n"
+        server = raw_server(
+            lambda index: serve(moved if not index else reply(body=BODY)),
+        )
+        assert content(mounted(server.url("/a"))) == BODY
+
+    def test_short(self, raw_server: Any, mounted: Any) -> None:
+        """A body that breaks off is an error."""
+        server = raw_server([[Recv(), Send(reply(body=BODY)[:-1])]])
+        failure(mounted(server.url()), DownloadFailed)
+
+    def test_touched(self, file_server: Any, mounted: Any) -> None:
+        """A handler that reads of the body makes no short file of it."""
+        download = mounted(file_server({"/a": BODY}).url("/a"))
+        download.register("REPLIED", lambda event: event.download.reply.raw.read(10))
+        failure(download, DownloadFailed)
+
+
+class TestIdle:
+    def test_many_hosts(
+        self, file_server: Any, context: Context, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A context keeps so many idle connections, to whatever hosts; the last used stay."""
+        server = file_server({"/a": BODY})
+        resolve = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket,
+            "getaddrinfo",
+            lambda host, *args, **kwargs: resolve(
+                "127.0.0.1" if host.endswith(".test") else host, *args, **kwargs
+            ),
+        )
+        count = IDLE_LIMIT + 30
+        for number in [*range(count), count - 1, count - IDLE_LIMIT]:
+            download = into_memory(server.url("/a", f"h{number}.example.test"))
+            download.context = context
+            assert content(download) == BODY
+        server.until(lambda: server.open_connections == IDLE_LIMIT)
+        assert server.connections == count
+
+    def test_few_descriptors(self, file_server: Any) -> None:
+        """Hundreds of hosts need no more descriptors than their connections in use and idle."""
+        server = file_server({"/a": b"content"})
+        code = """
+import resource, socket, sys
+from pulpcore.plugin.download.futures import Batch, BufferWriter, HttpDownload
+resolve = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *args, **kwargs: resolve("127.0.0.1", *args, **kwargs)
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+urls = [f"http://h{n}.example.test:{sys.argv[1]}/a" for n in range(300)]
+with Batch((HttpDownload(url, BufferWriter()) for url in urls), concurrent=8, backlog=16) as batch:
+    print(sum(plan.error is None for plan in batch()))
+"""
+        with program(code, str(server.port)) as process:
+            assert process.communicate(timeout=100)[0].strip().splitlines()[-1] == "300"
+
+    def test_shared_by_clones(self, raw_server: Any, no_leaks: None) -> None:
+        """A clone that ends, and closes what it shares, breaks no other one."""
+        arrived, go = threading.Event(), threading.Event()
+        slow = [Recv(), Signal(arrived), Wait(go), Send(OK), Recv()]
+        server = raw_server(lambda index: slow if not index else serve(OK))
+        original = into_memory(server.url())
+        original.retry = None
+        twin = original.clone()
+        found = []
+        thread = threading.Thread(target=lambda: found.append(content(original)))
+        thread.start()
+        assert arrived.wait(30)
+        twin()
+        go.set()
+        thread.join()
+        assert found == [b"fine"]
+        server.until(lambda: server.open_connections == 0)
+
+
+class TestSetUp:
+    """What the system refuses while a route or a TLS context is made is an error of ours."""
+
+    def test_descriptors(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Descriptors that are used up are said to be, and not taken for a failure of the host."""
+
+        def version(name: str) -> str:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        user_agent.cache_clear()
+        monkeypatch.setattr(importlib.metadata, "version", version)
+        error = failure(into_memory("http://127.0.0.1:1/"), DownloadFailed)
+        assert "descriptors" in error.reason
+        assert error.local
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_key_log(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+        """A file for TLS keys that can't be written is named, and isn't tried again."""
+        tmp_path.chmod(0o500)
+        monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
+        error = failure(into_memory("https://127.0.0.1:1/"), DownloadFailed)
+        assert "SSLKEYLOGFILE" in error.reason
+        assert not error.transient
+
+    def test_key_log_in_no_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+        """So is one in a folder that doesn't exist."""
+        monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "none" / "keys"))
+        downloads = [into_memory("https://127.0.0.1:1/") for _ in range(3)]
+        with Batch(downloads) as batch:
+            errors = [plan.error for plan in batch()]
+        assert {type(error) for error in errors} == {DownloadFailed}
+        assert all("SSLKEYLOGFILE" in str(error) for error in errors)
