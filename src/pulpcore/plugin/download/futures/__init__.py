@@ -5,6 +5,10 @@ A download is a callable: it is run alone, or with many others on a pool of thre
 to the handlers of an :class:`.Event`.
 """
 
+# First: it tells what is wrong with a dependency before anything else uses it.
+from .net import dependencies as _dependencies  # noqa: F401 - importing it is its use
+
+# isort: split
 from .batch import Batch
 from .download import Download
 from .error import DownloadError, DownloadFailed, NotAuthorized, NotFound, ValidationError

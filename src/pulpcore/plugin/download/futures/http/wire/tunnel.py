@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+from ...net.dependencies import missing
 from ...net.tls_error import is_cut
 from ...net.url import parse
 from ...waiting.cancellation import watched
@@ -142,10 +143,9 @@ def negotiate_socks(sock: socket.socket, proxy: Proxy, host: str, port: int) -> 
 
 
 def _pysocks() -> Any:
-    try:
-        return importlib.import_module("socks")
-    except ImportError:
-        raise ValueError("SOCKS proxies need PySocks: install pulpcore-futures[socks]") from None
+    if missing("socks."):
+        raise ValueError("SOCKS proxies need PySocks: install pulpcore-futures[socks]")
+    return importlib.import_module("socks")
 
 
 class TlsInTls:

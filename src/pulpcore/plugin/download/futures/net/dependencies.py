@@ -1,0 +1,77 @@
+"""What we rely on of our dependencies that their documentation doesn't promise.
+
+Importing this module checks that all of it is there, and raises ImportError otherwise: so a version
+that lacks a name is told at once, and not by an AttributeError in a download.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+
+import urllib3
+
+NAMES = {
+    "requests.cookies.MockRequest": "gives a cookie jar the URL of a request",
+    "requests.cookies.MockResponse": "gives a cookie jar the fields of a reply, a bounded number",
+    "requests.cookies.extract_cookies_to_jar": "fills `reply.cookies` as requests does",
+    "requests.utils.get_environ_proxies": "finds proxies as requests does, with no_proxy",
+    "requests.utils.select_proxy": "chooses a proxy by scheme and host as requests does",
+    "socks.socksocket._negotiate_SOCKS4": "connect() would dial the proxy by itself: one address, "
+    "and past any cancellation",
+    "socks.socksocket._negotiate_SOCKS5": "the same",
+    "ssl.SSL_ERROR_EOF": "the number of an SSLEOFError, for one of our own",
+    "urllib3.HTTPResponse(sock_shutdown)": "lets `reply.raw.shutdown()` reach our connection",
+    "urllib3.HTTPResponse(version_string)": "`reply.raw.version_string` is that of the reply",
+}
+"""The names, with a parameter in brackets, and what each is used for."""
+
+_OPTIONAL = "socks."
+# urllib3-future installs itself as urllib3, and gives each of its versions such a third number.
+_FORK = 900
+
+
+def missing(package: str) -> list[str]:
+    """Return the names of a package that aren't there.
+
+    Args:
+        package: How the names begin, such as ``socks.``; '' for all that are always needed.
+    """
+    names = [
+        name
+        for name in NAMES
+        if name.startswith(package or "") and (package or not name.startswith(_OPTIONAL))
+    ]
+    return [name for name in names if not _exists(name)]
+
+
+def check() -> None:
+    """See that the dependencies are what we were written for.
+
+    Raises:
+        ImportError: They aren't. The message says what to do.
+    """
+    version = getattr(urllib3, "__version__", "")
+    *_, patch = version.split(".")
+    if patch.isdigit() and int(patch) >= _FORK:
+        raise ImportError(
+            f"the module urllib3 is not urllib3 but a fork that takes its name (version "
+            f"{version}): uninstall urllib3-future, and install urllib3 again"
+        )
+    if absent := missing(""):
+        raise ImportError(
+            f"pulpcore-futures needs {', '.join(absent)}, which the installed version lacks: "
+            "install versions of requests and urllib3 that pulpcore-futures allows"
+        )
+
+
+def _exists(name: str) -> bool:
+    path, _, parameter = name.removesuffix(")").partition("(")
+    try:
+        found = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError):
+        return False
+    return not parameter or parameter in inspect.signature(found).parameters
+
+
+check()

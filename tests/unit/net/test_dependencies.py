@@ -1,0 +1,125 @@
+"""What we rely on of dependencies beyond their documentation is listed, there, and nothing else."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests.utils
+import urllib3
+
+from pulpcore.plugin.download.futures.net import dependencies
+from pulpcore.plugin.download.futures.net.dependencies import NAMES, check, missing
+
+SOURCE = Path(dependencies.__file__).parents[1]
+PACKAGES = ("requests", "urllib3", "certifi", "socks")
+
+# What the documentation of requests, urllib3 and certifi describes.
+DOCUMENTED = {
+    *("certifi.where", "requests.Response", "requests.Session", "requests.PreparedRequest"),
+    *("requests.RequestException", "requests.ConnectionError", "requests.ConnectTimeout"),
+    *(
+        "requests.ReadTimeout",
+        "requests.codes",
+        "requests.exceptions",
+        "requests.auth.HTTPBasicAuth",
+    ),
+    *("requests.adapters.BaseAdapter", "requests.cookies.RequestsCookieJar"),
+    *("requests.structures.CaseInsensitiveDict", "requests.utils.get_encoding_from_headers"),
+    *("urllib3.HTTPHeaderDict", "urllib3.HTTPResponse", "urllib3.exceptions", "urllib3.util.Retry"),
+    *("urllib3.util.ssl_.create_urllib3_context", "urllib3.__version__"),
+}
+
+
+def dotted(node: ast.AST) -> str:
+    """The text of `a.b.c`; '' for anything else."""
+    text = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+    return text if re.fullmatch(r"[\w.]+", text) else ""
+
+
+def used() -> set[str]:
+    """What the source uses of the packages, and of the module ssl by numbers of errors."""
+    found = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Attribute):
+                found.add(dotted(node))
+            elif isinstance(node, ast.Constant) and str(node.value).startswith("_negotiate"):
+                found.add(f"socks.socksocket.{node.value}")
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "HTTPResponse":
+                found |= {f"urllib3.HTTPResponse({keyword.arg})" for keyword in node.keywords}
+    return found
+
+
+def test_listed() -> None:
+    """Each undocumented name that the source uses is in the list, and each of the list is used."""
+    found = used()
+    assert [name for name in NAMES if name not in found] == []
+    undocumented = {
+        name
+        for name in found
+        if name.startswith(tuple(f"{package}." for package in PACKAGES))
+        and "(" not in name
+        and name not in NAMES
+        and not any(name == known or name.startswith(f"{known}.") for known in DOCUMENTED)
+        # A module that is imported from, and what PySocks documents.
+        and not re.fullmatch(r"(requests|urllib3)\.(util|utils|cookies|adapters)|socks\.\w+", name)
+    }
+    assert undocumented == set()
+
+
+def test_no_others_underscore() -> None:
+    """Nowhere the linter is told to pass over another's private name."""
+    sources = "".join(path.read_text() for path in SOURCE.rglob("*.py"))
+    assert "SLF001" not in sources
+
+
+def test_all_there() -> None:
+    """Each name has a reason, and is there in the installed versions."""
+    assert all(NAMES.values())
+    assert missing("") == []
+    check()
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "listed"),
+    [
+        (requests.utils, "select_proxy", "requests.utils.select_proxy"),
+        (urllib3, "HTTPResponse", "urllib3.HTTPResponse(sock_shutdown)"),
+    ],
+)
+def test_missing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, listed: str) -> None:
+    """A name that is gone is told by one sentence, and so is a parameter."""
+    if "(" in listed:
+        monkeypatch.setattr(owner, name, lambda body: None)
+    else:
+        monkeypatch.delattr(owner, name)
+    assert listed in missing("")
+    with pytest.raises(ImportError, match="which the installed version lacks") as caught:
+        check()
+    assert listed in str(caught.value)
+
+
+@pytest.mark.parametrize("version", ["2.12.900", "2.15.901"])
+def test_fork(version: str) -> None:
+    """A urllib3 that is a fork under its name is refused when the package is imported."""
+    code = f"""
+import urllib3
+urllib3.__version__ = {version!r}
+import pulpcore.plugin.download.futures.error
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, text=True, timeout=60
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert last.startswith("ImportError: the module urllib3 is not urllib3")
+
+
+def test_optional() -> None:
+    """PySocks may be missing; nobody is told so before a SOCKS proxy is to be used."""
+    assert not any(name.startswith("socks.") for name in missing(""))
