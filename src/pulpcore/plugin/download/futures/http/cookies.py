@@ -20,14 +20,11 @@ _MOST_BYTES = 32 * 1024
 
 
 class Cookies:
-    """The cookies of one chain of redirects.
-
-    Attributes:
-        jar (RequestsCookieJar): The cookies.
-    """
+    """The cookies of one chain of redirects."""
 
     def __init__(self) -> None:
-        self.jar = RequestsCookieJar()
+        # To make a jar takes longer than the rest of most requests, and few need one.
+        self._jar: RequestsCookieJar | None = None
         self._left = _MOST
         self._bytes_left = _MOST_BYTES
 
@@ -45,4 +42,18 @@ class Cookies:
             self._bytes_left -= len(value)
             fields["Set-Cookie"] = value
         if len(fields):
-            self.jar.extract_cookies(MockResponse(fields), MockRequest(reply.request))  # type: ignore[arg-type]
+            self._jar = self._jar or RequestsCookieJar()
+            self._jar.extract_cookies(MockResponse(fields), MockRequest(reply.request))  # type: ignore[arg-type]
+
+    def show(self, request: requests.PreparedRequest, others: RequestsCookieJar) -> None:
+        """Let a request show those cookies that are meant for it.
+
+        Args:
+            request: The request.
+            others: More cookies, such as those of the session.
+        """
+        if self._jar is not None or len(others):
+            cookies = RequestsCookieJar()
+            cookies.update(others)
+            cookies.update(self._jar or {})
+            request.prepare_cookies(cookies)

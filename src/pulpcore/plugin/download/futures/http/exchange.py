@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.auth import HTTPBasicAuth
-from requests.cookies import RequestsCookieJar
 
 from .. import redact
 from ..error import DownloadFailed
@@ -114,6 +113,8 @@ class Exchange:
 
     def _home(self) -> URL:
         """The URL of the download, which a handler may have changed since it was checked."""
+        if self._urls:
+            return self._urls[0]
         try:
             return parse(self._download.url, SCHEMES)
         except ValueError as error:
@@ -207,11 +208,7 @@ class Exchange:
             request.headers.pop("Proxy-Authorization", None)
         if self._headers:
             request.headers.update(self._headers)
-        if len(self._cookies.jar) or len(route.session.cookies):
-            cookies = RequestsCookieJar()
-            cookies.update(route.session.cookies)
-            cookies.update(self._cookies.jar)
-            request.prepare_cookies(cookies)
+        self._cookies.show(request, route.session.cookies)
         auth = self._credentials() if is_home else None
         if route.netrc and (is_home or redirect.may_have_netrc(self._urls, route.is_netrc_named)):
             auth = route.netrc
@@ -220,7 +217,8 @@ class Exchange:
         return request
 
     def _is_home(self, url: URL) -> bool:
-        return redirect.may_have_credentials(self._home().origin, url.origin)
+        home = self._home()
+        return url is home or redirect.may_have_credentials(home.origin, url.origin)
 
     def _credentials(self) -> tuple[str, str] | None:
         user = self._download.user

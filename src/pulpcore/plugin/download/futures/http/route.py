@@ -22,6 +22,7 @@ from ..net.tls import shared_context
 from ..net.url import Origin, parse
 from ..settings import SSL
 from ..waiting.lock import Process, this_process
+from .redirect import SCHEMES
 from .wire.adapter import Adapter
 from .wire.pool import IdleConnections
 from .wire.request import CommonHeaders
@@ -143,7 +144,8 @@ def find_route(
     """
     # A tuple of values and not the settings: they may be changed, and two that are alike are to
     # share.
-    key = Key(parse(url).origin, user, proxy, _values(ssl), bool(public_only), this_process())
+    origin = parse(url, SCHEMES).origin
+    key = Key(origin, user, proxy, _values(ssl), bool(public_only), this_process())
     mine = None
     try:
         promise: _Promise = context.cache.get(key)

@@ -63,12 +63,14 @@ class URL(NamedTuple):
         password (str | None): The password of the userinfo, decoded; None where there is none.
         target (str): Path and query as they are sent. Only what is no character of a URL is
             encoded, and a ``%`` that encodes nothing; all else is as it was given.
+        text (str): The URL without userinfo and fragment, with the zone of an address.
     """
 
     origin: Origin
     user: str | None
     password: str | None
     target: str
+    text: str
 
     @property
     def scheme(self) -> str:
@@ -92,21 +94,13 @@ class URL(NamedTuple):
         The zone of an address is left out, since it says something on this machine only, and so is
         the default port.
         """
-        return self._authority(self.host.partition("%")[0])
+        scheme, host, port = self.origin
+        return _authority(scheme, host.partition("%")[0], port)
 
     @property
     def absolute(self) -> str:
         """The URL without userinfo and fragment, as a proxy is asked for it."""
         return f"{self.scheme}://{self.authority}{self.target}"
-
-    @property
-    def text(self) -> str:
-        """The URL without userinfo and fragment, with the zone of an address: for requests."""
-        return f"{self.scheme}://{self._authority(self.host.replace('%', '%25'))}{self.target}"
-
-    def _authority(self, host: str) -> str:
-        host = f"[{host}]" if ":" in host else host
-        return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     def __repr__(self) -> str:
         return f"<URL {redact.url(self.text)}>"
@@ -123,9 +117,13 @@ def parse(text: str, schemes: tuple[str, ...] = tuple(PORTS)) -> URL:
         ValueError: It isn't valid, or has another scheme. The message says why, and has no text of
             the URL but a scheme.
     """
-    if not isinstance(text, str):
-        raise ValueError(f"it must be a str, not {type(text).__name__}")  # noqa: TRY004 - as a setting is
-    return _parse(text, schemes)
+    try:
+        return _parse(text, schemes)
+    except TypeError:
+        if isinstance(text, str):
+            raise
+    # Not asked before: nearly all are, and are found in the cache.
+    raise ValueError(f"it must be a str, not {type(text).__name__}")
 
 
 def join(base: URL, reference: str, schemes: tuple[str, ...] = tuple(PORTS)) -> URL:
@@ -168,7 +166,7 @@ def join(base: URL, reference: str, schemes: tuple[str, ...] = tuple(PORTS)) -> 
 def _parse(text: str, schemes: tuple[str, ...]) -> URL:
     if (plain := _PLAIN.fullmatch(text)) is not None and plain.group(1) in schemes:
         scheme, host, port, target = plain.groups()
-        return URL(Origin(scheme, host, int(port) if port else PORTS[scheme]), None, None, target)
+        return _url(Origin(scheme, host, int(port) if port else PORTS[scheme]), target)
     if _CONTROL.search(text.partition("/")[0]) or text.startswith(" "):
         # urllib.parse leaves such characters out, and others don't.
         raise ValueError("there is a blank or a control character in or before its scheme")
@@ -189,13 +187,21 @@ def _parse(text: str, schemes: tuple[str, ...]) -> URL:
     if not 0 < len(port) <= 5 or not 0 < int(port) < 65536:
         raise _invalid()
     name, colon, password = userinfo.partition(":")
-    has_user = bool(name or password)
-    return URL(
-        Origin(scheme, _host(match.group(1)), int(port)),
-        unquote(name) if has_user else None,
-        unquote(password) if has_user and colon else None,
-        _target(parts.group(3)),
-    )
+    url = _url(Origin(scheme, _host(match.group(1)), int(port)), _target(parts.group(3)))
+    if name or password:
+        return url._replace(user=unquote(name), password=unquote(password) if colon else None)
+    return url
+
+
+def _url(origin: Origin, target: str) -> URL:
+    scheme, host, port = origin
+    authority = _authority(scheme, host.replace("%", "%25"), port)
+    return URL(origin, None, None, target, f"{scheme}://{authority}{target}")
+
+
+def _authority(scheme: str, host: str, port: int) -> str:
+    host = f"[{host}]" if ":" in host else host
+    return host if port == PORTS[scheme] else f"{host}:{port}"
 
 
 def _target(rest: str) -> str:
