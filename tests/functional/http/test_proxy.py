@@ -12,7 +12,7 @@ import trustme
 from http_tools import content, failure, into_memory, quick, record, trust
 from servers.files import Redirect
 from servers.message import basic
-from servers.raw import Drip, Read, Recv, Send, reply
+from servers.raw import Drip, Read, Recv, Send, reply, serve
 
 from pulpcore.plugin.download.futures import (
     Batch,
@@ -118,6 +118,35 @@ class TestBoth:
         download = into_memory(url, quick(2), proxy_url=gate.url(""), ssl=trust(tls.ca))
         assert "502" in failure(download, DownloadFailed).reason
         assert len(gate.requests) == 3
+
+
+TARGETS = [
+    "//key",
+    "/a//b",
+    "/./a/../b/.",
+    "/%2f%7E%2F~",
+    "/100%/a%20b?rate=5%&name=x%20y",
+    "/a?",
+    "/a?X-Signature=a%2Fb%7e/+c%2B&list[]=1",
+    "/b c",
+]
+
+
+@pytest.mark.parametrize("way", ["direct", "forwarded", "tunnel"])
+@pytest.mark.parametrize("path", TARGETS)
+def test_targets(raw_server: Any, proxy: Any, tls: Any, path: str, way: str) -> None:
+    """A URL is sent as it was given on each way, and so the request and the reply show it."""
+    server = raw_server([serve(reply(body=BODY))], tls=tls.server() if way == "tunnel" else None)
+    gate = proxy()
+    proxy_url = None if way == "direct" else gate.url("")
+    download = into_memory(server.url(path), proxy_url=proxy_url, ssl=trust(tls.ca))
+    assert content(download) == BODY
+    target = path.replace("%/", "%25/").replace("%&", "%25&").replace(" ", "%20")
+    if way == "forwarded":
+        assert gate.requests[0].target == server.url(target)
+    else:
+        assert server.requests[0].target == target
+    assert download.reply.url == download.reply.request.url == server.url(target)
 
 
 class TestRefusals:
