@@ -264,3 +264,16 @@ def test_characters_that_a_parser_leaves_out(start):
     """A blank before the scheme, or in it, hides no secret from us."""
     value = f"{start}tp://u:s3cret@h/?a=s3cret" if "ht" in start else f"{start}http://u:s3cret@h/"
     assert "s3cret" not in redact.url(value)
+
+
+@pytest.mark.parametrize("act", ["s3cret\udc80".encode, b"s3cret\xff".decode])
+def test_text_that_is_not_unicode(act):
+    """An error of encoding shows neither the text nor a position in it, and so no length."""
+    with pytest.raises(UnicodeError) as caught:
+        act()
+    error = caught.value
+    assert "position 6" in str(error)
+    redact.exception(error)
+    for shown in (str(error), repr(error), repr(error.args), repr(error.object)):
+        assert "s3cret" not in shown
+        assert "6" not in shown

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote, unquote
 
 import pytest
+import requests
 from http_tools import chain, into_memory, quick, record
 from servers.files import CutAfter, File, Redirect, ResetAfter, Status
 from servers.message import basic
@@ -759,6 +760,37 @@ def test_cause_has_its_type(file_server: Any, seen: list[str]) -> None:
     assert isinstance(error.__cause__, requests.ConnectionError)  # type: ignore[union-attr]
     assert "token=" in str(error)
     assert "127.0.0.1" in str(error.__cause__)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+def test_adapter_of_the_caller(
+    file_server: Any, proxy: Any, seen: list[str], caplog: pytest.LogCaptureFixture, by_proxy: bool
+) -> None:
+    """What urllib3 logs of our requests is redacted, where the caller has mounted its adapter."""
+    server = file_server({"/a": b"content"})
+    download = into_memory(server.url(f"/a?token={SECRET}"))
+    if by_proxy:
+        download.proxy_url = proxy().url("")
+    context = Context()
+    download.context = context
+    download.session.mount("http://", requests.adapters.HTTPAdapter())
+    assert run(download, seen, context) is None
+    context.close()
+    said = [item.getMessage() for item in caplog.records if item.name.startswith("urllib3.")]
+    assert any("token=***" in text for text in said)
+
+
+@pytest.mark.parametrize("name", ["user", "url"])
+def test_secret_that_cannot_be_encoded(seen: list[str], name: str) -> None:
+    """What can't be sent is told without what it is, or how long: where the request is made."""
+    download = into_memory("http://127.0.0.1:1/a")
+    if name == "user":
+        download.user = User("me", SECRET + "\udc80")
+    else:
+        download.proxy_url = f"http://me:{SECRET}\udc80@127.0.0.1:1"
+    error = run(download, seen)
+    assert "a setting is wrong" in str(error)
+    assert str(len(SECRET)) not in str(error).partition("wrong")[2].partition("(")[0]
 
 
 def test_others_keep_their_logs(file_server: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -26,6 +26,8 @@ from pulpcore.plugin.download.futures.http.wire.error import (
         (urllib3.exceptions.HTTPError("odd"), r"failed \(HTTPError\)", True),
         (ConnectionRefusedError(111, "Connection refused"), "refused", True),
         (OSError(113, "No route to host"), "No route to host", True),
+        (ConnectionResetError(104, "Connection reset by peer"), "connection was reset", True),
+        (BrokenPipeError(32, "Broken pipe"), "connection was reset", True),
         (http.client.IncompleteRead(b""), "ended before the content", True),
         (socket.gaierror(-2, "Unknown"), "name of the host can't be resolved: Unknown", True),
         (

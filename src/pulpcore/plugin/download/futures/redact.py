@@ -103,8 +103,13 @@ def exception(error: BaseException, *secrets: str) -> None:
             continue
         seen.add(id(current))
         if isinstance(current, UnicodeError):
-            # The whole text stands in its arguments, and is no text of ours to keep.
+            # The whole text stands in its arguments, and is no text of ours to keep. What it says
+            # has a position, which tells how long a secret is at least.
             current.args = (MASK,)
+        if isinstance(current, UnicodeEncodeError):
+            current.object, current.start, current.end = MASK, 0, len(MASK)
+        elif isinstance(current, UnicodeDecodeError):
+            current.object, current.start, current.end = MASK.encode(), 0, len(MASK)
         current.args = tuple(_argument(value, secrets, pending) for value in current.args)
         if isinstance(current, OSError):
             # Its text is made of these, and not of the arguments.
