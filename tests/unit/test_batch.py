@@ -1,6 +1,7 @@
 """Batches: plans, the backlog, and every way to an end. No network: downloads that wait for us."""
 
 import _thread
+import asyncio
 import gc
 import itertools
 import logging
@@ -532,17 +533,18 @@ class TestMemory:
     def test_failures_too(self):
         """So are the failed ones with their tracebacks."""
         with Batch((Stub(_fail) for _ in range(2_000)), concurrent=2, backlog=4) as batch:
-            early = 0
+            sizes = []
             tracemalloc.start()
             try:
                 for count, plan in enumerate(batch(), 1):
                     assert plan.error
-                    if count in (500, 1_900):
+                    if count % 400 == 0:
                         gc.collect()
-                        early, late = tracemalloc.get_traced_memory()[0], early
+                        sizes.append(tracemalloc.get_traced_memory()[0])
             finally:
                 tracemalloc.stop()
-        assert early - late < 300_000
+        # What is kept is kept each time. Free-threaded Python lets go of some of it later.
+        assert min(late - early for early, late in itertools.pairwise(sizes)) < 80_000
 
 
 def _fail(_):
@@ -874,13 +876,12 @@ class TestEnd:
         """A batch that nobody holds any more leaves no thread, though nobody ended it."""
         batch = Batch(map(Nop, range(100)))
         next(batch())
-        threads = threads_left()
-        assert threads
         del batch
         gc.collect()
-        for thread in threads:
-            thread.join(SECONDS)
-        assert threads_left() == []
+        end = time.monotonic() + SECONDS
+        while threads_left():
+            assert time.monotonic() < end
+            time.sleep(0.001)
 
     @pytest.mark.parametrize("allowed", [0, 1, 2])
     def test_no_thread_to_be_had(self, monkeypatch, allowed):
@@ -903,6 +904,33 @@ class TestEnd:
         releaser.join()
         assert sorted(map(id, downloads)) == sorted(id(plan.download) for plan in found)
         assert not any(plan.error and SHUT_DOWN in str(plan.error) for plan in found)
+
+    def test_no_thread_for_a_consumer_in_a_thread(self, monkeypatch):
+        """Where the system gives none, a thread that iterates runs the downloads by itself.
+
+        So it is in Python 3.12 when the main thread has ended. One with an event loop does not.
+        """
+
+        def refuse(function, arguments):
+            raise RuntimeError("can't start new thread")
+
+        async def iterate():
+            async with Batch([Stub()]) as batch:
+                return [plan.error async for plan in batch()]
+
+        found = []
+
+        def consume():
+            with Batch([Stub() for _ in range(9)], backlog=4) as batch:
+                found.extend(plan.result() for plan in batch())
+            found.append(str(*asyncio.run(iterate())))
+
+        thread = threading.Thread(target=consume)
+        monkeypatch.setattr(_thread, "start_new_thread", refuse)
+        thread.start()
+        thread.join(SECONDS)
+        assert len(found) == 10
+        assert "new thread" in found[-1]
 
     def test_nothing_logged(self, caplog):
         """An orderly end is no news."""

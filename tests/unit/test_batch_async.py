@@ -671,6 +671,42 @@ class TestEnd:
 
         run(main)
 
+    def test_iterable_that_survives(self, monkeypatch, caplog):
+        """An async iterable that goes on when it is cancelled doesn't keep the async with waiting.
+
+        It is cancelled again, and at last left alone, which is logged.
+        """
+        monkeypatch.setattr(aio, "_PATIENCE", 0.01)
+        cancelled, free = [], []
+
+        async def main(most):
+            async def source():
+                yield Nop()
+                while len(cancelled) < most:
+                    try:
+                        await asyncio.Event().wait()
+                    except asyncio.CancelledError:
+                        cancelled.append(1)
+                yield Nop()
+
+            async with Batch(source()) as batch:
+                await anext(batch())
+                await asyncio.sleep(0.01)
+            free.append(1)
+            for task in batch.iterator.tasks():
+                task.cancel()
+                await asyncio.wait([task])
+
+        for most in (1, 3):
+            cancelled.clear()
+            run(lambda most=most: main(most))
+            assert len(cancelled) == most
+        assert not caplog.records
+        cancelled.clear()
+        run(lambda: main(6))
+        assert "goes on" in caplog.text
+        assert len(free) == 3
+
     def test_generator_of_the_caller(self):
         """A generator that the caller gave is left open, where it isn't waiting."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import sys
 import threading
 import time
 import weakref
@@ -62,7 +63,10 @@ class Threads:
         try:
             self._workers.run(run.begin)
         except RuntimeError as error:
-            # There are no threads to be had.
+            # There are no threads to be had, as in Python 3.12 once the main thread has ended.
+            if _may_block():
+                run.begin()
+                return
             reason = self.cancellation.reason
             plan.error = DownloadFailed(plan.download, reason) if reason else error
             complete(plan)
@@ -157,6 +161,18 @@ class _Sleep:
             if self._alarm is not None:
                 timer.cancel(self._alarm)
             self._run.go_on()
+
+
+def _may_block() -> bool:
+    """Whether this thread may run a download: it gets no signals, and runs no event loop."""
+    if threading.current_thread() is threading.main_thread():
+        return False
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop()
+            return False
+    return True
 
 
 # The engines that weren't waited for. No WeakSet: in its callbacks an interrupt would be lost.

@@ -51,11 +51,13 @@ class _Worker:
 
     Attributes:
         is_asked (bool): The system was asked for the thread.
-        thread (threading.Thread | None): The thread, once it runs.
+        is_begun (bool): The thread runs, or has run.
+        thread (threading.Thread | None): The thread, once it runs; None for one that the threading
+            module doesn't know.
     """
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self.is_asked = self.is_begun = False
         self.thread: threading.Thread | None = None
 
 
@@ -176,11 +178,16 @@ class Workers:
         """Run functions as long as there are any."""
         with self._lock:
             # Two threads are started for one worker where an interrupt hides that the first was.
-            is_needless = worker.thread is not None or self._running >= self._most
-            if not is_needless:
-                worker.thread = threading.current_thread()
-                _begun.append(worker.thread)
+            is_twice, is_needless = worker.is_begun, self._running >= self._most
+            if not is_twice and not is_needless:
+                worker.is_begun = True
+                thread = threading.current_thread()
+                if thread.name.startswith(self._name):
+                    worker.thread = thread
+                    _begun.append(thread)
                 self._running += 1
+        if is_twice:
+            return
         if not is_needless:
             while (function := self._next()) is not None:
                 function()
@@ -188,8 +195,6 @@ class Workers:
                 del function
             with self._lock:
                 self._running -= 1
-        elif worker.thread is not None:
-            return
         self._leave(worker)
         if self._functions:
             # They were given while this thread still counted as one that would take them.
