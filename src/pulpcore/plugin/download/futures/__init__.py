@@ -9,7 +9,7 @@ to the handlers of an :class:`.Event`.
 from .net import dependencies as _dependencies  # noqa: F401 - importing it is its use
 
 # isort: split
-from .batch import Batch
+from .batch import Batch, Plan
 from .download import Download
 from .error import DownloadError, DownloadFailed, NotAuthorized, NotFound, ValidationError
 from .event import Event
@@ -19,13 +19,21 @@ from .ftp import FtpDownload
 from .http import HttpDownload
 from .settings import SSL, Settings, Timeout, User
 from .tools import DownloadMonitor
-from .validation import DigestValidation, SizeValidation, Validation
+from .validation import (
+    DigestMismatch,
+    DigestValidation,
+    MismatchError,
+    SizeMismatch,
+    SizeValidation,
+    Validation,
+)
 from .writer import BufferWriter, FileWriter, Writer
 
 __all__ = [
     "SSL",
     "Batch",
     "BufferWriter",
+    "DigestMismatch",
     "DigestValidation",
     "Download",
     "DownloadError",
@@ -37,9 +45,12 @@ __all__ = [
     "FileWriter",
     "FtpDownload",
     "HttpDownload",
+    "MismatchError",
     "NotAuthorized",
     "NotFound",
+    "Plan",
     "Settings",
+    "SizeMismatch",
     "SizeValidation",
     "Timeout",
     "User",
