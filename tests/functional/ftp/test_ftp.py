@@ -871,6 +871,19 @@ def test_dead_address(ftp_server, folder, monkeypatch):
                 plan.result()
 
 
+def test_address_that_never_answers(monkeypatch):
+    """A connection that isn't made in time is told from a server that says nothing."""
+    with socket.create_server((HOST, 0), backlog=0) as dead, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(dead.getsockname())
+        url = f"ftp://{HOST}:{dead.getsockname()[1]}/file"
+        with pytest.raises(DownloadFailed, match="no connection was made within") as raised:
+            make(url, BufferWriter(), timeout=Timeout(0.1, SECONDS))()
+        assert raised.value.transient
+
+
 def test_descriptors_used_up(ftp_server, folder, monkeypatch):
     """That this process can open no more is no failure of the host, and told so."""
     server = ftp_server(folder)

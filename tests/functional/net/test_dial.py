@@ -195,6 +195,14 @@ class TestFailures:
         with pytest.raises(ConnectionRefusedError, match="refused"):
             dial(*refusing, 20)
 
+    def test_connect_that_cannot_begin(
+        self, refusing: Address, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A connect that the system doesn't begin (EAGAIN) isn't taken for one in progress."""
+        monkeypatch.setattr(socket.socket, "connect_ex", lambda *unused: errno.EAGAIN)
+        with pytest.raises(BlockingIOError):
+            dial(*refusing, 20)
+
     @pytest.mark.parametrize("turn", [1, -1])
     def test_failure_that_says_most(
         self, refusing: Address, names: Callable[..., None], turn: int

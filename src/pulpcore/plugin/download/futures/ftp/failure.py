@@ -8,6 +8,7 @@ import ssl
 
 from .. import redact
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
+from ..net.dial import DialTimeout
 from ..net.tls_error import from_tls
 from ..net.used_up import from_used_up
 from .control import LoginRefused, NoFile, NoTls, TooMany
@@ -58,10 +59,10 @@ def _network_reason(error: Exception) -> str:
         return f"the name of the host can't be resolved: {error.strerror}"
     if isinstance(error, ConnectionRefusedError):
         return "the connection was refused: nobody listens there"
+    if isinstance(error, DialTimeout):
+        return "no connection was made within the time-out"
     if isinstance(error, TimeoutError):
-        # Only that of a connect has a number.
-        what = "no connection was made" if error.errno else "nothing was received"
-        return f"{what} within the time-out"
+        return "nothing was received within the time-out"
     if isinstance(error, EOFError):
         return "the server closed the connection"
     return f"the connection failed: {getattr(error, 'strerror', None) or error}"

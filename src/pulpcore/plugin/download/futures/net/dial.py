@@ -27,11 +27,16 @@ DELAY = 0.25
 """Seconds that an address has for itself before the next one is tried beside it (RFC 8305 section
 8: Connection Attempt Delay)."""
 
-_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EINTR)
+# Not EAGAIN, by which Linux says that it can't begin.
+_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EINTR)
 # Whatever other addresses failed of, this one might have answered.
 _USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 # This machine has no route, or no address, for the family. Any other failure says more.
 _NO_ROUTE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH)
+
+
+class DialTimeout(TimeoutError):
+    """No address of a host answered within the time limit."""
 
 
 class _Address(NamedTuple):
@@ -121,7 +126,7 @@ def dial(
     Raises:
         socket.gaierror: The name can't be resolved.
         UnicodeError: The name can't be a name: a label is empty or too long.
-        TimeoutError: No address answered within the time limit.
+        DialTimeout: No address answered within the time limit.
         ForbiddenAddress: ``public_only``, and the address is not public.
         ConnectionRefusedError: Nothing listens there.
         OSError: All addresses failed otherwise. Where they failed differently, it is the failure
@@ -249,7 +254,7 @@ class _Race:
             now = time.monotonic()
             if now >= deadline:
                 self._note_silent()
-                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+                raise DialTimeout(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
             if self._addresses and now >= self._next:
                 self._start(self._addresses.popleft())
                 continue
