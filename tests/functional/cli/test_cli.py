@@ -329,6 +329,23 @@ class TestSync:
         assert result.exit_code == 0, result.output
         assert tree(work / "d") == {"é #1%": b"C"}
 
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://me:s3/cret@127.0.0.1:1/PULP_MANIFEST",
+            "http://127.0.0.1:s3cret/PULP_MANIFEST",
+            "http://[::1/PULP_MANIFEST",
+        ],
+    )
+    def test_malformed_url(self, call, work, url):
+        """A malformed URL fails in one line, and no part that may be secret is in any output."""
+        result = call("sync", url)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("failed: the manifest: http://")
+        assert result.stderr.count("\n") == 1
+        assert "cret" not in result.output
+        assert list(work.iterdir()) == []
+
     @pytest.mark.parametrize("url", ["gopher://u:secret@h/PULP_MANIFEST", "PULP_MANIFEST", ""])
     def test_bad_url(self, call, work, url):
         """A URL that nobody serves is a usage error."""

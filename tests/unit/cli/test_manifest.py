@@ -313,6 +313,13 @@ def test_root():
         ("file:///srv/repo/PULP_MANIFEST", "srv-repo"),
         ("http://[::1]:80/a/../../PULP_MANIFEST", "1-80-a"),
         ("file:///PULP_MANIFEST", "pulp-futures-sync"),
+        ("https://example.org", "example.org"),
+        ("https://example.org?token=s3cret", "example.org"),
+        ("http://me:s3/cret@example.org/PULP_MANIFEST", "example.org"),
+        ("http://me:p@rt:s3cret/x@example.org/a/PULP_MANIFEST", "example.org-a"),
+        ("http://example.org:s3cret/PULP_MANIFEST", "pulp-futures-sync"),
+        ("http://[::1/PULP_MANIFEST", "pulp-futures-sync"),
+        ("", "pulp-futures-sync"),
     ],
 )
 def test_folder_for(url, name):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from pulpcore.plugin.download.futures import redact
 from pulpcore.plugin.download.futures.storage.staging import is_reserved
 
 from . import shown
@@ -261,10 +262,10 @@ def folder_for(url: str) -> str:
     Args:
         url: The URL of the manifest.
     """
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    name = re.sub("[^A-Za-z0-9._]+", "-", host + parts.path.rpartition("/")[0])
-    return name.strip("-.") or "pulp-futures-sync"
+    # Redacted first: a malformed URL may have a password where its path seems to begin.
+    rest = re.sub("[A-Za-z][A-Za-z0-9+.-]*:(//)?", "", redact.url(url), count=1).partition("?")[0]
+    name = rest.rpartition("/")[0] if "/" in rest else rest
+    return re.sub("[^A-Za-z0-9._]+", "-", name).strip("-.") or "pulp-futures-sync"
 
 
 def _excerpt(line: str) -> str:
