@@ -15,9 +15,21 @@ from http_tools import content, failure, into_memory, trust
 from processes import program
 from servers.files import Redirect
 from servers.message import basic
-from servers.raw import Read, Recv, Send, Signal, Stall, Wait, reply, serve
+from servers.raw import (
+    Close,
+    Cut,
+    Damage,
+    Read,
+    Recv,
+    Send,
+    Signal,
+    Stall,
+    Wait,
+    reply,
+    serve,
+)
 
-from pulpcore.plugin.download.futures import Batch, DownloadFailed
+from pulpcore.plugin.download.futures import Batch, DownloadFailed, NotAuthorized
 from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.http.route import user_agent
 from pulpcore.plugin.download.futures.http.wire.pool import IDLE_LIMIT
@@ -255,6 +267,50 @@ with Batch((HttpDownload(url, BufferWriter()) for url in urls), concurrent=8, ba
         thread.join()
         assert found == [b"fine"]
         server.until(lambda: server.open_connections == 0)
+
+
+class TestProxies:
+    """Ways through a proxy that fail."""
+
+    def test_tls_in_tls_is_verified(self, file_server: Any, proxy: Any, tls: Any) -> None:
+        """A server behind a proxy that speaks TLS must be trusted for its own name."""
+        server = file_server({"/a": BODY}, tls=tls.server(tls.wrong_name))
+        url = proxy(tls=tls.server()).url("")
+        error = failure(
+            into_memory(server.url("/a"), proxy_url=url, ssl=trust(tls.ca)), NotAuthorized
+        )
+        assert "certificate of the server" in error.reason
+        assert server.count == 0
+
+    @pytest.mark.parametrize("end", [Close(), Cut()])
+    def test_tls_in_tls_that_is_cut(self, raw_server: Any, proxy: Any, tls: Any, end: Any) -> None:
+        """A body that breaks off there is an error, too."""
+        server = raw_server([[Recv(), Send(OK[:-1]), end]], tls=tls.server())
+        url = proxy(tls=tls.server()).url("")
+        error = failure(into_memory(server.url("/a"), proxy_url=url, ssl=trust(tls.ca)))
+        assert "ended before" in error.reason
+        assert error.transient
+
+    @pytest.mark.parametrize(
+        ("steps", "reason", "transient"),
+        [
+            ([Cut()], "the proxy closed the connection without a reply", True),
+            ([Damage(), Stall()], "TLS", True),
+            ([Stall()], "to the proxy was made within the time-out", True),
+            ([Send(b"HTTP/1.1 200 OK\r\n\r\nx"), Stall()], "something behind", False),
+        ],
+        ids=["cut", "damaged", "silent", "more"],
+    )
+    def test_connect(
+        self, raw_server: Any, tls: Any, steps: list[Any], reason: str, transient: bool
+    ) -> None:
+        """What goes wrong while a proxy is asked for a tunnel is said to be the proxy's."""
+        gate = raw_server([[Recv(), *steps]], tls=tls.server())
+        download = into_memory("https://h.example/", proxy_url=gate.url(""), ssl=trust(tls.ca))
+        download.timeout.connect = 0.5 if reason.endswith("time-out") else 30
+        error = failure(download, DownloadFailed)
+        assert reason in error.reason
+        assert error.transient is transient
 
 
 class TestSetUp:

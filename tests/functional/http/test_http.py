@@ -366,7 +366,6 @@ class TestRequest:
             ("proxy_url", "http://", "proxy_url"),
             ("proxy_url", "http://127.0.0.1:port", "proxy_url"),
             ("proxy_url", "ftp://127.0.0.1:1", "proxy_url"),
-            ("proxy_url", "socks5://127.0.0.1:1", "proxy_url"),
         ],
     )
     def test_bad_setting(

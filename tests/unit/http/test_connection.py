@@ -241,6 +241,16 @@ class TestBody:
         assert (released == [connection]) is is_used_again
         Body(connection, head, parser, released.append).drain()
 
+    def test_drain_is_bounded(self, pair):
+        """More than a little isn't read, although it is here: a new connection costs less."""
+        connection, there = pair
+        connection.send("GET", b"x")
+        there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + b"x" * 99_999)
+        body = body_of(connection)
+        body.drain()
+        assert (body.isclosed(), body.is_complete) == (True, False)
+        assert 0 < body.delivered < 99_999
+
 
 class TestCancelled:
     def test_while_it_is_watched(self, pair):

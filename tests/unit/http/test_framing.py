@@ -123,6 +123,11 @@ class TestStatusLine:
         with pytest.raises(FramingError):
             begun(line + b"\r\nContent-Length: 0\r\n\r\n")
 
+    def test_at_once(self) -> None:
+        """What doesn't begin as a reply is refused before its end has come."""
+        with pytest.raises(FramingError, match="begin with HTTP/"):
+            begun(b"<html>", b"never read")
+
     def test_no_reply(self) -> None:
         """A connection that ends at once is told from one that ends in the head."""
         with pytest.raises(http.client.RemoteDisconnected):
@@ -506,6 +511,12 @@ class TestChunks:
         """Lines and trailers beyond the limit are refused."""
         with pytest.raises(FramingError, match=match):
             begun(CHUNKED, *pieces(start + b"x" * (HEAD_LIMIT + 100_000), 50_000)).read()
+
+    @pytest.mark.parametrize("line", [b"nonsense", b"A\0: b", b"A: \0"])
+    def test_bad_trailer(self, line: bytes) -> None:
+        """A line of the trailers that isn't a field is refused."""
+        with pytest.raises(FramingError, match="trailers isn't a field"):
+            begun(CHUNKED + b"0\r\n" + line + b"\r\n\r\n").read()
 
     @given(st.lists(st.binary(min_size=1, max_size=20), max_size=6), st.integers(1, 30), st.data())
     def test_round_trip(self, chunks: list[bytes], size: int, data: st.DataObject) -> None:

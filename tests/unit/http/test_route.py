@@ -79,7 +79,7 @@ def test_others_fail_too(context):
         with pytest.raises(ValueError, match="ca_certificate"):
             find_route(URL, None, None, SSL("/nowhere.pem"), context)
     with pytest.raises(ValueError, match="proxy_url"):
-        find_route(URL, None, "socks5://p:1", SSL(), context)
+        find_route(URL, None, "ftp://p:1", SSL(), context)
 
 
 def test_one_waits_for_another_that_fails(context, monkeypatch):
