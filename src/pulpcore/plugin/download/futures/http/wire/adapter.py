@@ -130,11 +130,6 @@ class Response(requests.Response):
         return value
 
     @property
-    def reader(self) -> Reply:
-        """What reads the body: this object itself."""
-        return self
-
-    @property
     def length(self) -> int | None:
         """How many bytes the body has; None where the head doesn't say."""
         return self._body.length
@@ -145,7 +140,7 @@ class Response(requests.Response):
         Args:
             name: The name, in lower case.
         """
-        if "headers" in vars(self):
+        if "headers" in self.__dict__:
             # Somebody may have changed them.
             return self.headers.get(name)
         return self._body.head.fields.get(name)
@@ -156,7 +151,11 @@ class Response(requests.Response):
         Args:
             name: The name, in lower case.
         """
-        return [value for found, value in self._body.head.pairs if found.lower() == name]
+        head = self._body.head
+        if len(head.fields) == len(head.pairs):
+            # No name comes twice.
+            return [head.fields[name]] if name in head.fields else []
+        return [value for found, value in head.pairs if found.lower() == name]
 
     def take(self, size: int) -> bytes:
         """Return what is there of the body, as it was sent; b"" at its end.

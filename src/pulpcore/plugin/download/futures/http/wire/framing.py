@@ -141,6 +141,8 @@ class ReplyParser:
             http.client.RemoteDisconnected: The connection ended before the reply began.
             http.client.IncompleteRead: It ended in the head.
         """
+        if not self.rest and not self._has_ended:
+            return None
         while (block := self._head_block()) is not None:
             line, _, lines = block.partition(b"\n")
             version, status, reason = _status(line.removesuffix(b"\r"))
@@ -191,8 +193,10 @@ class ReplyParser:
         coding = head.fields.get("transfer-encoding")
         lengths = head.fields.get("content-length")
         length = None if lengths is None else _content_length(lengths)
-        connection = head.fields.get("connection", "")
-        options = {word.strip(" \t").lower() for word in connection.split(",")}
+        connection = head.fields.get("connection")
+        options = (
+            {word.strip(" \t").lower() for word in connection.split(",")} if connection else ()
+        )
         keep_alive = "keep-alive" in options if head.version < 11 else "close" not in options
         if self._method == "HEAD" or head.status in _NO_BODY:
             length = 0
@@ -393,10 +397,9 @@ def _by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 def _content_length(value: str) -> int:
     """Return the length of the body, if all values agree (RFC 9112 section 6.3)."""
-    lengths = {length.strip(" \t") for length in value.split(",")}
-    if len(lengths) > 1:
+    length, *others = {length.strip(" \t") for length in value.split(",")}
+    if others:
         raise FramingError("there are several Content-Length that differ")
-    length = lengths.pop()
     if _LENGTH.fullmatch(length) is None:
         raise FramingError("its Content-Length isn't a whole number of bytes")
     # Without leading zeros, of which Python takes only so many.

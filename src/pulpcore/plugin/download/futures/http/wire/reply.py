@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import requests
 
@@ -26,9 +27,9 @@ _ONCE = frozenset(
 
 
 def _of(response: requests.Response) -> Reply:
-    found: Reply | None = getattr(response, "reader", None)
-    # An adapter that the caller has mounted brings a plain one. (A reply of an error is false.)
-    return ForeignReply(response) if found is None else found
+    found: Any = response
+    # An adapter that the caller has mounted brings one that is only what requests knows.
+    return found if hasattr(response, "take") else ForeignReply(response)
 
 
 def header(reply: requests.Response, name: str) -> str | None:
