@@ -170,14 +170,14 @@ class Batch:
         self._cancellation = Cancellation(current())
         self._engine = Threads(concurrent, f"batch-{next(_names)}", self._cancellation)
         self.iterator = PlanIterator(
-            Window(downloads, self._start, self._finish, lambda: self.is_shutdown, backlog)
+            Window(downloads, self._start, self._finish, self._cancellation.is_cancelled, backlog)
         )
         self._is_started = False
 
     @property
     def is_shutdown(self) -> bool:
         """Whether it was shut down, or has come to its end."""
-        return self._cancellation.reason is not None
+        return self._cancellation.is_cancelled()
 
     def download(self) -> PlanIterator:
         """Start the batch.

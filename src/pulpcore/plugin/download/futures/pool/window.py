@@ -205,7 +205,8 @@ class Window:
             StopIteration: There is nothing left.
             Exception: What the iterable raised, once the plans that were started are handed back.
         """
-        self._commit()
+        if self.given is not None:
+            self._commit()
         if self._taken:
             self._start_taken()
         plan = self._next_completed()
@@ -259,11 +260,11 @@ class Window:
     def _commit(self) -> None:
         """Let go of the plan that was handed back last."""
         given = self.given
-        if given is not None:
-            if self.completed and self.completed[0] is given:
-                self.completed.popleft()
-            self._started.pop(given, None)
-            self.given = None
+        if self.completed and self.completed[0] is given:
+            self.completed.popleft()
+        if given in self._started:
+            del self._started[given]
+        self.given = None
 
     def _next_completed(self) -> Plan | None:
         """Return a completed plan; take from the iterable until there is one.
@@ -272,18 +273,20 @@ class Window:
             The plan, or None if the window is full, or the iterable has nothing to give.
         """
         while True:
-            while self.completed:
-                plan = self.completed[0]
+            completed = self.completed
+            while completed:
+                plan = completed[0]
                 if plan in self._started:
                     return plan
                 # It was started twice because of an interrupt, and failed twice.
-                self.completed.popleft()
+                completed.popleft()
             if not self._take():
                 return None
 
     def _take(self) -> bool:
         """Take one download from the iterable, and have it run."""
-        if not self.has_room:
+        # As has_room, which costs three calls.
+        if self._exhausted or len(self._started) >= self._backlog or self.is_stopped():
             return False
         began = time.monotonic()
         try:

@@ -8,7 +8,6 @@ for ever. So what the main thread shares with other threads is changed by single
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -38,9 +37,11 @@ class Waiter:
 
     def wake(self) -> None:
         """Let the thread that waits go on."""
-        # RuntimeError: it was woken before.
-        with contextlib.suppress(RuntimeError):
+        try:  # noqa: SIM105 - it is called for each download
             self._lock.release()
+        except RuntimeError:
+            # It was woken before.
+            pass
 
     def wait(self, seconds: float) -> bool:
         """Wait until :meth:`wake` is called; only the thread that made the waiter may.
@@ -51,6 +52,8 @@ class Waiter:
         Returns:
             Whether it was woken.
         """
+        if seconds <= HEARING:
+            return self._lock.acquire(timeout=max(seconds, 0))
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > HEARING:
             if self._lock.acquire(timeout=HEARING):

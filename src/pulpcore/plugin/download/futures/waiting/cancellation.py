@@ -67,6 +67,10 @@ class Cancellation:
         """Why work is to stop; None while it may go on."""
         return self._reasons.get("reason")
 
+    def is_cancelled(self) -> bool:
+        """Whether work is to stop."""
+        return bool(self._reasons)
+
     def cancel(self, reason: str) -> None:
         """Stop: wake whatever waits. Only the first reason counts.
 

@@ -153,8 +153,11 @@ class Workers:
     def _call(self) -> None:
         """See to it that a thread takes what was given."""
         if self._idle:
-            with contextlib.suppress(IndexError):
+            try:
                 self._idle.pop().wake()
+            except IndexError:
+                pass
+            else:
                 return
         latest = self._latest
         if latest is not None and not latest.is_asked:
@@ -204,9 +207,10 @@ class Workers:
     def _next(self) -> Callable[[], object] | None:
         """Return the next function; None if there is none."""
         while True:
-            if self._functions:
-                with contextlib.suppress(IndexError):
-                    return self._functions.popleft()
+            try:
+                return self._functions.popleft()
+            except IndexError:
+                pass
             if self._is_stopped:
                 return None
             waiter = Waiter()
