@@ -124,12 +124,6 @@ class TestArguments:
 
 
 class TestPlans:
-    @pytest.mark.parametrize("size", [0, 1, 3, 100])
-    def test_each_once(self, size):
-        """Each download comes back once, whatever their number."""
-        with Batch((Nop(n) for n in range(size)), concurrent=3, backlog=5) as batch:
-            assert sorted(plan.result().attachment for plan in batch()) == list(range(size))
-
     def test_same_iterator(self):
         """Calling, download() and the attribute give the one iterator."""
         with Batch([Nop()]) as batch:
@@ -244,24 +238,6 @@ class TestIterable:
             assert taken == []
             next(iterator)
             assert taken
-
-    @pytest.mark.parametrize(("concurrent", "backlog"), [(1, 1), (1, 7), (4, 4), (4, 10)])
-    def test_backlog_bound(self, concurrent, backlog):
-        """Never more than the backlog is taken and not handed back."""
-        taken, most, handed = 0, 0, 0
-
-        def source():
-            nonlocal taken, most
-            for n in range(300):
-                taken += 1
-                most = max(most, taken - handed)
-                yield Nop(n)
-
-        with Batch(source(), concurrent, backlog) as batch:
-            for _ in batch():
-                handed += 1
-        assert taken == handed == 300
-        assert 0 < most <= backlog
 
     @pytest.mark.parametrize("backlog", [1, 2, 5])
     def test_backlog_bound_of_the_quick(self, backlog):
@@ -403,22 +379,6 @@ class TestIterable:
             list(plans)
         assert taken == list(range(20))
 
-    def test_raises_after_60(self):
-        """The plans of the 60 downloads come first, then the iterable's error, once."""
-
-        def source():
-            yield from (Nop(n) for n in range(60))
-            raise OSError("the database went away")
-
-        with Batch(source(), concurrent=3) as batch:
-            plans = batch()
-            found = [next(plans).result().attachment for _ in range(60)]
-            with pytest.raises(OSError, match="database"):
-                next(plans)
-            assert sorted(found) == list(range(60))
-            assert list(batch()) == []
-        assert threads_left() == []
-
     @pytest.mark.parametrize("where", ["iter", "next"])
     def test_raises_at_once(self, where):
         """An iterable that gives nothing but an error raises it; no thread hangs."""
@@ -452,16 +412,6 @@ class TestIterable:
         assert batch.is_shutdown
         assert outcomes(batch.iterator) == [SHUT_DOWN]
 
-    @pytest.mark.parametrize("thing", [None, "http://host/file", 5, ("a",), object()])
-    def test_no_download(self, thing):
-        """What is no download is an error in the consumer's thread, after the plans before it."""
-        with Batch([Nop(1), thing, Nop(2)], concurrent=1) as batch:
-            plans = batch()
-            assert next(plans).result().attachment == 1
-            with pytest.raises(TypeError, match=type(thing).__name__):
-                next(plans)
-            assert list(plans) == []
-
     @pytest.mark.parametrize("thing", [print, Nop, len], ids=["print", "class", "len"])
     def test_callable_but_no_download(self, thing):
         """A function, or a class that nobody called, is refused too, and is not changed."""
@@ -477,13 +427,6 @@ class TestIterable:
         finally:
             if before is not None and "context" in vars(thing) and "context" not in before:
                 del thing.context  # not to break the tests that follow
-
-    def test_endless(self):
-        """An endless iterable can be used as far as one likes."""
-        with Batch(map(Nop, itertools.count()), concurrent=2, backlog=16) as batch:
-            found = [plan.result().attachment for plan in itertools.islice(batch(), 500)]
-        assert len(set(found)) == 500
-        assert threads_left() == []
 
     def test_iterable_shuts_down(self):
         """The iterable itself may shut the batch down; what it gives then is not run."""
@@ -511,25 +454,6 @@ class TestIterable:
 
 
 class TestMemory:
-    def test_flat(self):
-        """Plans, downloads and results of a long batch are let go of as they are handed back."""
-        size = 10_000
-        with Batch(map(Nop, range(size)), concurrent=2, backlog=64) as batch:
-            count = 0
-            early = 0
-            tracemalloc.start()
-            try:
-                for count, plan in enumerate(batch(), 1):
-                    plan.result()
-                    if count == 2_000:
-                        early = tracemalloc.get_traced_memory()[0]
-                gc.collect()
-                late = tracemalloc.get_traced_memory()[0]
-            finally:
-                tracemalloc.stop()
-        assert count == size
-        assert late - early < 200_000
-
     def test_failures_too(self):
         """So are the failed ones with their tracebacks."""
         with Batch((Stub(_fail) for _ in range(2_000)), concurrent=2, backlog=4) as batch:
@@ -586,28 +510,6 @@ class TestSharing:
             batch.shutdown()
         assert connections.closed == (0 if given else 1)
 
-    def test_contextvars(self):
-        """A download and its handlers see the variables that were set when it was taken."""
-        tenant = ContextVar("tenant", default="nobody")
-        seen = []
-
-        def source():
-            for n in range(20):
-                tenant.set(f"tenant {n}")
-                download = Stub(lambda d: seen.append((d.attachment, tenant.get())))
-                download.attachment = f"tenant {n}"
-                download.register(
-                    Event.SUCCEEDED,
-                    lambda event: seen.append((event.download.attachment, tenant.get())),
-                )
-                yield download
-
-        with Batch(source(), concurrent=4) as batch:
-            for plan in batch():
-                plan.result()
-        assert len(seen) == 40
-        assert all(expected == found for expected, found in seen)
-
     def test_contextvars_are_copies(self):
         """What one download sets, no other one sees, nor the consumer."""
         variable = ContextVar("variable", default=0)
@@ -654,18 +556,6 @@ class TestEnd:
         assert threads_left() == []
         assert batch.is_shutdown
         batch.shutdown()
-
-    def test_before_start(self):
-        """A batch that was shut down before it was started refuses to start; nothing is taken."""
-        taken = []
-        batch = Batch(taken.append(n) or Nop() for n in range(3))
-        batch.shutdown()
-        assert batch.is_shutdown
-        with pytest.raises(RuntimeError, match="shut down"):
-            batch()
-        assert list(batch.iterator) == []
-        assert taken == []
-        assert threads_left() == []
 
     def test_in_the_middle(self, tmp_path):
         """What runs stops, what waits fails; nothing new is taken, nothing partial is left."""

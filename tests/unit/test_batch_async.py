@@ -2,9 +2,7 @@
 
 import asyncio
 import gc
-import itertools
 import threading
-import tracemalloc
 from contextlib import aclosing, suppress
 from contextvars import ContextVar
 
@@ -67,20 +65,6 @@ async def outcomes(plans):
 
 
 class TestPlans:
-    @SOURCES
-    @pytest.mark.parametrize("size", [0, 1, 3, 300])
-    def test_each_once(self, source, size):
-        """Each download comes back once, whatever their number and whatever they come from."""
-
-        async def main():
-            downloads = source([Nop(n) for n in range(size)])
-            async with Batch(downloads, concurrent=3, backlog=5) as batch:
-                found = [plan.result().attachment async for plan in batch()]
-                assert [plan async for plan in batch()] == []
-                return found
-
-        assert sorted(run(main)) == list(range(size))
-
     def test_order_completed(self):
         """Plans come in the order completed, not in that of the iterable."""
 
@@ -231,31 +215,6 @@ class TestIterable:
             assert [plan.result().attachment for plan in batch()] == ["sync"]
 
     @SOURCES
-    @pytest.mark.parametrize(("concurrent", "backlog"), [(1, 1), (1, 7), (4, 4), (4, 10)])
-    def test_backlog_bound(self, source, concurrent, backlog):
-        """Never more than the backlog is taken and not handed back."""
-        taken, most, handed = 0, 0, 0
-
-        def downloads():
-            nonlocal taken, most
-            for n in range(200):
-                taken += 1
-                most = max(most, taken - handed)
-                yield Nop(n)
-
-        async def main():
-            nonlocal handed
-            async with Batch(source(downloads()), concurrent, backlog) as batch:
-                async for _ in batch():
-                    handed += 1
-                    if handed % 3:
-                        await asyncio.sleep(0)
-
-        run(main)
-        assert taken == handed == 200
-        assert 0 < most <= backlog
-
-    @SOURCES
     def test_backlog_fills(self, source):
         """Downloads that take their time are taken up to the backlog, and no further."""
 
@@ -337,41 +296,6 @@ class TestIterable:
 
         run(main)
 
-    @SOURCES
-    def test_raises_after_the_plans(self, source):
-        """What the iterable raises comes after the plans of what it gave, and once."""
-
-        def downloads():
-            yield from (Nop(n) for n in range(20))
-            raise OSError("the database went away")
-
-        async def main():
-            async with Batch(source(downloads()), concurrent=3) as batch:
-                plans = aiter(batch())
-                found = [(await anext(plans)).result().attachment for _ in range(20)]
-                with pytest.raises(OSError, match="database"):
-                    await anext(plans)
-                assert sorted(found) == list(range(20))
-                assert await outcomes(batch()) == []
-                assert batch_threads() == []
-
-        run(main)
-
-    @SOURCES
-    @pytest.mark.parametrize("thing", [None, "http://host/file", Nop])
-    def test_no_download(self, source, thing):
-        """What is no download is an error, after the plans before it; nothing hangs."""
-
-        async def main():
-            async with Batch(source([Nop(1), thing, Nop(2)]), concurrent=1) as batch:
-                plans = aiter(batch())
-                assert (await anext(plans)).result().attachment == 1
-                with pytest.raises(TypeError, match="downloads"):
-                    await anext(plans)
-                assert await outcomes(plans) == []
-
-        run(main)
-
     @pytest.mark.parametrize("name", ["__aiter__", "__iter__"])
     def test_raises_at_once(self, name):
         """An iterable that can't be begun says so."""
@@ -424,71 +348,8 @@ class TestIterable:
 
         run(main)
 
-    @SOURCES
-    def test_endless(self, source):
-        """An endless iterable can be used as far as one likes."""
-
-        async def main():
-            found = set()
-            async with Batch(source(map(Nop, itertools.count())), 2, 16) as batch:
-                async for plan in batch():
-                    found.add(plan.result().attachment)
-                    if len(found) == 500:
-                        break
-            return found
-
-        assert len(run(main)) == 500
-        assert batch_threads() == []
-
-
-@SOURCES
-def test_memory_is_flat(source):
-    """Plans, downloads and results of a long batch are let go of as they are handed back."""
-    size = 10_000
-
-    async def main():
-        count = early = 0
-        async with Batch(source(map(Nop, range(size))), concurrent=2, backlog=64) as batch:
-            async for plan in batch():
-                plan.result()
-                count += 1
-                if count == 2_000:
-                    early = tracemalloc.get_traced_memory()[0]
-            gc.collect()
-            late = tracemalloc.get_traced_memory()[0]
-        assert count == size
-        assert late - early < 200_000
-
-    tracemalloc.start()
-    try:
-        run(main)
-    finally:
-        tracemalloc.stop()
-
 
 class TestContext:
-    @SOURCES
-    def test_as_taken(self, source):
-        """A download sees the variables as they were when the iterable gave it."""
-        tenant = ContextVar("tenant", default="nobody")
-        seen = []
-
-        def downloads():
-            for n in range(30):
-                tenant.set(n)
-                download = Stub(lambda d: seen.append((d.attachment, tenant.get())))
-                download.attachment = n
-                yield download
-
-        async def main():
-            async with Batch(source(downloads()), concurrent=4) as batch:
-                async for plan in batch():
-                    plan.result()
-
-        run(main)
-        assert len(seen) == 30
-        assert all(expected == found for expected, found in seen)
-
     def test_one_task(self):
         """An async generator runs in one task and context: what it holds open may span a yield."""
         variable = ContextVar("variable", default=0)
@@ -757,20 +618,6 @@ class TestEnd:
             else:
                 await batch.__aexit__(None, None, None)
             assert await waiting == []
-
-        run(main)
-
-    @SOURCES
-    def test_before_start(self, source):
-        """After a shutdown nothing is taken."""
-
-        async def main():
-            batch = Batch(source([Nop()]))
-            batch.shutdown()
-            with pytest.raises(RuntimeError, match="shut down"):
-                batch()
-            assert await outcomes(batch.iterator) == []
-            assert batch.iterator.tasks() == []
 
         run(main)
 
