@@ -572,8 +572,21 @@ def test_repeated_by_a_redirect(
 def test_basic_that_is_repeated(raw_server: Any, seen: list[str]) -> None:
     """A password that was given as a header, in base64, is known as well as one of `user`."""
     server = raw_server([serve(reply(302, {"Location": f"http://127.0.0.1:1/{SECRET}"}))])
-    headers = {"Authorization": basic("me", SECRET), "Proxy-Authorization": b"Basic !"}
+    headers = {"Authorization": basic("me", SECRET), "Proxy-Authorization": b"Basic !", "A": "b"}
     assert run(into_memory(server.url("/a"), headers=headers), seen)
+
+
+@pytest.mark.parametrize("of", ["netrc", "proxy"])
+def test_environment_that_is_repeated(
+    raw_server: Any, seen: list[str], monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    """So are the password of a netrc file, and that of a proxy that the environment names."""
+    known = secret("netrc-password") if of == "netrc" else SECRET
+    server = raw_server([serve(reply(302, {"Location": f"http://127.0.0.1:1/{known}"}))])
+    if of == "proxy":
+        monkeypatch.setenv("http_proxy", f"me:{SECRET}@{server.host}")
+    assert run(into_memory(server.url("/a")), seen)
+    assert basic("me", known) in str(server.requests[0].lines)
 
 
 @pytest.mark.parametrize("door", ONE_DOOR)

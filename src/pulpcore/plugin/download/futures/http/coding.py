@@ -31,7 +31,6 @@ import importlib
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from email.message import Message
 from types import ModuleType
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -87,6 +86,10 @@ _MEMBERS = frozenset({"gzip", "zstd"})
 _WINDOW_LOG = 23
 # One block of four bytes may become 128 KiB, and this library decodes all that it is given.
 _ZSTD_SLICE = 256
+# The parameters filename and filename* (RFC 6266 section 4.1).
+_FILENAME = re.compile(
+    r"""(?:^|;)\s*filename(\*?)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s]+))""", re.IGNORECASE
+)
 _DEEPEST = 4
 _BLOCK = 128 * 1024
 _HARMLESS = 64 * 1024 * 1024
@@ -223,9 +226,11 @@ def _is_published(label: str, reply: requests.Response, urls: Iterable[str]) -> 
 
 def _names(reply: requests.Response, urls: Iterable[str]) -> Iterator[str]:
     """The names of the file, in lower case."""
-    fields = Message()
-    fields["Content-Disposition"] = header(reply, "Content-Disposition") or ""
-    yield (fields.get_filename() or "").lower()
+    disposition = header(reply, "Content-Disposition") or ""
+    for encoded, quoted, token in _FILENAME.findall(disposition):
+        name = quoted or token
+        # Only its ending counts, and that is ASCII in any charset.
+        yield (unquote(name.rpartition("'")[2]) if encoded else name).lower()
     for url in urls:
         folder, _, name = unquote(urlsplit(url).path).lower().rpartition("/")
         yield name if "." in name else folder

@@ -57,6 +57,7 @@ class Exchange:
         self._read_timeout = (download.timeout or Timeout()).read
         self._ssl = download.ssl or SSL()
         self._urls: list[URL] = []
+        self._routes: list[Route] = []
         self.reply: requests.Response | None = None
 
     @property
@@ -140,6 +141,7 @@ class Exchange:
         self.reply = None
         try:
             route = self.route(url.text)
+            self._routes.append(route)
             request = self._prepare(route, url)
         except ValueError as error:
             redact.exception(error)
@@ -186,8 +188,11 @@ class Exchange:
 
     def _secrets(self) -> set[str]:
         download = self._download
+        user, routes = download.user or User(), self._routes
         return secret.of(
-            (download.url, download.proxy_url), download.user or User(), download.headers or {}
+            [download.url, *(proxy for route in routes for proxy in route.proxies.values())],
+            [(user.name, user.password), *(route.netrc for route in routes if route.netrc)],
+            download.headers or {},
         )
 
     def _shown(self, url: URL) -> str:

@@ -15,30 +15,34 @@ from urllib.parse import quote, unquote, unquote_plus
 from .. import redact
 from ..error import DownloadError
 from ..net.url import URL, parse
-from ..settings import User
 from .redirect import is_private
 
 # A shorter value of a query or a header is no token, and is a part of many a word.
 _TOKEN = 8
 
 
-def of(urls: Iterable[str | None], user: User, headers: Mapping[str, str | bytes]) -> set[str]:
+def of(
+    urls: Iterable[str | None],
+    users: Iterable[tuple[str | None, str | None]],
+    headers: Mapping[str, str | bytes],
+) -> set[str]:
     """Return what a server may know of a download and nobody may be shown.
 
     Args:
-        urls: The URL of the download, and that of its proxy.
-        user: The user.
+        urls: The URL of the download, and those of proxies.
+        users: The names and passwords that are sent.
         headers: The caller's headers.
     """
     found: set[str] = set()
-    for url in urls:
+    for url in filter(None, urls):
         with contextlib.suppress(ValueError):
-            parsed = parse(url or "")
+            parsed = parse(url if "://" in url else f"http://{url}")
             found.update(_of_user(parsed.user, parsed.password))
             for part in parsed.target.partition("?")[2].split("&"):
                 name, equals, value = part.partition("=")
                 found.update(_tokens(unquote_plus(value if equals else name)))
-    found.update(_of_user(user.name, user.password))
+    for user in users:
+        found.update(_of_user(*user))
     for field, text in headers.items():
         if is_private(field) and field.lower() != "host":
             found.update(_of_header(text))
@@ -80,7 +84,9 @@ def repeated(url: URL, secrets: Iterable[str]) -> set[str]:
     """
     whole = unquote(url.host + url.target).lower()
     found = {secret for secret in secrets if secret.lower() in whole}
-    return found | {quote(secret, safe=safe) for secret in found for safe in ("", "/")}
+    found |= {quote(secret, safe=safe) for secret in found for safe in ("", "/")}
+    # A host is made lower case.
+    return found | {secret.lower() for secret in found}
 
 
 def shown(url: URL, secrets: Iterable[str]) -> str:
@@ -105,6 +111,5 @@ def hide(error: DownloadError, secrets: Iterable[str]) -> None:
         secrets: What may not be shown.
     """
     for secret in sorted(secrets, key=len, reverse=True):
-        # A host was made lower case.
         error.reason = re.sub(re.escape(secret), redact.MASK, error.reason, flags=re.IGNORECASE)
     error.args = (error.reason,)
