@@ -151,6 +151,7 @@ def test_forms(text, authority, absolute, whole):
         f"http://h:{SECRET}/",
         f"http://[::1]{SECRET}/",
         f"http://[{SECRET}/",
+        f"http://{SECRET}@[1::2::3]/",
         f"http://[::1%{SECRET}\xe9]/",
         f"http:/{SECRET}",
         f"http:{SECRET}",
@@ -220,6 +221,12 @@ def test_schemes():
         parse("ftp://h/", ("http", "https"))
     with pytest.raises(ValueError, match=r"must be ftp, not 'http'"):
         parse("http://h/", ("ftp",))
+
+
+def test_schemes_that_cannot_be():
+    """A mistake of ours in what is asked for is none of the URL."""
+    with pytest.raises(TypeError, match="unhashable"):
+        parse("http://h/", ["http"])
 
 
 def test_repr():
