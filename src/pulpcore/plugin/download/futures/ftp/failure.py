@@ -43,7 +43,7 @@ def _translate(error: Exception, code: str) -> DownloadFailed:
     if isinstance(error, NoFile):
         return NotFound(f"the server has no such file, or doesn't give it out: {replied}")
     if isinstance(error, LoginRefused) or code == _NOT_LOGGED_IN:
-        return NotAuthorized(f"the server wants other credentials: {replied}")
+        return NotAuthorized(f"the server refuses this user, or anonymous login: {replied}")
     if isinstance(error, ssl.SSLError):
         return from_tls(error)
     if isinstance(error, ftplib.Error):
