@@ -18,6 +18,7 @@ from .download import Download
 from .error import ValidationError
 from .file import FileDownload
 from .ftp import FtpDownload
+from .ftp.location import without_type_code
 from .http import HttpDownload
 from .rate import RateLimiter
 from .settings import SSL, Timeout, User
@@ -331,7 +332,8 @@ def _split(url: str) -> tuple[str, str]:
     # As urllib.parse reads it, which raises where the host can't be one.
     found = _PARTS.match(url.lstrip(_IGNORED_AT_FIRST).translate(_IGNORED))
     scheme, path = found.groups("")  # type: ignore[union-attr]
-    return scheme.lower(), path.rpartition("/")[2]
+    scheme, last = scheme.lower(), path.rpartition("/")[2]
+    return scheme, without_type_code(last) if scheme in ("ftp", "ftps") else last
 
 
 def _name(url: str, last: str) -> str:

@@ -11,8 +11,8 @@ from ..net import url as urls
 from ..settings import User
 
 _SCHEMES = ("ftp", "ftps")
-# Only as it is: with an encoded ';' it is a part of the name.
-_TYPE = re.compile(r";type=[aid]\Z", re.IGNORECASE)
+# RFC 1738 section 3.2.2. With an encoded ';' it is a part of the name.
+_TYPE_CODE = re.compile(r";type=[aid]\Z", re.IGNORECASE)
 
 ENCODING = "utf-8"
 """How text becomes bytes. Bytes that are no UTF-8 are surrogates in a text (PEP 383)."""
@@ -56,7 +56,7 @@ class Location(NamedTuple):
         except ValueError as error:
             raise ValueError(f"url: must be ftp://host/path or ftps://host/path: {error}") from None
         # '?' has no meaning in FTP: with what follows it belongs to the name.
-        path = unquote_to_bytes(_TYPE.sub("", url.target)).decode(ENCODING, "surrogateescape")
+        path = unquote_to_bytes(without_type_code(url.target)).decode(ENCODING, "surrogateescape")
         if not all(map(_can_be_sent, (path, url.user or "", url.password or ""))):
             raise ValueError("url: it has characters that FTP can't send")
         login = "anonymous", "anonymous@"
@@ -78,6 +78,15 @@ class Location(NamedTuple):
         # Without a password a name is often a token. A short one is none, and a part of many words.
         names = [self.url.user] if user.password else [self.url.user, user.name]
         yield from (name for name in names if name and len(name) > 3)
+
+
+def without_type_code(path: str) -> str:
+    """Return the path of an FTP URL, or its end, without the type code that it may end with.
+
+    Args:
+        path: The path, encoded.
+    """
+    return _TYPE_CODE.sub("", path)
 
 
 def _can_be_sent(text: str) -> bool:
