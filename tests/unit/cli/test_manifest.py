@@ -145,6 +145,16 @@ def test_refused_path(path, why):
     assert why in bad.reason
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["a" * 255, "a/" * 99 + "b", "/".join(["a" * 200] * 20 + ["b" * 75])],
+    ids=["name", "depth", "length"],
+)
+def test_longest_path(path):
+    """A name of 255 bytes, 100 parts and a path of 4095 bytes are accepted."""
+    assert parse(f"{path},{SHA256},1") == [Entry(1, path, SHA256, 1)]
+
+
 def test_means_nothing():
     """Parts of a path that mean nothing are left out, so that one file has one path."""
     assert parse(f"./a//b/./c,{SHA256},1\na/b/c,{SHA256},1") == [Entry(1, "a/b/c", SHA256, 1)]
