@@ -149,3 +149,10 @@ def test_optional_libraries(tox: configparser.ConfigParser, project: dict[str, A
         for requirement in project["project"]["optional-dependencies"][extra]
     }
     assert named == {"brotli", "zstandard", "pysocks"}
+
+
+def test_each_path_of_tox_exists() -> None:
+    """Each file or folder of tests that tox.ini names is there."""
+    named = re.findall(r"\btests/[\w./]+", (ROOT / "tox.ini").read_text())
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []
