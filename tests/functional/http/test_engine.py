@@ -269,6 +269,21 @@ with Batch((HttpDownload(url, BufferWriter()) for url in urls), concurrent=8, ba
         server.until(lambda: server.open_connections == 0)
 
 
+def test_alpn(file_server: Any, tls: Any) -> None:
+    """A server that knows HTTP/2, too, is told that HTTP/1.1 is spoken."""
+    context = tls.server()
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    server = file_server({"/a": BODY}, tls=context)
+    chosen = []
+    original = server.serve
+    server.serve = lambda connection: (
+        chosen.append(connection.socket.selected_alpn_protocol()),
+        original(connection),
+    )
+    assert content(into_memory(server.url("/a"), ssl=trust(tls.ca))) == BODY
+    assert chosen == ["http/1.1"]
+
+
 class TestProxies:
     """Ways through a proxy that fail."""
 

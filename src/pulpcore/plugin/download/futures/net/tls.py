@@ -30,8 +30,8 @@ def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLCon
     Args:
         settings: Whom to trust and what to show.
         context: What is shared.
-        protocol: What is spoken through it. Each has its own, for urllib3 sets in its own what is
-            right for HTTP only: that it offers HTTP to the server (ALPN).
+        protocol: What is spoken through it. Each has its own, because that for ``http`` says by
+            ALPN that it speaks HTTP/1.1.
 
     Raises:
         ValueError: A certificate or key isn't usable; the message names the attribute.
@@ -50,8 +50,12 @@ def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLCon
         log.warning(
             "Servers' certificates are not verified, as the setting ssl.validation=False says"
         )
-    made: ssl.SSLContext = context.cache.setdefault(name, make_context(settings, trust))
-    return made
+    made = make_context(settings, trust)
+    if protocol == "http":
+        # Some servers choose HTTP/2 for a client that doesn't say what it speaks (RFC 7301).
+        made.set_alpn_protocols(["http/1.1"])
+    shared: ssl.SSLContext = context.cache.setdefault(name, made)
+    return shared
 
 
 def make_context(settings: SSL, trust: str | None) -> ssl.SSLContext:

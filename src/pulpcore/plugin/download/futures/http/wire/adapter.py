@@ -352,7 +352,7 @@ class Adapter(BaseAdapter):
 
     def close(self) -> None:
         """Close the idle connections, and each other one when it comes back."""
-        for destination in list(self._destinations.values()):
+        for destination in self._destinations.copy().values():
             destination.pool.close()
 
     def _destination(self, url: URL, proxies: Mapping[str, str] | None) -> _Destination:

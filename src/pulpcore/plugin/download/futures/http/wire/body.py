@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .connection import Connection
+from .error import MissingCloseNotify
 from .framing import BLOCK, Head, ReplyParser
 
 # To read so much of what nobody needs, if it is here already, is cheaper than a new connection.
@@ -66,6 +67,8 @@ class Body:
             n: The most bytes to return; less than 0 for any number.
 
         Raises:
+            MissingCloseNotify: TLS ended without a close_notify, and only the end of the connection
+                ends this body. It is complete if what came is.
             OSError: The network failed.
             http.client.HTTPException: The body can't be trusted, or ended too early.
         """
@@ -73,12 +76,18 @@ class Body:
         if connection is None or n == 0:
             return b""
         size = BLOCK if n < 0 else n
-        while (data := parser.read_body(size)) is None:
-            parser.receive(
-                connection.receive(
-                    parser.wanted(size), must_end_properly=parser.ends_with_connection
+        try:
+            while (data := parser.read_body(size)) is None:
+                parser.receive(
+                    connection.receive(
+                        parser.wanted(size), must_end_properly=parser.ends_with_connection
+                    )
                 )
-            )
+        except MissingCloseNotify:
+            # That was the last of it, and whether it is all is for the reader to judge.
+            self.is_complete = True
+            self.close()
+            raise
         self.delivered += len(data)
         if parser.is_complete:
             self._complete(connection)

@@ -77,6 +77,8 @@ def connect(sock: socket.socket, host: str, port: int, authorization: str | None
         FramingError: What it replied isn't HTTP.
         OSError: The network failed.
     """
+    # The zone of an address says something on this machine only.
+    host = host.partition("%")[0]
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if authorization is not None:
