@@ -658,7 +658,7 @@ def _content_codings() -> Iterator[Row]:
     raw = deflated[2:-4]
     yield Row("content: deflate without zlib", encoded(b"deflate", raw), HELLO, curl=asis)
     yield Row("content: identity", encoded(b"identity", HELLO), HELLO)
-    yield Row("content: br", encoded(b"br", HELLO), refused, curl=asis)
+    yield Row("content: xz", encoded(b"xz", HELLO), refused, curl=asis)
     yield Row("content: unknown", encoded(b"utf-8", HELLO), HELLO)
     yield Row("content: none", encoded(b"none", HELLO), HELLO)
     yield Row("content: gzip that isn't", encoded(b"gzip", HELLO), broken, curl=asis)

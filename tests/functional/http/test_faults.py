@@ -50,7 +50,7 @@ BIG = BODY * 5
 WHOLE = reply(body=BODY)
 HEAD = len(WHOLE) - len(BODY)
 CHUNKED = reply(headers={"Transfer-Encoding": "chunked"}) + chunked(BODY, [1000])
-DEFLATED = reply(headers={"Content-Encoding": "br"}, body=BODY)
+DEFLATED = reply(headers={"Content-Encoding": "xz"}, body=BODY)
 
 
 @pytest.fixture
