@@ -8,6 +8,7 @@ import logging
 import tempfile
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -29,10 +30,10 @@ from pulpcore.plugin.download.futures import (
     ValidationError,
     Writer,
 )
-from pulpcore.plugin.download.futures import (
-    download as module,
-)
 from pulpcore.plugin.download.futures.context import Context, Resource
+from pulpcore.plugin.download.futures.engine import steps
+from pulpcore.plugin.download.futures.engine.attempt import Attempt, record_of
+from pulpcore.plugin.download.futures.engine.protocol import Protocol, validate
 from pulpcore.plugin.download.futures.event import Event
 from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current, scope
 
@@ -54,11 +55,46 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 NOW = Retry(total=3, backoff_factor=0)
 
 
+class FakeProtocol(Protocol):
+    """Answers the engine as the download says."""
+
+    def check(self, download):
+        """Validate what the download has of settings."""
+        validate(**download.settings)
+        if download.problem:
+            raise ValueError(download.problem)
+
+    def host(self, download):
+        """The host."""
+        return download.hosted
+
+    def is_up(self, error):
+        """What the error says, unless it was made to say something else."""
+        return getattr(error, "is_up", super().is_up(error))
+
+    def has_content(self, download):
+        """Whether there is content."""
+        return download.brings
+
+    def can_resume(self, download):
+        """Whether it resumes."""
+        return download.resumes
+
+    def recall(self, download, note):
+        """Know one version."""
+        return note == download.known
+
+
 class Fake(Download):
     """Does what a script says: a list for each attempt; the last one also for those after it.
 
     A step is a buffer to write, an exception to raise, or a function to call.
     """
+
+    _protocol = FakeProtocol
+    hosted = problem = known = None
+    brings = True
+    settings: ClassVar = {}
 
     def __init__(self, *scripts, writer=None, resumes=False):
         super().__init__(URL, BufferWriter() if writer is None else writer)
@@ -76,9 +112,6 @@ class Fake(Download):
                 raise step
             else:
                 step()
-
-    def _can_resume(self):
-        return self.resumes
 
 
 class Flaky(BufferWriter):
@@ -338,7 +371,7 @@ def test_reply():
     """The reply that a protocol announces is there at Replied; announced twice counts once."""
     download = Fake()
     replies = iter(["first", "second"])
-    download.scripts = [[lambda: download._announce(next(replies))] * 2 + [b"abc"]]
+    download.scripts = [[lambda: Attempt.of(download).announce(next(replies))] * 2 + [b"abc"]]
     events = listen(download)
     download.register(Event.REPLIED, lambda event: seen.append(download.reply))
     seen = []
@@ -350,13 +383,9 @@ def test_reply():
 
 def test_no_content(tmp_path):
     """Where there is no content, the target isn't touched and nothing is validated."""
-
-    class Head(Fake):
-        def _has_content(self):
-            return False
-
     (tmp_path / "a").write_bytes(OLD)
-    download = Head([], writer=FileWriter(tmp_path / "a"))
+    download = Fake([], writer=FileWriter(tmp_path / "a"))
+    download.brings = False
     download.validations.append(SizeValidation(7))
     events = listen(download)
     download()
@@ -395,8 +424,12 @@ def test_expected_size():
     assert download.expected_size is None
     download.validations += [Validation(), SizeValidation(7)]
     assert download.expected_size == 7
-    download._expect(8)
-    assert download.expected_size == 8
+    download.scripts = [[lambda: Attempt.of(download).expect(8), b"abc"]]
+    download.register(Event.FETCHED, lambda event: seen.append(download.expected_size))
+    seen = []
+    with pytest.raises(ValidationError):
+        download()
+    assert seen == [8]
 
 
 # One run that fails
@@ -492,7 +525,7 @@ def test_writer_cannot_be_discarded(caplog):
     """What the run failed for is what is raised; the other is logged."""
     download = Fake([b"abc", NotFound("why")], writer=Flaky({"discard": 1}, LookupError("bug")))
     events = listen(download)
-    with caplog.at_level(logging.ERROR, module.__name__), pytest.raises(NotFound):
+    with caplog.at_level(logging.ERROR), pytest.raises(NotFound):
         download()
     assert names(events)[-1] == "FAILED"
     (record,) = caplog.records
@@ -510,12 +543,8 @@ def test_interrupt_while_discarding():
 
 def test_settings_are_validated():
     """A setting that can't work fails the run before anything is sent, and is named."""
-
-    class Set(Fake):
-        def _settings_to_check(self):
-            return [("timeout", None), ("ssl", Broken())]
-
-    download = Set()
+    download = Fake()
+    download.settings = {"timeout": Settings(), "ssl": Broken()}
     events = listen(download)
     with pytest.raises(DownloadFailed, match=r"a setting is wrong: ssl\.name: why"):
         download()
@@ -551,19 +580,22 @@ def test_no_wait_is_heard_of():
 
 def test_protocol_validates():
     """So does what a protocol checks by itself; a Prepared handler may still put it right."""
-
-    class Checked(Fake):
-        method = "POST"
-
-        def _check_settings(self):
-            if self.method != "GET":
-                raise ValueError("method: must be GET")
-
-    download = Checked()
+    download = Fake()
+    download.problem = "method: must be GET"
     with pytest.raises(DownloadFailed, match="method: must be GET"):
         download()
-    download.register(Event.PREPARED, lambda event: setattr(download, "method", "GET"))
+    download.register(Event.PREPARED, lambda event: setattr(download, "problem", None))
     download()
+
+
+def test_protocol_validates_again():
+    """What a handler of Error changed to nonsense fails the next attempt, before it is sent."""
+    download = Fake([transient()])
+    download.retry = NOW
+    download.register(Event.ERROR, lambda event: setattr(download, "problem", "url: no"))
+    with pytest.raises(DownloadFailed, match="a setting is wrong: url: no"):
+        download()
+    assert download.sent == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -781,7 +813,7 @@ def test_retry_is_logged(caplog):
     """The log tells what failed, and no secret."""
     download = Fake([transient(f"lost {URL}")], [NEW])
     download.retry = NOW
-    with caplog.at_level(logging.INFO, module.__name__):
+    with caplog.at_level(logging.INFO, steps.__name__):
         download()
     (record,) = caplog.records
     assert SHOWN in record.getMessage()
@@ -879,7 +911,10 @@ def test_a_protocol_may_start_again():
     download = Fake(resumes=True)
     keep = Keep()
     download.validations.append(keep)
-    download.scripts = [[b"abc", transient()], [download._restart, NEW]]
+    download.scripts = [
+        [b"abc", transient()],
+        [lambda: Attempt.of(download).start_over(), NEW],
+    ]
     download.retry = NOW
     events = listen(download)
     download()
@@ -968,7 +1003,7 @@ def test_a_failed_restart_is_no_resume():
 
     download = Fake(writer=Stuck(), resumes=True)
     download.scripts = [
-        [b"abc", download._restart],
+        [b"abc", lambda: Attempt.of(download).start_over()],
         [lambda: download._write(NEW[download.position :])],
     ]
     repair(download)
@@ -1045,7 +1080,7 @@ def test_second_call_with_a_used_validation():
 def test_reply_of_the_run_before():
     """The reply of an earlier run isn't taken for that of this one."""
     download = Fake()
-    download.scripts = [[lambda: download._announce("reply")], [NotFound("why")]]
+    download.scripts = [[lambda: Attempt.of(download).announce("reply")], [NotFound("why")]]
     download()
     assert download.reply == "reply"
     with pytest.raises(NotFound):
@@ -1307,7 +1342,7 @@ def test_cancelled_in_a_wait():
             waiting.set()
 
     handler = Watched(logging.INFO)
-    logger = logging.getLogger(module.__name__)
+    logger = logging.getLogger(steps.__name__)
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -1345,23 +1380,50 @@ def test_cancelled_after_the_end():
 # Limits, and the health of the host
 
 
+class Limiter:
+    """Says how long to wait, and counts how often it was asked."""
+
+    def __init__(self, *delays):
+        self.delays = list(delays)
+
+    def delay(self):
+        """The next wait."""
+        return self.delays.pop(0)
+
+
 def test_rate():
-    """A protocol that asks waits as long as the limiter says."""
-
-    class Limiter:
-        def __init__(self):
-            self.delays = [0, 0.001]
-
-        def delay(self):
-            return self.delays.pop(0)
-
+    """Each attempt waits as long as the limiter says; the first request needs no other turn."""
     download = Fake()
-    download.scripts = [[download._keep_to_rate, NEW]]
+    download.scripts = [[lambda: Attempt.of(download).wait_for_turn(), NEW]]
     download()
-    download.rate_limiter = limiter = Limiter()
+    download.rate_limiter = limiter = Limiter(0, 0.001)
     for _ in range(2):
         download()
     assert limiter.delays == []
+
+
+def test_rate_within_an_attempt():
+    """A further request of one attempt has to wait for its own turn, also one of no wait."""
+    download = Fake()
+    download.scripts = [[lambda: Attempt.of(download).wait_for_turn()] * 3]
+    download.rate_limiter = limiter = Limiter(0, 0.001, 0)
+    download()
+    assert limiter.delays == []
+
+
+def test_cancelled_while_it_waits_for_its_turn():
+    """A run that is cancelled there has sent nothing, and fails with the reason."""
+    token = Cancellation()
+    download = Fake()
+
+    class Cancels:
+        def delay(self):
+            token.cancel("shut down")
+            return 3600
+
+    download.rate_limiter = Cancels()
+    assert run_cancelled(download, token).reason == "shut down"
+    assert download.sent == 0
 
 
 def test_total():
@@ -1377,7 +1439,9 @@ def test_total():
 
 def test_total_before_the_timer():
     """A time-out that is due to the total limit is that limit's, though the timer is late."""
-    download = Fake([b"abc", lambda: setattr(download._run, "deadline", 0.0), transient()], [NEW])
+    download = Fake(
+        [b"abc", lambda: setattr(record_of(download).run, "deadline", 0.0), transient()], [NEW]
+    )
     download.timeout = Timeout(total=3600)
     download.retry = NOW
     events = listen(download)
@@ -1410,7 +1474,7 @@ class FakePace:
 @pytest.mark.parametrize("slow", [0, 1, 9])
 def test_too_slow(step, slow, monkeypatch):
     """An attempt that is too slow failed, whatever became of it, and is tried again."""
-    monkeypatch.setattr(module, "Pace", FakePace)
+    monkeypatch.setattr(steps, "Pace", FakePace)
     monkeypatch.setattr(FakePace, "slow", slow)
     download = Fake(*[[step]] * slow, [NEW])
     download.timeout = Timeout(least_speed=7, window=3)
@@ -1432,11 +1496,11 @@ def test_a_bug_under_a_limit_of_speed():
         download()
 
 
-class FakeHealth:
+class FakeBreaker:
     """Takes notes."""
 
-    def __init__(self, is_down=False, error=None):
-        self.is_down, self.error = is_down, error
+    def __init__(self, is_open=False, error=None):
+        self.is_open, self.error = is_open, error
         self.calls = []
 
     def admit(self):
@@ -1449,56 +1513,73 @@ class FakeHealth:
         """Take note."""
         self.calls.append("failed")
 
-    def lives(self):
+    def succeeded(self):
         """Take note."""
-        self.calls.append("lives")
+        self.calls.append("succeeded")
 
 
-@pytest.mark.parametrize(
-    ("script", "is_up", "calls"),
-    [
-        ([NEW], None, ["admit", "lives"]),
-        ([NotFound("why")], True, ["admit", "lives"]),
-        ([NotFound("why")], None, ["admit"]),
-        ([transient()], None, ["admit", "failed"] * 4),
-        ([transient()], True, ["admit", "lives"] * 4),
-    ],
-)
-@pytest.mark.parametrize("shared", [True, False])
-def test_health(script, is_up, calls, shared):
-    """Each attempt tells those who share the context whether the host lives."""
-
-    class Hosted(Fake):
-        def _host(self):
-            return "host"
-
-        def _is_up(self, error):
-            return super()._is_up(error) if is_up is None else is_up
-
-    health = FakeHealth()
-    download = Hosted(script)
+def hosted(script, breaker, shared=True):
+    """A download from a host with a circuit breaker."""
+    download = Fake(script)
+    download.hosted = "host"
     context = Context() if shared else download.context
-    context.cache.put(("health", "host"), health)
+    context.cache.put(("breaker", "host"), breaker)
     if shared:
         download.context = context
     download.retry = NOW
+    return download
+
+
+def said(error, is_up):
+    """An error that says whether the host is up."""
+    error.is_up = is_up
+    return error
+
+
+@pytest.mark.parametrize(
+    ("script", "calls"),
+    [
+        ([NEW], ["admit", "succeeded"]),
+        ([said(NotFound("why"), True)], ["admit", "succeeded"]),
+        ([NotFound("why")], ["admit"]),
+        ([transient()], ["admit", "failed"] * 4),
+        ([said(transient(), True)], ["admit", "succeeded"] * 4),
+    ],
+)
+@pytest.mark.parametrize("shared", [True, False])
+def test_breaker(script, calls, shared):
+    """Each attempt tells those who share the context whether the host is up."""
+    breaker = FakeBreaker()
     with contextlib.suppress(DownloadFailed):
-        download()
-    assert health.calls == (calls if shared else [])
+        hosted(script, breaker, shared)()
+    assert breaker.calls == (calls if shared else [])
 
 
-@pytest.mark.parametrize(("is_down", "error"), [(True, None), (True, DownloadFailed("down"))])
-def test_host_that_is_down(is_down, error):
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
+def test_what_is_used_up_here_is_no_failure_of_the_host(code):
+    """An attempt without a descriptor, or memory, says so and doesn't count against the host."""
+    breaker = FakeBreaker()
+
+    def fail():
+        raise transient("the connection failed") from OSError(code, "used up")
+
+    with pytest.raises(DownloadFailed, match=r"no .* left.*: the connection failed"):
+        hosted([fail], breaker)()
+    assert breaker.calls == ["admit"] * 4
+
+
+def test_breaker_is_made():
+    """Whoever is first with a shared context makes the breaker of a host."""
+    download = Fake()
+    download.hosted, download.context = "host", Context()
+    download()
+    assert ("breaker", "host") in download.context.cache
+
+
+@pytest.mark.parametrize(("is_open", "error"), [(True, None), (True, DownloadFailed("down"))])
+def test_host_that_is_down(is_open, error):
     """Nothing is tried again; and nothing is sent where it isn't admitted."""
-
-    class Hosted(Fake):
-        def _host(self):
-            return "host"
-
-    download = Hosted([transient()])
-    download.context = Context()
-    download.context.cache.put(("health", "host"), FakeHealth(is_down, error))
-    download.retry = NOW
+    download = hosted([transient()], FakeBreaker(is_open, error))
     with pytest.raises(DownloadFailed, match="down" if error else "try again"):
         download()
     assert download.sent == (error is None)
@@ -1553,9 +1634,7 @@ class Resumes(Fake):
     def __init__(self, writer):
         super().__init__(writer=writer, resumes=True)
         self.scripts = [[lambda: self._write(NEW[self.position :])]]
-
-    def _recognizes(self, note):
-        return note == "v1"
+        self.known = "v1"
 
 
 @pytest.mark.parametrize(
@@ -1646,8 +1725,7 @@ class Faulty(Download):
         if kind is not None:
             raise fault(kind)
 
-    def _can_resume(self):
-        return self.resumes
+    _protocol = type("P", (Protocol,), {"can_resume": lambda _, download: download.resumes})
 
 
 class FaultyFile(FileWriter):
@@ -1746,18 +1824,6 @@ def quiet():
         logging.disable(logging.NOTSET)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["context", "running", "owns_context", "begin", "take", "health", "settings", "validate"],
-)
-def test_names_of_plugins(name):
-    """A subclass may call its own attributes what it likes, two or three hooks aside."""
-    download = Fake([NEW])
-    setattr(download, f"_{name}", "mine")
-    download()
-    assert download.writer.getvalue() == NEW
-
-
 def test_received_too_much():
     """The error of a size tells what had come, that which was too much included."""
     download = Fake([b"abcdef"])
@@ -1769,17 +1835,9 @@ def test_received_too_much():
 
 def test_refused_before_anything_came():
     """A run that is refused at once tells nothing of the run before."""
-
-    class Checked(Fake):
-        bad = False
-
-        def _check_settings(self):
-            if self.bad:
-                raise ValueError("bad")
-
-    download = Checked([NEW])
+    download = Fake([NEW])
     download()
-    download.bad = True
+    download.problem = "bad"
     with pytest.raises(DownloadFailed) as caught:
         download()
     assert caught.value.facts.received == 0

@@ -14,8 +14,18 @@ from pulpcore.plugin.download.futures import (
     Event,
     SizeValidation,
 )
+from pulpcore.plugin.download.futures.engine.attempt import Attempt
+from pulpcore.plugin.download.futures.engine.protocol import Protocol
 from pulpcore.plugin.download.futures.event import Fetched, Replied, Restarted
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
+
+
+class Resumes(Protocol):
+    """Can always go on."""
+
+    def can_resume(self, download):
+        """It can."""
+        return True
 
 
 class Sized(Stub):
@@ -28,8 +38,8 @@ class Sized(Stub):
             self.validations.append(SizeValidation(validated, enforced=False))
 
     def _bring(self, _):
-        self._expect(self.size)
-        self._announce()
+        Attempt.of(self).expect(self.size)
+        Attempt.of(self).announce()
         for size in self.buffers:
             self._write(b"x" * size)
         if self.error is not None:
@@ -140,8 +150,11 @@ class TestAgain:
 
     def test_resumed(self):
         """What is resumed goes on where it was, and a reply that says no size changes nothing."""
-        download = Sized(2, size=5, error=DownloadFailed(None, "no"))
-        download._can_resume = lambda: True
+
+        class Resuming(Sized):
+            _protocol = Resumes
+
+        download = Resuming(2, size=5, error=DownloadFailed(None, "no"))
 
         def repair(event):
             download.buffers, download.size, download.error = (3,), None, None
@@ -155,7 +168,7 @@ class TestAgain:
         download, monitor = Sized(), ProgressMonitor()
         monitor.watch(download)
         download.router.send(Fetched(download, b"12345"))
-        download._expect(3)
+        Attempt.of(download).expect(3)
         download.router.send(Replied(download))
         download.router.send(Restarted(download))
         assert monitor.figures == (0, 3)

@@ -306,7 +306,7 @@ def test_forked_child_while_the_lock_is_held(file_server: Any, context: Context)
     found = next(
         item.object
         for item in context.cache._items.values()
-        if isinstance(item.object, health.Health)
+        if isinstance(item.object, health.Breaker)
     )
     with held(found._lock):
         assert forked(lambda: content(sharing(context, url))) == 0

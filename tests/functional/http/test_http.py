@@ -30,6 +30,7 @@ from pulpcore.plugin.download.futures import (
     User,
 )
 from pulpcore.plugin.download.futures.context import Context
+from pulpcore.plugin.download.futures.rate import RateLimiter
 from pulpcore.plugin.download.futures.validation import DigestMismatch, SizeMismatch
 
 BODY = bytes(range(256)) * 2000
@@ -149,7 +150,7 @@ class TestMethods:
         assert server.connections == 0
 
     def test_changed_between_attempts(self, file_server: Any) -> None:
-        """One that a handler sets between attempts ends no line of the request."""
+        """One that a handler sets between attempts is checked, too."""
         server = file_server({"/a": File(b"", status=500)})
         download = into_memory(server.url("/a"), retry=None)
 
@@ -158,8 +159,26 @@ class TestMethods:
             event.repaired = True
 
         download.register(Event.ERROR, repair)
-        assert "can't be sent" in failure(download, DownloadFailed).reason
+        error = failure(download, DownloadFailed)
+        assert "a setting is wrong: method" in error.reason
+        assert error.facts is not None
+        assert (error.facts.attempt, error.facts.status) == (2, 0)
         assert [request.method for request in server.requests] == ["GET"]
+
+    def test_changed_within_an_attempt(self, file_server: Any) -> None:
+        """One that is set between a redirect and its target ends no line of the request."""
+        server = file_server({"/a": Redirect("/b"), "/b": Redirect("/c"), "/c": BODY})
+        download = into_memory(server.url("/a"), retry=None)
+
+        class Limiter(RateLimiter):
+            def delay(self) -> float:
+                if server.count:
+                    download.method = "GET / HTTP/1.1\r\nX: y\r\n\r\nGET"
+                return 0
+
+        download.rate_limiter = Limiter(1)
+        assert "can't be sent" in failure(download, DownloadFailed).reason
+        assert [request.target for request in server.requests] == ["/a", "/b"]
 
     @pytest.mark.parametrize(
         "file",
@@ -580,7 +599,7 @@ class TestReply:
 class TestEvents:
     def test_order(self, file_server: Any) -> None:
         """Prepared, Sent, Replied, Fetched (each at its offset), Succeeded."""
-        server = file_server({"/a": Redirect("/b"), "/b": BODY})
+        server = file_server({"/a": Redirect("/b"), "/b": Redirect("/c"), "/c": BODY})
         download = into_memory(server.url("/a"))
         events = record(download)
         download()

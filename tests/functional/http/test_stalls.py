@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from http_tools import content, into_memory, names, quick, record
-from servers.files import File, FileServer, Hold, StallAfter
+from servers.files import File, FileServer, Hold, Redirect, StallAfter
 from servers.listener import HOST
 from servers.raw import (
     Drip,
@@ -35,6 +35,7 @@ from pulpcore.plugin.download.futures import (
     Timeout,
 )
 from pulpcore.plugin.download.futures.context import Context
+from pulpcore.plugin.download.futures.engine.attempt import record_of
 from pulpcore.plugin.download.futures.rate import RateLimiter
 from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
 from pulpcore.plugin.download.futures.waiting.timer import Alarm
@@ -95,7 +96,7 @@ def limited_from(download: Any, name: str, count: int = 1) -> None:
     def hold(event: Event) -> None:
         events.append(event)
         if len(events) == count:
-            download._run.limit(TOTAL)
+            record_of(download).run.limit(TOTAL)
 
     download.register(name, hold)
 
@@ -170,7 +171,7 @@ class TestTotal:
 
         def limit(event: Any) -> None:
             if download.position == len(BODY) - 100:
-                download._run.limit(TOTAL)
+                record_of(download).run.limit(TOTAL)
 
         download.register(Event.FETCHED, limit)
         error, _ = timed(download)
@@ -369,11 +370,11 @@ class TestLeastSpeed:
         self, file_server: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nor is a window slow in which we waited for most of the time, and asked only then."""
-        server = file_server({"/a": BODY})
+        server = file_server({"/a": BODY, "/b": Redirect("/a")})
         monkeypatch.setattr(Cancellation, "wait", lambda *unused: None)
-        download = into_memory(server.url("/a"), timeout=Timeout(least_speed=1, window=60))
+        download = into_memory(server.url("/b"), timeout=Timeout(least_speed=1, window=60))
+        # The second request of the attempt, that to the redirect's target, has to wait.
         download.rate_limiter = RateLimiter(1 / 50)
-        download.rate_limiter.delay()
         # The window is over before the first byte of the content is here.
         download.register(Event.REPLIED, clockwork.pass_window)
         assert content(download) == BODY

@@ -1,10 +1,12 @@
 """What ran out on this machine is told so, and not as a failure of the host."""
 
 import errno
+from typing import Any
 
 import pytest
 
-from pulpcore.plugin.download.futures.net.used_up import from_used_up
+from pulpcore.plugin.download.futures import DownloadFailed
+from pulpcore.plugin.download.futures.net.used_up import from_used_up, used_up
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,40 @@ def test_used_up(number: int, words: str) -> None:
 def test_other_errors(error: Exception) -> None:
     """Anything else is none of it."""
     assert from_used_up(error) is None
+
+
+def chained(cause: BaseException) -> DownloadFailed:
+    """An error of ours with a cause."""
+    error = DownloadFailed("why")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EMFILE, "x"), "no file descriptors"),
+        (chained(OSError(errno.ENOMEM, "x")), "no memory"),
+        (chained(LookupError(OSError(errno.EADDRNOTAVAIL, "x"))), "no free port"),
+    ],
+)
+def test_behind_what_libraries_made_of_it(error: Exception, words: str) -> None:
+    """What ran out is found behind whatever libraries made of it."""
+    found = used_up(error)
+    assert found is not None
+    assert words in found
+
+
+def test_in_a_reason() -> None:
+    """The exceptions of urllib3 have it in their reason."""
+    error: Any = LookupError()
+    error.reason = OSError(errno.ENFILE, "x")
+    assert "machine" in str(used_up(error))
+
+
+def test_nothing_ran_out() -> None:
+    """Other failures are none of these, also where two errors are each other's cause."""
+    one, other = chained(ConnectionRefusedError(errno.ECONNREFUSED, "x")), OSError("y")
+    other.__cause__ = one
+    one.args = (other,)
+    assert used_up(one) is None

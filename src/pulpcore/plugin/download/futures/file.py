@@ -6,12 +6,14 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from . import redact
 from .download import Download
+from .engine.attempt import Attempt
+from .engine.protocol import Protocol
 from .error import DownloadFailed, NotAuthorized, NotFound
 
 if TYPE_CHECKING:
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
 
 # Opening a pipe must not wait for somebody to write to it.
 _READ = os.O_RDONLY | os.O_NONBLOCK
+
+
+class _FileProtocol(Protocol):
+    def check(self, download: FileDownload) -> None:
+        if download.allowed_paths is not None:
+            _folders(download.allowed_paths)
 
 
 class FileDownload(Download):
@@ -39,6 +47,7 @@ class FileDownload(Download):
     BLOCK = 1024 * 1024
 
     error = 0
+    _protocol = _FileProtocol
 
     def __init__(
         self,
@@ -59,31 +68,41 @@ class FileDownload(Download):
         super().__init__(url, writer)
         self.allowed_paths = allowed_paths
 
-    def _check_settings(self) -> None:
-        if self.allowed_paths is not None:
-            _folders(self.allowed_paths)
-
     def _send(self) -> None:
         self.error = 0
         try:
-            with self._open() as source:
-                size = self._check(source)
-                self._expect(size)
-                self._announce()
-                while buffer := _read(source, self.BLOCK):
-                    self._write(buffer)
-            # The files of /proc say that they are empty.
-            if size and self.position != size:
-                self.error = errno.EIO
-                raise DownloadFailed("the file changed while it was read")
+            _Source(self).send(Attempt.of(self), self._write)
         except _SourceError as error:
             self.error = error.errno or errno.EIO
             raise _failure(error) from error
 
+
+class _Source:
+    """The file that a download reads."""
+
+    def __init__(self, download: FileDownload) -> None:
+        self._download = download
+
+    def send(self, attempt: Attempt, write: Callable[[bytes], None]) -> None:
+        """Hand each buffer of the file on."""
+        download = self._download
+        position = 0
+        with self._open() as source:
+            size = self._check(source)
+            attempt.expect(size)
+            attempt.announce()
+            while buffer := _read(source, download.BLOCK):
+                write(buffer)
+                position += len(buffer)
+        # The files of /proc say that they are empty.
+        if size and position != size:
+            download.error = errno.EIO
+            raise DownloadFailed("the file changed while it was read")
+
     @contextlib.contextmanager
     def _open(self) -> Iterator[int]:
-        path = _path(str(self.url))
-        allowed = self.allowed_paths
+        path = _path(str(self._download.url))
+        allowed = self._download.allowed_paths
         source = _opened(path) if allowed is None else self._open_allowed(path, _folders(allowed))
         try:
             yield source
@@ -118,14 +137,14 @@ class FileDownload(Download):
         try:
             return os.readlink(entry)
         except OSError as error:
-            self.error = error.errno or errno.EIO
+            self._download.error = error.errno or errno.EIO
             reason = f"allowed_paths can't be checked, as /proc doesn't tell: {error.strerror}"
             redact.exception(error)
             raise DownloadFailed(reason) from error
 
     def _check_allowed(self, real: bytes, allowed: list[bytes]) -> None:
         if not any(real == path or real.startswith(path.rstrip(b"/") + b"/") for path in allowed):
-            self.error = errno.EACCES
+            self._download.error = errno.EACCES
             # Nor does a traceback tell whether it is there.
             raise NotAuthorized("the file isn't in a folder that allowed_paths names") from None
 
@@ -133,19 +152,20 @@ class FileDownload(Download):
         """Return the size, if it is a file, and another one than is to be written."""
         found = os.fstat(source)
         if not stat.S_ISREG(found.st_mode):
-            self.error = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+            self._download.error = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
             raise DownloadFailed("there is no regular file at this URL")
         for target in self._targets():
             with contextlib.suppress(OSError, ValueError, TypeError):
                 if os.path.samestat(found, os.stat(target)):
-                    self.error = errno.EINVAL
+                    self._download.error = errno.EINVAL
                     raise DownloadFailed("the file at this URL and the one to write are the same")
         return found.st_size
 
     def _targets(self) -> Iterator[Any]:
         """What is written to: a path, or a descriptor."""
-        yield getattr(self.writer, "path", None)
-        fp = getattr(self.writer, "fp", None)
+        writer = self._download.writer
+        yield getattr(writer, "path", None)
+        fp = getattr(writer, "fp", None)
         with contextlib.suppress(OSError, AttributeError, ValueError):
             yield fp.fileno()  # type: ignore[union-attr]
 

@@ -1,1 +1,1 @@
-"""What runs a download: the run, retry with back-off, the circuit breaker, the speed limit."""
+"""What runs a download: the machine, retry with back-off, the circuit breaker, the speed limit."""

@@ -3,111 +3,146 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
+from typing import TYPE_CHECKING
 
 from ..waiting.cancellation import Cancellation
 from ..waiting.timer import Alarm, timer
 from .backoff import Budget
-from .breaker import Health
+from .claim import Claims
+from .content import Content, reset
+
+if TYPE_CHECKING:
+    from ..validation import Validation
+    from ..writer import Writer
+    from .subject import Download
+
+log = logging.getLogger(__name__)
 
 
 class Run:
     """One run of a download.
 
     Attributes:
-        token (Cancellation): What stops it.
+        token (Cancellation): The cancellation token of the run.
         budget (Budget): How often it is tried again.
         began (float): When it began (``time.monotonic()``).
-        attempt (int): The number of the attempt, from 1.
+        attempts (int): How many attempts were begun.
         repairs (int): How often handlers have repaired.
-        announced (bool): Sent and Replied were sent in this attempt.
-        is_begun (bool): The attempt got as far as to send.
-        is_waiting (bool): It waits for its turn to send, which is no fault of the server's.
-        has_waited (bool): It has waited so since its progress was last asked for.
         is_done (bool): The run has succeeded.
-        resume (bool): The last attempt failed in a way that leaves what was fetched good.
-        torn (bool): Writer and validations may not have seen the same bytes.
+        can_continue (bool): The last attempt failed in a way that leaves what was fetched good.
         total (int | None): The size of the content (bytes), where the server has said it.
-        received (int): All bytes that came, those included that had to be thrown away.
         deadline (float | None): When it must have ended (``time.monotonic()``).
-        health (Health | None): That of the host, in this attempt.
-        over (str): What is said when it hasn't.
-        alarm (Alarm | None): What ends the run when it takes too long.
+        claims (Claims): What it uses, and no other run meanwhile.
+        writer (Writer | None): The writer that it has claimed.
+        validations (list[Validation]): The validations that it has claimed.
     """
 
     __slots__ = (
-        "alarm",
-        "announced",
-        "attempt",
+        "_alarm",
+        "_late",
+        "attempts",
         "began",
         "budget",
+        "can_continue",
+        "claims",
         "deadline",
-        "has_waited",
-        "health",
-        "is_begun",
         "is_done",
-        "is_waiting",
-        "over",
-        "received",
         "repairs",
-        "resume",
         "token",
-        "torn",
         "total",
+        "validations",
+        "writer",
     )
 
-    def __init__(self, parent: Cancellation | None, budget: Budget | None = None) -> None:
-        self.token = Cancellation(parent)
-        self.budget = budget or Budget(None, 0)
-        self.began = time.monotonic()
-        self.attempt = 0
-        self.repairs = 0
-        self.announced = False
-        self.is_begun = False
-        self.is_done = False
-        self.is_waiting = self.has_waited = False
-        # The last attempt failed in a way that leaves what was fetched good.
-        self.resume = False
-        # Writer and validations may not have seen the same bytes.
-        self.torn = False
-        self.total: int | None = None
-        # All bytes that came, those included that had to be thrown away.
-        self.received = 0
-        self.deadline: float | None = None
-        self.over = ""
-        self.alarm: Alarm | None = None
-        self.health: Health | None = None
+    def __init__(self, parent: Cancellation | None, claims: Claims) -> None:
+        """Begin a run.
 
-    def progress(self) -> int | None:
-        """All bytes that came so far; None if it was we who waited since the last call."""
-        waited, self.has_waited = self.has_waited, self.is_waiting
-        return None if waited else self.received
+        Args:
+            parent: What cancels the run, too.
+            claims: The claims of the run.
+        """
+        self.claims = claims
+        self.writer: Writer | None = None
+        self.validations: list[Validation] = []
+        self.token = Cancellation(parent)
+        self.budget: Budget
+        self.began = time.monotonic()
+        self.attempts = 0
+        self.repairs = 0
+        self.is_done = False
+        self.can_continue = False
+        self.total: int | None = None
+        self.deadline: float | None = None
+        self._late = ""
+        self._alarm: Alarm | None = None
+
+    def use(self, download: Download, content: Content) -> None:
+        """Claim the writer and the validations that a download has now, and release others.
+
+        Args:
+            download: The download.
+            content: What is here of its content.
+
+        Raises:
+            RuntimeError: Another download that is running has one of them.
+        """
+        writer, validations = download.writer, list(download.validations)
+        used = validations if writer is None else [writer, *validations]
+        if (thing := self.claims.add(used)) is not None:
+            raise RuntimeError(f"{download} shares {thing!r} with a download that is running")
+        before, self.writer, self.validations = self.writer, writer, validations
+        if before is not None and before is not writer:
+            discard(before)
+        self.claims.keep([download, *used])
+        if not content.is_begun:
+            reset(validations)
 
     def time_left(self) -> float | None:
-        """The seconds that are left of the limit; None without one."""
+        """Return the seconds that are left of the limit; None without one."""
         if self.deadline is None:
             return None
         # A time-out of 0 would mean something else to a socket.
         return max(self.deadline - time.monotonic(), 0.001)
 
     def limit(self, seconds: float) -> None:
-        """Stop the run when it has taken so long."""
-        self.over = f"it was not done within the total limit of {seconds:g} s"
+        """Cancel the run when it has taken so long.
+
+        Args:
+            seconds: The limit, counted from the beginning of the run.
+        """
+        self._late = f"it was not done within the total limit of {seconds:g} s"
         self.deadline = self.began + seconds
         left = self.deadline - time.monotonic()
-        self.alarm = timer.set(left, functools.partial(self.token.cancel, self.over))
+        self._alarm = timer.set(left, functools.partial(self.token.cancel, self._late))
 
     def expire(self) -> None:
-        """Stop the run if its time is over.
+        """Cancel the run if its time is over.
 
-        A connection is given no more time than there is left: its time-out and the alarm come at
-        one moment, and it must not matter which is first.
+        A connection gets no more time than is left. So its time-out and the alarm come at one
+        moment, and it must not matter which is first.
         """
         if self.deadline is not None and time.monotonic() >= self.deadline:
-            self.token.cancel(self.over)
+            self.token.cancel(self._late)
 
     def close(self) -> None:
-        """Listen to nothing any more."""
+        """Let go of the parent and of the timer."""
         self.token.close()
-        if self.alarm is not None:
-            timer.cancel(self.alarm)
+        if self._alarm is not None:
+            timer.cancel(self._alarm)
+
+
+def discard(writer: Writer, is_wrong: bool = False) -> None:
+    """Discard a writer. What it raises is logged: something else is to be told.
+
+    Args:
+        writer: The writer.
+        is_wrong: The content is wrong, so that no later run may go on with it.
+    """
+    try:
+        if is_wrong:
+            writer.remember(None)
+        writer.discard()
+    except Exception:
+        log.exception("The writer %s could not be discarded", writer)

@@ -6,17 +6,19 @@ import contextlib
 import ftplib
 import socket
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable
 from ssl import SSLContext, SSLError, SSLSocket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..download import Download
 from ..engine import backoff
+from ..engine.attempt import Attempt
+from ..engine.protocol import Protocol, validate
 from ..error import DownloadError, DownloadFailed, NotAuthorized, NotFound, transient
 from ..net.dial import AddressMemory
 from ..net.tls import shared_context
 from ..net.tls_error import is_cut
-from ..settings import SSL, Settings, Timeout, User
+from ..settings import SSL, Timeout, User
 from ..waiting.cancellation import watched
 from . import failure
 from .control import Control, LoginRefused, TooMany
@@ -31,6 +33,71 @@ if TYPE_CHECKING:
 
 # How a server says that it allows no more connections: some don't listen, or hang up.
 _FULL = (TooMany, EOFError, ConnectionRefusedError)
+
+_NO_REST = "the rest of the file alone can't be had, and it can't be started again"
+
+
+class FtpProtocol(Protocol):
+    """What a run knows of the file on the server.
+
+    Attributes:
+        version (Version | None): The version whose first bytes are here, if it is certain.
+        sighting (Sighting | None): The version that was seen last.
+    """
+
+    version: Version | None = None
+    sighting: Sighting | None = None
+
+    def check(self, download: FtpDownload) -> None:
+        """Check the settings.
+
+        Args:
+            download: The download.
+
+        Raises:
+            ValueError: One can't work.
+        """
+        download.timeout = download.timeout or Timeout()
+        download.user = download.user or User()
+        download.ssl = download.ssl or SSL()
+        validate(user=download.user, timeout=download.timeout, ssl=download.ssl)
+        Location.of(download.url, download.user)
+
+    def host(self, download: FtpDownload) -> Hashable:
+        """Return the server.
+
+        Args:
+            download: The download.
+        """
+        return Location.of(download.url, download.user).url.origin
+
+    def is_up(self, error: DownloadError) -> bool | None:
+        """Return whether the server is up: it is if it refuses, or has too many connections.
+
+        Args:
+            error: The failure.
+        """
+        if isinstance(error, NotFound | NotAuthorized) or isinstance(error.__cause__, TooMany):
+            return True
+        return super().is_up(error)
+
+    def can_resume(self, download: FtpDownload) -> bool:
+        """Return whether the version of what is here is certain.
+
+        Args:
+            download: The download.
+        """
+        return self.version is not None and self.version.place == _place(download)
+
+    def recall(self, download: FtpDownload, note: str) -> bool:
+        """Return whether a note is that of a version of this file.
+
+        Args:
+            download: The download.
+            note: The note.
+        """
+        self.version = Version.from_note(note)
+        return self.can_resume(download)
 
 
 class FtpDownload(Download):
@@ -67,9 +134,8 @@ class FtpDownload(Download):
 
     retry: Retry | None = backoff.DEFAULT
     timeout: Timeout
-    # The version whose first bytes are here, if it is certain.
-    _version: Version | None = None
-    _sighting: Sighting | None = None
+    _protocol = FtpProtocol
+    reply: str | None
 
     def __init__(
         self,
@@ -100,45 +166,31 @@ class FtpDownload(Download):
         self.ssl = SSL.of(ssl)
         self.tls = tls
 
-    # What the life of a download asks.
-
-    def _settings_to_check(self) -> Iterable[tuple[str, Settings | None]]:
-        return (("user", self.user), ("timeout", self.timeout), ("ssl", self.ssl))
-
-    def _check_settings(self) -> None:
-        self.timeout = self.timeout or Timeout()
-        self.user = self.user or User()
-        self.ssl = self.ssl or SSL()
-        Location.of(self.url, self.user)
-
-    def _can_resume(self) -> bool:
-        return self._version is not None and self._version.place == self._place()
-
-    def _recognizes(self, note: str) -> bool:
-        self._version = Version.from_note(note)
-        return self._can_resume()
-
-    def _host(self) -> Hashable:
-        return Location.of(self.url, self.user).url.origin
-
-    def _is_up(self, error: DownloadError) -> bool | None:
-        if isinstance(error, NotFound | NotAuthorized) or isinstance(error.__cause__, TooMany):
-            return True
-        return super()._is_up(error)
-
     def _send(self) -> None:
-        self._keep_to_rate()
+        attempt = Attempt.of(self)
+        attempt.wait_for_turn()
         try:
-            self._fetch(Location.of(self.url, self.user))
+            _Transfer(self, attempt, self._write).run()
         except failure.ANTICIPATED as error:
             secrets = Location.of(self.url, self.user).secrets(self.user)
             raise failure.from_exception(error, *secrets) from error
 
-    # From the connection to the content.
 
-    def _fetch(self, location: Location) -> None:
-        server = Server.of(self.context, location.host, location.port)
-        ftp = self._connect(location, server)
+class _Transfer:
+    """One attempt: from the connection to the content."""
+
+    def __init__(
+        self, download: FtpDownload, attempt: Attempt, write: Callable[[bytes], None]
+    ) -> None:
+        self._download, self._attempt, self._write = download, attempt, write
+        self._protocol = cast(FtpProtocol, attempt.protocol)
+        self._location = Location.of(download.url, download.user)
+
+    def run(self) -> None:
+        """Fetch the file, or the rest of it."""
+        location = self._location
+        server = Server.of(self._download.context, location.host, location.port)
+        ftp = self._connect(server)
         try:
             ftp.protect()
             ftp.voidcmd("TYPE I")
@@ -148,13 +200,14 @@ class FtpDownload(Download):
             ftp.close()
             server.leave(ftp)
 
-    def _connect(self, location: Location, server: Server) -> Control:
+    def _connect(self, server: Server) -> Control:
         """Log in. Where the server allows no more connections, wait until one of ours has ended."""
-        context = self._tls_context() if location.is_implicit or self.tls else None
-        memory = AddressMemory.of(self.context)
+        download, location, attempt = self._download, self._location, self._attempt
+        context = self._tls_context() if location.is_implicit or download.tls else None
+        memory = AddressMemory.of(download.context)
         login = location.user, location.password
         while True:
-            ftp = Control(context, self._connect_timeout(), self.timeout.read)
+            ftp = Control(context, attempt.connect_timeout(), download.timeout.read)
             try:
                 server.arrive(ftp)
                 ftp.open(location.host, location.port, memory, at_once=location.is_implicit)
@@ -170,67 +223,71 @@ class FtpDownload(Download):
                     if is_excess:
                         raise TooMany(*error.args) from None
                     raise
-            self._run.is_waiting = self._run.has_waited = True
-            server.wait_for_room()
-            self._run.is_waiting = False
+            attempt.wait_by(server.wait_for_room)
 
     def _tls_context(self) -> SSLContext:
         try:
-            return shared_context(self.ssl, self.context, "ftp")
+            return shared_context(self._download.ssl, self._download.context, "ftp")
         except ValueError as error:
             raise DownloadFailed(f"a setting is wrong: {error}") from error
 
     def _retrieve(self, ftp: Control, path: str) -> None:
         size = ftp.size_of(path)
         version = self._look(ftp, path, size)
-        if self._position and (
-            version is None or version != self._version or self._position > version.size
+        if self._attempt.position and (
+            version is None
+            or version != self._protocol.version
+            or self._attempt.position > version.size
         ):
-            self._start_over()
+            self._attempt.start_over(_NO_REST)
         data, told = self._begin(ftp, path)
         with data:
-            start = self._position
+            start = self._attempt.position
             if not start:
                 # What is told with the rest may be the size of the rest.
                 size = told if size is None else size
-                is_certain = self._sighting is not None and self._sighting.is_certain
+                is_certain = (
+                    self._protocol.sighting is not None and self._protocol.sighting.is_certain
+                )
                 self._remember(version if is_certain else None)
-            self._expect(size)
-            self._announce(ftp.lastresp)
+            self._attempt.expect(size)
+            self._attempt.announce(ftp.lastresp)
             self._receive(data, size)
         # Only this says whether all of it came (RFC 959 section 5.4).
-        self.reply = ftp.voidresp()
-        if size is not None and self._position != size:
-            raise transient(f"the server sent {self._position} bytes and had said {size}")
-        if start and self._look(ftp, path, ftp.size_of(path)) != self._version:
+        self._download.reply = ftp.voidresp()
+        if size is not None and self._attempt.position != size:
+            raise transient(f"the server sent {self._attempt.position} bytes and had said {size}")
+        if start and self._look(ftp, path, ftp.size_of(path)) != self._protocol.version:
             # Between the question for the version and the transfer, it may be.
             self._remember(None)
             raise transient("the file changed while it was downloaded")
 
     def _look(self, ftp: Control, path: str, size: int | None) -> Version | None:
         """Return the version that the server has now, as far as it matters and can be told."""
-        self._sighting, before = None, self._sighting
-        if size is None or size <= self.BLOCK:
+        self._protocol.sighting, before = None, self._protocol.sighting
+        if size is None or size <= self._download.BLOCK:
             return None
         asked = time.monotonic()
         modified = ftp.time_of(path)
         if modified is None:
             return None
-        self._sighting = Sighting.of(Version(self._place(), size, modified), asked, before)
-        return self._sighting.version
+        self._protocol.sighting = Sighting.of(
+            Version(_place(self._download), size, modified), asked, before
+        )
+        return self._protocol.sighting.version
 
     def _begin(self, ftp: Control, path: str) -> tuple[socket.socket, int | None]:
-        if self._position:
+        if self._attempt.position:
             with contextlib.suppress(ftplib.error_perm):
-                return ftp.retrieve(path, self._position)
+                return ftp.retrieve(path, self._attempt.position)
             # It can't begin in the middle.
-            self._start_over()
+            self._attempt.start_over(_NO_REST)
         return ftp.retrieve(path, 0)
 
     def _receive(self, data: socket.socket, size: int | None) -> None:
         with watched(data):
             while buffer := self._read(data, size):
-                if size is not None and self._position + len(buffer) > size:
+                if size is not None and self._attempt.position + len(buffer) > size:
                     # Not the rest, perhaps, but all of it.
                     self._remember(None)
                     raise transient(f"the server sent more bytes than the {size} it had said")
@@ -242,30 +299,19 @@ class FtpDownload(Download):
 
     def _read(self, data: socket.socket, size: int | None) -> bytes:
         try:
-            return data.recv(self.BLOCK)
+            return data.recv(self._download.BLOCK)
         except SSLError as error:
             # Some servers cut the connection in place of ending TLS. Then only the size, told on
             # the control connection, says that nobody else cut it before its end.
-            if is_cut(error) and size is not None and self._position == size:
+            if is_cut(error) and size is not None and self._attempt.position == size:
                 return b""
             raise
 
-    def _start_over(self) -> None:
-        if not self._can_restart():
-            raise DownloadFailed(
-                "the rest of the file alone can't be had, and it can't be started again"
-            )
-        self._restart()
-
     def _remember(self, version: Version | None) -> None:
         """Know of which version the content is, and have the writer keep it for a later run."""
-        self._version = version
-        if self.writer is None:
-            return
-        try:
-            self.writer.remember(None if version is None else version.note())
-        except OSError as error:
-            raise self._unwritable(error) from error
+        self._protocol.version = version
+        self._attempt.note(None if version is None else version.note())
 
-    def _place(self) -> str:
-        return place(self.url, Location.of(self.url, self.user).user)
+
+def _place(download: FtpDownload) -> str:
+    return place(download.url, Location.of(download.url, download.user).user)

@@ -66,6 +66,10 @@ class Validators(NamedTuple):
         return cls(etag=validator) if validator.startswith('"') else cls(last_modified=validator)
 
 
+NOTHING = Validators()
+"""What is known of a version of which the server said nothing."""
+
+
 def is_unchanged(reply: requests.Response) -> bool:
     """Whether a reply says that the file is unchanged, to a request that asked for that.
 

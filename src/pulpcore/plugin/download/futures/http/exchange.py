@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import requests
 from requests.auth import HTTPBasicAuth
@@ -18,14 +18,12 @@ from ..settings import SSL, Timeout, User
 from ..validation import DigestValidation
 from . import failure, redirect, secret
 from .cookies import Cookies
+from .options import Options
 from .redirect import SCHEMES
 from .route import Route, find_route, without_client
 from .wire.adapter import Request
 from .wire.error import StaleConnection, TunnelRefused
 from .wire.reply import drain
-
-if TYPE_CHECKING:
-    from .download import HttpDownload
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +37,7 @@ class Exchange:
 
     def __init__(
         self,
-        download: HttpDownload,
+        download: Options,
         headers: Mapping[str, str],
         before: Callable[[], float | None],
     ) -> None:

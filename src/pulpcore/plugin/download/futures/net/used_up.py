@@ -15,6 +15,26 @@ _WORDS = {
 }
 
 
+def used_up(error: BaseException) -> str | None:
+    """Return what ran out on this machine, in words; None if an error has another cause.
+
+    Args:
+        error: The error. The errors behind it count, too.
+    """
+    pending: list[object] = [error]
+    seen: set[int] = set()
+    while pending:
+        cause = pending.pop()
+        if not isinstance(cause, BaseException) or id(cause) in seen:
+            continue
+        seen.add(id(cause))
+        if isinstance(cause, OSError) and cause.errno in _WORDS:
+            return _WORDS[cause.errno]
+        # urllib3 keeps what happened in `reason` or in its arguments.
+        pending += [cause.__cause__, getattr(cause, "reason", None), *cause.args]
+    return None
+
+
 def from_used_up(error: BaseException) -> DownloadFailed | None:
     """Make the error for what ran out on this machine.
 

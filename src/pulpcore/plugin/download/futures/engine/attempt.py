@@ -1,0 +1,355 @@
+"""One attempt of a run: what ``_send`` may ask of the engine, and the way of each buffer."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..error import DownloadFailed, ValidationError, transient
+from ..event import Event, Fetched, Replied, Restarted, Sent
+from ..settings import Timeout
+from ..validation import can_reset
+from ..waiting.cancellation import current
+from .claim import Claims
+from .content import Content, unwritable
+from .protocol import protocol_of
+from .run import Run
+
+if TYPE_CHECKING:
+    from ..context import Context
+    from ..writer import Writer
+    from .breaker import Breaker
+    from .protocol import Protocol
+    from .subject import Download
+
+
+class Attempt:
+    """One attempt. It is made anew for each.
+
+    Attributes:
+        protocol (Protocol): What the protocol knows in this run.
+        began (float): When it began (``time.monotonic()``).
+        breaker (Breaker | None): The circuit breaker of the host.
+        is_sending (bool): It got as far as to send.
+        is_exchanged (bool): It ended because a handler exchanged the writer or a validation.
+    """
+
+    __slots__ = (
+        "_content",
+        "_download",
+        "_fetched",
+        "_has_waited",
+        "_is_announced",
+        "_is_first",
+        "_is_waiting",
+        "_run",
+        "began",
+        "breaker",
+        "is_exchanged",
+        "is_sending",
+        "protocol",
+    )
+
+    def __init__(self, download: Download, run: Run, protocol: Protocol) -> None:
+        """Begin an attempt.
+
+        Args:
+            download: The download.
+            run: The run.
+            protocol: What the protocol knows in this run.
+        """
+        self._download, self._run, self.protocol = download, run, protocol
+        self._content = record_of(download).content
+        self._is_announced = False
+        self._is_waiting = self._has_waited = False
+        # The engine has waited for the turn of the first request.
+        self._is_first = True
+        self._fetched = 0
+        self.began = time.monotonic()
+        self.breaker: Breaker | None = None
+        self.is_sending = False
+        self.is_exchanged = False
+
+    @classmethod
+    def of(cls, download: Download) -> Attempt:
+        """Return the attempt that a download is making; for its ``_send``.
+
+        Args:
+            download: The download. A class that overrides ``__call__`` may call its ``_send``
+                outside of a run: then this is an attempt that belongs to none.
+        """
+        record = record_of(download)
+        if record.attempt is None:
+            run = record.run = Run(current(), Claims(_no_steps()))
+            run.writer, run.validations = download.writer, list(download.validations)
+            protocol = record.protocol = protocol_of(type(download))()
+            record.attempt = cls(download, run, protocol)
+        return record.attempt
+
+    # What a protocol may ask for.
+
+    @property
+    def position(self) -> int:
+        """How much of the content is here (bytes)."""
+        return self._content.position
+
+    def announce(self, reply: Any = None) -> None:
+        """Say that the head of the reply is there. Only the first time in an attempt counts.
+
+        Args:
+            reply: The reply.
+
+        Raises:
+            DownloadError: A handler exchanged the writer or a validation, and that can't be.
+        """
+        if self._is_announced:
+            return
+        self._is_announced = True
+        download = self._download
+        download.reply = reply
+        if Event.SENT in download.router:
+            download.router.send(Sent(download))
+        if Event.REPLIED in download.router:
+            download.router.send(Replied(download))
+        if download.writer is not self._run.writer or (
+            download.validations != self._run.validations
+        ):
+            self.adopt()
+
+    def expect(self, total: int | None) -> None:
+        """Say which size the whole of the content has.
+
+        Args:
+            total: The size (bytes); None where it isn't known.
+        """
+        self._run.total = total
+
+    def note(self, note: str | None) -> None:
+        """Have the writer keep what comes for a later run, if it was made with ``resume=True``.
+
+        Args:
+            note: What tells the version of the content; None if it can't be told.
+
+        Raises:
+            DownloadFailed: It can't be written.
+        """
+        writer = self._run.writer
+        if writer is not None and writer.resume:
+            try:
+                writer.remember(note)
+            except OSError as error:
+                raise unwritable(writer, error) from error
+
+    def can_start_over(self) -> bool:
+        """Return whether :meth:`start_over` would work."""
+        return self._content.can_restart(self._run.writer, self._run.validations)
+
+    def start_over(self, problem: str = "it can't be started again") -> None:
+        """Start again at byte 0, also in the middle of an attempt, if anything is here.
+
+        Args:
+            problem: What to say where that isn't possible.
+
+        Raises:
+            DownloadFailed: It isn't possible.
+        """
+        if not self._content.is_begun:
+            return
+        if not self.can_start_over():
+            raise DownloadFailed(f"{problem}: its writer or a validation can't be reset")
+        self._content.restart(self._run.writer, self._run.validations)
+        if Event.RESTARTED in self._download.router:
+            self._download.router.send(Restarted(self._download))
+
+    def wait_for_turn(self) -> None:
+        """Wait until another request may be sent.
+
+        Raises:
+            Cancelled: The run was cancelled.
+        """
+        self._run.token.check()
+        limiter, is_first = self._download.rate_limiter, self._is_first
+        self._is_first = False
+        if limiter is not None and not is_first and (delay := limiter.delay()) > 0:
+            self.wait_by(functools.partial(self._run.token.wait, delay))
+
+    def wait_by(self, wait: Callable[[], object]) -> None:
+        """Wait for something of our own, which isn't slowness of the server's.
+
+        Args:
+            wait: What waits.
+
+        Raises:
+            Cancelled: The run was cancelled.
+        """
+        self._is_waiting = self._has_waited = True
+        wait()
+        self._is_waiting = False
+
+    def connect_timeout(self) -> float | None:
+        """Return how long a connection may take to be made: no longer than the run has left.
+
+        Returns:
+            The limit in seconds; None for no limit.
+        """
+        timeout = self._download.timeout
+        seconds = timeout.connect if isinstance(timeout, Timeout) else None
+        limits = [limit for limit in (seconds, self._run.time_left()) if limit is not None]
+        return min(limits, default=None)
+
+    def note_life(self) -> None:
+        """Tell the circuit breaker that the host is up, before all of the content is here."""
+        if self.breaker is not None:
+            self.breaker.succeeded()
+
+    # What the engine does with it.
+
+    def progress(self) -> int | None:
+        """Return all bytes that came so far; None if it waited for its turn since the last call."""
+        waited, self._has_waited = self._has_waited, self._is_waiting
+        return None if waited else self._fetched
+
+    def write(self, buffer: bytes) -> None:
+        """Take the next bytes of the content: writer, validations, then the Fetched event.
+
+        Args:
+            buffer: The bytes.
+
+        Raises:
+            DownloadError: They can't be written, or a validation failed.
+            Cancelled: The run was cancelled.
+        """
+        if not buffer:
+            return
+        run, content, download = self._run, self._content, self._download
+        run.token.check()
+        if not self._is_announced:
+            self.announce()
+        if download.writer is not run.writer or download.validations != run.validations:
+            self.adopt()
+        if not content.is_begun:
+            content.begin(run.writer, run.validations)
+        content.take(buffer, run.writer, run.validations)
+        self._fetched += len(buffer)
+        if Event.FETCHED in download.router:
+            self._tell(buffer)
+
+    def begin(self, can_resume: bool) -> None:
+        """Have writer and validations stand where the attempt begins.
+
+        Args:
+            can_resume: It may begin where the last one ended, for all that the protocol knows.
+
+        Raises:
+            DownloadFailed: That isn't possible.
+        """
+        run, content = self._run, self._content
+        if run.attempts > 1 and self._is_outdated():
+            run.use(self._download, content)
+        if content.is_begun and not (
+            can_resume and content.belongs_to(run.writer, run.validations)
+        ):
+            self.start_over()
+        self._open(may_recall=True)
+
+    def adopt(self) -> None:
+        """Go on with the writer and the validations that a handler has set.
+
+        Raises:
+            DownloadError: The others have bytes already.
+        """
+        run, content = self._run, self._content
+        if not self._is_outdated():
+            return
+        if content.is_begun:
+            self.is_exchanged = True
+            raise transient("its writer or a validation was exchanged after bytes had come")
+        run.use(self._download, content)
+        # The reply begins at byte 0, whatever an earlier run left.
+        self._open(may_recall=False)
+
+    def _is_outdated(self) -> bool:
+        """Whether the download has another writer or other validations by now."""
+        run, download = self._run, self._download
+        return download.writer is not run.writer or list(download.validations) != run.validations
+
+    def _open(self, may_recall: bool) -> None:
+        writer = self._run.writer
+        if writer is None or not self.protocol.has_content(self._download):
+            return
+        try:
+            if not writer.is_open:
+                writer.open()
+            if not self._content.is_begun:
+                self._recall(writer, may_recall)
+        except OSError as error:
+            raise unwritable(writer, error) from error
+
+    def _recall(self, writer: Writer, may_recall: bool) -> None:
+        """Go on with what an earlier run left, if it is any good."""
+        run = self._run
+        note = writer.recall()
+        if note is None:
+            if writer.resume:
+                # A note without bytes must not be found beside those that come now.
+                writer.remember(None)
+            return
+        # What is replayed and refused must be started again.
+        may_recall = may_recall and writer.can_restart() and all(map(can_reset, run.validations))
+        if not may_recall or not self.protocol.recall(self._download, note):
+            writer.truncate()
+            return
+        try:
+            for buffer in self._content.replay(writer, run.validations, self._download.BLOCK):
+                run.token.check()
+                if Event.FETCHED in self._download.router:
+                    self._tell(buffer)
+        except ValidationError:
+            self.start_over()
+        run.can_continue = True
+
+    def _tell(self, buffer: bytes) -> None:
+        offset = self._content.position - len(buffer)
+        self._download.router.send(Fetched(self._download, buffer, offset))
+
+
+class Record:
+    """What the engine keeps of a download between its runs.
+
+    Attributes:
+        context (Context | None): What is shared with other downloads; None until it is needed.
+        owns_context (bool): Nobody has set it.
+        content (Content): What is here of the content.
+        run (Run | None): The last run.
+        protocol (Protocol | None): What the protocol learned in the last run.
+        attempt (Attempt | None): The attempt that is being made.
+    """
+
+    __slots__ = ("attempt", "content", "context", "owns_context", "protocol", "run")
+
+    def __init__(self, context: Context | None = None, owns_context: bool = True) -> None:
+        """Make the record of a download that was not run.
+
+        Args:
+            context: What is shared with other downloads.
+            owns_context: Nobody has set it.
+        """
+        self.context = context
+        self.owns_context = owns_context
+        self.content = Content()
+        self.run: Run | None = None
+        self.protocol: Protocol | None = None
+        self.attempt: Attempt | None = None
+
+
+# A name that Python mangles: no subclass has it by chance. It is an attribute of the download, so
+# that it lives as long and is found without a lock.
+record_of: Callable[[Any], Record] = operator.attrgetter("_Download__record")
+"""The record of a download."""
+
+
+def _no_steps() -> Iterator[None]:
+    yield

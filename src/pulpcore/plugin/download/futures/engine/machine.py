@@ -1,0 +1,222 @@
+"""The life of one run of a download: its states, and the moves between them.
+
+::
+
+    PREPARE → TURN → ATTEMPT → VALIDATE → COMMIT → SUCCEEDED
+               ↑        ↓         ↓         ↓
+               └───────────── RECOVER ──→ FAILED
+
+A step does what belongs to a state, and its outcome decides on the next one. Between two steps the
+run may have to wait: for a back-off, for what a server asked for by Retry-After, or for the rate
+limiter. A wait needs no thread: :meth:`Life.advance` returns until when it waits.
+
+This is how a pool of threads drives it::
+
+    life = begin(download)
+    context = copy_context()          # one for each life, also where lives interleave in a thread
+    while (until := context.run(life.advance)) is not None:
+        ...                           # come back at `until`, or when life.token is cancelled
+
+:meth:`Download.__call__` has a thread of its own to wait in, and calls :meth:`Life.finish`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..error import DownloadError, DownloadFailed, ValidationError
+from ..event import Event, Failed, Succeeded
+from ..waiting.cancellation import Cancelled, current, scope
+from .attempt import record_of
+from .claim import Claims
+from .run import Run, discard
+from .steps import Steps
+
+if TYPE_CHECKING:
+    from .subject import Download
+
+PREPARE = "prepare"
+TURN = "turn"
+ATTEMPT = "attempt"
+VALIDATE = "validate"
+COMMIT = "commit"
+RECOVER = "recover"
+SUCCEEDED = "succeeded"
+FAILED = "failed"
+
+DONE = "done"
+FAILURE = "failure"
+
+MOVES = {
+    PREPARE: {DONE: TURN},
+    TURN: {DONE: ATTEMPT},
+    ATTEMPT: {DONE: VALIDATE, FAILURE: RECOVER},
+    VALIDATE: {DONE: COMMIT, FAILURE: RECOVER},
+    COMMIT: {DONE: SUCCEEDED, FAILURE: RECOVER},
+    RECOVER: {DONE: TURN},
+}
+"""Where each outcome of a state leads. What a state raises that has no FAILURE ends the run."""
+
+STEPS = {
+    PREPARE: Steps.prepare,
+    TURN: Steps.take_turn,
+    ATTEMPT: Steps.attempt,
+    VALIDATE: Steps.validate,
+    COMMIT: Steps.commit,
+    RECOVER: Steps.recover,
+}
+"""What is done in each state."""
+
+
+class Life:
+    """One run of a download, advanced in steps.
+
+    Attributes:
+        download (Download): The download.
+        token (Cancellation): What cancels the run.
+        state (str): The state that comes next.
+    """
+
+    def __init__(self, download: Download) -> None:
+        """Make a run that has not begun. What cancels the caller's work cancels it too.
+
+        Args:
+            download: The download.
+        """
+        self.download = download
+        self.state = PREPARE
+        self._record = record_of(download)
+        self._moves = self._live()
+        self._run = Run(current(), Claims(self._moves))
+        self._steps = Steps(download, self._run)
+        self.token = self._run.token
+        self._error: BaseException | None = None
+        self._has_thread = False
+
+    def advance(self) -> float | None:
+        """Go on until the run waits, or has ended.
+
+        Returns:
+            When to call this again (``time.monotonic()``), unless the token is cancelled before;
+            None when the run has succeeded.
+
+        Raises:
+            DownloadError: It failed; nothing of it is left at the target.
+            RuntimeError: The download is running already, or shares a writer or a validation with
+                one that is.
+        """
+        with scope(self.token):
+            until = next(self._moves, None)
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Or this frame and the error would hold each other.
+                del error
+        return until
+
+    def finish(self) -> None:
+        """Go on to the end, and wait in this thread where that has to be.
+
+        Raises:
+            DownloadError: As :meth:`advance`.
+            RuntimeError: As :meth:`advance`.
+        """
+        self._has_thread = True
+        self.advance()
+
+    def _live(self) -> Iterator[float]:
+        """Run. A generator, so that the interpreter keeps whether it still runs: see Claims."""
+        run = self._run
+        if run.claims.add((self.download,)) is not None:
+            self._error = RuntimeError(f"{self.download} is running already")
+            run.token.close()
+            return
+        self._record.run = run
+        try:
+            while self.state in MOVES:
+                self._move()
+                if (until := self._steps.until) is not None:
+                    self._steps.until = None
+                    if not self._has_thread:
+                        yield until if run.deadline is None else min(until, run.deadline)
+                    self._wait(until)
+        except BaseException as error:  # noqa: BLE001 - advance() raises it
+            self._error = error
+            self._fail(error)
+        else:
+            run.is_done = True
+            if Event.SUCCEEDED in self.download.router:
+                self.download.router.send(Succeeded(self.download))
+        finally:
+            self._end()
+
+    def _move(self) -> None:
+        """Take the step of the state, and go where its outcome leads."""
+        moves, outcome = MOVES[self.state], DONE
+        try:
+            STEPS[self.state](self._steps)
+        except Exception as error:
+            # Nothing here keeps the error, whose traceback holds this frame.
+            if FAILURE not in moves or not self._is_failure(error):
+                raise
+            outcome = FAILURE
+        self.state = moves[outcome]
+
+    def _wait(self, until: float) -> None:
+        run = self._run
+        left = until - time.monotonic()
+        if self._has_thread and left > 0:
+            with contextlib.suppress(Cancelled):
+                run.token.wait(left)
+        run.expire()
+        if run.token.reason is not None:
+            raise DownloadFailed(self.download, run.token.reason)
+
+    def _is_failure(self, error: Exception) -> bool:
+        """Whether it is a failure of the attempt and no bug; noted for the step that recovers."""
+        reason = self.token.reason
+        if isinstance(error, DownloadError):
+            self._steps.failure = error
+        elif reason is not None:
+            self._steps.failure = DownloadFailed(self.download, reason)
+            self._steps.failure.__cause__ = None if isinstance(error, Cancelled) else error
+        return reason is not None or isinstance(error, DownloadError)
+
+    def _fail(self, error: BaseException) -> None:
+        """Leave nothing of the run, but what a later run can go on with."""
+        self.state = FAILED
+        if isinstance(error, DownloadError):
+            self._steps.describe(error)
+        writer = self._run.writer
+        try:
+            if writer is not None:
+                discard(writer, isinstance(error, ValidationError))
+        finally:
+            self.download.router.send(Failed(self.download, error))
+
+    def _end(self) -> None:
+        record = self._record
+        record.attempt = None
+        self._run.close()
+        try:
+            if record.owns_context and record.context is not None:
+                record.context.close()
+        finally:
+            self._run.claims.release()
+
+
+def begin(download: Download) -> Life:
+    """Return a run of a download that is driven by :meth:`Life.advance`.
+
+    It is part of the work that the caller is part of (``waiting.cancellation.current()``): what
+    cancels that cancels the run. A class that overrides ``__call__`` is called instead.
+
+    Args:
+        download: The download.
+    """
+    return Life(download)

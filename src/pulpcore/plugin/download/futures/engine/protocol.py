@@ -1,0 +1,117 @@
+"""What a protocol implements beside ``_send``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..error import DownloadError
+    from ..settings import Settings
+
+
+class Protocol:
+    """What the life of a download asks of its protocol.
+
+    A protocol of your own works without one: ``_send`` and ``_write`` are enough. To check
+    settings, to resume or to share the circuit breaker, derive a class from this one, and give it
+    to your downloads by the class attribute ``_protocol``. One object is made for each run, without
+    arguments, and keeps what the run learns. It must not keep the download itself.
+
+    Attributes:
+        status (int): The status of the last reply, for error messages; 0 without one.
+        has_alternative (bool): After a mismatch the same content may be read in another way, once.
+        is_alternative (bool): It is being read in the other way.
+    """
+
+    status = 0
+    has_alternative = False
+    is_alternative = False
+
+    def check(self, download: Any) -> None:
+        """Check the settings, before anything is sent.
+
+        Args:
+            download: The download.
+
+        Raises:
+            ValueError: A setting can't work; the message names the attribute.
+        """
+
+    def host(self, download: Any) -> Hashable:
+        """Return what is down if attempts fail, such as the host; None for no circuit breaker.
+
+        Args:
+            download: The download.
+        """
+        return None
+
+    def is_up(self, error: DownloadError) -> bool | None:
+        """Return whether the host is up, as far as a failure tells; None if it doesn't tell.
+
+        Args:
+            error: The failure.
+        """
+        return False if error.transient else None
+
+    def has_content(self, download: Any) -> bool:
+        """Return whether there will be content. If not, the target isn't touched.
+
+        Args:
+            download: The download.
+        """
+        return True
+
+    def can_resume(self, download: Any) -> bool:
+        """Return whether the next attempt may ask for the rest only.
+
+        ``_send`` must then begin at ``download.position``, or call
+        :meth:`~pulpcore.plugin.download.futures.engine.attempt.Attempt.start_over` first.
+
+        Args:
+            download: The download.
+        """
+        return False
+
+    def recall(self, download: Any, note: str) -> bool:
+        """Return whether an earlier run left what the next attempt can continue.
+
+        Args:
+            download: The download.
+            note: What that run noted, by
+                :meth:`~pulpcore.plugin.download.futures.engine.attempt.Attempt.note`.
+        """
+        return False
+
+
+# Once a class, and not for each run. Looked for in the classes only, and by type, so that a plugin
+# may have a `_protocol` that is something else.
+@functools.lru_cache(maxsize=128)
+def protocol_of(kind: type[Any]) -> type[Protocol]:
+    """Return the protocol of a class of downloads.
+
+    Args:
+        kind: The class.
+    """
+    for cls in kind.__mro__:
+        found = vars(cls).get("_protocol")
+        if isinstance(found, type) and issubclass(found, Protocol):
+            return found
+    return Protocol
+
+
+def validate(**settings: Settings) -> None:
+    """Validate settings, for :meth:`Protocol.check`.
+
+    Args:
+        settings: The settings, by the name of the attribute that has them.
+
+    Raises:
+        ValueError: One can't work; the message names the attribute.
+    """
+    for name, setting in settings.items():
+        try:
+            setting.validate()
+        except ValueError as error:
+            raise ValueError(f"{name}.{error}") from error

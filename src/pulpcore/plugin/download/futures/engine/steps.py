@@ -1,0 +1,274 @@
+"""What each state of a run does: see the machine."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from ..error import DownloadError, DownloadFailed, Facts, MismatchError, ValidationError, transient
+from ..event import Error, Event, Prepared
+from ..net.used_up import used_up
+from ..settings import Timeout
+from . import backoff
+from .attempt import Attempt, record_of
+from .backoff import Budget
+from .breaker import Breaker
+from .content import unwritable
+from .protocol import Protocol, protocol_of
+from .run import Run
+from .speed import Pace
+
+if TYPE_CHECKING:
+    from .subject import Download
+
+log = logging.getLogger(__name__)
+
+
+class Steps:
+    """The steps of one run. Which comes when is up to the machine.
+
+    Attributes:
+        failure (DownloadError): Why the last attempt failed, while it is being recovered from.
+        until (float | None): When the next step is due (``time.monotonic()``); None for at once.
+    """
+
+    failure: DownloadError
+
+    def __init__(self, download: Download, run: Run) -> None:
+        """Make the steps of a run.
+
+        Args:
+            download: The download.
+            run: The run.
+        """
+        self._download, self._run = download, run
+        self._record = record_of(download)
+        self._protocol: Protocol
+        self._attempt: Attempt
+        self.until: float | None = None
+
+    def prepare(self) -> None:
+        """Let handlers of Prepared change things, then claim the writer and check the settings.
+
+        Raises:
+            DownloadFailed: A setting is wrong.
+            RuntimeError: Another download that is running has the writer or a validation.
+        """
+        download, run = self._download, self._run
+        download.reply = None
+        self._protocol = self._record.protocol = protocol_of(type(download))()
+        if Event.PREPARED in download.router:
+            download.router.send(Prepared(download))
+        run.use(download, self._record.content)
+        self._check()
+        run.budget = Budget(download.retry, download.retry_after_max)
+        timeout = download.timeout
+        if isinstance(timeout, Timeout) and timeout.total is not None:
+            run.limit(timeout.total)
+
+    def take_turn(self) -> None:
+        """Make an attempt, and ask the rate limiter when it may begin."""
+        run, limiter = self._run, self._download.rate_limiter
+        run.attempts += 1
+        run.total = None
+        self._protocol.status = 0
+        self._attempt = self._record.attempt = Attempt(self._download, run, self._protocol)
+        if limiter is not None and (delay := limiter.delay()) > 0:
+            self.until = time.monotonic() + delay
+
+    def attempt(self) -> None:
+        """Have writer and validations stand where the attempt begins, and let the protocol send.
+
+        Raises:
+            DownloadError: It failed.
+            Exception: A bug, or what a protocol made of a cancellation.
+        """
+        run, attempt = self._run, self._attempt
+        attempt.began = time.monotonic()
+        run.token.check()
+        if run.attempts > 1:
+            # A handler of Error may have changed them.
+            self._check()
+        attempt.begin(run.can_continue and self._protocol.can_resume(self._download))
+        attempt.breaker = self._breaker()
+        if attempt.breaker is not None:
+            attempt.breaker.admit()
+        attempt.is_sending = True
+        self._send(attempt)
+        attempt.announce()
+
+    def validate(self) -> None:
+        """Apply the validations.
+
+        Raises:
+            ValidationError: The content is not what was expected.
+        """
+        if self._protocol.has_content(self._download):
+            self._attempt.adopt()
+            for validation in self._run.validations:
+                validation()
+
+    def commit(self) -> None:
+        """Have the writer publish the content.
+
+        Raises:
+            DownloadFailed: It can't.
+        """
+        writer, attempt = self._run.writer, self._attempt
+        if writer is not None:
+            if self._protocol.has_content(self._download):
+                # What a writer has that fails to publish isn't known.
+                self._record.content.is_torn = True
+                try:
+                    writer.close()
+                except OSError as error:
+                    raise unwritable(writer, error) from error
+            else:
+                writer.discard()
+        attempt.note_life()
+
+    def recover(self) -> None:
+        """Find out how to try again after an attempt failed.
+
+        Raises:
+            DownloadError: It isn't to be tried again. This is why it failed.
+        """
+        run = self._run
+        error = self.failure
+        del self.failure
+        try:
+            run.expire()
+            self._examine(error)
+            if run.token.reason is not None and error.reason != run.token.reason:
+                error, cause = DownloadFailed(self._download, run.token.reason), error
+                error.__cause__ = cause
+            self.describe(error)
+            if not self._go_on(error):
+                raise error
+        finally:
+            # Or it would hold this frame, which holds it, until the garbage is collected.
+            del error
+
+    def _go_on(self, error: DownloadError) -> bool:
+        """Whether, and when, there is another attempt; the handlers of Error have their say."""
+        run, download = self._run, self._download
+        possible = self._can_go_on(error)
+        is_free = possible and self._is_free(error)
+        breaker = self._attempt.breaker
+        is_hopeless = not possible or (breaker is not None and breaker.is_open)
+        delay = None if is_hopeless else run.budget.delay(error)
+        event = Error(download, error, retrying=is_free or delay is not None)
+        download.router.send(event)
+        if run.token.reason is None and (
+            is_free or (possible and event.repaired and run.repairs < download.retries)
+        ):
+            run.repairs += not is_free or self._attempt.is_exchanged
+        elif delay is not None:
+            run.budget.spend()
+            log.info("%s; trying again in %.1f s", error, delay)
+            self.until = time.monotonic() + delay
+        else:
+            return False
+        return True
+
+    def _can_go_on(self, error: DownloadError) -> bool:
+        """Whether another attempt makes sense; and note from where."""
+        run, attempt, content = self._run, self._attempt, self._record.content
+        run.budget.progress(content.position)
+        run.can_continue = (
+            attempt.is_sending and not content.is_torn and not isinstance(error, ValidationError)
+        )
+        if run.token.reason is not None:
+            return False
+        return (
+            not content.is_begun
+            or attempt.can_start_over()
+            or (run.can_continue and self._protocol.can_resume(self._download))
+        )
+
+    def _is_free(self, error: DownloadError) -> bool:
+        """Whether the next attempt differs by itself, so that it costs no retry."""
+        protocol = self._protocol
+        if self._attempt.is_exchanged:
+            return self._run.repairs < self._download.retries
+        if protocol.has_alternative and isinstance(error, MismatchError):
+            protocol.has_alternative, protocol.is_alternative = False, True
+            return True
+        return False
+
+    # What the steps need.
+
+    def _check(self) -> None:
+        download = self._download
+        try:
+            backoff.check(download.retry, download.retry_after_max)
+            self._protocol.check(download)
+        except ValueError as error:
+            raise DownloadFailed(download, f"a setting is wrong: {error}") from error
+
+    def _send(self, attempt: Attempt) -> None:
+        """Send under the limit of speed, which ends an attempt and not the run."""
+        timeout, token = self._download.timeout, self._run.token
+        if not isinstance(timeout, Timeout) or timeout.least_speed is None:
+            self._download._send()  # noqa: SLF001 - the one method that a protocol must have
+            # A reader that was woken saw an end of file. It isn't one.
+            token.check()
+            return
+        with Pace(token, timeout.least_speed, timeout.window, attempt.progress) as pace:
+            try:
+                self._download._send()  # noqa: SLF001 - the same method
+            except Exception as error:
+                if pace.reason is None or token.reason is not None:
+                    raise
+                raise transient(pace.reason) from error
+            token.check()
+            if pace.reason is not None:
+                raise transient(pace.reason)
+
+    def _breaker(self) -> Breaker | None:
+        """The circuit breaker of the host, which those share who share the context."""
+        context = None if self._record.owns_context else self._record.context
+        host = None if context is None else self._protocol.host(self._download)
+        if context is None or host is None:
+            return None
+        key = ("breaker", host)
+        try:
+            breaker: Breaker = context.cache.get(key)
+        except LookupError:
+            breaker = context.cache.setdefault(key, Breaker())
+        return breaker
+
+    def _examine(self, error: DownloadError) -> None:
+        """Learn from a failure whether the host is up."""
+        attempt = self._attempt
+        if not error.local and (what := used_up(error)) is not None:
+            error.local, error.reason = True, f"{what}: {error.reason}"
+        if error.local:
+            return
+        if attempt.breaker is not None and attempt.is_sending and self._run.token.reason is None:
+            is_up = self._protocol.is_up(error)
+            if is_up:
+                attempt.breaker.succeeded()
+            elif is_up is not None:
+                attempt.breaker.failed(attempt.began)
+
+    def describe(self, error: DownloadError) -> None:
+        """Tell an error what is known of the download when it failed.
+
+        Args:
+            error: The error.
+        """
+        run = self._run
+        if error.download is None:
+            error.download = self._download
+        # That of another download, which this one ran, has its own.
+        if error.facts is None and error.download is self._download:
+            error.facts = Facts(
+                url=str(self._download),
+                received=self._record.content.received if run.attempts else 0,
+                expected=self._download.expected_size,
+                status=self._protocol.status,
+                attempt=run.attempts,
+                seconds=time.monotonic() - run.began,
+            )

@@ -1,0 +1,10 @@
+"""What the engine runs: a download, which stands a floor above. For type checkers only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__all__ = ["Download"]
+
+if TYPE_CHECKING:
+    from ..download import Download

@@ -1,0 +1,130 @@
+"""Checking the settings of a download by HTTP, before anything is sent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from requests.structures import CaseInsensitiveDict
+
+from ..engine.protocol import validate
+from ..net.url import parse
+from ..settings import SSL, Timeout, User, check_number
+from . import condition
+from .options import Options
+from .redirect import SCHEMES
+
+METHODS = ("GET", "HEAD")
+
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+def check(download: Options) -> None:
+    """Check all settings. What requests takes too is put into our form.
+
+    Args:
+        download: The download.
+
+    Raises:
+        ValueError: One can't work; the message names the attribute.
+    """
+    if type(download.method) is not str or download.method not in METHODS:
+        download.method = method_of(download.method)
+    # A handler may have set them to None.
+    download.timeout = download.timeout or Timeout()
+    download.user = download.user or User()
+    download.ssl = download.ssl or SSL()
+    validate(timeout=download.timeout, user=download.user, ssl=download.ssl)
+    if not isinstance(download.headers, CaseInsensitiveDict):
+        download.headers = CaseInsensitiveDict(download.headers or {})
+    try:
+        parse(download.url, SCHEMES)
+    except ValueError as error:
+        raise ValueError(f"url: {error}") from error
+    if download.headers:
+        _check_headers(download)
+    if download.expansion_max is not None:
+        check_number("expansion_max", download.expansion_max)
+    if download.known_etag is not None:
+        _check_text(f"known_etag: the header {condition.ETAG!r}", download.known_etag)
+    if download.known_last_modified is not None:
+        _check_text(
+            f"known_last_modified: the header {condition.LAST_MODIFIED!r}",
+            download.known_last_modified,
+        )
+
+
+def method_of(value: object) -> str:
+    """Return the method that a value means.
+
+    Args:
+        value: GET or HEAD, in any case.
+
+    Raises:
+        ValueError: It is another one.
+    """
+    method = str(value).upper()
+    if method not in METHODS:
+        raise ValueError(f"method: must be GET or HEAD, not {value!r}")
+    return method
+
+
+def proxy_of(url: object) -> str | None:
+    """Return the URL of a proxy as it was given.
+
+    Args:
+        url: The URL; None without one.
+
+    Raises:
+        TypeError: It is neither a str nor None.
+    """
+    if url is None or isinstance(url, str):
+        return url
+    raise TypeError(f"proxy_url: must be a str or None, not {type(url).__name__}")
+
+
+def headers_of(headers: object) -> CaseInsensitiveDict[str]:
+    """Return headers in a mapping of our own.
+
+    Args:
+        headers: A mapping; None without any.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if headers is None or isinstance(headers, Mapping):
+        return CaseInsensitiveDict(headers or {})
+    raise TypeError(f"headers: must be a mapping or None, not {type(headers).__name__}")
+
+
+def _check_headers(download: Options) -> None:
+    for number, (name, value) in enumerate(download.headers.items(), start=1):
+        _check_header(number, name, value)
+    if any(type(name) is not str for name in download.headers):
+        # They are looked for by name, and what isn't found is no secret.
+        download.headers = CaseInsensitiveDict(
+            {_text(name): value for name, value in download.headers.items()}
+        )
+
+
+def _text(name: object) -> str:
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _check_header(number: int, name: object, value: object) -> None:
+    shown = name if isinstance(name, bytes) else str(name).encode()
+    if _NAME.fullmatch(shown) is None:
+        # Without it: a value may have been taken for a part of it.
+        raise ValueError(f"headers: the name of number {number} is no name of a header")
+    for text in (name, value):
+        _check_text(f"headers: the header {name!r}", text)
+
+
+def _check_text(what: str, text: object) -> None:
+    if not isinstance(text, str | bytes):
+        raise ValueError(f"{what} must have a str as its value")  # noqa: TRY004 - as validating does
+    characters = text if isinstance(text, str) else text.decode("latin-1")
+    if any(c in characters for c in "\r\n\0") or characters != characters.strip():
+        raise ValueError(f"{what} has characters that can't be sent")
+    if any(ord(c) > 255 for c in characters):
+        raise ValueError(f"{what} has characters beyond Latin-1")

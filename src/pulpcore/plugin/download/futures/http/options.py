@@ -1,0 +1,40 @@
+"""What the modules of HTTP read of a download: its class stands above them."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from urllib3.util import Retry
+
+    from ..context import Context
+    from ..settings import SSL, Timeout, User
+    from ..validation import Validation
+    from ..writer import Writer
+
+
+class Options(Protocol):
+    """The attributes of an ``HttpDownload``; it says what they mean."""
+
+    BLOCK: int
+    context: Context
+    expansion_max: float | None
+    headers: MutableMapping[str, str]
+    insecure_redirects: bool
+    known_etag: str | None
+    known_last_modified: str | None
+    method: str
+    proxy_url: str | None
+    public_only: bool
+    retry: Retry | None
+    ssl: SSL
+    timeout: Timeout
+    url: str
+    user: User
+    validations: list[Validation]
+    writer: Writer | None
+
+    @property
+    def expected_size(self) -> int | None:
+        """The size of the content (bytes); None where it isn't known."""

@@ -1,0 +1,120 @@
+"""What a run of a download by HTTP knows, and what the engine asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import requests
+
+from ..engine.protocol import Protocol
+from ..error import DownloadError
+from ..net.url import parse
+from . import condition, resume
+from .check import check
+from .options import Options
+from .redirect import SCHEMES
+
+# What is replied when the host, or what is behind it, is down.
+_DOWN = frozenset({429, 502, 503, 504})
+
+
+class HttpProtocol(Protocol):
+    """What a run knows of the file on the server.
+
+    Attributes:
+        is_unchanged (bool): The last reply says that the known version is still there.
+        version (resume.Version | None): The version whose first bytes are here; None if the rest of
+            it can't be asked for.
+        validators (condition.Validators): What the server says of the version that comes.
+    """
+
+    is_unchanged = False
+    version: resume.Version | None = None
+    validators = condition.NOTHING
+
+    def check(self, download: Options) -> None:
+        """Check the settings.
+
+        Args:
+            download: The download.
+
+        Raises:
+            ValueError: One can't work.
+        """
+        check(download)
+
+    def host(self, download: Options) -> Hashable:
+        """Return the origin of the URL.
+
+        Args:
+            download: The download.
+        """
+        return parse(download.url, SCHEMES).origin
+
+    def is_up(self, error: DownloadError) -> bool | None:
+        """Return whether the server is up: it is if it answers, but for some statuses.
+
+        Args:
+            error: The failure.
+        """
+        if error.retry_after is not None:
+            # A server that says when to come again is up.
+            return True
+        if not self.status:
+            return super().is_up(error)
+        return self.status not in _DOWN or not error.transient
+
+    def has_content(self, download: Options) -> bool:
+        """Return whether there will be content: not of HEAD, nor if nothing has changed.
+
+        Args:
+            download: The download.
+        """
+        return download.method != "HEAD" and not self.is_unchanged
+
+    def can_resume(self, download: Options) -> bool:
+        """Return whether the rest of what is here may be asked for.
+
+        Args:
+            download: The download.
+        """
+        version = self.version
+        return version is not None and version.url == download.url and own_range(download) is None
+
+    def recall(self, download: Options, note: str) -> bool:
+        """Return whether a note is that of a version of this file.
+
+        Args:
+            download: The download.
+            note: The note.
+        """
+        if (
+            not self.has_content(download)
+            or own_range(download)
+            or "Accept-Encoding" in download.headers
+        ):
+            return False
+        self.version = resume.Version.from_note(note, download.url)
+        if self.version is None:
+            return False
+        self.validators = condition.Validators.named(self.version.validator)
+        return True
+
+    def note_reply(self, reply: requests.Response | None) -> None:
+        """Keep what a reply's status says; None if there is no reply any more.
+
+        Args:
+            reply: The reply.
+        """
+        self.status = 0 if reply is None else reply.status_code
+        self.is_unchanged = reply is not None and condition.is_unchanged(reply)
+
+
+def own_range(download: Options) -> str | None:
+    """Return the Range header that the caller has set; None without one.
+
+    Args:
+        download: The download.
+    """
+    value: str | bytes | None = download.headers.get("Range")
+    return value.decode("latin-1") if isinstance(value, bytes) else value

@@ -1,0 +1,231 @@
+"""One attempt of a download by HTTP: from the request to the content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import requests
+
+from ..engine import backoff
+from ..engine.attempt import Attempt
+from ..error import DownloadFailed, transient
+from . import coding, condition, failure, resume
+from .exchange import Exchange
+from .options import Options
+from .protocol import HttpProtocol, own_range
+from .wire.reply import drain, header, length, reader, was_taken
+
+_CONTENT = frozenset({200, 203})
+_FILE = _CONTENT | {206}
+_CHANGED = "the file changed while it was downloaded, and can't be started again"
+
+
+class Transfer:
+    """Sends what a download asks for, and hands its content on."""
+
+    def __init__(self, download: Options, attempt: Attempt, write: Callable[[bytes], None]) -> None:
+        """Make a transfer.
+
+        Args:
+            download: The download.
+            attempt: The attempt.
+            write: Takes each buffer of the content.
+        """
+        self._download, self._attempt, self._write = download, attempt, write
+        self._protocol = cast(HttpProtocol, attempt.protocol)
+        self._total: int | None = None
+        self._urls = [download.url]
+        self._has_content = True
+
+    def run(self) -> None:
+        """Fetch the file, or the rest of it.
+
+        Raises:
+            DownloadFailed: It could not be fetched.
+        """
+        attempt = self._attempt
+        self._protocol.note_reply(None)
+        reply = self._exchange()
+        if self._is_outdated(reply):
+            # Nothing of it is used, and nobody has to know: the file comes from its beginning.
+            drain(reply)
+            self._protocol.version = None
+            attempt.start_over(_CHANGED)
+            reply = self._exchange()
+        try:
+            self._expect(self._total_of(reply))
+            attempt.announce(reply)
+            self._accept(reply)
+            attempt.note_life()
+            for buffer in self._content(reply):
+                self._write(buffer)
+            self._check_whole()
+        finally:
+            # Gives the connection back, or closes it where the content wasn't read to its end.
+            reply.close()
+
+    def _exchange(self) -> requests.Response:
+        headers = self._range() if self._attempt.position else self._condition()
+        exchange = Exchange(self._download, headers, self._before_request)
+        try:
+            return exchange.run()
+        finally:
+            self._urls = exchange.urls
+            self._protocol.note_reply(exchange.reply)
+            self._has_content = self._protocol.has_content(self._download)
+
+    def _before_request(self) -> float | None:
+        self._attempt.wait_for_turn()
+        return self._attempt.connect_timeout()
+
+    def _expect(self, total: int | None) -> None:
+        self._total = total
+        self._attempt.expect(total)
+
+    def _is_outdated(self, reply: requests.Response) -> bool:
+        """Whether the rest was asked for, and a reply shows that there is another version now."""
+        position = self._attempt.position
+        version = self._known_version() if position else None
+        if version is None:
+            return False
+        if reply.status_code == requests.codes.range_not_satisfiable:
+            return True
+        return reply.status_code == requests.codes.partial_content and not version.is_continued(
+            reply, position
+        )
+
+    def _accept(self, reply: requests.Response) -> None:
+        """Let only a reply through that brings the file, from where we stand."""
+        protocol, status = self._protocol, reply.status_code
+        if protocol.is_unchanged:
+            # What is here was of another version. The caller's own headers ask each time.
+            self._attempt.start_over(_CHANGED)
+            protocol.validators = condition.Validators.asked(reply).updated(reply)
+        elif status in _CONTENT:
+            # Not the rest: another version, or a server that knows no ranges.
+            self._attempt.start_over(_CHANGED)
+            protocol.validators = condition.NOTHING.updated(reply)
+            protocol.version = self._version_of(reply)
+            self._remember()
+        elif status == requests.codes.partial_content:
+            self._accept_part(reply)
+        else:
+            self._refuse(reply)
+
+    def _refuse(self, reply: requests.Response) -> None:
+        drain(reply)
+        retry_after = backoff.retry_after(header(reply, "Retry-After") or "")
+        status, policy, proxy = reply.status_code, self._download.retry, self._download.proxy_url
+        sent = {401: "Authorization" in reply.request.headers, 407: "@" in (proxy or "")}
+        error = failure.from_status(status, retry_after, sent.get(status, False))
+        error.transient = policy is not None and status in policy.status_forcelist
+        raise error
+
+    def _remember(self) -> None:
+        """Have the writer keep what comes for a later run, if the version can be told."""
+        version = self._protocol.version
+        is_plain = "Accept-Encoding" not in self._download.headers
+        self._attempt.note(version.note() if version is not None and is_plain else None)
+
+    def _version_of(self, reply: requests.Response) -> resume.Version | None:
+        validator = resume.strong_validator(reply)
+        return resume.Version(self._download.url, validator, self._total) if validator else None
+
+    def _accept_part(self, reply: requests.Response) -> None:
+        protocol, own = self._protocol, own_range(self._download)
+        if own is not None:
+            part = resume.content_range(reply)
+            if part is not None and not resume.is_as_asked(own, part):
+                raise DownloadFailed(
+                    f"the part that came, bytes {part.first} to {part.last}, isn't the one that "
+                    "the header Range asks for"
+                )
+            protocol.version = None
+        elif not self._attempt.position:
+            raise DownloadFailed("the server sent a part of the file, which was not asked for")
+        known = protocol.validators if self._attempt.position else condition.NOTHING
+        protocol.validators = known.updated(reply)
+
+    def _total_of(self, reply: requests.Response) -> int | None:
+        """The size of the content, as far as the head of the reply says it."""
+        if reply.status_code == requests.codes.partial_content:
+            part = resume.content_range(reply)
+            if part is None:
+                return None
+            return part.total if own_range(self._download) is None else part.last - part.first + 1
+        if not self._has_content or header(reply, "Content-Encoding") is not None:
+            return None
+        return length(reply) if reply.status_code in _FILE else None
+
+    def _content(self, reply: requests.Response) -> Iterator[bytes]:
+        if not self._has_content:
+            drain(reply)
+            return
+        download = self._download
+        codings = []
+        if (
+            header(reply, "Content-Encoding") is not None
+            and "Accept-Encoding" not in download.headers
+        ):
+            urls = self._urls[0], self._urls[-1]
+            try:
+                codings = coding.to_undo(reply, urls, download.validations)
+            except coding.CodingError as error:
+                raise DownloadFailed(str(error)) from error
+        if not codings:
+            yield from self._read(reply)
+            return
+        # Positions in what is decoded say nothing about what is sent.
+        self._protocol.version = None
+        self._expect(None)
+        self._remember()
+        try:
+            limit = coding.Limit(download.expansion_max, download.expected_size)
+            yield from coding.decode(self._read(reply), codings, limit)
+        except coding.CodingError as error:
+            raise DownloadFailed(str(error)) from error
+
+    def _read(self, reply: requests.Response) -> Iterator[bytes]:
+        # What is there and not all of a block: nothing is lost that came before a reset.
+        read, block = reader(reply), self._download.BLOCK
+        size = 0
+        while True:
+            try:
+                buffer = read(block)
+            except failure.ANTICIPATED as error:
+                raise failure.from_exception(error, self._urls[0], reply.url or "") from error
+            if not buffer:
+                break
+            size += len(buffer)
+            yield buffer
+        if not was_taken(reply, size):
+            raise DownloadFailed(
+                "somebody else has read of the reply or closed it, such as a handler: leave its "
+                "body alone while the download runs"
+            )
+
+    def _check_whole(self) -> None:
+        """See that it went up to the end that the head had said, however the body was framed."""
+        if self._total not in (None, self._attempt.position) and self._has_content:
+            raise transient("what came is shorter or longer than the server said")
+
+    def _known_version(self) -> resume.Version | None:
+        """The version whose first bytes are here, if the rest may be asked for."""
+        return self._protocol.version if self._protocol.can_resume(self._download) else None
+
+    def _range(self) -> dict[str, str]:
+        version = self._known_version()
+        return {} if version is None else version.headers(self._attempt.position)
+
+    def _condition(self) -> dict[str, str]:
+        """What asks for any version but the known one; nothing where that isn't at the target."""
+        download = self._download
+        if not download.known_etag and not download.known_last_modified:
+            return {}
+        known = condition.Validators(download.known_etag, download.known_last_modified)
+        headers = known.headers()
+        if any(name in download.headers for name in condition.HEADERS):
+            return {}
+        writer = download.writer
+        return {} if writer is not None and writer.is_missing() else headers

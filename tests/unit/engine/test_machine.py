@@ -1,0 +1,630 @@
+"""The steps of a run: how a pool drives it, what it claims, and what comes of an exchange."""
+
+import errno
+import gc
+import io
+import threading
+import time
+import weakref
+from contextvars import copy_context
+
+import pytest
+from urllib3.util import Retry
+
+from pulpcore.plugin.download.futures import (
+    BufferWriter,
+    Download,
+    DownloadFailed,
+    FileWriter,
+    SizeValidation,
+    Timeout,
+    Validation,
+    Writer,
+)
+from pulpcore.plugin.download.futures.engine import machine
+from pulpcore.plugin.download.futures.engine.attempt import Attempt
+from pulpcore.plugin.download.futures.engine.machine import MOVES, begin
+from pulpcore.plugin.download.futures.engine.protocol import Protocol, protocol_of
+from pulpcore.plugin.download.futures.event import Event
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current, scope
+
+NEW = b"abcdef"
+SECONDS = 20
+
+
+def transient(reason="try again"):
+    """An error that may be gone when tried again."""
+    error = DownloadFailed(reason)
+    error.transient = True
+    return error
+
+
+class Scripted(Download):
+    """Does what a script says: a list for each attempt, of buffers, errors and functions."""
+
+    def __init__(self, *scripts, writer=None):
+        super().__init__("test://x", BufferWriter() if writer is None else writer)
+        self.scripts = list(scripts)
+
+    def _send(self):
+        for step in self.scripts.pop(0):
+            if isinstance(step, bytes):
+                self._write(step)
+            elif isinstance(step, BaseException):
+                try:
+                    raise step
+                finally:
+                    # Or the error and this frame would hold each other.
+                    del step
+            else:
+                step()
+
+
+def ends(download):
+    """Collect the names of the events of a download."""
+    seen = []
+    for name in (Event.PREPARED, Event.ERROR, Event.RESTARTED, Event.SUCCEEDED, Event.FAILED):
+        download.register(name, lambda event: seen.append(event.name))
+    return seen
+
+
+# The table
+
+
+def test_every_state_is_reached_and_left():
+    """Each state but the first is somebody's next, and each that isn't an end has a step."""
+    reached = {state for moves in MOVES.values() for state in moves.values()}
+    assert reached | {machine.PREPARE} == {*MOVES, machine.SUCCEEDED}
+    assert machine.STEPS.keys() == MOVES.keys()
+
+
+# Steps
+
+
+def test_advance_without_a_wait():
+    """A run that needs no wait is done in one call."""
+    download = Scripted([NEW])
+    life = begin(download)
+    assert life.advance() is None
+    assert life.state == machine.SUCCEEDED
+    assert download.writer.getvalue() == NEW
+
+
+def test_a_wait_holds_no_thread():
+    """A back-off is told and not waited for; the next call goes on, in whatever thread."""
+    download = Scripted([b"abc", transient()], [NEW])
+    download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
+    seen = ends(download)
+    life = begin(download)
+    before = time.monotonic()
+    until = life.advance()
+    assert before < until <= time.monotonic() + 3600
+    thread = threading.Thread(target=life.advance)
+    thread.start()
+    thread.join(SECONDS)
+    assert seen == ["PREPARED", "ERROR", "RESTARTED", "SUCCEEDED"]
+    assert download.writer.getvalue() == NEW
+
+
+def test_the_rate_limiter_holds_no_thread():
+    """Nor is it waited for the turn of the first request."""
+
+    class Limiter:
+        def delay(self):
+            return 1000
+
+    download = Scripted([NEW])
+    download.rate_limiter = Limiter()
+    life = begin(download)
+    assert life.advance() > time.monotonic() + 900
+    assert life.advance() is None
+
+
+def test_no_wait_is_longer_than_the_total_limit():
+    """A wait ends when the run must end: whoever drives it comes back then."""
+    download = Scripted([transient()])
+    download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
+    download.timeout = Timeout(total=0.05)
+    life = begin(download)
+    until = life.advance()
+    assert until <= time.monotonic() + 0.05
+    while time.monotonic() < until:
+        time.sleep(0.001)
+    with pytest.raises(DownloadFailed, match="total limit"):
+        life.advance()
+
+
+def test_cancelled_while_it_waits():
+    """A cancelled run fails at its next step, with the reason, and sends nothing more."""
+    parent = Cancellation()
+    download = Scripted([transient()])
+    download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
+    seen = ends(download)
+    with scope(parent):
+        life = begin(download)
+    life.advance()
+    parent.cancel("shut down")
+    assert life.token.reason == "shut down"
+    with pytest.raises(DownloadFailed, match="shut down"):
+        life.advance()
+    assert seen == ["PREPARED", "ERROR", "FAILED"]
+    assert life.state == machine.FAILED
+
+
+def test_dropped_while_it_waits(tmp_path):
+    """A run that nobody goes on with leaves nothing behind, and ends with Failed."""
+    download = Scripted([b"abc", transient()], writer=FileWriter(tmp_path / "a"))
+    download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
+    seen = ends(download)
+    life = begin(download)
+    life.advance()
+    assert list(tmp_path.iterdir())
+    del life
+    gc.collect()
+    assert seen[-1] == "FAILED"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_token_is_that_of_the_step():
+    """Within a step the run is the current work; between steps it isn't."""
+    download = Scripted([lambda: seen.append(current()), NEW])
+    seen = []
+    life = begin(download)
+    life.advance()
+    assert seen == [life.token]
+    assert current() is None
+
+
+@pytest.mark.parametrize("error", [StopIteration("bug"), GeneratorExit(), KeyboardInterrupt()])
+def test_whatever_is_raised_comes_out_as_it_is(error):
+    """Also an exception that means something to a generator."""
+    download = Scripted([error])
+    seen = ends(download)
+    with pytest.raises(type(error)) as caught:
+        download()
+    assert caught.value is error
+    assert seen == ["PREPARED", "FAILED"]
+
+
+def test_nothing_keeps_a_download_alive():
+    """A download that has run is freed with its last reference, without the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        download = Scripted([b"abc", transient()], [NEW])
+        download.retry = Retry(total=1, backoff_factor=0)
+        download()
+        gone = weakref.ref(download)
+        del download
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_contextvars_of_the_caller_stay():
+    """A run has a copy of the caller's context: an interrupt leaves nothing in the caller's."""
+    download = Scripted([lambda: seen.append(copy_context()), NEW])
+    seen = []
+    download()
+    assert current() is None
+    assert len(seen) == 1
+
+
+# Interrupts
+
+
+@pytest.mark.parametrize("name", [Event.PREPARED, Event.FETCHED, Event.SUCCEEDED, Event.FAILED])
+def test_interrupted_anywhere(name):
+    """A download that was interrupted in any handler, the last one too, can be called again."""
+    download = Scripted([NEW, *([transient()] if name == Event.FAILED else [])], [NEW])
+
+    def interrupt(event):
+        download.router.unregister(name, interrupt)
+        raise KeyboardInterrupt
+
+    download.register(name, interrupt)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        download()
+    # The traceback holds the frames of the run.
+    assert kept.tb is not None
+    download.scripts = [[NEW]]
+    download()
+    assert download.writer.getvalue() == NEW
+
+
+def test_interrupted_while_its_claims_are_released(monkeypatch):
+    """An interrupt at the very end of a run leaves no download that is running for ever."""
+    download = Scripted([NEW], [NEW])
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pulpcore.plugin.download.futures.engine.claim.Claims.release", interrupted)
+        with pytest.raises(KeyboardInterrupt) as kept:
+            download()
+    download()
+    assert kept.tb is not None
+    assert download.writer.getvalue() == NEW
+
+
+# Claims
+
+
+def share(make, first_script, second_script):
+    """Two downloads that share what `make` gives, the second run in the middle of the first."""
+    first, second = Scripted(first_script), Scripted(second_script)
+    make(first, second)
+    errors = []
+
+    def run_second(event):
+        with pytest.raises(RuntimeError, match="with a download that is running") as info:
+            second()
+        errors.append(info.value)
+
+    first.register(Event.FETCHED, run_second)
+    return first, second, errors
+
+
+def same_writer(first, second):
+    """One writer for both."""
+    second.writer = first.writer
+
+
+def same_validation(first, second):
+    """One validation for both."""
+    first.validations.append(SizeValidation(6))
+    second.validations += first.validations
+
+
+@pytest.mark.parametrize("make", [same_writer, same_validation])
+def test_claimed(make):
+    """What a run uses no other run gets; the loser touches nothing of the winner's."""
+    first, second, errors = share(make, [b"abc", b"def"], [b"x"])
+    seen = ends(second)
+    first()
+    assert len(errors) == 2
+    assert seen == ["PREPARED", "FAILED"] * 2
+    assert first.writer.getvalue() == NEW
+    assert second.scripts
+    # Afterwards it is free.
+    second.validations.clear()
+    second()
+    assert second.writer.getvalue() == b"x"
+
+
+def test_claimed_and_no_file_is_touched(tmp_path):
+    """The loser of one file's writer neither discards what is written nor the file at the path."""
+    writer = FileWriter(tmp_path / "a")
+    first, second, errors = share(same_writer, [b"abc", b"def"], [b"x"])
+    first.writer = second.writer = writer
+    first()
+    assert len(errors) == 2
+    assert (tmp_path / "a").read_bytes() == NEW
+
+
+def test_claimed_by_a_later_attempt():
+    """A writer that a handler of Error takes from another run is refused, and that run goes on."""
+    winner = Scripted()
+    loser = Scripted([b"x", transient()], [b"y"])
+    loser.retry = Retry(total=1, backoff_factor=0)
+    mine = loser.writer
+    loser.register(Event.ERROR, lambda event: setattr(loser, "writer", winner.writer))
+
+    def loser_runs():
+        with pytest.raises(RuntimeError, match="shares"):
+            loser()
+
+    winner.scripts = [[b"abc", loser_runs, b"def"]]
+    winner()
+    assert winner.writer.getvalue() == NEW
+    assert not mine.is_open
+
+
+# Exchanges
+
+
+@pytest.mark.parametrize("name", [Event.PREPARED, Event.SENT, Event.REPLIED])
+def test_exchanged_before_the_first_byte(name, tmp_path):
+    """A writer that is set before there are bytes counts in this attempt; so do validations."""
+    download = Scripted([NEW], writer=FileWriter(tmp_path / "old"))
+    size = SizeValidation(6)
+    size.update(b"used")
+
+    def exchange(event):
+        download.writer = FileWriter(tmp_path / "new")
+        download.validations.append(size)
+
+    download.register(name, exchange)
+    download()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"new": NEW}
+    assert size.actual == 6
+
+
+@pytest.mark.parametrize("retry", [None, Retry(total=1, backoff_factor=0)])
+@pytest.mark.parametrize("script", [[b"abc", b"def"], [NEW]], ids=["middle", "end"])
+def test_exchanged_after_bytes_had_come(script, retry, tmp_path):
+    """A writer that is exchanged later ends the attempt; the next begins at byte 0."""
+    download = Scripted(script, script, writer=FileWriter(tmp_path / "old"))
+    download.retry = retry
+    seen = ends(download)
+
+    def exchange(event):
+        download.router.unregister(Event.FETCHED, exchange)
+        download.writer = FileWriter(tmp_path / "new")
+
+    download.register(Event.FETCHED, exchange)
+    download()
+    assert seen == ["PREPARED", "ERROR", "RESTARTED", "SUCCEEDED"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"new": NEW}
+
+
+def test_a_validation_that_is_added_later_sees_all():
+    """A validation that is added after bytes had come sees them in the next attempt."""
+    download = Scripted([b"abc", b"def"], [b"abc", b"def"])
+    size = SizeValidation(6)
+
+    def add(event):
+        if size not in download.validations:
+            download.validations.append(size)
+
+    download.register(Event.FETCHED, add)
+    download()
+    assert size.actual == 6
+
+
+def test_exchanged_again_and_again():
+    """A handler that exchanges each time gets no endless run."""
+    download = Scripted(*[[b"abc", b"def"]] * 5)
+    download.register(Event.FETCHED, lambda event: setattr(download, "writer", BufferWriter()))
+    with pytest.raises(DownloadFailed, match="exchanged"):
+        download()
+    assert len(download.scripts) == 3
+
+
+class Resuming(Scripted):
+    """Goes on where it was, for all that the protocol knows."""
+
+    _protocol = type("P", (Protocol,), {"can_resume": lambda *_: True})
+
+
+def test_exchanged_at_error():
+    """The next attempt doesn't put the rest into another writer, though it could resume."""
+    download = Resuming([b"abc", transient()], [NEW])
+    download.retry = Retry(total=1, backoff_factor=0)
+    download.register(Event.ERROR, lambda event: setattr(download, "writer", BufferWriter()))
+    download()
+    assert download.writer.getvalue() == NEW
+
+
+def test_a_writer_that_was_opened_again():
+    """The same writer with another file behind it doesn't have the bytes either."""
+    download = Resuming([b"abc", transient()], [NEW])
+    download.retry = Retry(total=1, backoff_factor=0)
+
+    def again(event):
+        download.writer.discard()
+        download.writer.open()
+
+    download.register(Event.ERROR, again)
+    download()
+    assert download.writer.getvalue() == NEW
+
+
+def test_a_note_of_an_earlier_run_in_the_middle(tmp_path):
+    """A writer that comes in at Replied begins at byte 0, whatever an earlier run left for it."""
+
+    class Knows(Protocol):
+        def recall(self, download, note):
+            return True
+
+    class Noting(Scripted):
+        _protocol = Knows
+
+    target = FileWriter(tmp_path / "a", resume=True)
+    first = Noting([lambda: Attempt.of(first).note("v1"), b"abc", transient()], writer=target)
+    with pytest.raises(DownloadFailed):
+        first()
+    assert len(list(tmp_path.iterdir())) == 2
+    second = Noting([NEW], writer=BufferWriter())
+    second.register(Event.REPLIED, lambda event: setattr(second, "writer", target))
+    second()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": NEW}
+
+
+def test_a_note_without_bytes(tmp_path):
+    """A run that left a note and no byte leaves nothing for other bytes to be taken for."""
+
+    class Knows(Protocol):
+        def recall(self, download, note):
+            return True
+
+    class Noting(Scripted):
+        _protocol = Knows
+
+    def run(*script):
+        download = Noting(list(script), writer=FileWriter(tmp_path / "a", resume=True))
+        download.scripts[0] = [
+            step if step != "note" else lambda: Attempt.of(download).note("v1") for step in script
+        ]
+        with pytest.raises(DownloadFailed):
+            download()
+
+    run("note", transient())
+    run(b"other bytes", transient())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_note_that_cannot_be_written(tmp_path):
+    """It fails the download, and says why."""
+
+    class Full(BufferWriter):
+        resume = True
+
+        def remember(self, note):
+            if note:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    download = Scripted([lambda: Attempt.of(download).note("v1"), NEW], writer=Full())
+    with pytest.raises(DownloadFailed, match="can't write to Full: No space"):
+        download()
+
+
+def test_only_what_has_seen_bytes_must_be_reset():
+    """A pipe that replaces a writer that has bytes can begin: nothing was written to it."""
+
+    class Pipe(io.RawIOBase):
+        content = b""
+
+        def writable(self):
+            return True
+
+        def write(self, buffer):
+            self.content += bytes(buffer)
+            return len(buffer)
+
+    class OnlyUpdate(Validation):
+        def update(self, buffer):
+            pass
+
+    pipe = Pipe()
+    download = Scripted([b"abc", transient()], [NEW])
+    download.retry = Retry(total=1, backoff_factor=0)
+
+    def exchange(event):
+        download.writer = Writer(pipe)
+        download.validations.append(OnlyUpdate())
+
+    download.register(Event.ERROR, exchange)
+    download()
+    assert pipe.content == NEW
+
+
+# Errors of others
+
+
+def test_facts_of_another_download():
+    """An error of a download that was run within another keeps its own facts and its download."""
+    inner = Scripted([b"abc", DownloadFailed("why")])
+    outer = Scripted([b"x", inner])
+    with pytest.raises(DownloadFailed) as caught:
+        outer()
+    assert caught.value.download is inner
+    assert (caught.value.facts.received, caught.value.facts.attempt) == (3, 1)
+
+
+def test_facts_of_another_download_that_knows_none():
+    """An error that names another download gets no facts of this one."""
+    other = Scripted([])
+    outer = Scripted([DownloadFailed(other, "why")])
+    with pytest.raises(DownloadFailed) as caught:
+        outer()
+    assert (caught.value.download, caught.value.facts) == (other, None)
+
+
+# The namespace of plugins
+
+
+def plain_names():
+    """The names with one underscore that a download has."""
+    download = Scripted([NEW])
+    download()
+    return {
+        name
+        for name in (*dir(Download), *vars(download))
+        if name.startswith("_") and not name.startswith(("__", "_Download__", "_abc_"))
+    }
+
+
+def test_names_with_one_underscore():
+    """A download has no names with one underscore but the three that are documented."""
+    assert plain_names() == {"_send", "_write", "_protocol"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("_run", "_status", "_host", "_position", "_received", "_protocol", "_context", "_life"),
+        *("_attempt", "_content", "_record", "_expect", "_restart", "_is_begun", "_claims"),
+    ],
+)
+def test_names_of_plugins(name):
+    """A subclass may call its own attributes what it likes, in the class and in the object."""
+    kind = type("Plugin", (Scripted,), {name: "mine"})
+    download = kind([b"abc", transient()], [NEW])
+    setattr(download, name, "mine")
+    download.retry = Retry(total=1, backoff_factor=0)
+    download()
+    assert download.writer.getvalue() == NEW
+    assert getattr(download, name) == "mine"
+
+
+@pytest.mark.parametrize("name", ["position", "expected_size", "reply"])
+def test_public_names_of_plugins(name):
+    """Public names that came later are defaults: a subclass, or an object, may have its own."""
+
+    class Plugin(Scripted):
+        def __init__(self, *scripts):
+            super().__init__(*scripts)
+            setattr(self, name, "mine")
+
+    download = Plugin([NEW])
+    download()
+    assert download.writer.getvalue() == NEW
+    assert getattr(type("P", (Scripted,), {name: 3})([]), name) == 3
+
+
+def test_documentation_of_what_is_derived():
+    """Asked of the class, such an attribute shows what it is."""
+    assert "fetched so far" in Download.position.__doc__
+
+
+def test_protocol_of_a_class():
+    """The nearest class that has one says which protocol it is."""
+
+    class Mine(Protocol):
+        pass
+
+    class Plugin(Scripted):
+        _protocol = Mine
+
+    class Shadowing(Plugin):
+        _protocol = "mine"
+
+    assert protocol_of(Shadowing) is protocol_of(Plugin) is Mine
+    assert protocol_of(Scripted) is Protocol
+
+
+def test_send_without_a_run():
+    """A class of 2017 that overrides __call__ and calls _send by itself gets its bytes written."""
+
+    class Own(Scripted):
+        def __call__(self):
+            with self.writer:
+                self._send()
+
+    download = Own([b"abc", b"def"])
+    download.validations.append(SizeValidation(6))
+    download()
+    assert download.writer.getvalue() == NEW
+    assert download.validations[0].actual == 6
+
+
+def test_progress_while_it_waits():
+    """Time in which the download waited for its turn says nothing of its speed."""
+    looks = []
+
+    class Limiter:
+        def delay(self):
+            return 0.001 if looks else 0
+
+    def look():
+        looks.append(Attempt.of(download).progress())
+
+    def wait():
+        Attempt.of(download).wait_for_turn()
+
+    download = Scripted([b"abc", wait, look, wait, look, look, b"def", look])
+    download.rate_limiter = Limiter()
+    download()
+    assert looks == [3, None, 3, 6]
