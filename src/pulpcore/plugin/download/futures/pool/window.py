@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from ..download import Download
+from ..engine import machine
 from ..error import DownloadFailed
 from ..waiting.atomic import HEARING, Waiter
 from ..waiting.cancellation import Cancellation
@@ -48,7 +49,9 @@ class _Call:
 
 
 def begin(download: Download) -> Life:
-    """Begin a run of a download."""
+    """Begin a run of a download. A class that overrides ``__call__`` is simply called."""
+    if type(download).__call__ is Download.__call__:
+        return machine.begin(download)
     return _Call(download)
 
 
