@@ -10,6 +10,7 @@ import pytest
 
 import pulpcore.plugin.download.futures as package
 from pulpcore.plugin.download.futures import batch, validation
+from pulpcore.plugin.download.futures.download import derived
 
 NAMES = [
     "Batch",
@@ -217,7 +218,7 @@ def is_documented(cls, attribute):
     """Whether an attribute has a docstring, or a line in that of its class or a base."""
     return any(
         f"\n    {attribute} (" in (inspect.getdoc(base) or "")
-        or isinstance(vars(base).get(attribute), property)
+        or isinstance(vars(base).get(attribute), property | derived)
         or re.search(rf'\n    {attribute}: .*\n    """', inspect.getsource(base))
         for base in cls.__mro__
         if base.__module__.startswith(package.__name__)

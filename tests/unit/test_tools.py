@@ -20,6 +20,7 @@ from pulpcore.plugin.download.futures import (
     Event,
     tools,
 )
+from pulpcore.plugin.download.futures.engine.protocol import Protocol
 
 ALL = ("sha512", "sha384", "sha256", "sha224", "sha1", "md5")
 MODELS = "pulpcore.app.models"
@@ -49,8 +50,7 @@ class Parts(Download):
                 raise part
             self._write(part)
 
-    def _can_resume(self):
-        return self.resumes
+    _protocol = type("P", (Protocol,), {"can_resume": lambda _, download: download.resumes})
 
 
 @pytest.fixture(autouse=True)

@@ -17,9 +17,14 @@ _owners: dict[int, Claims] = {}
 
 
 class Claims:
-    """What one run uses, and nobody else meanwhile."""
+    """What one run uses, and nobody else meanwhile.
 
-    __slots__ = ("_heirs", "_held", "_steps")
+    Attributes:
+        heirs (dict[int, Claims]): Who claimed next what this run had not released when it was
+            interrupted.
+    """
+
+    __slots__ = ("_held", "_steps", "heirs")
 
     def __init__(self, steps: Iterator[Any]) -> None:
         """Make claims to nothing.
@@ -30,8 +35,7 @@ class Claims:
         # Weak: a run that nobody goes on with must not be kept by what it claimed.
         self._steps = weakref.ref(steps)
         self._held: dict[int, object] = {}
-        # Who claimed next what this run had not released when it was interrupted.
-        self._heirs: dict[int, Claims] = {}
+        self.heirs: dict[int, Claims] = {}
 
     @property
     def is_live(self) -> bool:
@@ -62,7 +66,7 @@ class Claims:
                 if owner.is_live:
                     del held[key]
                     return thing
-                owner = owner._heirs.setdefault(key, self)  # noqa: SLF001 - of this class
+                owner = owner.heirs.setdefault(key, self)
                 _owners[key] = owner
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import time
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from .subject import Download
 
 log = logging.getLogger(__name__)
+
+# The one method that a protocol must have.
+_send = operator.methodcaller("_send")
 
 
 class Steps:
@@ -211,13 +215,13 @@ class Steps:
         """Send under the limit of speed, which ends an attempt and not the run."""
         timeout, token = self._download.timeout, self._run.token
         if not isinstance(timeout, Timeout) or timeout.least_speed is None:
-            self._download._send()  # noqa: SLF001 - the one method that a protocol must have
+            _send(self._download)
             # A reader that was woken saw an end of file. It isn't one.
             token.check()
             return
         with Pace(token, timeout.least_speed, timeout.window, attempt.progress) as pace:
             try:
-                self._download._send()  # noqa: SLF001 - the same method
+                _send(self._download)
             except Exception as error:
                 if pace.reason is None or token.reason is not None:
                     raise
