@@ -299,3 +299,23 @@ def test_facts_of_an_update_that_was_interrupted(monkeypatch):
     with pytest.raises(KeyError):
         monitor.update(b"abc")
     assert monitor.facts()["size"] == 0
+
+
+def test_attached_in_the_middle():
+    """A monitor that was attached too late gives no facts, rather than those of a part.
+
+    The next run begins at the beginning, and so do they.
+    """
+    download = Parts([b"abc", b"def"], [b"ghi"])
+    monitor = DownloadMonitor(algorithms=["md5"])
+
+    def attach(event):
+        if event.offset == 0 and event.buffer == b"abc":
+            monitor.attach(download)
+
+    download.register(Event.FETCHED, attach)
+    download()
+    with pytest.raises(RuntimeError, match="attached while the download ran"):
+        monitor.facts()
+    download()
+    assert monitor.facts() == facts(b"ghi", ["md5"])

@@ -87,6 +87,9 @@ class DownloadMonitor:
         """Return the size and the digests (hex), by name, as ``Artifact`` takes them.
 
         Any thread may ask while the download runs: it gets those of what has come so far.
+
+        Raises:
+            RuntimeError: It was attached in the middle of a run, and hasn't seen all bytes.
         """
         for _ in range(_TRIES):
             collected = self._collected
@@ -98,6 +101,10 @@ class DownloadMonitor:
                 break
             # Bytes came meanwhile.
             time.sleep(_MOMENT)
+        if not collected.is_whole:
+            raise RuntimeError(
+                "the monitor has not seen all bytes, for it was attached while the download ran"
+            )
         return {"size": size, **digests}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,6 +119,8 @@ class DownloadMonitor:
         self._collected = _Collected(self.algorithms)
 
     def _fetched(self, event: Any) -> None:
+        if event.offset > self._collected.size:
+            self._collected.is_whole = False
         self.update(event.buffer)
 
     def _restarted(self, event: Any) -> None:
@@ -119,10 +128,17 @@ class DownloadMonitor:
 
 
 class _Collected:
-    """What was seen of one attempt's content."""
+    """What was seen of one attempt's content.
+
+    Attributes:
+        size (int): How much (bytes).
+        digests (dict[str, Digest]): The digests by name.
+        is_whole (bool): It was seen from the beginning.
+    """
 
     def __init__(self, algorithms: Sequence[str]) -> None:
         self.size = 0
+        self.is_whole = True
         self.digests = {name: Digest(name) for name in algorithms}
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable
 
 from .atomic import HEARING
-from .lock import this_process
 from .threads import start
 
 _SPARE = 64
@@ -54,9 +54,9 @@ class Timer:
     def __init__(self) -> None:
         """Make a timer without a thread."""
         self._begin()
+        self._knows_forks = False
 
     def _begin(self) -> None:
-        self._process = this_process()
         # What the thread hears of: an alarm that was set, or None when it is to look at them all.
         self._news: queue.SimpleQueue[tuple[float, int, Alarm] | None] = queue.SimpleQueue()
         # The alarms that were set, and neither cancelled nor rung.
@@ -80,9 +80,11 @@ class Timer:
         Raises:
             RuntimeError: There is no thread to be had.
         """
-        if self._process is not this_process():
-            # The thread is the parent's, and so are the alarms.
-            self._begin()
+        if not self._knows_forks:
+            # In a forked child the thread is the parent's, and so are the alarms. The child begins
+            # anew while it is alone: two threads of it must not both do so.
+            os.register_at_fork(after_in_child=self._begin)
+            self._knows_forks = True
         alarm = Alarm(function)
         self._alarms.add(alarm)
         self._news.put((time.monotonic() + seconds, next(self._numbers), alarm))
