@@ -620,6 +620,34 @@ class TestTwoAtOnce:
         stage.drop()
         assert target.read_bytes() == b"old"
 
+    def test_made_at_the_same_moment(self, target, monkeypatch):
+        """Where another makes the file just before this one does, that is found."""
+        real = os.open
+        there = []
+
+        def late(path, flags, *arguments):
+            if flags & os.O_CREAT and not there:
+                there.append(real(path, flags, *arguments))
+            return real(path, flags, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", late)
+            stage = Partial(str(target))
+        os.close(there[0])
+        stage.file.write(b"content")
+        stage.publish()
+        assert target.read_bytes() == b"content"
+
+    def test_dropped_twice(self, target):
+        """To drop it again changes nothing, though its descriptor may be another file's by then."""
+        stage = Partial(str(target))
+        finish(stage)
+        other = Partial(str(target))
+        stage.drop()
+        other.file.write(b"content")
+        other.publish()
+        assert target.read_bytes() == b"content"
+
     def test_never_to_be_had(self, target, monkeypatch):
         """Where others are always quicker, it is told, and another way is found."""
         monkeypatch.setattr(Partial, "_is_there", lambda *unused: False)
