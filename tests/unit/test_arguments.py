@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+from http_tools import chain
 
 from pulpcore.plugin.download.futures import (
+    SSL,
     BufferWriter,
     Download,
+    DownloadFailed,
+    Event,
     FileDownload,
     FileWriter,
     FtpDownload,
@@ -18,8 +22,16 @@ from pulpcore.plugin.download.futures import (
 # Nobody gets as far as to connect.
 HTTP = ("http://192.0.2.1/a", None)
 FTP = ("ftp://192.0.2.1/a", None)
+FILE = ("file:///nothing/there", None)
 NET = pytest.mark.parametrize(
     ("kind", "arguments"), [(HttpDownload, HTTP), (FtpDownload, FTP)], ids=["http", "ftp"]
+)
+
+
+ALL = pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [(HttpDownload, HTTP), (FtpDownload, FTP), (FileDownload, FILE)],
+    ids=["http", "ftp", "file"],
 )
 
 
@@ -106,3 +118,61 @@ def test_wrong_writer(kind):
     for value in WRONG["writer"]:
         with pytest.raises(TypeError, match=r"^writer: must be "):
             kind("url", value)
+
+
+@ALL
+@pytest.mark.parametrize("name", WRONG)
+def test_assigned(kind, arguments, name, tmp_path, monkeypatch):
+    """What is set later is refused by the run, before anything is sent: by an error, not a bug."""
+    monkeypatch.chdir(tmp_path)
+    if not hasattr(kind(*arguments), name):
+        return
+    for value in WRONG[name]:
+        download = kind(*arguments)
+        if name == "writer":
+            download.register(
+                Event.PREPARED, lambda e, value=value: setattr(e.download, name, value)
+            )
+        else:
+            setattr(download, name, value)
+        with pytest.raises(DownloadFailed, match=f"a setting is wrong: {name}: must be ") as caught:
+            download()
+        assert "s3cret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rate_limiter():
+    """So is a number in place of a rate limiter, which couldn't be shared."""
+    download = HttpDownload(*HTTP)
+    download.rate_limiter = 5
+    with pytest.raises(DownloadFailed, match="a setting is wrong: rate_limiter: must be "):
+        download()
+
+
+@ALL
+def test_assigned_short_forms(kind, arguments, tmp_path):
+    """What the constructor takes may be set later, too, and None stands for the defaults."""
+    download = kind(*arguments)
+    given = {"timeout": (3, 5), "user": ("a", "b"), "writer": str(tmp_path / "a"), "ssl": None}
+    for name, value in given.items():
+        if hasattr(download, name):
+            setattr(download, name, value)
+    download.url = "gopher://h/"
+    with pytest.raises(DownloadFailed):
+        download()
+    assert download.timeout == Timeout(3, 5)
+    assert isinstance(download.writer, FileWriter)
+    if kind is not FileDownload:
+        assert (download.user, download.ssl) == (User("a", "b"), SSL())
+
+
+def test_url_in_place_of_a_path(tmp_path):
+    """A URL that was given for a path shows no secret in the error, nor in its cause."""
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    download = FileDownload(source.as_uri(), "http://me:s3cret@h/?key=s3cret/")
+    with pytest.raises(DownloadFailed, match="can't write to") as caught:
+        download()
+    error = caught.value
+    for text in (str(error), error.reason, repr(error.args), *map(repr, chain(error))):
+        assert "s3cret" not in text

@@ -1153,7 +1153,7 @@ def test_clone():
     twin = download.clone()
     assert type(twin) is Fake
     assert twin.url == download.url
-    assert (twin.retries, twin.retry, twin.scripts) == (7, NOW, download.scripts)
+    assert (twin.retries, twin.retry.total, twin.scripts) == (7, NOW.total, download.scripts)
     for name in ("timeout", "headers", "tags"):
         assert getattr(twin, name) == getattr(download, name)
         assert getattr(twin, name) is not getattr(download, name)

@@ -623,7 +623,12 @@ def test_no_secret_shown():
 @pytest.mark.parametrize(
     ("attribute", "value", "name"),
     [
+        ("headers", ["A: b"], "headers"),
+        ("headers", "A: b", "headers"),
         ("headers", [{"A": 5}], "headers"),
+        ("proxy_url", 5, "proxy_url"),
+        ("rate_limit", "5", "rate_limiter"),
+        ("rate_limit", -1, "rate_limiter"),
         ("max_retries", "5", "retry"),
         ("max_retries", -1, "retry"),
         ("sock_read_timeout", "5", "timeout"),

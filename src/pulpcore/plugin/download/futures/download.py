@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from . import redact
 from .context import Context
@@ -14,7 +14,7 @@ from .engine.attempt import Attempt, Record, record_of
 from .engine.machine import Life
 from .engine.protocol import Protocol
 from .event import EventRouter, Handler
-from .settings import Settings, Timeout
+from .settings import Timeout, copied
 from .validation import SizeValidation, Validation
 from .writer import StrPath, Writer, writer_of
 
@@ -159,24 +159,38 @@ class Download(ABC):
         """
         self.router.register(event_name, handler)
 
-    def clone(self) -> Download:
+    def clone(self) -> Self:
         """Return a copy that can be run by itself.
 
         Settings are copied; the writer is copied and not open; context and attachment are shared;
-        handlers, validations and the reply stay behind.
+        handlers, validations and the reply stay behind. A context that nobody has set is closed
+        when none of those that share it runs.
+
+        ``copy.copy`` and ``copy.deepcopy`` return a clone as well: attachments are often ORM
+        objects, and contexts hold locks.
         """
-        clone = copy.copy(self)
-        for name, value in vars(clone).items():
-            if name != "attachment" and isinstance(value, Settings | MutableMapping | list):
-                setattr(clone, name, copy.copy(value))
+        clone = type(self).__new__(type(self))
+        state: Any = object.__getstate__(self)
+        # A subclass may have slots.
+        values, slots = state if isinstance(state, tuple) else (state, {})
+        for name, value in (values | slots).items():
+            object.__setattr__(clone, name, value if name == "attachment" else copied(value))
         clone.writer = copy.copy(self.writer)
         clone.validations = []
         clone.router = EventRouter()
-        # Sharing is what a clone is for. Ending the context closes what is idle, and that only: so
-        # each of them may.
-        clone.__record = Record(self.context, self.__record.owns_context)
+        # A policy has attributes that can be set; that of a class is shared anyway.
+        if "retry" in values:
+            clone.retry = copy.copy(self.retry)
+        record = self.__record
+        clone.__record = Record(self.context, record.owns_context, record.running)
         clone.reply = None
         return clone
+
+    def __copy__(self) -> Self:
+        return self.clone()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.clone()
 
     def __call__(self) -> None:
         """Run the download.

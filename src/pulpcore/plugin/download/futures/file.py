@@ -7,14 +7,15 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from . import redact
 from .download import Download
 from .engine.attempt import Attempt
-from .engine.protocol import Protocol
+from .engine.protocol import Protocol, validate
 from .error import DownloadFailed, NotAuthorized, NotFound
+from .settings import Timeout
 
 if TYPE_CHECKING:
     from .writer import StrPath, Writer
@@ -25,6 +26,9 @@ _READ = os.O_RDONLY | os.O_NONBLOCK
 
 class _FileProtocol(Protocol):
     def check(self, download: FileDownload) -> None:
+        if download.timeout is not None:
+            download.timeout = Timeout.of(download.timeout)
+            validate(timeout=download.timeout)
         if download.allowed_paths is not None:
             _folders(download.allowed_paths)
 
@@ -67,6 +71,12 @@ class FileDownload(Download):
         """
         super().__init__(url, writer)
         self.allowed_paths = allowed_paths
+
+    def clone(self) -> Self:
+        """Return a copy that can be run by itself, as :meth:`Download.clone`, without an error."""
+        clone = super().clone()
+        clone.error = 0
+        return clone
 
     def _send(self) -> None:
         self.error = 0

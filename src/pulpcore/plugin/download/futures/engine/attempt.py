@@ -322,23 +322,31 @@ class Record:
     Attributes:
         context (Context | None): What is shared with other downloads; None until it is needed.
         owns_context (bool): Nobody has set it.
+        running (set[int]): The runs that use the context now: this download's and its clones'.
         content (Content): What is here of the content.
         run (Run | None): The last run.
         protocol (Protocol | None): What the protocol learned in the last run.
         attempt (Attempt | None): The attempt that is being made.
     """
 
-    __slots__ = ("attempt", "content", "context", "owns_context", "protocol", "run")
+    __slots__ = ("attempt", "content", "context", "owns_context", "protocol", "run", "running")
 
-    def __init__(self, context: Context | None = None, owns_context: bool = True) -> None:
+    def __init__(
+        self,
+        context: Context | None = None,
+        owns_context: bool = True,
+        running: set[int] | None = None,
+    ) -> None:
         """Make the record of a download that was not run.
 
         Args:
             context: What is shared with other downloads.
             owns_context: Nobody has set it.
+            running: The runs that use the context now.
         """
         self.context = context
         self.owns_context = owns_context
+        self.running = set() if running is None else running
         self.content = Content()
         self.run: Run | None = None
         self.protocol: Protocol | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from .. import redact
 from ..error import DownloadFailed
 from ..validation import Validation, can_reset
 
@@ -171,5 +172,7 @@ def unwritable(writer: Writer, error: OSError) -> DownloadFailed:
         writer: The writer.
         error: What it raised.
     """
+    # Somebody may have given a URL for the path.
+    redact.exception(error)
     reason = error.strerror or str(error) or type(error).__name__
-    return DownloadFailed(f"can't write to {writer}: {reason}")
+    return DownloadFailed(f"can't write to {redact.text(str(writer))}: {reason}")

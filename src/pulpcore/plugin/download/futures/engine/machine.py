@@ -138,6 +138,7 @@ class Life:
             return
         self._record.run = run
         try:
+            self._record.running.add(id(self))
             while self.state in MOVES:
                 self._move()
                 if (until := self._steps.until) is not None:
@@ -204,7 +205,8 @@ class Life:
         record.attempt = None
         self._run.close()
         try:
-            if record.owns_context and record.context is not None:
+            record.running.discard(id(self))
+            if record.owns_context and record.context is not None and not record.running:
                 record.context.close()
         finally:
             self._run.claims.release()

@@ -7,15 +7,16 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from ..error import DownloadFailed
 from ..waiting.cancellation import Cancellation
 from ..waiting.timer import Alarm, timer
+from ..writer import Writer, writer_of
 from .backoff import Budget
 from .claim import Claims
 from .content import Content, reset
 
 if TYPE_CHECKING:
     from ..validation import Validation
-    from ..writer import Writer
     from .subject import Download
 
 log = logging.getLogger(__name__)
@@ -86,9 +87,15 @@ class Run:
             content: What is here of its content.
 
         Raises:
+            DownloadFailed: The writer is none.
             RuntimeError: Another download that is running has one of them.
         """
-        writer, validations = download.writer, list(download.validations)
+        try:
+            # A path that was set later becomes a writer.
+            writer = download.writer = writer_of(download.writer)
+        except TypeError as error:
+            raise DownloadFailed(f"a setting is wrong: {error}") from error
+        validations = list(download.validations)
         used = validations if writer is None else [writer, *validations]
         if (thing := self.claims.add(used)) is not None:
             raise RuntimeError(f"{download} shares {thing!r} with a download that is running")

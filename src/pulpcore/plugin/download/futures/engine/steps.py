@@ -208,7 +208,8 @@ class Steps:
         try:
             backoff.check(download.retry, download.retry_after_max)
             self._protocol.check(download)
-        except ValueError as error:
+            _check_limiter(download.rate_limiter)
+        except (TypeError, ValueError) as error:
             raise DownloadFailed(download, f"a setting is wrong: {error}") from error
 
     def _send(self, attempt: Attempt) -> None:
@@ -276,3 +277,9 @@ class Steps:
                 attempt=run.attempts,
                 seconds=time.monotonic() - run.began,
             )
+
+
+def _check_limiter(limiter: object) -> None:
+    if limiter is not None and not hasattr(limiter, "delay"):
+        kind = type(limiter).__name__
+        raise TypeError(f"rate_limiter: must be a RateLimiter or None, not {kind}")

@@ -55,11 +55,12 @@ class FtpProtocol(Protocol):
             download: The download.
 
         Raises:
+            TypeError: One has a wrong type.
             ValueError: One can't work.
         """
-        download.timeout = download.timeout or Timeout()
-        download.user = download.user or User()
-        download.ssl = download.ssl or SSL()
+        # A handler may have set them to whatever the constructor takes.
+        download.timeout, download.user = Timeout.of(download.timeout), User.of(download.user)
+        download.ssl = SSL.of(download.ssl)
         validate(user=download.user, timeout=download.timeout, ssl=download.ssl)
         Location.of(download.url, download.user)
 

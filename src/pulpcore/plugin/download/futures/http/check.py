@@ -26,17 +26,18 @@ def check(download: Options) -> None:
         download: The download.
 
     Raises:
+        TypeError: One has a wrong type; the message names the attribute.
         ValueError: One can't work; the message names the attribute.
     """
     if type(download.method) is not str or download.method not in METHODS:
         download.method = method_of(download.method)
-    # A handler may have set them to None.
-    download.timeout = download.timeout or Timeout()
-    download.user = download.user or User()
-    download.ssl = download.ssl or SSL()
+    # A handler may have set them to whatever the constructor takes.
+    download.timeout, download.user = Timeout.of(download.timeout), User.of(download.user)
+    download.ssl = SSL.of(download.ssl)
+    proxy_of(download.proxy_url)
     validate(timeout=download.timeout, user=download.user, ssl=download.ssl)
     if not isinstance(download.headers, CaseInsensitiveDict):
-        download.headers = CaseInsensitiveDict(download.headers or {})
+        download.headers = headers_of(download.headers)
     try:
         parse(download.url, SCHEMES)
     except ValueError as error:
