@@ -576,6 +576,24 @@ def test_basic_that_is_repeated(raw_server: Any, seen: list[str]) -> None:
     assert run(into_memory(server.url("/a"), headers=headers), seen)
 
 
+def test_host_that_is_a_secret(
+    raw_server: Any, seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A secret that a server makes a host of is hidden in lower case, too."""
+
+    def unknown(host: Any, *unused: Any, **options: Any) -> Any:
+        if host in ("127.0.0.1", b"127.0.0.1"):
+            return real(host, *unused, **options)
+        raise socket.gaierror(-2, f"Name {host} not known")
+
+    real, known = socket.getaddrinfo, SECRET.upper()
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    server = raw_server([serve(reply(302, {"Location": f"http://{known}.invalid/"}))])
+    error = run(into_memory(server.url("/a"), user=User("me", known)), seen)
+    assert error is not None
+    assert "Name ***.invalid not known" in str(error.reason)
+
+
 @pytest.mark.parametrize("of", ["netrc", "proxy"])
 def test_environment_that_is_repeated(
     raw_server: Any, seen: list[str], monkeypatch: pytest.MonkeyPatch, of: str

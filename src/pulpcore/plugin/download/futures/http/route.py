@@ -257,7 +257,7 @@ def _netrc(host: str) -> tuple[tuple[str, str] | None, bool]:
         hosts = {} if path is None else netrc.netrc(path).hosts
         entries = {name.lower(): entry for name, entry in hosts.items()}
     address = host.partition("%")[0]
-    for name in (host, f"[{host}]", address, f"[{address}]", "default"):
+    for name in (host, address, f"[{address}]", "default"):
         login, account, password = entries.get(name, ("", "", ""))
         if login or account or password:
             return (login or account or "", password or ""), name != "default"
