@@ -122,24 +122,24 @@ def test_one_waits_for_another_that_fails(context, monkeypatch):
 def test_fails_after_another_has(context):
     """Where another has failed, and whoever waited for it fails too, the reason is told."""
     settings = SSL("/nowhere.pem")
-    promise = route._Promise()
-    promise.keep(None)
+    pending = route._PendingRoute()
+    pending.finish(None)
     tls = tuple(vars(settings).values())
     key = route.Key(parse(URL).origin, None, None, tls, False, route.this_process())
-    context.cache.put(key, promise)
+    context.cache.put(key, pending)
     with pytest.raises(ValueError, match="ca_certificate"):
         find_route(URL, None, None, settings, context)
-    assert context.cache.get(key) is promise
+    assert context.cache.get(key) is pending
 
 
 def test_put_back_after_a_failure(context):
     """What one makes after another has failed is there for all."""
-    promise = route._Promise()
-    promise.keep(None)
+    pending = route._PendingRoute()
+    pending.finish(None)
     tls = tuple(vars(SSL()).values())
     key = route.Key(parse(URL).origin, None, None, tls, False, route.this_process())
-    context.cache.put(key, promise)
-    promise.close()
+    context.cache.put(key, pending)
+    pending.close()
     made = find_route(URL, None, None, SSL(), context)
     assert find_route(URL, None, None, SSL(), context) is made
 

@@ -28,14 +28,14 @@ from .wire.pool import IdleConnections
 from .wire.request import CommonHeaders
 from .wire.tunnel import Proxy, parse_proxy
 
-# Identity, or servers would encode what is published (contract section 3).
+# Identity, because servers may encode what they publish otherwise.
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 T = TypeVar("T")
 
 
 class Key(NamedTuple):
-    """What a session may be shared by: any difference makes another one (contract section 3)."""
+    """What downloads must have in common to share a session."""
 
     origin: Origin
     user: tuple[str, str] | None
@@ -101,15 +101,19 @@ class Route(Resource):
         self.session.close()
 
 
-class _Promise(Resource):
-    """A route that one thread makes while others wait for it: no lock is held around I/O."""
+class _PendingRoute(Resource):
+    """A route that one thread makes while others wait for it. No lock is held around I/O."""
 
     def __init__(self) -> None:
         self._future: Future[Route | None] = Future()
         self._kept: Route | None = None
 
-    def keep(self, route: Route | None) -> None:
-        """Hand the route to those who wait; None if it could not be made."""
+    def finish(self, route: Route | None) -> None:
+        """Wake the threads that wait.
+
+        Args:
+            route: The route; None if it could not be made.
+        """
         self._kept = route
         self._future.set_result(route)
 
@@ -142,30 +146,30 @@ def find_route(
     Raises:
         ValueError: The URL, the proxy or a TLS setting isn't usable.
     """
-    # A tuple of values and not the settings: they may be changed, and two that are alike are to
-    # share.
+    # The values of the settings, and not the object: it may be changed, and equal settings share.
     origin = parse(url, SCHEMES).origin
     key = Key(origin, user, proxy, _values(ssl), bool(public_only), this_process())
     mine = None
     try:
-        promise: _Promise = context.cache.get(key)
+        pending: _PendingRoute = context.cache.get(key)
     except LookupError:
-        mine = _Promise()
-        promise = context.cache.setdefault(key, mine)
-    if promise is not mine and (route := promise.wait()) is not None:
+        mine = _PendingRoute()
+        pending = context.cache.setdefault(key, mine)
+    if pending is not mine and (route := pending.wait()) is not None:
         return route
-    # Whoever else made it failed, and takes it away again: then here is the same failure, or none.
-    mine = mine or _Promise()
+    # The thread that made it failed, and removes it from the cache. Making it here fails in the
+    # same way, or not any more.
+    mine = mine or _PendingRoute()
     try:
         made = Route(url, key, ssl, context)
     except BaseException:
-        if promise is mine:
+        if pending is mine:
             with contextlib.suppress(LookupError):
                 context.cache.purge(key)
-        mine.keep(None)
+        mine.finish(None)
         raise
-    mine.keep(made)
-    if promise is not mine:
+    mine.finish(made)
+    if pending is not mine:
         context.cache.put(key, mine)
     return made
 
