@@ -1,6 +1,7 @@
 """The session of a download, used by its owner, and the limits of the engine below it."""
 
 import errno
+import hashlib
 import importlib.metadata
 import io
 import logging
@@ -29,7 +30,13 @@ from servers.raw import (
     serve,
 )
 
-from pulpcore.plugin.download.futures import Batch, DownloadFailed, NotAuthorized
+from pulpcore.plugin.download.futures import (
+    Batch,
+    DigestValidation,
+    DownloadFailed,
+    NotAuthorized,
+    SizeValidation,
+)
 from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.http.route import user_agent
 from pulpcore.plugin.download.futures.http.wire.pool import IDLE_LIMIT
@@ -282,6 +289,39 @@ def test_alpn(file_server: Any, tls: Any) -> None:
     )
     assert content(into_memory(server.url("/a"), ssl=trust(tls.ca))) == BODY
     assert chosen == ["http/1.1"]
+
+
+class TestMissingCloseNotify:
+    """A body that the end of the connection ends, by TLS that is cut (RFC 9112 section 9.8)."""
+
+    def cut(self, raw_server: Any, tls: Any, *validations: Any) -> Any:
+        """A download from a server that cuts TLS behind the body."""
+        script = [Recv(), Send(b"HTTP/1.1 200 OK\r\n\r\n" + BODY), Cut()]
+        server = raw_server([script], tls=tls.server())
+        download = into_memory(server.url(), ssl=trust(tls.ca))
+        download.validations.extend(validations)
+        return download
+
+    def test_digest_agrees(self, raw_server: Any, tls: Any) -> None:
+        """It is accepted where an enforced digest shows that it is whole."""
+        right = DigestValidation("sha256", hashlib.sha256(BODY).hexdigest().upper())
+        assert content(self.cut(raw_server, tls, SizeValidation(len(BODY)), right)) == BODY
+
+    @pytest.mark.parametrize(
+        "validations",
+        [
+            [],
+            [SizeValidation(len(BODY))],
+            [DigestValidation("sha256", hashlib.sha256(BODY).hexdigest(), enforced=False)],
+            [DigestValidation("sha256", hashlib.sha256(BODY + b"more").hexdigest())],
+        ],
+        ids=["none", "size", "not enforced", "another"],
+    )
+    def test_nothing_agrees(self, raw_server: Any, tls: Any, validations: list[Any]) -> None:
+        """Else it is an error that says so, and may be tried again: it isn't the content's."""
+        error = failure(self.cut(raw_server, tls, *validations), DownloadFailed)
+        assert "close_notify" in error.reason
+        assert error.transient
 
 
 class TestProxies:

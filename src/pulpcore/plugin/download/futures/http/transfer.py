@@ -10,10 +10,12 @@ import requests
 from ..engine import backoff
 from ..engine.attempt import Attempt
 from ..error import DownloadFailed, transient
+from ..validation import DigestValidation
 from . import coding, condition, failure, resume
 from .exchange import Exchange
 from .options import Options
 from .protocol import HttpProtocol, own_range
+from .wire.error import MissingCloseNotify
 from .wire.reply import drain, header, length, reader, was_taken
 
 _CONTENT = frozenset({200, 203})
@@ -193,6 +195,11 @@ class Transfer:
         while True:
             try:
                 buffer = read(block)
+            except MissingCloseNotify as error:
+                # The server said no length, and somebody may have cut the content short.
+                if not self._is_digest_right():
+                    raise failure.from_exception(error, self._urls[0], reply.url or "") from error
+                buffer = b""
             except failure.ANTICIPATED as error:
                 raise failure.from_exception(error, self._urls[0], reply.url or "") from error
             if not buffer:
@@ -204,6 +211,15 @@ class Transfer:
                 "somebody else has read of the reply or closed it, such as a handler: leave its "
                 "body alone while the download runs"
             )
+
+    def _is_digest_right(self) -> bool:
+        """Whether what came has the digest that is enforced."""
+        digests = [
+            each
+            for each in self._download.validations
+            if isinstance(each, DigestValidation) and each.enforced
+        ]
+        return bool(digests) and all(each.actual == each.expected for each in digests)
 
     def _check_whole(self) -> None:
         """See that it went up to the end that the head had said, however the body was framed."""
