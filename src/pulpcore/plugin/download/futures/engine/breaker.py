@@ -12,9 +12,10 @@ the time since the first one, which passes also while all downloads wait for the
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 from ..error import DownloadFailed
-from ..waiting.lock import ForkSafeLock
+from ..waiting.atomic import Cell
 
 FAILURES = 8
 """Attempts that must have failed in a row."""
@@ -29,23 +30,41 @@ FORGET = 60.0
 """Seconds without an attempt after which nothing is known of the host any more."""
 
 
+class _Row(NamedTuple):
+    """Attempts that failed in a row.
+
+    Attributes:
+        failures (int): How many.
+        first (float): When the first of them began (``time.monotonic()``).
+        last (float): When the last of them ended.
+        probed (float): When an attempt was let through last, or failed.
+    """
+
+    failures: int
+    first: float
+    last: float
+    probed: float
+
+    @property
+    def is_open(self) -> bool:
+        """Whether they are enough, over a long enough time."""
+        return self.failures >= FAILURES and self.last - self.first >= SILENCE
+
+
+_NONE = _Row(0, 0.0, 0.0, 0.0)
+
+
 class Breaker:
     """The circuit breaker of one host."""
 
     def __init__(self) -> None:
         """Make one that lets everything through."""
-        # Guards the other attributes.
-        self._lock = ForkSafeLock()
-        self._failures = 0
-        self._first = 0.0
-        self._last = 0.0
-        self._probed = 0.0
+        self._row = Cell(_NONE)
 
     @property
     def is_open(self) -> bool:
         """Whether the host counts as down: enough attempts failed, over a long enough time."""
-        with self._lock:
-            return self._is_open()
+        return self._row.value.is_open
 
     def admit(self) -> None:
         """Let an attempt be made, unless the host is down.
@@ -53,23 +72,22 @@ class Breaker:
         Raises:
             DownloadFailed: It is, and another attempt found so a moment ago.
         """
-        # Read without the lock: what was true a moment ago will do.
-        if self._failures < FAILURES:
+        row = self._row.value
+        if not row.is_open:
             return
         now = time.monotonic()
-        with self._lock:
-            if not self._is_open():
-                return
-            if now - self._probed >= FORGET:
-                self._failures = 0
-                return
-            if now - self._probed >= PROBE:
-                self._probed = now
-                return
-            failures, seconds = self._failures, self._last - self._first
+        if now - row.probed >= FORGET:
+            self._row.change(lambda _: _NONE)
+            return
+        probe = row._replace(probed=now)
+        # Of several threads that find it time for a probe, the one that changes the row makes it.
+        if now - row.probed >= PROBE and (
+            self._row.change(lambda current: probe if current is row else current) is probe
+        ):
+            return
         raise DownloadFailed(
-            f"it was not tried, for the host seems to be down: {failures} attempts in a row "
-            f"failed there in {seconds:.0f} s"
+            f"it was not tried, for the host seems to be down: {row.failures} attempts in a row "
+            f"failed there in {row.last - row.first:.0f} s"
         )
 
     def failed(self, began: float) -> None:
@@ -78,18 +96,12 @@ class Breaker:
         Args:
             began: When it began (``time.monotonic()``).
         """
-        with self._lock:
-            if self._failures == 0:
-                self._first = began
-            self._failures += 1
-            self._last = self._probed = time.monotonic()
+        now = time.monotonic()
+        self._row.change(
+            lambda row: _Row(row.failures + 1, row.first if row.failures else began, now, now)
+        )
 
     def succeeded(self) -> None:
         """Count a success, which closes the breaker."""
-        if not self._failures:
-            return
-        with self._lock:
-            self._failures = 0
-
-    def _is_open(self) -> bool:
-        return self._failures >= FAILURES and self._last - self._first >= SILENCE
+        if self._row.value.failures:
+            self._row.change(lambda _: _NONE)

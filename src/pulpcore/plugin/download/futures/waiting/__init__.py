@@ -1,4 +1,4 @@
-"""Waiting: cancellation, a timer, and locks that survive a fork.
+"""Waiting: cancellation, a timer, a pool of threads, and shared state without locks.
 
 It knows the standard library only.
 """

@@ -1,9 +1,8 @@
-"""What a fork leaves behind: which process this is, and a lock that survives it."""
+"""Which process this is: a forked child is another one."""
 
 from __future__ import annotations
 
 import os
-import threading
 
 
 class Process:
@@ -16,7 +15,7 @@ _process = Process()
 def this_process() -> Process:
     """Return what stands for this process; it is another one in a forked child.
 
-    Asking the system for the number costs as much as a lock does, and each lock asks.
+    To ask the system for the number costs a system call, and this is asked for each download.
     """
     return _process
 
@@ -27,26 +26,3 @@ def _begin() -> None:
 
 
 os.register_at_fork(after_in_child=_begin)
-
-
-class ForkSafeLock:
-    """A re-entrant lock for ``with``, which a forked child finds free.
-
-    A plain one may be held for ever there, by a thread that the child doesn't have.
-    """
-
-    __slots__ = ("_locks",)
-
-    def __init__(self) -> None:
-        """Make a lock that nobody holds."""
-        # By process. One step of a dict decides which of two threads makes it in a child.
-        self._locks = {_process: threading.RLock()}
-
-    def __enter__(self) -> None:
-        lock = self._locks.get(_process)
-        if lock is None:
-            lock = self._locks.setdefault(_process, threading.RLock())
-        lock.acquire()
-
-    def __exit__(self, *unused: object) -> None:
-        self._locks[_process].release()
