@@ -509,10 +509,13 @@ class TestScripts:
         assert target.read_bytes() == b"content"
 
     def test_long_reply(self, raw_server, running, target):
-        """A welcome of many lines is read."""
+        """Replies of many lines are read; the limit is one for each."""
         data = running(RawServer, [[Send(b"content")]])
-        welcome = Send(b"220-hello\r\n" * 4000 + b"220 hello\r\n")
-        script = [welcome, *passive(data)[1:], Send(b"226 done\r\n"), Read(until=b"\n")]
+        welcome, hello = (
+            b"%d-hello\r\n" % code * 4000 + b"%d hello\r\n" % code for code in (220, 230)
+        )
+        script = [Send(welcome), *passive(data)[1:], Send(b"226 done\r\n"), Read(until=b"\n")]
+        script[4] = Send(hello)
         make(f"ftp://{raw_server([script]).host}/a", FileWriter(target))()
         assert target.read_bytes() == b"content"
 
