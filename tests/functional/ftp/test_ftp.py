@@ -213,7 +213,7 @@ def test_not_authorized(ftp_server, folder, target, untouched, user):
     """530 is NotAuthorized, and no text has the password."""
     server = ftp_server(folder, users={"me": SECRET})
     download = make(server.url("/file"), FileWriter(target), user)
-    with pytest.raises(NotAuthorized, match="credentials") as caught:
+    with pytest.raises(NotAuthorized, match="refuses this user") as caught:
         download()
     assert SECRET not in _texts(caught.value)
     untouched()
@@ -444,7 +444,7 @@ class TestScripts:
             ([Send(b"nonsense\r\n")], DownloadFailed, "nonsense"),
             ([Reset()], DownloadFailed, "connection"),
             ([], DownloadFailed, "closed the connection"),
-            ([WELCOME, Read(until=b"\n"), Send(b"530 no\r\n")], NotAuthorized, "credentials"),
+            ([WELCOME, Read(until=b"\n"), Send(b"530 no\r\n")], NotAuthorized, "refuses this user"),
             ([WELCOME, Read(until=b"\n"), Send(b"500 no\r\n")], DownloadFailed, "500 no"),
             ([WELCOME, Read(until=b"\n")], DownloadFailed, "closed the connection"),
             ([*LOGIN, *command("TYPE", b"504 no\r\n")], DownloadFailed, "504 no"),
@@ -462,7 +462,7 @@ class TestScripts:
             ([Loop([Send(b"2" * 9000)])], DownloadFailed, "65536 bytes"),
             ([Loop([Send(b"220-" + b"2" * 900 + b"\r\n")])], DownloadFailed, "more than 65536"),
             ([Send(b"550 not from your address\r\n")], NotAuthorized, "550 not from"),
-            ([WELCOME, *command("USER", b"550 no\r\n")], NotAuthorized, "credentials.* 550 no"),
+            ([WELCOME, *command("USER", b"550 no\r\n")], NotAuthorized, "this user.* 550 no"),
             ([*LOGIN[:3], *command("PASS", b"550 no\r\n")], NotAuthorized, "550 no"),
             ([*LOGIN[:3], *command("PASS", b"500 OOPS\r\n")], DownloadFailed, "500 OOPS"),
             ([*LOGIN[:3], *command("PASS", b"530 max users\r\n")], DownloadFailed, "no more conn"),

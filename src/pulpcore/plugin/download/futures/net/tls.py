@@ -183,8 +183,9 @@ def _path(given: str) -> Iterator[str]:
         descriptor, path = tempfile.mkstemp()
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            # Without the byte order mark of some editors. Names in any script may stand beside.
-            file.write(pem.removeprefix("\ufeff").encode(errors="replace"))
+            # Without the byte order marks of some editors: within a text that is made of several
+            # files they hide a certificate. Names in any script may stand beside.
+            file.write(pem.replace("\ufeff", "").encode(errors="replace"))
         yield path
     finally:
         os.close(descriptor)
