@@ -214,7 +214,7 @@ class Download(ABC):
         """Obtain the content, and hand every buffer to :meth:`_write`.
 
         It is called once an attempt. An attempt begins at byte 0, unless the protocol can resume
-        (:attr:`_protocol`).
+        (``_protocol``).
 
         Raises:
             DownloadError: What was anticipated went wrong.
@@ -228,6 +228,6 @@ class Download(ABC):
 
         Raises:
             DownloadError: They can't be written, or a validation failed.
-            Cancelled: The download is to stop.
+            Exception: The download is to stop. Let it pass.
         """
         (self.__record.attempt or Attempt.of(self)).write(buffer)
