@@ -6,8 +6,10 @@ from contextvars import ContextVar
 
 import pytest
 from stubs import Nop, Stub
+from urllib3.util import Retry
 
 from pulpcore.plugin.download.futures import Batch, DownloadFailed
+from pulpcore.plugin.download.futures.error import transient
 from pulpcore.plugin.download.futures.pool import threads as module
 from pulpcore.plugin.download.futures.pool import window
 from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current
@@ -145,3 +147,38 @@ def test_forgotten_engines_are_not_kept():
         Batch([])
     Batch([])
     assert len(module._engines) < 40
+
+
+def test_waits_of_real_downloads(monkeypatch):
+    """A download that a server has told to come again later waits without a thread, too."""
+    monkeypatch.undo()
+
+    def busy(_):
+        error = transient("busy")
+        error.retry_after = 100.0
+        raise error
+
+    slow = [Stub(busy) for _ in range(20)]
+    for download in slow:
+        download.retry = Retry(total=3)
+    batch = Batch([*slow, *(Stub() for _ in range(100))], concurrent=2, backlog=120)
+    plans = batch()
+    assert all(next(plans).result() not in slow for _ in range(100))
+    batch.shutdown()
+    assert {id(plan.download) for plan in plans} == set(map(id, slow))
+
+
+def test_traceback_does_not_grow():
+    """Each result() raises with the traceback of the failure and of this call, and no others."""
+
+    def fail(_):
+        raise DownloadFailed("gone")
+
+    with Batch([Stub(fail)]) as batch:
+        plan = next(batch())
+    lengths = set()
+    for _ in range(5):
+        with pytest.raises(DownloadFailed) as caught:
+            plan.result()
+        lengths.add(len(list(caught.traceback)))
+    assert len(lengths) == 1

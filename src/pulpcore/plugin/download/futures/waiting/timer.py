@@ -133,10 +133,11 @@ class Timer:
                 return
             left = heap[0][0] - time.monotonic() if heap else HEARING
             with contextlib.suppress(queue.Empty):
-                while True:
-                    if (entry := self._news.get(timeout=max(left, 0))) is not None:
+                # No more than there are now, for the alarms whose time has come are to ring.
+                for number in range(1 + self._news.qsize()):
+                    entry = self._news.get(timeout=0 if number else max(left, 0))
+                    if entry is not None:
                         heapq.heappush(heap, entry)
-                    left = 0
 
 
 timer = Timer()
