@@ -77,6 +77,8 @@ E = '"e"'
 RANGE = f"bytes={CUT}-"
 BY_ETAG = (RANGE, E)
 GOOD = first(ETag=E)
+NAMED = {"ETag": E, "Content-Range": "bytes 25-39/40"}
+LARGER = part(CUT, "*", NEW, ETag=E)
 BAD_PART = {"asked": BY_ETAG, "restarts": 1, "requests": 3}
 
 CASES = [
@@ -84,7 +86,9 @@ CASES = [
     Case("strong etag", [GOOD, part(CUT, 40, ETag=E)], BY_ETAG),
     Case("empty etag", [first(ETag='""'), part(CUT, 40, ETag='""')], (RANGE, '""')),
     Case(
-        "etag with odd characters", [first(ETag='"W/!\xe9"'), part(CUT, 40)], (RANGE, '"W/!\xe9"')
+        "etag with odd characters",
+        [first(ETag='"W/!\xe9"'), part(CUT, 40, ETag='"W/!\xe9"')],
+        (RANGE, '"W/!\xe9"'),
     ),
     Case("weak etag", [first(ETag='W/"e"'), whole()], restarts=1),
     Case("etag without quotes", [first(ETag="e"), whole()], restarts=1),
@@ -92,7 +96,7 @@ CASES = [
     Case("nothing", [first(), whole()], restarts=1),
     Case(
         "modified earlier",
-        [first(Date=LATER, Last_Modified=EARLIER), part(CUT, 40)],
+        [first(Date=LATER, Last_Modified=EARLIER), part(CUT, 40, Last_Modified=EARLIER)],
         (RANGE, EARLIER),
     ),
     Case("modified now", [first(Date=EARLIER, Last_Modified=EARLIER), whole()], restarts=1),
@@ -112,7 +116,7 @@ CASES = [
     ),
     Case(
         "etag before modified",
-        [first(ETag=E, Date=LATER, Last_Modified=EARLIER), part(CUT, 40)],
+        [first(ETag=E, Date=LATER, Last_Modified=EARLIER), part(CUT, 40, ETag=E)],
         BY_ETAG,
     ),
     Case("cut before the first byte", [first(cut=0, ETag=E), whole()], (None, None)),
@@ -121,8 +125,71 @@ CASES = [
     ),
     # What the server makes of it.
     Case("no total", [GOOD, part(CUT, "*", ETag=E)], BY_ETAG),
-    Case("no etag in the part", [GOOD, part(CUT, 40)], BY_ETAG),
-    Case("units in capitals", [GOOD, part(CUT, 40).replace(b": bytes", b": Bytes")], BY_ETAG),
+    Case("no etag in the part", [GOOD, part(CUT, 40), whole()], **BAD_PART),
+    Case(
+        "no modified in the part",
+        [first(Date=LATER, Last_Modified=EARLIER), part(CUT, 40), whole()],
+        (RANGE, EARLIER),
+        restarts=1,
+        requests=3,
+    ),
+    Case(
+        "another modified beside the etag",
+        [first(ETag=E, Last_Modified=EARLIER), part(CUT, 40, ETag=E, Last_Modified=LATER), whole()],
+        **BAD_PART,
+    ),
+    Case(
+        "an etag beside the modified",
+        [
+            first(Date=LATER, Last_Modified=EARLIER),
+            part(CUT, 40, Last_Modified=EARLIER, ETag=E),
+            whole(),
+        ],
+        (RANGE, EARLIER),
+        restarts=1,
+        requests=3,
+    ),
+    Case(
+        "a total that nobody says",
+        [
+            reply(headers={"ETag": E, "Transfer-Encoding": "chunked"}, body=chunked(OLD, [20, 15]))[
+                :-18
+            ],
+            part(34, "*", ETag=E, end=36),
+            whole(),
+        ],
+        ("bytes=34-", E),
+        restarts=1,
+        requests=3,
+    ),
+    Case(
+        "a part as a 200",
+        [GOOD, reply(200, {"ETag": E, "Content-Range": "bytes 25-39/40"}, OLD[CUT:]), whole()],
+        **BAD_PART,
+    ),
+    Case(
+        "the whole with a Content-Range",
+        [GOOD, reply(200, {"ETag": E, "Content-Range": "bytes 0-39/40"}, OLD)],
+        BY_ETAG,
+        restarts=1,
+    ),
+    Case(
+        "coded alike",
+        [
+            first(ETag=E, Content_Encoding="xz", Content_Type="application/x-xz"),
+            part(CUT, 40, ETag=E, Content_Encoding="xz"),
+        ],
+        BY_ETAG,
+    ),
+    *(
+        Case(f"refused by {status}", [GOOD, reply(status), whole(NEW)], BY_ETAG, 1, NEW, 3)
+        for status in (204, 304, 400, 403, 404, 405, 412, 501)
+    ),
+    Case(
+        "units in capitals",
+        [GOOD, part(CUT, 40, ETag=E).replace(b": bytes", b": Bytes")],
+        BY_ETAG,
+    ),
     Case(
         "cut again",
         [GOOD, part(CUT, 40, ETag=E)[:-5], part(35, 40, ETag=E)],
@@ -137,7 +204,7 @@ CASES = [
             GOOD,
             reply(
                 206,
-                {"Content-Range": "bytes 25-39/40", "Transfer-Encoding": "chunked"},
+                {"ETag": E, "Content-Range": "bytes 25-39/40", "Transfer-Encoding": "chunked"},
                 chunked(OLD[CUT:], [3]),
             ),
         ],
@@ -171,7 +238,7 @@ CASES = [
     Case("another, empty", [GOOD, whole(b"", ETag='"f"')], BY_ETAG, 1, b""),
     Case(
         "another, cut too",
-        [GOOD, first(NEW, 30, ETag='"f"'), part(30, 50, NEW)],
+        [GOOD, first(NEW, 30, ETag='"f"'), part(30, 50, NEW, ETag='"f"')],
         BY_ETAG,
         1,
         NEW,
@@ -185,16 +252,16 @@ CASES = [
         NEW,
         3,
     ),
-    Case("gone", [GOOD, reply(404)], BY_ETAG, content=None),
-    Case("nothing to say", [GOOD, reply(204)], BY_ETAG, content=None),
+    Case("gone", [GOOD, reply(404)], BY_ETAG, content=None, requests=3),
+    Case("nothing to say", [GOOD, reply(204)], BY_ETAG, content=None, requests=3),
     # Parts that don't continue what is here.
     Case("part from 0", [GOOD, part(0, 40, ETag=E), whole()], **BAD_PART),
     Case("part from before", [GOOD, part(CUT - 1, 40, ETag=E), whole()], **BAD_PART),
     Case("part from behind", [GOOD, part(CUT + 1, 40, ETag=E), whole()], **BAD_PART),
     Case("part that ends early", [GOOD, part(CUT, 40, end=30, ETag=E), whole()], **BAD_PART),
-    Case("part of a larger file", [GOOD, part(CUT, 50, NEW), whole()], **BAD_PART),
-    Case("part of a smaller file", [GOOD, part(CUT, 30, OLD[:30]), whole()], **BAD_PART),
-    Case("part of a larger file, no total", [GOOD, part(CUT, "*", NEW), whole()], **BAD_PART),
+    Case("part of a larger file", [GOOD, part(CUT, 50, NEW, ETag=E), whole()], **BAD_PART),
+    Case("part of a smaller file", [GOOD, part(CUT, 30, OLD[:30], ETag=E), whole()], **BAD_PART),
+    Case("part of a larger file, no total", [GOOD, LARGER, whole()], **BAD_PART),
     Case("part of another version", [GOOD, part(CUT, 40, ETag='"f"'), whole()], **BAD_PART),
     Case("part of a weak version", [GOOD, part(CUT, 40, ETag='W/"f"'), whole()], **BAD_PART),
     Case("part with another total", [GOOD, part(CUT, 41, ETag=E), whole()], **BAD_PART),
@@ -212,17 +279,25 @@ CASES = [
     ),
     Case(
         "fewer bytes than the part has",
-        [GOOD, reply(206, {"Content-Range": "bytes 25-39/40"}, OLD[CUT:-1]), whole()],
+        [GOOD, reply(206, NAMED, OLD[CUT:-1]), whole()],
         **BAD_PART,
     ),
     Case(
         "more bytes than the part has",
-        [GOOD, reply(206, {"Content-Range": "bytes 25-39/40"}, OLD[CUT:] + b"x"), whole()],
+        [
+            GOOD,
+            reply(206, NAMED, OLD[CUT:] + b"x"),
+            whole(),
+        ],
         **BAD_PART,
     ),
     Case(
         "part that only the end delimits",
-        [GOOD, reply(206, {"Content-Range": "bytes 25-39/40"}, OLD[CUT:-1], length=False), whole()],
+        [
+            GOOD,
+            reply(206, NAMED, OLD[CUT:-1], length=False),
+            whole(),
+        ],
         **BAD_PART,
     ),
 ]

@@ -1,5 +1,8 @@
 """What names a version of a file, and what part of it a reply brings."""
 
+import json
+from typing import Any
+
 import pytest
 import requests
 
@@ -8,6 +11,7 @@ from pulpcore.plugin.download.futures.http.resume import (
     Version,
     content_range,
     is_as_asked,
+    is_whole,
     strong_validator,
 )
 
@@ -98,13 +102,13 @@ def test_no_content_range() -> None:
         ("bytes=0-", (0, 9, 10), True),
         ("bytes=0-", (0, 8, 10), False),
         ("bytes=0-", (1, 9, 10), False),
-        ("bytes=0-", (0, 9, None), True),
+        ("bytes=0-", (0, 9, None), False),
         ("bytes=5-7", (5, 7, 10), True),
         ("bytes=5-7", (5, 7, None), True),
         ("BYTES = 5 - 7", (5, 7, 10), True),
         ("bytes=5-7", (5, 6, 10), False),
         ("bytes=5-7", (5, 8, 10), False),
-        ("bytes=5-7", (5, 6, None), True),
+        ("bytes=5-7", (5, 6, None), False),
         ("bytes=5-7", (5, 8, None), False),
         ("bytes=5-7", (5, 9, 10), False),
         ("bytes=5-7", (0, 2, 10), False),
@@ -116,25 +120,93 @@ def test_no_content_range() -> None:
         ("bytes=-3", (7, 8, 10), False),
         ("bytes=-30", (0, 9, 10), True),
         ("bytes=-3", (7, 9, None), True),
-        ("bytes=0-1,5-9", (0, 1, 10), True),
-        ("bytes=-", (0, 1, 10), True),
-        ("lines=5-9", (0, 1, 10), True),
-        ("", (0, 1, 10), True),
+        ("bytes=-3", (5, 9, None), False),
+        ("bytes=0-1,5-9", (0, 1, 10), False),
+        ("bytes=-", (0, 1, 10), False),
+        ("lines=5-9", (0, 1, 10), False),
+        ("", (0, 1, 10), False),
     ],
 )
 def test_is_as_asked(value: str, part: tuple[int, int, int | None], is_it: bool) -> None:
-    """A part is the one that a single simple range asks for; of others nothing is said."""
+    """A part is the one that a single range asks for, as far as it says so itself."""
     assert is_as_asked(value, ContentRange(*part)) is is_it
 
 
+U, V = "http://example.org/a", "http://example.org/b"
+
+
+def version(url: str = U, **headers: str) -> Version:
+    """The version that a reply from a URL brings."""
+    headers = headers or {"ETag": '"e"', "Last_Modified": BEFORE}
+    found = Version.of(answer(**headers), url, url, 10)
+    assert found is not None
+    return found
+
+
 def test_note() -> None:
-    """A version is found again in its note, for its URL only."""
-    for version in (Version("u", '"e"', 7), Version("u", "Sun, 22 Nov 2026 00:00:00 GMT", None)):
-        assert Version.from_note(version.note(), "u") == version
-        assert Version.from_note(version.note(), "v") is None
+    """A version is found again in its note, for its URL only; a query of it may differ."""
+    for known in (version(), version(Last_Modified=BEFORE, Date=DATE)):
+        assert Version.from_note(known.note(), U) == known
+        assert Version.from_note(known.note(), U + "?signature=2") == known
+        assert Version.from_note(known.note(), V) is None
 
 
-@pytest.mark.parametrize("note", ["", "x", "[]", "1", "[1, 2, 3]", "[" * 100_000])
+@pytest.mark.parametrize(
+    "note", ["", "x", "[]", "1", "[1, 2, 3]", "[" * 100_000, '["u", 1, 2, 3, 4, 5, 6]']
+)
 def test_no_note(note: str) -> None:
     """What isn't a note is no version."""
-    assert Version.from_note(note, "u") is None
+    assert Version.from_note(note, U) is None
+
+
+@pytest.mark.parametrize("index", [1, 2, 3, 5])
+def test_note_of_wrong_types(index: int) -> None:
+    """A note in which a text is none is no version."""
+    values: list[Any] = list(version())
+    values[index] = 7
+    assert Version.from_note(json.dumps(values), U) is None
+
+
+REST = {"ETag": '"e"', "Last_Modified": BEFORE, "Content_Range": "bytes 5-9/10"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "answered", "is_it"),
+    [
+        ({}, U, True),
+        ({"Last_Modified": None}, U, True),
+        ({"Last_Modified": DATE}, U, False),
+        ({"ETag": None}, U, False),
+        ({"Content_Encoding": "gzip"}, U, False),
+        ({"Content_Encoding": "identity"}, U, True),
+        ({"Content_Range": "bytes 5-9/*"}, U, True),
+        # Another host or path that has the same ETag.
+        ({}, V, False),
+        ({}, "http://example.net/a", False),
+        ({}, "https://example.org/a", False),
+        # Another signature.
+        ({}, U + "?s=2", True),
+        ({"Last_Modified": None}, U + "?s=2", False),
+        ({"Content_Range": "bytes 5-9/*"}, U + "?s=2", False),
+    ],
+)
+def test_is_continued(headers: dict[str, str | None], answered: str, is_it: bool) -> None:
+    """Only the same resource with the same validator, coding and total is gone on with."""
+    found = {name: value for name, value in {**REST, **headers}.items() if value is not None}
+    assert version().is_continued(answer(**found), answered, 5) is is_it
+
+
+@pytest.mark.parametrize(
+    ("value", "is_it"),
+    [
+        (None, True),
+        ("bytes 0-9/10", True),
+        ("bytes 0-8/10", False),
+        ("bytes 5-9/10", False),
+        ("bytes 0-9/*", False),
+        ("nonsense", False),
+    ],
+)
+def test_is_whole(value: str | None, is_it: bool) -> None:
+    """A 200 whose Content-Range says that it brings a part isn't the whole file."""
+    assert is_whole(answer(**({} if value is None else {"Content_Range": value}))) is is_it

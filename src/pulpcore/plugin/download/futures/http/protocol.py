@@ -79,7 +79,11 @@ class HttpProtocol(Protocol):
             download: The download.
         """
         version = self.version
-        return version is not None and version.url == download.url and own_range(download) is None
+        return (
+            version is not None
+            and version.asked == resume.place_of(download.url)[0]
+            and own_range(download) is None
+        )
 
     def recall(self, download: Options, note: str) -> bool:
         """Return whether a note is that of a version of this file.

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import requests
 
+from ..net.url import parse
+from .redirect import SCHEMES
 from .wire.reply import header
 
 _CONTENT_RANGE = re.compile(r"bytes[ \t]+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
@@ -23,17 +25,44 @@ _ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 
 
 class Version(NamedTuple):
-    """A version of a file of which the first bytes are here.
+    """What the first bytes of a file are of. The rest must agree in all of it.
 
     Attributes:
-        url (str): The URL that the download has.
+        asked (str): Origin and path of the URL that the download has, hashed.
+        place (str): Origin and path of the URL that answered, after redirects, hashed.
+        query (str): The query of that URL, hashed.
         validator (str): What names the version for ``If-Range``.
+        modified (str | None): The Last-Modified.
+        coding (str): The Content-Encoding; '' without one.
         total (int | None): The size of the whole file (bytes), where it was said.
     """
 
-    url: str
+    asked: str
+    place: str
+    query: str
     validator: str
+    modified: str | None
+    coding: str
     total: int | None
+
+    @classmethod
+    def of(
+        cls, reply: requests.Response, asked: str, answered: str, total: int | None
+    ) -> Version | None:
+        """Return the version that a reply brings; None if nothing names it for sure.
+
+        Args:
+            reply: The reply.
+            asked: The URL that the download has.
+            answered: The URL that answered.
+            total: The size of the whole file (bytes), where it was said.
+        """
+        validator = strong_validator(reply)
+        if validator is None:
+            return None
+        modified = header(reply, "Last-Modified")
+        place, query = place_of(answered)
+        return cls(place_of(asked)[0], place, query, validator, modified, _coding(reply), total)
 
     def headers(self, position: int) -> dict[str, str]:
         """Return what asks for the rest.
@@ -43,47 +72,71 @@ class Version(NamedTuple):
         """
         return {"Range": f"bytes={position}-", "If-Range": self.validator}
 
-    def is_continued(self, reply: requests.Response, position: int) -> bool:
-        """Whether a 206 brings the rest of this version.
+    def is_continued(self, reply: requests.Response, answered: str, position: int) -> bool:
+        """Whether a 206 brings the rest of this version, up to its end.
+
+        A 206 must have the validator that it was asked by (RFC 9110 section 15.3.7). Without a
+        total nobody can tell whether it brings all of the rest.
 
         Args:
             reply: The reply.
+            answered: The URL that answered.
             position: How many bytes are here.
         """
         part = content_range(reply)
-        if part is None or part.first != position or not self._is_named(reply):
+        if part is None or part.first != position:
             return False
         total = part.total if self.total is None else self.total
-        return part.total in (None, total) and (total is None or part.last == total - 1)
+        if total is None or part.total not in (None, total) or part.last != total - 1:
+            return False
+        place, query = place_of(answered)
+        modified = header(reply, "Last-Modified")
+        if place != self.place or _coding(reply) != self.coding:
+            return False
+        # A query that alone differs may be a new signature.
+        if query != self.query and (modified != self.modified or part.total != self.total):
+            return False
+        return modified in (None, self.modified) and self.validator == (
+            header(reply, "ETag") or modified
+        )
 
     def note(self) -> str:
         """Return a text to keep beside the bytes."""
-        return json.dumps([_hash(self.url), self.validator, self.total])
+        return json.dumps(self)
 
     @classmethod
-    def from_note(cls, note: str, url: str) -> Version | None:
+    def from_note(cls, note: str, asked: str) -> Version | None:
         """Return the version of which a text was kept; None unless it is one of the URL.
 
         Args:
             note: The text.
-            url: The URL that the download has.
+            asked: The URL that the download has.
         """
         try:
-            name, validator, total = json.loads(note)
+            version = cls(*json.loads(note))
         except (ValueError, TypeError, RecursionError):
             return None
-        if name != _hash(url) or not isinstance(validator, str) or not _is_strong(validator):
+        texts = (version.place, version.query, version.validator, version.coding)
+        if (
+            version.asked != place_of(asked)[0]
+            or not all(isinstance(text, str) for text in texts)
+            or not _is_strong(version.validator)
+        ):
             return None
-        return cls(url, validator, total if isinstance(total, int) else None)
+        return version
 
-    def _is_named(self, reply: requests.Response) -> bool:
-        """Whether nothing in the reply names another version."""
-        if (header(reply, "Content-Encoding") or "identity").lower() != "identity":
-            return False
-        etag = header(reply, "ETag")
-        if self.validator.startswith('"'):
-            return etag in (None, self.validator)
-        return etag is None and header(reply, "Last-Modified") in (None, self.validator)
+
+def place_of(url: str) -> tuple[str, str]:
+    """Return origin and path of a URL, and its query, hashed.
+
+    There may be a token in a URL, and a note lies on disk.
+
+    Args:
+        url: An http or https URL.
+    """
+    parsed = parse(url, SCHEMES)
+    path, _, query = parsed.target.partition("?")
+    return _hash(f"{parsed.origin} {path}"), _hash(query)
 
 
 class ContentRange(NamedTuple):
@@ -130,27 +183,39 @@ def content_range(reply: requests.Response) -> ContentRange | None:
     return ContentRange(first, last, total)
 
 
+def is_whole(reply: requests.Response) -> bool:
+    """Whether nothing in a 200 says that it brings a part only (RFC 9110 section 14.4).
+
+    Args:
+        reply: The reply.
+    """
+    if header(reply, "Content-Range") is None:
+        return True
+    part = content_range(reply)
+    return part is not None and part.first == 0 and part.total == part.last + 1
+
+
 def is_as_asked(value: str, part: ContentRange) -> bool:
     """Whether a part of a file is the one that a Range header asks for (RFC 9110 section 14.1.2).
 
-    A server may send less than was asked for (section 15.3.7), which nobody expects.
-
     Args:
-        value: The value of the header. Of several ranges nothing is known.
+        value: The value of the header. It must be a single range of bytes.
         part: The part.
     """
     match = _RANGE.fullmatch(value.replace(" ", ""))
     if match is None:
-        return True
+        return False
     first, last = match.groups()
     end = None if part.total is None else part.total - 1
     if not first:
         # The last so many bytes.
-        return end is None or (part.first, part.last) == (max(0, end + 1 - int(last)), end)
+        size = int(last) if end is None else min(int(last), end + 1)
+        return part.last - part.first + 1 == size and end in (None, part.last)
     if part.first != int(first):
         return False
     if end is None:
-        return not last or part.last <= int(last)
+        # Without the total, only an end that was asked for tells that this is all.
+        return bool(last) and part.last == int(last)
     return part.last == (min(int(last), end) if last else end)
 
 
@@ -162,6 +227,10 @@ def _is_strong(validator: str) -> bool:
         return False
 
 
-def _hash(url: str) -> str:
-    # There may be a token in the URL, and a note lies on disk.
-    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
+def _coding(reply: requests.Response) -> str:
+    value = (header(reply, "Content-Encoding") or "").strip().lower()
+    return "" if value == "identity" else value
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -48,13 +48,13 @@ class Transfer:
         """
         attempt = self._attempt
         self._protocol.note_reply(None)
-        reply = self._exchange()
-        if self._is_outdated(reply):
+        version = self._known_version() if attempt.position else None
+        reply = self._exchange({} if version is None else version.headers(attempt.position))
+        if version is not None and self._is_refused(reply, version):
             # Nothing of it is used, and nobody has to know: the file comes from its beginning.
             drain(reply)
             self._protocol.version = None
-            attempt.start_over(_CHANGED)
-            reply = self._exchange()
+            reply = self._exchange({})
         try:
             self._expect(self._total_of(reply))
             attempt.announce(reply)
@@ -67,8 +67,8 @@ class Transfer:
             # Gives the connection back, or closes it where the content wasn't read to its end.
             reply.close()
 
-    def _exchange(self) -> requests.Response:
-        headers = self._range() if self._attempt.position else self._condition()
+    def _exchange(self, headers: dict[str, str]) -> requests.Response:
+        headers = headers or self._condition()
         exchange = Exchange(self._download, headers, self._before_request)
         try:
             return exchange.run()
@@ -85,16 +85,20 @@ class Transfer:
         self._total = total
         self._attempt.expect(total)
 
-    def _is_outdated(self, reply: requests.Response) -> bool:
-        """Whether the rest was asked for, and a reply shows that there is another version now."""
-        position = self._attempt.position
-        version = self._known_version() if position else None
-        if version is None:
-            return False
-        if reply.status_code == requests.codes.range_not_satisfiable:
-            return True
-        return reply.status_code == requests.codes.partial_content and not version.is_continued(
-            reply, position
+    def _is_refused(self, reply: requests.Response, version: resume.Version) -> bool:
+        """Whether the answer to our Range can't be used, so that the whole file is asked for.
+
+        What may be gone when it is tried again, and what wants credentials, is left to the engine.
+        """
+        status = reply.status_code
+        if status == requests.codes.partial_content:
+            return not version.is_continued(reply, self._urls[-1], self._attempt.position)
+        if status in _CONTENT:
+            return not resume.is_whole(reply)
+        policy = self._download.retry
+        return status not in (401, 407) and (
+            status not in backoff.TRANSIENT
+            and (policy is None or status not in policy.status_forcelist)
         )
 
     def _accept(self, reply: requests.Response) -> None:
@@ -105,10 +109,17 @@ class Transfer:
             self._attempt.start_over(_CHANGED)
             protocol.validators = condition.Validators.asked(reply).updated(reply)
         elif status in _CONTENT:
+            if not resume.is_whole(reply):
+                raise DownloadFailed(
+                    f"the server replied {status}, as for the whole file, and said that it brings "
+                    "a part of it only (Content-Range)"
+                )
             # Not the rest: another version, or a server that knows no ranges.
             self._attempt.start_over(_CHANGED)
             protocol.validators = condition.NOTHING.updated(reply)
-            protocol.version = self._version_of(reply)
+            protocol.version = resume.Version.of(
+                reply, self._download.url, self._urls[-1], self._total
+            )
             self._remember()
         elif status == requests.codes.partial_content:
             self._accept_part(reply)
@@ -130,21 +141,17 @@ class Transfer:
         is_plain = "Accept-Encoding" not in self._download.headers
         self._attempt.note(version.note() if version is not None and is_plain else None)
 
-    def _version_of(self, reply: requests.Response) -> resume.Version | None:
-        validator = resume.strong_validator(reply)
-        return resume.Version(self._download.url, validator, self._total) if validator else None
-
     def _accept_part(self, reply: requests.Response) -> None:
         protocol, own = self._protocol, own_range(self._download)
         if own is not None:
             part = resume.content_range(reply)
-            if part is not None and not resume.is_as_asked(own, part):
+            if part is None or not resume.is_as_asked(own, part):
                 raise DownloadFailed(
-                    f"the part that came, bytes {part.first} to {part.last}, isn't the one that "
-                    "the header Range asks for"
+                    "the part that came isn't the one that the header Range asks for, or doesn't "
+                    "say so by its Content-Range"
                 )
             protocol.version = None
-        elif not self._attempt.position:
+        elif protocol.version is None:
             raise DownloadFailed("the server sent a part of the file, which was not asked for")
         known = protocol.validators if self._attempt.position else condition.NOTHING
         protocol.validators = known.updated(reply)
@@ -167,7 +174,9 @@ class Transfer:
         download = self._download
         codings = []
         if (
-            header(reply, "Content-Encoding") is not None
+            # What is put behind as it is has the coding of what is here.
+            not self._attempt.position
+            and header(reply, "Content-Encoding") is not None
             and "Accept-Encoding" not in download.headers
         ):
             urls = self._urls[0], self._urls[-1]
@@ -229,10 +238,6 @@ class Transfer:
     def _known_version(self) -> resume.Version | None:
         """The version whose first bytes are here, if the rest may be asked for."""
         return self._protocol.version if self._protocol.can_resume(self._download) else None
-
-    def _range(self) -> dict[str, str]:
-        version = self._known_version()
-        return {} if version is None else version.headers(self._attempt.position)
 
     def _condition(self) -> dict[str, str]:
         """What asks for any version but the known one; nothing where that isn't at the target."""
