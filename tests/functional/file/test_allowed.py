@@ -1,4 +1,4 @@
-"""allowed_paths: FileDownload reads in the folders that it may, and nowhere else."""
+"""Tests of `FileDownload.allowed_paths`, which limits the folders that a download may read."""
 
 import errno
 import os
@@ -21,8 +21,8 @@ REFUSED = "the file isn't in a folder that allowed_paths names"
 
 @pytest.fixture
 def inside(tmp_path):
-    """A folder that is allowed, with a file."""
-    # Links above would be resolved too, and be in the way of the tests.
+    """Create an allowed folder that contains a file."""
+    # The checks resolve symbolic links. A link above the test's folder would disturb them.
     folder = tmp_path.resolve() / "allowed"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "file").write_bytes(b"well")
@@ -31,7 +31,7 @@ def inside(tmp_path):
 
 @pytest.fixture
 def outside(inside):
-    """A folder that isn't, and whose name begins like that of the other, with a file."""
+    """Create a forbidden folder with a file. Its name begins with the name of the allowed one."""
     folder = inside.parent / "allowed2"
     folder.mkdir()
     (folder / "file").write_bytes(b"secret")
@@ -39,12 +39,12 @@ def outside(inside):
 
 
 def make(path, *allowed):
-    """A download of a path, into memory."""
+    """Make a download of a path into memory."""
     return FileDownload(f"file://{path}", BufferWriter(), allowed_paths=allowed)
 
 
 def refused(download):
-    """See that it is refused, and says no more than that."""
+    """Assert that the download is refused, and that its error doesn't say why."""
     with pytest.raises(NotAuthorized) as caught:
         download()
     assert caught.value.reason == REFUSED
@@ -54,7 +54,7 @@ def refused(download):
 
 @pytest.mark.parametrize("kind", [str, Path, os.fsencode])
 def test_inside(inside, outside, kind, no_leaks):
-    """A file in or below an allowed folder is read, also after one that wasn't."""
+    """FileDownload reads a file in or below any of the allowed folders."""
     download = make(inside / "sub" / "file", kind("/nowhere"), kind(inside))
     for _ in range(2):
         download()
@@ -66,7 +66,7 @@ def test_inside(inside, outside, kind, no_leaks):
 
 
 def test_the_file_itself(inside):
-    """An allowed path may be that of a file; and of the root, below which is all."""
+    """An allowed path may name a single file. The path `/` allows every file."""
     for allowed in (inside / "sub" / "file", "/", f"{inside}/", f"{inside}//sub/../sub/"):
         download = make(inside / "sub" / "file", allowed)
         download()
@@ -74,7 +74,7 @@ def test_the_file_itself(inside):
 
 
 def test_off_by_default(outside):
-    """Nothing is limited unless asked for; an empty list allows nothing."""
+    """Without `allowed_paths` every file may be read; an empty list allows no file."""
     download = FileDownload(f"file://{outside}/file", BufferWriter())
     assert download.allowed_paths is None
     download()
@@ -95,12 +95,13 @@ def test_off_by_default(outside):
         "{inside}/file",
         "{inside}/chain",
         "/proc/self/root{outside}/file",
-        # What isn't there, or can't be opened, is refused in the same words.
+        # A missing or unreadable file is refused with the same words.
         "{outside}/missing",
         "{outside}/file/below",
         "{inside}/link/missing",
         "{inside}/missing/../../allowed2/file",
-        # Through what is there, and what isn't: nothing must tell which.
+        # These paths lead through existing and missing folders. The error must not reveal which
+        # exist.
         "{outside}/../{name}/sub/file",
         "{outside}/missing/../../{name}/sub/file",
         "{outside}/file/../../{name}/sub/file",
@@ -112,7 +113,10 @@ def test_off_by_default(outside):
     ],
 )
 def test_outside(inside, outside, path):
-    """What isn't below an allowed folder is refused, by whatever way, and whether or not it is."""
+    """A file outside the allowed folders is refused by whatever path.
+
+    Whether it exists is not revealed.
+    """
     (inside / "link").symlink_to(outside)
     (inside / "relative").symlink_to("../allowed2")
     (inside / "file").symlink_to(outside / "file")
@@ -122,7 +126,7 @@ def test_outside(inside, outside, path):
 
 
 def test_links_that_lead_inside(inside, outside):
-    """A link to a file inside is well, from wherever; so is an allowed path that is a link."""
+    """A symbolic link to an allowed file is followed, and an allowed path may be a link itself."""
     (outside / "link").symlink_to(inside)
     (inside / "link").symlink_to("sub/file")
     for path in (inside / "link", outside / "link" / "link"):
@@ -133,7 +137,7 @@ def test_links_that_lead_inside(inside, outside):
 
 
 def test_descriptors(inside, outside):
-    """A file that the process has open isn't had by its entry in /proc; nor is a pipe."""
+    """FileDownload refuses open files reached through /proc/self/fd, and pipes."""
     with (outside / "file").open() as file:
         refused(make(f"/proc/self/fd/{file.fileno()}", inside))
         refused(make(f"/dev/fd/{file.fileno()}", inside))
@@ -154,7 +158,7 @@ def test_descriptors(inside, outside):
     ],
 )
 def test_failures_inside(inside, name, kind, number, no_leaks):
-    """Inside, what is wrong is told as ever."""
+    """For an allowed path the usual error and errno are reported, such as NotFound or EISDIR."""
     os.mkfifo(inside / "pipe")
     (inside / "loop").symlink_to("loop")
     download = make(inside / name, inside)
@@ -165,7 +169,7 @@ def test_failures_inside(inside, name, kind, number, no_leaks):
 
 
 def test_pipe_outside(inside, outside):
-    """What is refused isn't opened: who waits to write to a pipe goes on waiting."""
+    """A refused pipe is never opened, so a process that waits to write to it keeps waiting."""
     pipe = outside / "pipe"
     os.mkfifo(pipe)
     refused(make(pipe, inside))
@@ -186,7 +190,7 @@ def test_pipe_outside(inside, outside):
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_link_that_turns(inside, outside, monkeypatch, moment):
-    """A link that is changed before or after the check doesn't change what is read."""
+    """Replacing a symbolic link during the check can't make FileDownload read a forbidden file."""
     link = inside / "link"
     link.symlink_to("sub/file")
     real = os.readlink
@@ -226,7 +230,7 @@ def test_link_that_turns(inside, outside, monkeypatch, moment):
     ],
 )
 def test_nonsense(inside, allowed, said):
-    """What is no list of absolute paths is an error that names the setting."""
+    """If `allowed_paths` isn't a list of absolute paths, the error names the setting."""
     download = make(inside / "sub" / "file")
     download.allowed_paths = allowed
     with pytest.raises(DownloadFailed, match=f"allowed_paths: .*{said}"):
@@ -234,7 +238,7 @@ def test_nonsense(inside, allowed, said):
 
 
 def test_another_system(inside, monkeypatch):
-    """Where it can't be checked, nothing is read."""
+    """Where the system lacks what the check needs, FileDownload refuses to read any file."""
     download = make(inside / "sub" / "file", inside)
     with monkeypatch.context() as patch:
         patch.delattr(os, "O_PATH")
@@ -251,7 +255,7 @@ def test_another_system(inside, monkeypatch):
 
 
 def test_clone(inside, outside):
-    """A copy has the same limit, which may be changed for it alone."""
+    """A clone has the `allowed_paths` of its original, and changing them affects only the clone."""
     download = FileDownload(f"file://{outside}/file", BufferWriter(), [inside])
     clone = download.clone()
     refused(clone)
@@ -261,7 +265,7 @@ def test_clone(inside, outside):
 
 
 def test_factory(inside, outside, tmp_path):
-    """A factory gives it to the files that it builds."""
+    """A factory passes its `allowed_paths` to each file download that it builds."""
     factory = Factory(SimpleNamespace(), allowed_paths=[inside])
     factory.build(f"file://{inside}/sub/file", tmp_path / "a")()
     assert (tmp_path / "a").read_bytes() == b"well"

@@ -1,4 +1,4 @@
-"""FileDownload on the real file system."""
+"""Tests of FileDownload on the real file system."""
 
 import contextlib
 import errno
@@ -28,16 +28,16 @@ from pulpcore.plugin.download.futures import (
     Writer,
 )
 
-CONTENT = os.urandom(3_000_000)  # more than two blocks
+CONTENT = os.urandom(3_000_000)  # more than two blocks of the reader
 
 
 def url(path, prefix="file://"):
-    """The URL of a path."""
+    """Make the URL of a path."""
     return prefix + quote(str(path))
 
 
 def events(download):
-    """The names of the events of a download, as they come; each Fetched once in a row."""
+    """Collect the event names of a download. Consecutive Fetched events count as one."""
     names = []
     for name in ("PREPARED", "SENT", "REPLIED", "FETCHED", "ERROR", "SUCCEEDED", "FAILED"):
         download.register(
@@ -48,7 +48,7 @@ def events(download):
 
 @pytest.fixture
 def source(tmp_path):
-    """A file to download."""
+    """Create the file to download."""
     path = tmp_path / "source"
     path.write_bytes(CONTENT)
     return path
@@ -56,10 +56,10 @@ def source(tmp_path):
 
 @pytest.fixture
 def unprivileged(tmp_path):
-    """The rights of an ordinary user, who may write to the test's folder."""
+    """Give the test the rights of an ordinary user, who may write to the test's folder."""
     if os.geteuid() == 0:
         with contextlib.ExitStack() as stack:
-            # pytest's own folders above can't be entered by others.
+            # Other users can't enter the folders that pytest creates above this one.
             for folder in (tmp_path, *tmp_path.parents):
                 mode = folder.stat().st_mode & 0o7777
                 if folder == tmp_path or mode & 0o001 == 0:
@@ -74,7 +74,7 @@ def unprivileged(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"x", CONTENT], ids=["empty", "a byte", "blocks"])
 def test_file(tmp_path, content, no_leaks):
-    """A file is copied byte by byte, with all that belongs to a download."""
+    """FileDownload copies a file byte by byte and publishes the usual events, run after run."""
     source, target = tmp_path / "source", tmp_path / "new" / "target"
     source.write_bytes(content)
     download = FileDownload(url(source), FileWriter(target))
@@ -102,7 +102,7 @@ def test_file(tmp_path, content, no_leaks):
     "name", ["a b", "100%", "50%25", "ü", "a#b", "a?b", "a;b", "a+b", b"\xff\xfe".decode("latin-1")]
 )
 def test_percent_decoded(tmp_path, name):
-    """The path of the URL is percent-decoded, and nothing else is done to it."""
+    """FileDownload percent-decodes the path of its URL and changes nothing else in it."""
     (tmp_path / name).write_bytes(name.encode())
     download = FileDownload(url(tmp_path / name), BufferWriter())
     download()
@@ -110,7 +110,7 @@ def test_percent_decoded(tmp_path, name):
 
 
 def test_bytes_that_are_no_text(tmp_path):
-    """A name that is not UTF-8 can be named too."""
+    """A file URL can name a file whose name isn't valid UTF-8."""
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")).write_bytes(b"content")
     download = FileDownload(url(tmp_path) + "/%FF%fe", BufferWriter())
     download()
@@ -118,7 +118,7 @@ def test_bytes_that_are_no_text(tmp_path):
 
 
 def test_question_mark_that_nobody_encoded(tmp_path):
-    """A '?' belongs to the name: a file has no query."""
+    """In a file URL an unencoded `?` belongs to the file name, because files have no query."""
     (tmp_path / "a?b").write_bytes(b"right")
     (tmp_path / "a").write_bytes(b"wrong")
     download = FileDownload(f"file://{tmp_path}/a?b", BufferWriter())
@@ -128,7 +128,7 @@ def test_question_mark_that_nobody_encoded(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["file://", "file://localhost", "FILE://LocalHost", "file:"])
 def test_this_host(source, prefix):
-    """No host, or localhost, in any case, is this machine."""
+    """A file URL without a host, or with `localhost` in any case, means this machine."""
     download = FileDownload(url(source, prefix), BufferWriter())
     download()
     assert download.writer.getvalue() == CONTENT
@@ -151,7 +151,7 @@ def test_this_host(source, prefix):
     ],
 )
 def test_url_refused(source, tmp_path, bad):
-    """Another host, and what is no path of this machine, is an error; the old file stays."""
+    """A file URL with another host or an invalid path fails and leaves the old target."""
     target = tmp_path / "target"
     target.write_bytes(b"old")
     download = FileDownload(bad.format(path=source), FileWriter(target))
@@ -162,7 +162,7 @@ def test_url_refused(source, tmp_path, bad):
 
 
 class _Refused:
-    """What can't be downloaded: each makes it in a folder, and returns its path."""
+    """Paths that can't be downloaded. Each method creates one in a folder and returns it."""
 
     @staticmethod
     def missing(folder):
@@ -222,7 +222,7 @@ class _Refused:
     ],
 )
 def test_refused(tmp_path, what, kind, number, no_leaks):
-    """What is no regular file that can be read is an error that tells; a pipe is not waited for."""
+    """Anything but a readable regular file raises an error that says why. A pipe never blocks."""
     target = tmp_path / "target"
     target.write_bytes(b"old")
     (tmp_path / "sub").mkdir()
@@ -243,7 +243,7 @@ def test_refused(tmp_path, what, kind, number, no_leaks):
 
 @pytest.mark.parametrize("where", ["file", "folder"])
 def test_not_authorized(tmp_path, source, unprivileged, where):
-    """A file that may not be read, or a folder that may not be entered, is NotAuthorized."""
+    """An unreadable file, or a file in a folder that can't be entered, raises NotAuthorized."""
     path = source
     with contextlib.ExitStack() as stack:
         if os.getuid() == 0:
@@ -267,7 +267,7 @@ def test_not_authorized(tmp_path, source, unprivileged, where):
 
 
 def test_error_is_of_the_last_run(source, tmp_path):
-    """A run that goes well clears the errno of the one before."""
+    """A successful run resets the errno which the failed run before it stored in `error`."""
     late = tmp_path / "late"
     download = FileDownload(url(late), BufferWriter())
     with pytest.raises(NotFound):
@@ -302,7 +302,7 @@ def _other_way(source):
 @pytest.mark.parametrize("way", [_same, _link, _hard_link, _other_way])
 @pytest.mark.parametrize("turned", [False, True])
 def test_same_file(source, way, turned):
-    """Source and target the same file, by whatever name, is an error; the file is intact."""
+    """A download whose source and target are the same file fails and leaves the file intact."""
     target = way(source)
     before = sorted(source.parent.iterdir())
     url_of, path = (target, source) if turned else (source, target)
@@ -316,7 +316,7 @@ def test_same_file(source, way, turned):
 
 @pytest.mark.parametrize("mode", ["r+b", "ab"])
 def test_same_file_by_object(source, mode):
-    """So it is for a writer to a file object: one that appends to its source would never end."""
+    """A download whose writer appends to its own source file fails, because it would never end."""
 
     class Limited(io.FileIO):
         def write(self, buffer, /):
@@ -331,7 +331,7 @@ def test_same_file_by_object(source, mode):
 
 
 def test_writer_without_a_path_on_disk(source, tmp_path):
-    """A file object of another file, and a path that is none, are left to the writer."""
+    """The same-file check accepts a writer to another file object or to a path not on disk."""
     with (tmp_path / "target").open("wb") as fp:
         FileDownload(url(source), Writer(fp))()
     assert (tmp_path / "target").read_bytes() == CONTENT
@@ -347,7 +347,7 @@ def test_writer_without_a_path_on_disk(source, tmp_path):
 
 
 def test_no_writer(source):
-    """A download whose content goes nowhere is followed all the same."""
+    """A file download without a writer still validates the content and publishes its events."""
     download = FileDownload(url(source), None)
     monitor = DownloadMonitor(download)
     download()
@@ -355,7 +355,10 @@ def test_no_writer(source):
 
 
 def test_cancelled_in_the_middle(source, tmp_path):
-    """A shutdown stops it at the next block; the old file stays and nothing partial."""
+    """A shutdown stops a file download at the next block.
+
+    The old target stays, without a partial file.
+    """
     target = tmp_path / "target"
     target.write_bytes(b"old")
     download = FileDownload(url(source), FileWriter(target))
@@ -379,7 +382,7 @@ def test_cancelled_in_the_middle(source, tmp_path):
     "validation", [SizeValidation(5), DigestValidation("sha256", "0" * 64)], ids=["size", "digest"]
 )
 def test_validation_fails(source, tmp_path, validation):
-    """What fails its validation is not published."""
+    """A file that fails its validation never replaces the target."""
     target = tmp_path / "target"
     target.write_bytes(b"old")
     download = FileDownload(url(source), FileWriter(target))
@@ -391,7 +394,7 @@ def test_validation_fails(source, tmp_path, validation):
 
 
 def test_vanishes(source, tmp_path):
-    """A file that is replaced while it is read comes as it was: the open one is read."""
+    """If the source is replaced during the download, FileDownload reads the old file to its end."""
     download = FileDownload(url(source), FileWriter(tmp_path / "target"))
 
     def replace(_):
@@ -406,7 +409,7 @@ def test_vanishes(source, tmp_path):
 
 @pytest.mark.parametrize("size", [0, 1_500_000, len(CONTENT) + 1])
 def test_changes(source, tmp_path, size):
-    """A file that gets another size while it is read is an error, and no mixture."""
+    """A source whose size changes during the download raises an error. Versions are never mixed."""
     target = tmp_path / "target"
     target.write_bytes(b"old")
     download = FileDownload(url(source), FileWriter(target))
@@ -418,14 +421,14 @@ def test_changes(source, tmp_path, size):
 
 
 def test_size_unknown():
-    """Files that the system makes as they are read say that they are empty; they come too."""
+    """Files in /proc, whose reported size is 0, are downloaded with their real content."""
     download = FileDownload("file:///proc/self/status", BufferWriter())
     download()
     assert f"Pid:\t{os.getpid()}\n" in download.writer.content()
 
 
 def test_read_fails(monkeypatch, source, tmp_path):
-    """A source that can't be read on, as on a bad disk, is an error of the source."""
+    """A read error of the source, as from a bad disk, is reported as an error of the source."""
     real, reads = os.read, []
 
     def broken(descriptor, size):
@@ -444,7 +447,7 @@ def test_read_fails(monkeypatch, source, tmp_path):
 
 
 def test_unwritable(source, tmp_path):
-    """What the writer can't do is told as that, and is no error of the source."""
+    """A failure of the writer is reported as a writer error and not as an error of the source."""
     (tmp_path / "folder").mkdir()
     download = FileDownload(url(source), FileWriter(tmp_path / "folder"))
     with pytest.raises(DownloadFailed, match="can't write"):
@@ -453,7 +456,7 @@ def test_unwritable(source, tmp_path):
 
 
 def test_many_in_a_batch(tmp_path, no_leaks):
-    """Files go through a batch as anything else, from many threads."""
+    """A batch downloads many file URLs from several threads."""
     for n in range(50):
         (tmp_path / f"in{n}").write_bytes(b"%d" % n)
     downloads = [

@@ -1,4 +1,4 @@
-"""FtpDownload against a server that behaves, and scripts that don't."""
+"""Tests of FtpDownload against a correct server and against scripted misbehaviour."""
 
 import contextlib
 import errno
@@ -38,7 +38,7 @@ SECRET = "pass@/:%word"
 
 @pytest.fixture
 def folder(tmp_path):
-    """The folder that is served, with some files."""
+    """Create the served folder with some files."""
     folder = tmp_path / "served"
     (folder / "sub").mkdir(parents=True)
     (folder / "file").write_bytes(CONTENT)
@@ -49,7 +49,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def target(tmp_path):
-    """Where the file goes; one stands there already."""
+    """Return the path of the target, which has an old file."""
     path = tmp_path / "out" / "target"
     path.parent.mkdir()
     path.write_bytes(b"old")
@@ -58,7 +58,7 @@ def target(tmp_path):
 
 @pytest.fixture
 def untouched(target):
-    """Call it to see that a failure left the old file, and nothing of its own."""
+    """Return a function that asserts that a failure kept the old file and left no other."""
 
     def check():
         assert target.read_bytes() == b"old"
@@ -68,14 +68,14 @@ def untouched(target):
 
 
 def make(*args, **kwargs):
-    """A download that isn't tried again."""
+    """Make a download without retries."""
     download = FtpDownload(*args, **kwargs)
     download.retry = None
     return download
 
 
 def names_of(download):
-    """The names of the events of a download, as they come; each Fetched once in a row."""
+    """Collect the event names of a download. Consecutive Fetched events count as one."""
     names = []
     for name in ("PREPARED", "SENT", "REPLIED", "FETCHED", "ERROR", "SUCCEEDED", "FAILED"):
         download.register(
@@ -88,7 +88,7 @@ def names_of(download):
     ("name", "content"), [("/file", CONTENT), ("/empty", b"")], ids=["file", "empty"]
 )
 def test_anonymous(ftp_server, folder, target, name, content, no_leaks):
-    """A file comes byte by byte, by an anonymous user, with all that belongs to a download."""
+    """FtpDownload logs in anonymously, copies a file byte by byte and publishes usual events."""
     server = ftp_server(folder)
     download = make(server.url(name), FileWriter(target))
     download.validations += [
@@ -122,7 +122,7 @@ def test_anonymous(ftp_server, folder, target, name, content, no_leaks):
     ids=["userinfo", "user", "user wins", "no user"],
 )
 def test_user(ftp_server, folder, userinfo, user):
-    """User and password come from the URL, percent-decoded, or from the setting, which wins."""
+    """FTP credentials come from the percent-decoded URL or from the setting, which wins."""
     server = ftp_server(folder, users={"me": SECRET})
     address = server.url("/empty", userinfo.format(password=quote(SECRET, safe="")))
     download = make(address, BufferWriter(), user)
@@ -136,7 +136,7 @@ def test_user(ftp_server, folder, userinfo, user):
 
 @pytest.mark.parametrize("user", [User("me"), User("me", ""), None])
 def test_empty_password(ftp_server, folder, user):
-    """A name without a password sends an empty one."""
+    """An FTP user name without a password sends an empty password."""
     server = ftp_server(folder, users={"me": ""})
     userinfo = "" if user else "me"
     make(server.url("/empty", userinfo), BufferWriter(), user)()
@@ -148,7 +148,7 @@ def test_empty_password(ftp_server, folder, user):
     ["/sub/a%20b%25%3F%23%C3%BC", "/%2Fsub/a b%25%3F%23%C3%BC", "/sub/../sub/a%20b%25%3f%23ü"],
 )
 def test_path(ftp_server, folder, path):
-    """The path is percent-decoded; what begins with %2F is absolute."""
+    """The path of an FTP URL is percent-decoded, and one that begins with %2F is absolute."""
     server = ftp_server(folder)
     download = make(server.url(path), BufferWriter())
     download()
@@ -156,7 +156,7 @@ def test_path(ftp_server, folder, path):
 
 
 def test_name_that_is_no_utf8(ftp_server, folder):
-    """A name is the bytes that the URL encodes, whatever they mean."""
+    """FTP sends a file name as the bytes that the URL encodes, whether they are UTF-8 or not."""
     path = os.fsencode(folder) + b"/caf\xe9 \xbd\xd3"
     with open(path, "wb") as file:
         file.write(b"odd")
@@ -169,7 +169,7 @@ def test_name_that_is_no_utf8(ftp_server, folder):
 
 @pytest.mark.parametrize("code", [";type=i", ";type=A", ";TYPE=d"])
 def test_type_code(ftp_server, folder, code):
-    """The type code of RFC 1738 is no part of the name, and the transfer is binary anyway."""
+    """The type code of RFC 1738 is removed from the FTP path, and each transfer is binary."""
     server = ftp_server(folder)
     download = make(server.url("/file" + code), BufferWriter())
     download()
@@ -179,7 +179,7 @@ def test_type_code(ftp_server, folder, code):
 
 @pytest.mark.parametrize("name", ["a%3Btype=i", "a;type=x", "a;type=i/b", "a;type=i;v=1"])
 def test_no_type_code(ftp_server, folder, name):
-    """What only looks like a type code is a part of the name."""
+    """A suffix that only resembles an FTP type code stays part of the file name."""
     server = ftp_server(folder)
     with pytest.raises(NotFound):
         make(server.url(f"/{name}"), BufferWriter())()
@@ -187,7 +187,7 @@ def test_no_type_code(ftp_server, folder, name):
 
 
 def test_question_mark_that_nobody_encoded(ftp_server, folder):
-    """A '?' belongs to the name: FTP has no query. Another file must not come in its place."""
+    """An unencoded `?` in an FTP URL belongs to the file name, because FTP has no query."""
     (folder / "a").write_bytes(b"wrong")
     (folder / "a?b").write_bytes(b"right")
     download = make(ftp_server(folder).url("/a?b"), BufferWriter())
@@ -197,7 +197,7 @@ def test_question_mark_that_nobody_encoded(ftp_server, folder):
 
 @pytest.mark.parametrize("path", ["/missing", "/sub", "/sub/missing/more", "/"])
 def test_not_found(ftp_server, folder, target, untouched, path):
-    """550 is NotFound."""
+    """The FTP reply 550 raises NotFound."""
     download = make(ftp_server(folder).url(path), FileWriter(target))
     names = names_of(download)
     with pytest.raises(DownloadFailed) as caught:
@@ -210,7 +210,7 @@ def test_not_found(ftp_server, folder, target, untouched, path):
 
 @pytest.mark.parametrize("user", [None, User("me", "wrong-" + SECRET), User("other", SECRET)])
 def test_not_authorized(ftp_server, folder, target, untouched, user):
-    """530 is NotAuthorized, and no text has the password."""
+    """The FTP reply 530 raises NotAuthorized, and no error text contains the password."""
     server = ftp_server(folder, users={"me": SECRET})
     download = make(server.url("/file"), FileWriter(target), user)
     with pytest.raises(NotAuthorized, match="refuses this user") as caught:
@@ -220,7 +220,7 @@ def test_not_authorized(ftp_server, folder, target, untouched, user):
 
 
 def _texts(error):
-    """All that an error and those behind it say."""
+    """Return all texts of an error and of its causes."""
     found = []
     while error is not None:
         found += [str(error), repr(error), repr(error.args)]
@@ -231,7 +231,7 @@ def _texts(error):
 @pytest.mark.parametrize("size", [0, 1, 500_000, len(CONTENT) - 1])
 @pytest.mark.parametrize("claim", [False, True], ids=["426", "226"])
 def test_truncated(ftp_server, folder, target, untouched, size, claim, no_leaks):
-    """A file that ends early is an error, also where the server says that all is well."""
+    """A truncated FTP transfer is an error, even if the server reports success."""
     server = ftp_server(folder, cuts={0: Cut(size, claim)})
     download = make(server.url("/file"), FileWriter(target))
     with pytest.raises(DownloadFailed) as caught:
@@ -245,7 +245,7 @@ def test_truncated(ftp_server, folder, target, untouched, size, claim, no_leaks)
 
 
 def test_tried_again(ftp_server, folder, target, no_leaks):
-    """A transfer that was cut is tried again without help, here from its beginning."""
+    """An interrupted FTP transfer is retried, here from the beginning."""
     cuts = {0: Cut(500_000), 1: Cut(600_000, claim=True)}
     server = ftp_server(folder, cuts=cuts, unknown={"MDTM"})
     download = FtpDownload(server.url("/file"), FileWriter(target))
@@ -266,7 +266,7 @@ def test_tried_again(ftp_server, folder, target, no_leaks):
 
 @pytest.mark.parametrize("path", ["/missing", "/file"])
 def test_not_tried_again(ftp_server, folder, path):
-    """What would go the same way again isn't: a file that isn't there, a wrong password."""
+    """A missing file and a wrong password are not retried over FTP."""
     server = ftp_server(folder, users={"me": "right"})
     user = User("me", "wrong" if path == "/file" else "right")
     with pytest.raises(DownloadFailed):
@@ -284,7 +284,7 @@ def test_not_tried_again(ftp_server, folder, path):
     ids=["too much", "too little", "digest"],
 )
 def test_mismatch(ftp_server, folder, target, untouched, validation, kind, no_leaks):
-    """A mismatch is told as that, also in the middle of the transfer."""
+    """A validation mismatch is reported as such, also if it is found during an FTP transfer."""
     download = make(ftp_server(folder).url("/file"), FileWriter(target))
     download.validations.append(validation)
     with pytest.raises(kind):
@@ -293,7 +293,7 @@ def test_mismatch(ftp_server, folder, target, untouched, validation, kind, no_le
 
 
 def test_writer_fails(ftp_server, folder, target, untouched):
-    """So is a full disk."""
+    """A full disk during an FTP download is reported as an error of the writer."""
 
     class Full(FileWriter):
         def append(self, buffer):
@@ -311,7 +311,7 @@ HOSTILE = ["\r\nDELE file", "\n", "\r", "\0", "%0d%0aDELE%20file", "%0A", "%0D",
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("place", ["/fi{}le", "/{}", "{}", "user", "password"])
 def test_line_ends(ftp_server, folder, target, untouched, text, place):
-    """What would end a line of the protocol is refused before anything is sent."""
+    """An FTP URL with an encoded line break is refused before anything is sent."""
     server = ftp_server(folder)
     if place in ("user", "password"):
         address = server.url("/file", f"{text}:p" if place == "user" else f"u:{text}")
@@ -327,7 +327,7 @@ def test_line_ends(ftp_server, folder, target, untouched, text, place):
 @pytest.mark.parametrize("text", ["a\r\nDELE file", "a\n", "\r"])
 @pytest.mark.parametrize("field", ["name", "password"])
 def test_line_ends_in_user(ftp_server, folder, target, untouched, text, field):
-    """So it is in a user: an error that tells which setting is wrong, and no bug."""
+    """If the FTP user contains a line break, the error names that setting."""
     server = ftp_server(folder)
     user = User(**{"name": "me", field: text})
     download = make(server.url("/file"), FileWriter(target), user)
@@ -352,7 +352,7 @@ def test_line_ends_in_user(ftp_server, folder, target, untouched, text, field):
     ],
 )
 def test_url_refused(target, untouched, bad):
-    """What is no FTP URL is an error that says how one looks."""
+    """An invalid FTP URL is an error that describes the expected form."""
     with pytest.raises(DownloadFailed, match="ftp://host/path"):
         make(bad, FileWriter(target))()
     untouched()
@@ -363,7 +363,7 @@ def test_url_refused(target, untouched, bad):
     [({"timeout": Timeout(0)}, "timeout.connect"), ({"user": User(5)}, "user.name")],
 )
 def test_setting_refused(target, untouched, settings, name):
-    """A setting that can't work is named, before anything is sent."""
+    """An invalid setting of an FTP download is named before anything is sent."""
     with pytest.raises(DownloadFailed, match=name):
         make("ftp://127.0.0.1:9/a", FileWriter(target), **settings)()
     untouched()
@@ -371,7 +371,7 @@ def test_setting_refused(target, untouched, settings, name):
 
 class TestNoServer:
     def test_refused(self, target, untouched):
-        """Nobody listens."""
+        """An FTP download from a port without a server fails with a refused connection."""
         with socket.socket() as taken:
             taken.bind((HOST, 0))
             port = taken.getsockname()[1]
@@ -381,7 +381,7 @@ class TestNoServer:
 
     @pytest.mark.parametrize("host", ["x" * 70, "a..b", "no-such-host.invalid"])
     def test_no_such_host(self, target, untouched, host, monkeypatch):
-        """A host that can't be looked up, or whose name can't be one."""
+        """An FTP host that can't be resolved, or isn't a valid name, is an error."""
         real = socket.getaddrinfo
 
         def offline(name, *args, **kwargs):
@@ -396,7 +396,7 @@ class TestNoServer:
 
 
 def command(name, answer):
-    """The steps that read a command and answer it."""
+    """Make the steps that read a command and answer it."""
     return [Read(until=b"\r\n"), Send(answer)]
 
 
@@ -406,13 +406,13 @@ BINARY = [*LOGIN, *command("TYPE", b"200 yes\r\n")]
 
 
 def passive(data, size=b"500 what?\r\n", begin=b"150 here it is\r\n"):
-    """The steps from the login to the transfer from a data server."""
+    """Make the steps from the login up to the transfer by a data server."""
     pasv = b"227 there (127,0,0,1,%d,%d)\r\n" % divmod(data.port, 256)
     return [*BINARY, *command("SIZE", size), *command("PASV", pasv), *command("RETR", begin)]
 
 
 class TestScripts:
-    """Servers that are not ours to trust."""
+    """Scripted FTP servers that misbehave."""
 
     @pytest.mark.parametrize(
         "reply",
@@ -423,14 +423,14 @@ class TestScripts:
         ],
     )
     def test_port_that_is_none(self, raw_server, target, untouched, reply):
-        """A reply without a port of a data connection is said to be odd."""
+        """A reply to PASV or EPSV without a valid port is reported as unexpected."""
         server = raw_server([[*BINARY, *command("SIZE", b"213 1\r\n"), *command("PASV", reply)]])
         with pytest.raises(DownloadFailed, match="can't be read"):
             make(f"ftp://{server.host}/a", FileWriter(target))()
         untouched()
 
     def test_number_that_is_none(self, raw_server, running, target):
-        """A size of 5,000 digits in the reply to RETR is none."""
+        """A size of 5,000 digits in the FTP reply to RETR is ignored."""
         data = running(RawServer, [[Send(b"content")]])
         begin = b"150 here (" + b"1" * 5000 + b" bytes)\r\n"
         script = [*passive(data, begin=begin), Send(b"226 done\r\n"), Read(until=b"\n")]
@@ -481,7 +481,7 @@ class TestScripts:
         ],
     )
     def test_replies(self, raw_server, target, untouched, script, kind, match, no_leaks):
-        """Whatever a server says, it is an error that tells, and the old file stays."""
+        """Any invalid FTP reply raises a clear error and leaves the old target."""
         server = raw_server([script])
         download = make(f"ftp://{server.host}/a", FileWriter(target))
         with pytest.raises(DownloadFailed, match=match) as caught:
@@ -494,7 +494,7 @@ class TestScripts:
     @pytest.mark.parametrize("where", ["welcome", "login", "begin", "end"])
     @pytest.mark.parametrize("text", [b"Transfert termin\xe9", b"\xbd\xd3\xca\xdc", b"\xff\xfe\r"])
     def test_encodings(self, raw_server, running, target, where, text):
-        """A reply may be in any encoding, and in lines that end as they like."""
+        """FTP replies may have any text encoding and any kind of line end."""
         said = dict.fromkeys(("welcome", "login", "begin", "end"), b"yes") | {where: text}
         data = running(RawServer, [[Send(b"content")]])
         script = [
@@ -509,7 +509,7 @@ class TestScripts:
         assert target.read_bytes() == b"content"
 
     def test_long_reply(self, raw_server, running, target):
-        """Replies of many lines are read; the limit is one for each."""
+        """FTP replies of many lines are read, and the size limit applies to each by itself."""
         data = running(RawServer, [[Send(b"content")]])
         welcome, hello = (
             b"%d-hello\r\n" % code * 4000 + b"%d hello\r\n" % code for code in (220, 230)
@@ -520,7 +520,7 @@ class TestScripts:
         assert target.read_bytes() == b"content"
 
     def test_two_replies(self, raw_server, running, target):
-        """Some servers say first that they have connected (2), and then that they begin (1)."""
+        """FTP servers may answer RETR with two replies: 2xx for the connection, then 1xx."""
         data = running(RawServer, [[Send(b"content")]])
         begin = b"225 connected\r\n150 here\r\n"
         script = [*passive(data, begin=begin), Send(b"226 done\r\n"), Read(until=b"\n")]
@@ -528,7 +528,7 @@ class TestScripts:
         assert target.read_bytes() == b"content"
 
     def test_question_in_place_of_the_file(self, raw_server, running, target, untouched):
-        """A reply that neither begins nor refuses the transfer is told."""
+        """An FTP reply to RETR that neither starts nor refuses the transfer is an error."""
         data = running(RawServer, [[Send(b"content")]])
         server = raw_server([passive(data, begin=b"350 and?\r\n")])
         with pytest.raises(DownloadFailed, match="replied 350 and"):
@@ -536,7 +536,7 @@ class TestScripts:
         untouched()
 
     def test_password_in_reply(self, raw_server, target):
-        """A server that repeats the password has it in no text of ours."""
+        """If an FTP server repeats the password, our messages redact it."""
         echo = b"500 PASS " + SECRET.encode() + b" at ftp://me:" + SECRET.encode() + b"@host/\r\n"
         server = raw_server([[*LOGIN[:3], Read(until=b"\n"), Send(echo)]])
         for userinfo, user in (
@@ -551,7 +551,7 @@ class TestScripts:
 
     @pytest.mark.parametrize("where", ["welcome", "login", "transfer"])
     def test_times_out(self, raw_server, running, target, untouched, where, no_leaks):
-        """A server that says nothing more is left after the time-out."""
+        """An FTP server that stops answering causes a time-out error."""
         data = running(RawServer, [[Send(b"some"), Stall()]])
         script = {
             "welcome": [Stall()],
@@ -566,7 +566,7 @@ class TestScripts:
 
     @pytest.mark.parametrize("where", ["welcome", "login", "transfer", "last reply", "farewell"])
     def test_cancelled(self, raw_server, running, target, where, no_leaks):
-        """A shutdown cuts each of its waits at once, long before any time-out."""
+        """A shutdown interrupts each wait of an FTP download long before any time-out."""
         stalled = threading.Event()
         stall = [Signal(stalled), Stall()]
         data = running(RawServer, [[Send(b"some"), *(stall if where == "transfer" else [])]])
@@ -585,7 +585,7 @@ class TestScripts:
         took = []
 
         def stop():
-            # No farewell is fine: then there is nothing to wait for.
+            # Without a farewell from the server there is nothing to wait for.
             while not stalled.wait(0.01) and not ended.is_set():
                 pass
             began = time.monotonic()
@@ -620,7 +620,7 @@ class TestScripts:
         ],
     )
     def test_size(self, raw_server, running, target, untouched, size, begin, ok):
-        """Where the server tells a size, by SIZE or with the transfer, it must be that."""
+        """The transfer must match the size that the FTP server gives in SIZE or in RETR."""
         data = running(RawServer, [[Send(b"content")]])
         server = raw_server(
             [[*passive(data, size, begin), Send(b"226 done\r\n"), Read(until=b"\n")]]
@@ -636,7 +636,7 @@ class TestScripts:
 
     @pytest.mark.parametrize("end", [b"426 aborted\r\n", b"451 disk error\r\n", b"550 gone\r\n"])
     def test_last_word(self, raw_server, running, target, untouched, end):
-        """Only a good last reply says that all has come, whatever was received."""
+        """Only a positive final FTP reply makes a transfer complete, whatever was received."""
         data = running(RawServer, [[Send(b"content")]])
         server = raw_server([[*passive(data, b"213 7\r\n"), Send(end), Read(until=b"\n")]])
         with pytest.raises(DownloadFailed):
@@ -644,7 +644,7 @@ class TestScripts:
         untouched()
 
     def test_data_connection_reset(self, raw_server, running, target, untouched):
-        """A reset of the data connection is an error."""
+        """A reset of the FTP data connection is an error."""
         data = running(RawServer, [[Send(b"cont"), Reset()]])
         server = raw_server([[*passive(data), Send(b"226 done\r\n"), Read(until=b"\n")]])
         with pytest.raises(DownloadFailed):
@@ -653,7 +653,7 @@ class TestScripts:
 
 
 def test_cut_at_each_byte(raw_server, running, target, no_leaks):
-    """Wherever the conversation ends, all of the file is there, or none of it."""
+    """An FTP conversation cut at any byte leaves either the complete file or none of it."""
     data = running(RawServer, [[Send(b"content")]])
     script = [*passive(data, b"213 7\r\n"), Send(b"226 done\r\n")]
     replies = [step.data for step in script if isinstance(step, Send)]
@@ -683,12 +683,12 @@ def test_cut_at_each_byte(raw_server, running, target, no_leaks):
             whole += 1
             assert target.read_bytes() == b"content"
         assert list(target.parent.iterdir()) == [target]
-    # The digit that says that all is well may be the last byte to come.
+    # The digit of the final reply may be the last byte to arrive.
     assert 1 <= whole <= len(replies[-1])
 
 
 def test_ipv6(ftp_server, folder):
-    """IPv6 has its own command for passive mode (RFC 2428)."""
+    """FTP over IPv6 uses EPSV for passive mode (RFC 2428)."""
     try:
         server = ftp_server(folder, host="::1")
     except OSError:
@@ -700,7 +700,10 @@ def test_ipv6(ftp_server, folder):
 
 
 def test_address_of_the_data_connection(raw_server, running):
-    """A server can't have us connect to somebody else: the host of the data is its own."""
+    """The FTP data connection always goes to the server's own host.
+
+    An address in the reply to PASV that names another host is ignored.
+    """
     data = running(RawServer, [[Send(b"content")]])
     server = raw_server(
         [
@@ -718,7 +721,7 @@ def test_address_of_the_data_connection(raw_server, running):
 
 
 def test_cancelled_in_a_handler(ftp_server, folder, target, untouched, no_leaks):
-    """A shutdown in the middle of the content stops it there."""
+    """A shutdown from a handler during the transfer stops the FTP download there."""
     download = make(ftp_server(folder).url("/file"), FileWriter(target))
     download.register(Event.FETCHED, lambda _: batch.shutdown())
     with Batch([download]) as batch:
@@ -730,7 +733,7 @@ def test_cancelled_in_a_handler(ftp_server, folder, target, untouched, no_leaks)
 
 
 def test_no_writer(ftp_server, folder):
-    """A download whose content goes nowhere is followed all the same."""
+    """An FTP download without a writer still publishes its events and validates the content."""
     download = make(ftp_server(folder).url("/file"), None)
     monitor = DownloadMonitor(download)
     download()
@@ -738,7 +741,7 @@ def test_no_writer(ftp_server, folder):
 
 
 def test_many_in_a_batch(ftp_server, folder, tmp_path, no_leaks):
-    """Files come by FTP from many threads."""
+    """A batch downloads many files over FTP from several threads."""
     server = ftp_server(folder)
     downloads = [make(server.url("/file"), FileWriter(tmp_path / "new" / f"{n}")) for n in range(6)]
     with Batch(downloads, concurrent=3) as batch:
@@ -759,7 +762,10 @@ class TestCrowd:
         ],
     )
     def test_no_file_is_lost(self, ftp_server, folder, tmp_path, full):
-        """Whatever it replies to one more, all files come by four threads, with few questions."""
+        """Four threads get all files from an FTP server that refuses extra connections.
+
+        The downloads send it only few extra logins.
+        """
         server = ftp_server(folder, users={"me": ""}, most=2, full=full)
         downloads = [
             FtpDownload(server.url("/file", "me"), FileWriter(tmp_path / "new" / f"{number}"))
@@ -772,12 +778,12 @@ class TestCrowd:
             for plan in batch():
                 plan.result()
         assert {path.read_bytes() for path in (tmp_path / "new").iterdir()} == {CONTENT}
-        # A refusal counts as a failed attempt only where none of our connections was there yet.
+        # A refusal counts as a failed attempt only if we had no other connection to the server.
         assert len(errors) <= 4
         assert server.connections < 100
 
     def test_login_that_has_worked(self, raw_server, running):
-        """A login that has worked in this batch is right: refused, it is one too many."""
+        """If a login that worked before in the batch is refused, the FTP server is full."""
         data = running(RawServer, [[Send(b"content")]])
         whole = [*passive(data), Send(b"226 done\r\n")]
         refused = [*LOGIN[:3], *command("PASS", b"530 Login incorrect.\r\n")]
@@ -791,7 +797,7 @@ class TestCrowd:
         assert ["no more connections" in error.reason for error in errors] == [True]
 
     def test_server_that_is_full_is_not_down(self, raw_server, running):
-        """However often it says so, the circuit breaker leaves it alone."""
+        """A full FTP server never opens the circuit breaker."""
         data = running(RawServer, [[Send(b"content")]])
         full = [Send(b"421 too many users\r\n")]
         server = raw_server([*[full] * 12, [*passive(data), Send(b"226 done\r\n")]])
@@ -803,7 +809,7 @@ class TestCrowd:
         assert [error is None for error in errors] == [False] * 12 + [True]
 
     def test_wrong_password(self, ftp_server, folder):
-        """Bad credentials are told from it, also where others log in with right ones."""
+        """Wrong FTP credentials are reported even while right ones fill the server."""
         server = ftp_server(folder, users={"me": SECRET, "you": ""})
         good = [make(server.url("/file", "you"), BufferWriter()) for _ in range(6)]
         bad = [make(server.url("/file"), BufferWriter(), User("me", "wrong")) for _ in range(6)]
@@ -814,7 +820,7 @@ class TestCrowd:
         assert {type(errors[download]) for download in bad} == {NotAuthorized}
 
     def test_shutdown(self, ftp_server, folder):
-        """Who waits for a connection to end stops at once."""
+        """A shutdown stops downloads that wait for a free FTP connection at once."""
         server = ftp_server(folder, most=1)
         entered, left = threading.Event(), threading.Event()
         first = make(server.url("/file"), BufferWriter())
@@ -833,7 +839,7 @@ class TestCrowd:
             )
             stopper.start()
             plan = next(plans)
-            # The first one waits still.
+            # The first download is still waiting.
             left.set()
             stopper.join()
         assert plan.download is second
@@ -841,14 +847,14 @@ class TestCrowd:
 
 
 def wait_for(condition):
-    """Wait until something is so."""
+    """Wait until the condition holds."""
     end = time.monotonic() + SECONDS
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
 
 
 def test_dead_address(ftp_server, folder, monkeypatch):
-    """A host's address that doesn't answer holds nobody up, and the next connection knows it."""
+    """An unreachable address of an FTP host delays nobody, and the next connection avoids it."""
     server = ftp_server(folder)
     with socket.create_server((HOST, 0), backlog=0) as dead, contextlib.ExitStack() as stack:
         for _ in range(3):
@@ -875,7 +881,7 @@ def test_dead_address(ftp_server, folder, monkeypatch):
 
 
 def test_address_that_never_answers(monkeypatch):
-    """A connection that isn't made in time is told from a server that says nothing."""
+    """A connect time-out of FTP has another message than a server that stays silent."""
     with socket.create_server((HOST, 0), backlog=0) as dead, contextlib.ExitStack() as stack:
         for _ in range(3):
             sock = stack.enter_context(socket.socket())
@@ -888,7 +894,7 @@ def test_address_that_never_answers(monkeypatch):
 
 
 def test_descriptors_used_up(ftp_server, folder, monkeypatch):
-    """That this process can open no more is no failure of the host, and told so."""
+    """If the process has no free descriptors, the FTP error says so and doesn't blame the host."""
     server = ftp_server(folder)
 
     def refuse(*unused, **also_unused):

@@ -1,4 +1,4 @@
-"""FTP over TLS: whom a download trusts, what is encrypted, and TLS that breaks."""
+"""Tests of FTP over TLS: trusted certificates, encrypted connections, and broken TLS."""
 
 import logging
 import os
@@ -38,7 +38,7 @@ BAD = ["wrong_name", "expired", "not_yet_valid", "self_signed"]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The folder that is served."""
+    """Create the served folder."""
     folder = tmp_path / "served"
     folder.mkdir()
     (folder / "file").write_bytes(CONTENT)
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["explicit", "implicit"])
 def start(request: Any, ftp_server: Any, folder: Path, tls: Any) -> Any:
-    """`start(certificate=None, client_ca=None, **options)` starts a server, of both kinds."""
+    """Return `start(certificate=None, client_ca=None, **options)`, which starts FTP or FTPS."""
 
     def make(certificate: Any = None, client_ca: Path | None = None, **options: Any) -> FtpServer:
         security = Security(certificate or tls.good, request.param == "implicit", client_ca)
@@ -58,14 +58,14 @@ def start(request: Any, ftp_server: Any, folder: Path, tls: Any) -> Any:
 
 
 def make(url: str, settings: SSL | None = None, **options: Any) -> FtpDownload:
-    """A download into memory that demands TLS, and isn't tried again."""
+    """Make a download into memory that demands TLS and has no retries."""
     download = FtpDownload(url, BufferWriter(), ssl=settings, tls=True, **options)
     download.retry = None
     return download
 
 
 def content(download: FtpDownload) -> bytes:
-    """The bytes that a download brings."""
+    """Run a download and return its content."""
     download()
     assert isinstance(download.writer, BufferWriter)
     return download.writer.getvalue()
@@ -73,17 +73,17 @@ def content(download: FtpDownload) -> bytes:
 
 class TestTrust:
     def test_ca(self, start: Any, tls: Any, no_leaks: None) -> None:
-        """The CA in the settings is trusted; login and data are encrypted."""
+        """An FTPS download trusts the CA in its settings and encrypts both login and data."""
         server = start(users={"me": "secret"})
         download = make(server.url("/file"), trust(tls.ca), user=User("me", "secret"))
         assert content(download) == CONTENT
-        # Which the server demands.
+        # The server demands both.
         assert server.told("PASS", "PROT") == [("PASS", "secret"), ("PROT", "P")]
         assert (("AUTH", "TLS") in server.commands) is server.url().startswith("ftp:")
 
     @pytest.mark.parametrize("name", BAD)
     def test_bad_certificate(self, start: Any, file_server: Any, tls: Any, name: str) -> None:
-        """A bad one is NotAuthorized, in the words of https, and nobody logs in there."""
+        """A bad certificate raises NotAuthorized as with https, before the login is sent."""
         server = start(getattr(tls, name))
         download = make(server.url("/file"), trust(tls.ca))
         download.retry = quick()
@@ -96,7 +96,7 @@ class TestTrust:
         assert error.reason == same.reason
 
     def test_default(self, start: Any, tls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """By default the usual authorities count, or the bundle of the environment."""
+        """By default FTPS trusts the usual CAs, or the CA bundle that the environment names."""
         url = start().url("/file")
         failure(make(url), NotAuthorized)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls.ca))
@@ -104,7 +104,7 @@ class TestTrust:
         failure(make(url, trust(tls.other_ca)), NotAuthorized)
 
     def test_no_validation(self, start: Any, tls: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """validation=False takes any certificate, for this download, and is logged once."""
+        """validation=False accepts any certificate for that FTPS download and is logged once."""
         url = start(tls.self_signed).url("/file")
         context = Context()
         for validation in (False, True, False):
@@ -119,18 +119,18 @@ class TestTrust:
         assert ["not verified" in record.getMessage() for record in found] == [True]
 
     def test_client_certificate(self, start: Any, tls: Any) -> None:
-        """A server that demands a client certificate gets it."""
+        """An FTPS server that demands a client certificate gets the one in the settings."""
         url = start(client_ca=tls.ca).url("/file")
         assert content(make(url, trust(tls.ca, tls.client))) == CONTENT
 
     def test_encrypted_key(self, start: Any, tls: Any, tmp_path: Path) -> None:
-        """The key of a client certificate may be encrypted."""
+        """The private key of an FTPS client certificate may be encrypted."""
         client = encrypted(tls.client, tmp_path)
         settings = trust(tls.ca, client, client_key_password=PASSWORD)
         assert content(make(start(client_ca=tls.ca).url("/file"), settings)) == CONTENT
 
     def test_system(self, start: Any, tls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who trusts whom the operating system trusts does so here."""
+        """With SSL.SYSTEM an FTPS download trusts the CAs of the operating system."""
         url = start().url("/file")
         failure(make(url, SSL(SSL.SYSTEM)), NotAuthorized)
         monkeypatch.setenv("SSL_CERT_FILE", str(tls.ca))
@@ -138,7 +138,7 @@ class TestTrust:
 
     @pytest.mark.parametrize("name", [None, "stranger"])
     def test_client_certificate_refused(self, raw_server: Any, tls: Any, name: str | None) -> None:
-        """No certificate, or a stranger's, is NotAuthorized, and isn't tried again."""
+        """A missing or unknown client certificate raises NotAuthorized without a retry."""
         server = raw_server([[Send(b"220 welcome\r\n")]], tls=tls.server(client_ca=tls.ca))
         certificate = getattr(tls, name) if name else None
         download = make(url_of(server), trust(tls.ca, certificate))
@@ -147,7 +147,7 @@ class TestTrust:
         assert server.connections == 1
 
     def test_wrong_setting(self, start: Any, folder: Path) -> None:
-        """A CA that is none is named, before anything is sent."""
+        """If the CA file of an FTPS download is invalid, the error names it before connecting."""
         server = start()
         settings = SSL(str(folder / "file"))
         reason = failure(make(server.url("/file"), settings), DownloadFailed).reason
@@ -156,7 +156,7 @@ class TestTrust:
         assert server.connections == 0
 
     def test_factory(self, start: Any, tls: Any, tmp_path: Path) -> None:
-        """What a remote says counts, in PEM text; an ftp URL has to be told to demand TLS."""
+        """A factory passes the PEM texts of a remote to the TLS of an FTP download."""
 
         class Remote:
             ca_cert = tls.ca.read_text()
@@ -170,7 +170,7 @@ class TestTrust:
         assert (tmp_path / "out").read_bytes() == CONTENT
 
     def test_dot_at_the_end(self, start: Any, tls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The name of a host may end with a dot, which no certificate has."""
+        """FTPS accepts a host name with a trailing dot, which certificates never contain."""
         real = socket.getaddrinfo
 
         def resolve(name: Any, *args: Any, **options: Any) -> Any:
@@ -183,7 +183,7 @@ class TestTrust:
 
 class TestNoTls:
     def test_refused(self, ftp_server: Any, folder: Path) -> None:
-        """A server that has no TLS is an error at once, and gets no password."""
+        """An FTP server that refuses TLS is an error without a retry, and gets no password."""
         server = ftp_server(folder)
         download = make(server.url("/file"), user=User("me", "secret"))
         download.retry = quick()
@@ -193,21 +193,21 @@ class TestNoTls:
 
     @pytest.mark.parametrize("unknown", ["PBSZ", "PROT"])
     def test_data_refused(self, start: Any, tls: Any, unknown: str) -> None:
-        """Data that is not encrypted isn't asked for."""
+        """If the server refuses to encrypt the data connection, nothing is requested."""
         server = start(unknown={unknown})
         error = failure(make(server.url("/file"), trust(tls.ca)), DownloadFailed)
         assert "refuses TLS" in error.reason
         assert server.told("PASV", "RETR") == []
 
     def test_demanded(self, ftp_server: Any, folder: Path, tls: Any) -> None:
-        """Without the setting there is no TLS; what a server says about that is shown."""
+        """Without the `tls` setting an FTP server's demand for TLS is shown in the error."""
         server = ftp_server(folder, security=Security(tls.good))
         download = FtpDownload(server.url("/file"), None)
         with pytest.raises(DownloadFailed, match="TLS required"):
             download()
 
     def test_none_at_all(self, ftp_server: Any, folder: Path, tls: Any) -> None:
-        """A server of ftp that is asked by ftps is an error at once."""
+        """An ftps URL of a server without TLS fails with an error that says so."""
         server = ftp_server(folder)
         url = server.url("/file").replace("ftp:", "ftps:")
         error = failure(make(url, trust(tls.ca)), DownloadFailed)
@@ -216,7 +216,7 @@ class TestNoTls:
 
 
 def commands(*pairs: tuple[str, bytes]) -> list[Step]:
-    """The steps that answer commands one after the other."""
+    """Make the steps that read commands and answer them in order."""
     steps: list[Step] = []
     for name, answer in pairs:
         steps += [Read(until=name.encode()), Read(until=b"\r\n"), Send(answer + b"\r\n")]
@@ -224,7 +224,7 @@ def commands(*pairs: tuple[str, bytes]) -> list[Step]:
 
 
 def implicit(data: Any, size: bytes = b"500 what?") -> list[Step]:
-    """The steps from the welcome to the transfer from a data server."""
+    """Make the steps from the welcome up to the transfer by a data server."""
     return [
         Send(b"220 welcome\r\n"),
         *commands(
@@ -233,7 +233,7 @@ def implicit(data: Any, size: bytes = b"500 what?") -> list[Step]:
             ("PROT", b"200 well"),
             ("TYPE", b"200 yes"),
             ("SIZE", size),
-            # The address is a lie.
+            # This address is false on purpose.
             ("PASV", b"227 there (10,1,2,3,%d,%d)" % divmod(data.port, 256)),
             ("RETR", b"150 here"),
         ),
@@ -244,16 +244,19 @@ DONE = Send(b"226 done\r\n")
 
 
 def url_of(server: RawServer) -> str:
-    """The URL of a file on a server that speaks TLS at once."""
+    """Make the URL of a file on a server with implicit TLS."""
     return f"ftps://{server.host}/file"
 
 
 class TestData:
-    """The data connection."""
+    """TLS on the FTP data connection."""
 
     @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
     def test_session(self, raw_server: Any, tls: Any, version: str) -> None:
-        """It resumes the session of the control connection, as many servers demand."""
+        """The FTP data connection resumes the TLS session of the control connection.
+
+        Many servers demand it.
+        """
         context = tls.server(maximum=ssl.TLSVersion[version])
         data = raw_server([[Send(b"content")]], tls=context)
         server = raw_server([[*implicit(data), DONE]], tls=context)
@@ -261,7 +264,7 @@ class TestData:
         assert context.session_stats()["hits"] == 1
 
     def test_certificate(self, raw_server: Any, tls: Any) -> None:
-        """It is trusted no more than the control connection."""
+        """The certificate of the FTP data connection is verified like that of the control one."""
         data = raw_server([[Send(b"content")]], tls=tls.server(tls.wrong_name))
         server = raw_server([[*implicit(data), DONE]], tls=tls.server())
         failure(make(url_of(server), trust(tls.ca)), NotAuthorized)
@@ -279,7 +282,7 @@ class TestData:
     def test_cut(
         self, raw_server: Any, tls: Any, size: bytes, sent: bytes, whole: bool, no_leaks: None
     ) -> None:
-        """Where it ends without the end of TLS, only the size says that all has come."""
+        """A TLS data connection cut without close_notify succeeds only if the size is right."""
         data = raw_server([[Send(sent), CutTls()]], tls=tls.server())
         server = raw_server([[*implicit(data, size), DONE]], tls=tls.server())
         download = make(url_of(server), trust(tls.ca))
@@ -289,7 +292,7 @@ class TestData:
             assert failure(download, DownloadFailed).transient
 
     def test_tried_again(self, start: Any, tls: Any, folder: Path) -> None:
-        """What breaks off is gone on with, as without TLS."""
+        """An interrupted FTPS transfer resumes at the byte where it broke off."""
         os.utime(folder / "file", (0, 0))
         server = start(cuts={0: Cut(200_000, claim=True)})
         download = make(server.url("/file"), trust(tls.ca))
@@ -299,7 +302,7 @@ class TestData:
 
     @pytest.mark.parametrize("where", ["control", "data"])
     def test_damaged(self, raw_server: Any, tls: Any, where: str) -> None:
-        """What was damaged on the way, on either connection, is fetched once more."""
+        """FTPS data that was damaged on either connection is downloaded again."""
         data = raw_server(
             [[Send(b"con"), Damage(), Stall()], [Send(b"content")]]
             if where == "data"
@@ -316,7 +319,7 @@ class TestData:
         assert server.connections == 2
 
     def test_control_is_cut(self, raw_server: Any, tls: Any) -> None:
-        """A control connection that is cut is tried again, and no matter of trust."""
+        """A cut TLS control connection is retried and not reported as an untrusted server."""
         server = raw_server([[Send(b"220 "), CutTls()]], tls=tls.server())
         download = make(url_of(server), trust(tls.ca))
         download.retry = quick(1)
@@ -325,10 +328,10 @@ class TestData:
 
 
 class Upgrading(Listener):
-    """A server that sends something in the clear behind its yes to TLS, and refuses the login."""
+    """A server that sends plain text after accepting AUTH TLS and then refuses the login."""
 
     def serve(self, connection: Connection) -> None:
-        """Play it."""
+        """Serve one connection."""
         connection.send(b"220 welcome\r\n")
         connection.read_until(b"AUTH TLS\r\n")
         connection.send(b"234 yes\r\n230 you are in\r\n200 yes\r\n200 yes\r\n")
@@ -341,7 +344,7 @@ class Upgrading(Listener):
 
 
 def test_words_in_the_clear(running: Any, tls: Any) -> None:
-    """What came in the clear behind the yes to TLS is no reply: anybody may have sent it."""
+    """Plain text that follows the reply to AUTH TLS is dropped, as an attacker may have sent it."""
     server = running(Upgrading)
     server.context = tls.server()
     error = failure(make(f"ftp://{server.host}/file", trust(tls.ca)), NotAuthorized)
@@ -352,13 +355,13 @@ HELLO = [Send(b"220 welcome\r\n")]
 
 
 class TestHandshake:
-    """A handshake that doesn't go on."""
+    """A TLS handshake that stalls."""
 
     @pytest.fixture(params=["implicit", "explicit", "data"])
     def stalled(self, request: Any, raw_server: Any, tls: Any) -> tuple[str, threading.Event]:
-        """The URL of such a server, and what is set when it comes so far."""
+        """Return the URL of a server that stalls, and an event that is set when it does."""
         event = threading.Event()
-        # The first bytes of TLS have come.
+        # The client has sent the first bytes of TLS.
         stall = [Read(5), Signal(event), Stall()]
         if request.param == "implicit":
             return url_of(raw_server([stall])), event
@@ -369,7 +372,7 @@ class TestHandshake:
         return url_of(raw_server([[*implicit(data), Stall()]], tls=tls.server())), event
 
     def test_time_out(self, stalled: Any, tls: Any, no_leaks: None) -> None:
-        """It is left after the time-out of connecting."""
+        """A stalled FTPS handshake fails after the connect time-out, which is transient."""
         timeout = Timeout(connect=0.5, read=SECONDS)
         download = make(stalled[0], trust(tls.ca), timeout=timeout)
         error = failure(download, DownloadFailed)
@@ -377,14 +380,14 @@ class TestHandshake:
         assert error.transient
 
     def test_total(self, stalled: Any, tls: Any) -> None:
-        """So it is after the total limit."""
+        """A stalled FTPS handshake fails after the total limit of the download."""
         timeout = Timeout(connect=SECONDS, read=SECONDS, total=0.5)
         download = make(stalled[0], trust(tls.ca), timeout=timeout)
-        # A connection gets no longer than what is left of the total.
+        # The connect time-out is at most what is left of the total limit.
         assert re.search("total limit|time-out", failure(download, DownloadFailed).reason)
 
     def test_shutdown(self, stalled: Any, tls: Any, no_leaks: None) -> None:
-        """A shutdown cuts it short, long before any time-out."""
+        """A shutdown interrupts a stalled FTPS handshake long before any time-out."""
         url, event = stalled
         download = make(url, trust(tls.ca), timeout=Timeout(connect=600, read=600))
         with Batch([download]) as batch:
@@ -397,7 +400,7 @@ class TestHandshake:
 
     @pytest.mark.parametrize("where", ["implicit", "data"])
     def test_cut(self, raw_server: Any, tls: Any, where: str) -> None:
-        """One that is cut may work when it is tried again, and is no matter of trust."""
+        """An FTPS handshake that is cut is a transient error and not a matter of trust."""
         data = raw_server([[Read(5), CutTls()]])
         server = raw_server([[*implicit(data), Stall()]], tls=tls.server())
         download = make(url_of(data if where == "implicit" else server), trust(tls.ca))

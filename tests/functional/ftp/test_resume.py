@@ -1,4 +1,4 @@
-"""FtpDownload goes on where it broke off, where that is safe, and starts again where it isn't."""
+"""Tests that FtpDownload resumes an interrupted transfer when that is safe, and else restarts."""
 
 import hashlib
 import os
@@ -29,12 +29,13 @@ OTHER = random.Random(2).randbytes(1_000_000)
 SHA = hashlib.sha256(CONTENT).hexdigest()
 DAY = 24 * 3600
 HALF = 500_000
-# The server says that all is well: then the size alone tells, and all that was sent has come.
+# The server reports success, so only the size shows that the transfer was cut. All bytes sent have
+# arrived.
 CUT = Cut(HALF, claim=True)
 
 
 def put(path, content, age=3 * DAY):
-    """Put a file there as a new one, with a time of so many seconds ago."""
+    """Write a new file whose modification time is so many seconds ago."""
     beside = path.with_name("beside")
     beside.write_bytes(content)
     os.utime(beside, (time.time() - age,) * 2)
@@ -43,7 +44,7 @@ def put(path, content, age=3 * DAY):
 
 @pytest.fixture
 def folder(tmp_path):
-    """The folder that is served, with a file that is days old."""
+    """Create the served folder with a file that is days old."""
     folder = tmp_path / "served"
     folder.mkdir()
     put(folder / "file", CONTENT)
@@ -52,32 +53,32 @@ def folder(tmp_path):
 
 @pytest.fixture
 def target(tmp_path):
-    """Where the file goes."""
+    """Return the path of the target."""
     path = tmp_path / "out" / "target"
     path.parent.mkdir()
     return path
 
 
 def into_memory(server, total=3):
-    """A download into memory that is tried again so often, without waits."""
+    """Make a download into memory with so many retries without delay."""
     download = FtpDownload(server.url("/file"), BufferWriter())
     download.retry = quick(total)
     return download
 
 
 def rests(server):
-    """Where the server was asked to begin."""
+    """Return the offsets of the REST commands that the server got."""
     return [int(argument) for _, argument in server.told("REST")]
 
 
 def restarts(events):
-    """How often a download started again."""
+    """Count how often the download restarted."""
     return names(events).count(Event.RESTARTED)
 
 
 class TestWithinARun:
     def test_goes_on(self, ftp_server, folder, no_leaks):
-        """The rest is asked for, and all who see the content see it once."""
+        """A retried FTP transfer resumes, and handlers and validations see each byte once."""
         server = ftp_server(folder, cuts={0: CUT, 1: Cut(1), 2: Cut(100_000, claim=True)})
         download = into_memory(server)
         download.validations += [SizeValidation(len(CONTENT)), DigestValidation("sha256", SHA)]
@@ -97,7 +98,7 @@ class TestWithinARun:
         assert download.expected_size == len(CONTENT)
 
     def test_only_the_end_was_missing(self, ftp_server, folder):
-        """Where all came but the last word, nothing is sent again."""
+        """If only the final FTP reply was lost, the content isn't sent again."""
         server = ftp_server(folder, cuts={0: Cut(len(CONTENT))})
         download = into_memory(server)
         broken = []
@@ -112,7 +113,7 @@ class TestWithinARun:
         ids=["newer", "older", "longer", "shorter than what is here"],
     )
     def test_changed(self, ftp_server, folder, content, age):
-        """A file that changed meanwhile comes whole."""
+        """A file that changed before the FTP retry is downloaded from the beginning."""
         server = ftp_server(folder, cuts={0: CUT})
         stamp = (folder / "file").stat()
         download = into_memory(server)
@@ -131,7 +132,7 @@ class TestWithinARun:
 
     @pytest.mark.parametrize("command", ["MDTM", "RETR"])
     def test_changed_in_between(self, ftp_server, folder, command):
-        """So does one that changes between the question for the version and the transfer."""
+        """An FTP file that changes between the version check and RETR is downloaded whole."""
         server = ftp_server(folder, cuts={0: CUT})
         download = into_memory(server)
         events = record(download)
@@ -146,7 +147,7 @@ class TestWithinARun:
 
     @pytest.mark.parametrize("unknown", ["MDTM", "SIZE"])
     def test_no_version(self, ftp_server, folder, unknown):
-        """Where the server doesn't tell the version, the file comes whole."""
+        """If the FTP server reports no modification time, the file is downloaded whole."""
         server = ftp_server(folder, cuts={0: Cut(HALF)}, unknown={unknown})
         download = into_memory(server)
         events = record(download)
@@ -156,7 +157,7 @@ class TestWithinARun:
         assert restarts(events) == 1
 
     def test_no_version_any_more(self, ftp_server, folder):
-        """So it does where the server told it at first only."""
+        """If the FTP server stops reporting the modification time, the file is downloaded whole."""
         server = ftp_server(folder, cuts={0: CUT})
         download = into_memory(server)
 
@@ -171,7 +172,7 @@ class TestWithinARun:
         assert rests(server) == []
 
     def test_no_rest(self, ftp_server, folder):
-        """Where the server can't begin in the middle, the file comes whole at once."""
+        """If the FTP server doesn't support REST, the file is downloaded whole at once."""
         server = ftp_server(folder, cuts={0: CUT}, unknown={"REST"})
         download = into_memory(server, 1)
         events = record(download)
@@ -181,7 +182,7 @@ class TestWithinARun:
         assert server.connections == 2
 
     def test_new_file(self, ftp_server, folder, monkeypatch):
-        """A file that may be of this very second comes whole: it may change within it."""
+        """An FTP file modified within this second isn't resumed, as it may change again."""
         monkeypatch.setattr(version, "_SECONDS", 1e9)
         put(folder / "file", CONTENT, 0)
         server = ftp_server(folder, cuts={0: CUT, 1: CUT})
@@ -193,7 +194,7 @@ class TestWithinARun:
         assert restarts(events) == 2
 
     def test_new_file_that_was_seen_before(self, ftp_server, folder, monkeypatch):
-        """One that was the same some seconds before the attempt isn't of this second any more."""
+        """A recent FTP file resumes if it was seen unchanged seconds before."""
         monkeypatch.setattr(version, "_SECONDS", 0)
         put(folder / "file", CONTENT, 0)
         server = ftp_server(folder, cuts={0: CUT, 1: CUT})
@@ -205,7 +206,7 @@ class TestWithinARun:
         assert restarts(events) == 1
 
     def test_small_file(self, ftp_server, folder):
-        """The version of a file that comes at once isn't asked for."""
+        """The modification time of a small FTP file isn't requested."""
         content = CONTENT[: FtpDownload.BLOCK]
         put(folder / "file", content)
         server = ftp_server(folder, cuts={0: Cut(9, claim=True)})
@@ -216,7 +217,7 @@ class TestWithinARun:
 
     @pytest.mark.parametrize("changes", [False, True])
     def test_what_cant_be_started_again(self, ftp_server, folder, changes):
-        """It may be gone on with; where that isn't possible, it is an error that says so."""
+        """FTP to a writer that can't restart resumes, or fails with an error that says so."""
 
         class Count(Validation):
             seen = 0
@@ -238,7 +239,10 @@ class TestWithinARun:
             assert download.writer.getvalue() == CONTENT
 
     def test_other_user(self, ftp_server, folder):
-        """What a repair makes another file of comes whole, as paths are relative to the user."""
+        """If the FTP user changes before a retry, the file is downloaded whole.
+
+        FTP paths are relative to the user, so the path may now name another file.
+        """
         server = ftp_server(folder, users={"me": "", "you": ""}, cuts={0: CUT})
         download = into_memory(server)
         download.user = User("me")
@@ -253,7 +257,7 @@ BODY = CONTENT[:SIZE]
 
 
 def conversation(*commands):
-    """The steps that answer commands one after the other."""
+    """Make the steps that answer commands in order."""
     steps = [Send(b"220 welcome\r\n")]
     for name, answer in (("USER", b"230 hello"), ("TYPE", b"200 yes"), *commands):
         steps += [Read(until=name.encode()), Read(until=b"\r\n"), Send(answer + b"\r\n")]
@@ -261,7 +265,7 @@ def conversation(*commands):
 
 
 def passive(data):
-    """The answer that names the port of a data server."""
+    """Make the answer that names the port of a data server."""
     return ("PASV", b"227 there (127,0,0,1,%d,%d)" % divmod(data.port, 256))
 
 
@@ -269,7 +273,7 @@ VERSION = (("SIZE", b"213 %d" % SIZE), ("MDTM", b"213 20200101000000"))
 
 
 class TestScripts:
-    """Servers that say this and do that."""
+    """FTP servers that don't do what they say."""
 
     @pytest.mark.parametrize(
         "refusal",
@@ -281,7 +285,7 @@ class TestScripts:
         ids=["strange", "refused", "refused late"],
     )
     def test_refused(self, raw_server, running, refusal):
-        """Only 350, and a transfer that begins, is a yes; else the file comes whole."""
+        """FTP resumes only if REST gets 350 and RETR is accepted. Otherwise it downloads all."""
         data = running(RawServer, [[Send(BODY[:9])], [], [Send(BODY)]])
         whole = (passive(data), ("RETR", b"150 here\r\n226 done"))
         server = raw_server(
@@ -297,7 +301,7 @@ class TestScripts:
         assert server.connections == 2
 
     def test_rest_that_does_nothing(self, raw_server, running):
-        """A server that says yes and begins at 0 is found out before too much is written."""
+        """An FTP server that accepts REST but sends from 0 is detected in time."""
         data = running(RawServer, [[Send(BODY[:-9])], [Send(BODY)], [Send(BODY)]])
         whole = (*VERSION, passive(data), ("RETR", b"150 here\r\n226 done"))
         rest = (*VERSION, passive(data), ("REST", b"350 yes"), ("RETR", b"150 here\r\n226 done"))
@@ -317,7 +321,7 @@ class TestScripts:
         [b"213 2020", b"213 19120010100000000", b"200 20200101000000", b"213 20209901000000"],
     )
     def test_time_that_is_none(self, raw_server, running, monkeypatch, told):
-        """A time that can't be read tells no version."""
+        """An invalid modification time from an FTP server identifies no version."""
         monkeypatch.setattr(version, "_SECONDS", 1e9)
         data = running(RawServer, [[Send(BODY[:9])], [Send(BODY)]])
         script = conversation(
@@ -331,31 +335,31 @@ class TestScripts:
 
 
 class TestAcrossRuns:
-    """``FileWriter(path, resume=True)``."""
+    """Resuming in a later run, with ``FileWriter(path, resume=True)``."""
 
     @staticmethod
     def make(server, target, user=None):
-        """A download that isn't tried again, and keeps what it has."""
+        """Make a download without retries that keeps its partial file."""
         download = FtpDownload(server.url("/file"), FileWriter(target, resume=True), user)
         download.retry = None
         return download
 
     @pytest.fixture
     def server(self, ftp_server, folder, target):
-        """A server whose first transfer has been cut, and has left what came."""
+        """Start a server, after a first transfer that was cut and left a partial file."""
         server = ftp_server(folder, users={"me": "pass-word", "you": ""}, cuts={0: CUT})
         failure(self.make(server, target, User("me", "pass-word")), DownloadFailed)
         return server
 
     @staticmethod
     def kept(target):
-        """The partial file and its note."""
+        """Return the paths of the partial file and its note."""
         note, partial = sorted(target.parent.iterdir())
         assert (note.suffix, partial.suffix) == (".note", ".partial")
         return partial, note
 
     def test_goes_on(self, server, target):
-        """The next run asks for the rest, and checks the digest of the whole."""
+        """The next run resumes the FTP transfer and validates the digest of the whole file."""
         partial, note = self.kept(target)
         assert partial.read_bytes() == CONTENT[:HALF]
         assert "pass-word" not in note.read_text()
@@ -367,20 +371,20 @@ class TestAcrossRuns:
         assert rests(server) == [HALF]
 
     def test_changed(self, server, folder, target):
-        """A file that changed comes whole."""
+        """If the file changed between two runs, the second FTP run downloads it whole."""
         put(folder / "file", OTHER, 2 * DAY)
         self.make(server, target, User("me", "pass-word"))()
         assert target.read_bytes() == OTHER
         assert rests(server) == []
 
     def test_other_user(self, server, target):
-        """What is of another user's folder isn't gone on with."""
+        """A partial file of another FTP user isn't resumed."""
         self.make(server, target, User("you"))()
         assert target.read_bytes() == CONTENT
         assert rests(server) == []
 
     def test_longer_than_the_file(self, server, target):
-        """Nor is what is longer than the file."""
+        """A partial file that is longer than the file on the FTP server isn't resumed."""
         with self.kept(target)[0].open("ab") as file:
             file.write(OTHER)
         self.make(server, target, User("me", "pass-word"))()
@@ -389,7 +393,7 @@ class TestAcrossRuns:
 
     @pytest.mark.parametrize("note", ["5", '["x"]', '["a", 1, "b"]', "{", "{}"])
     def test_strange_note(self, server, target, note):
-        """Nor is what has a note that says nothing."""
+        """A partial file with an unreadable note isn't resumed over FTP."""
         path = self.kept(target)[1]
         whole = path.read_text()
         inner = whole[whole.index('"note"') :]
@@ -399,7 +403,7 @@ class TestAcrossRuns:
         assert rests(server) == []
 
     def test_changed_in_between(self, server, folder, target):
-        """What may be spliced of two versions is thrown away, and not kept for a run to come."""
+        """Content that may mix two versions of an FTP file is deleted instead of kept."""
         server.before = {"RETR": lambda: put(folder / "file", OTHER, 2 * DAY)}
         download = self.make(server, target, User("me", "pass-word"))
         assert "changed" in failure(download, DownloadFailed).reason
@@ -410,7 +414,7 @@ class TestAcrossRuns:
         assert rests(server) == [HALF]
 
     def test_note_cant_be_written(self, ftp_server, folder, target, monkeypatch, no_leaks):
-        """That is an error that names the file, and no bug."""
+        """If the note of a partial file can't be written, the FTP error names the file."""
 
         def fail(*unused):
             raise OSError(28, "No space left on device")

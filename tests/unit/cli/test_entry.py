@@ -1,4 +1,4 @@
-"""The entry of the command line, which runs before the package can be imported."""
+"""Tests of the program's entry point, which runs before the package can be imported."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from pulpcore.plugin.download.futures.cli import app
 
 
 def finder(monkeypatch, **found):
-    """Have modules be found, or not."""
+    """Set which modules can be found."""
     real = pulp_futures.find_spec
     monkeypatch.setattr(
         pulp_futures, "find_spec", lambda name: found.get(name.replace(".", "_"), real(name))
@@ -20,7 +20,7 @@ def finder(monkeypatch, **found):
 
 
 def status_of_main():
-    """Run it, and return the exit status."""
+    """Run the entry point and return its exit status."""
     with pytest.raises(SystemExit) as caught:
         pulp_futures.main()
     return caught.value.code
@@ -28,7 +28,7 @@ def status_of_main():
 
 @pytest.fixture
 def django(monkeypatch):
-    """A Django whose setup can be made to fail, beside a pulpcore."""
+    """Provide fake modules django and pulpcore. Django's setup can be made to fail."""
     module = types.ModuleType("django")
     module.settings = []
     module.error = None
@@ -48,21 +48,21 @@ def django(monkeypatch):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The command line does nothing but count, and exits with 7."""
+    """Replace the command line by a function that counts its calls and exits with status 7."""
     calls = []
     monkeypatch.setattr(app, "run", lambda: calls.append(1) or 7)
     return calls
 
 
 def test_alone(ran):
-    """Without pulpcore the command line runs at once, and its status is the exit status."""
+    """Without pulpcore the entry point starts the command line and returns its exit status."""
     assert status_of_main() == 7
     assert ran == [1]
 
 
 @pytest.mark.parametrize("absent", [["click"], ["rich"], ["click", "rich"]])
 def test_extra_missing(monkeypatch, capsys, ran, absent):
-    """Without the extra, one line says how to get it."""
+    """If the `cli` extra isn't installed, one line says how to install it."""
     finder(monkeypatch, **dict.fromkeys(absent))
     assert status_of_main() == 2
     error = capsys.readouterr().err
@@ -73,14 +73,14 @@ def test_extra_missing(monkeypatch, capsys, ran, absent):
 
 
 def test_beside_pulpcore(monkeypatch, django, ran):
-    """Beside pulpcore Django is set up first, with pulpcore's settings."""
+    """If pulpcore is installed, the entry point first sets up Django with pulpcore's settings."""
     assert status_of_main() == 7
     assert django.settings == ["pulpcore.app.settings"]
     assert ran == [1]
 
 
 def test_settings_given(monkeypatch, django, ran):
-    """The settings that the environment names are kept."""
+    """The entry point keeps the Django settings module named by the environment."""
     monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "my.settings")
     assert status_of_main() == 7
     assert django.settings == ["my.settings"]
@@ -100,7 +100,7 @@ class ImproperlyConfigured(Exception):
     ],
 )
 def test_settings_missing(capsys, django, ran, error, shown):
-    """Settings that can't be loaded are told in one line, which quotes no value of a setting."""
+    """If Django's settings can't be loaded, one line says so and quotes no value of a setting."""
     django.error = error
     assert status_of_main() == 2
     told = capsys.readouterr().err
@@ -111,13 +111,13 @@ def test_settings_missing(capsys, django, ran, error, shown):
 
 
 def test_interrupted(monkeypatch, django, ran):
-    """Ctrl-C while things are imported ends it without a traceback."""
+    """Ctrl-C during the imports ends the program without a traceback."""
     django.error = KeyboardInterrupt()
     assert status_of_main() == 130
     assert ran == []
 
 
 def test_import_nothing():
-    """Importing the entry imports nothing of pulpcore."""
+    """Importing the entry point imports no module of pulpcore."""
     code = "import sys, pulp_futures; sys.exit(any(m.startswith('pulpcore') for m in sys.modules))"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

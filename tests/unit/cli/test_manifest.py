@@ -1,4 +1,4 @@
-"""Reading a PULP_MANIFEST, and where its files go."""
+"""Tests of parsing a PULP_MANIFEST and of locating its files."""
 
 import os
 import tracemalloc
@@ -21,12 +21,15 @@ URL = "https://example.org/repo/PULP_MANIFEST"
 
 
 def parse(text):
-    """Parse a manifest that is given as text."""
+    """Parse a manifest given as text."""
     return list(manifest.parse(text.encode()))
 
 
 def test_lines():
-    """A line is path, digest, size, split from the right; blank lines are skipped but counted."""
+    """The parser splits each line from the right into path, digest and size.
+
+    Blank lines are skipped but counted.
+    """
     assert parse(f"a/b.iso,{SHA256},0\n\n \nc,d,{SHA256.upper()},12\n") == [
         Entry(1, "a/b.iso", SHA256, 0),
         Entry(4, "c,d", SHA256, 12),
@@ -34,7 +37,7 @@ def test_lines():
 
 
 def test_forms():
-    """A byte order mark, CR LF, spaces around fields, and a missing last line end are read."""
+    """The parser accepts a byte order mark, CR LF, spaces around fields and no final line end."""
     assert parse(f"\ufeffa,{SHA256},1\r\n \tb c , {SHA256} , 2 ") == [
         Entry(1, "a", SHA256, 1),
         Entry(2, "b c", SHA256, 2),
@@ -42,7 +45,7 @@ def test_forms():
 
 
 def test_comments():
-    """A line that begins with `#`, after spaces too, is skipped, and so counts as a line."""
+    """The parser skips lines that begin with `#`, also after spaces, but counts them."""
     assert parse(f"# made by a tool\n  #a,{SHA256},1\nb,{SHA256},1") == [Entry(3, "b", SHA256, 1)]
 
 
@@ -55,7 +58,7 @@ def test_comments():
     ],
 )
 def test_not_a_manifest(text):
-    """A text without one line of a manifest is refused as a whole, and no secret of it is shown."""
+    """A text without any manifest line is refused as a whole. The error shows no secret of it."""
     with pytest.raises(
         Unusable, match=r"this is no manifest: line \d .*is its URL right"
     ) as caught:
@@ -65,17 +68,17 @@ def test_not_a_manifest(text):
 
 
 def test_only_refused_paths():
-    """A manifest whose paths are all refused is one, and each of its lines is named."""
+    """If the parser refuses every path of a manifest, it reports each line by its number."""
     assert [type(item) for item in parse(f"../a,{SHA256},1\n/b,{SHA256},1")] == [BadLine, BadLine]
 
 
 def test_empty():
-    """A manifest may list nothing."""
+    """An empty manifest is valid and lists no files."""
     assert parse("") == []
 
 
 def test_line_separators_of_unicode():
-    """Only a line feed ends a line: a path may have what Unicode calls a line end."""
+    """Only a line feed ends a manifest line, so paths may contain Unicode line separators."""
     assert parse(f"a\u2028b\x0cc,{SHA256},1") == [Entry(1, "a\u2028b\x0cc", SHA256, 1)]
 
 
@@ -97,7 +100,7 @@ def test_line_separators_of_unicode():
     ],
 )
 def test_bad_line(line):
-    """A bad line is told by its number, shortened, and takes no other with it."""
+    """An invalid line is reported by number and shortened, and the other lines are still read."""
     bad, good = parse(f"{line}\nb,{SHA256},1")
     assert good == Entry(2, "b", SHA256, 1)
     assert isinstance(bad, BadLine)
@@ -156,32 +159,35 @@ def test_longest_path(path):
 
 
 def test_means_nothing():
-    """Parts of a path that mean nothing are left out, so that one file has one path."""
+    """The parser removes `.` and empty parts from a path, so that each file has one path."""
     assert parse(f"./a//b/./c,{SHA256},1\na/b/c,{SHA256},1") == [Entry(1, "a/b/c", SHA256, 1)]
 
 
 def test_odd_names():
-    """Dots, colons and spaces in names are no reason to refuse them."""
+    """File names with dots, colons and spaces are accepted."""
     paths = ["..a", "a..b/...", "a b", "ab:c", "-", "~", "%2e%2e/a", "a#b"]
     found = parse("\n".join(f"{path},{SHA256},1" for path in paths))
     assert [item.path for item in found] == paths
 
 
 def test_repeated():
-    """A line that repeats an earlier one is no harm, and is read once."""
+    """The parser accepts an identical repeated line and lists the file once."""
     assert parse(f"a,{SHA256},1\na,{SHA256.upper()},1") == [Entry(1, "a", SHA256, 1)]
 
 
 @pytest.mark.parametrize("second", [f"a,{SHA256},2", f"a,{OTHER},1", f"./a,{OTHER},1"])
 def test_contradiction(second):
-    """A path that is listed again with other content is a bad line, and the first one stands."""
+    """If a path is listed twice with different content, the second line is an error.
+
+    The first one counts.
+    """
     first, bad = parse(f"a,{SHA256},1\n{second}")
     assert first == Entry(1, "a", SHA256, 1)
     assert "than in line 1" in str(bad)
 
 
 def test_file_and_folder():
-    """A path can't be a file in one line and a folder in another."""
+    """A path that is a file in one line and a folder in another is refused."""
     first, bad, deep, also_bad = parse(
         f"a,{SHA256},1\na/b/c,{SHA256},1\nd/e/f,{SHA256},1\nd/e,{SHA256},1"
     )
@@ -191,7 +197,7 @@ def test_file_and_folder():
 
 
 def test_many_levels():
-    """What is compared with the folders of all other paths takes no memory for each folder."""
+    """Checking paths with many folders for conflicts needs no memory for each of the folders."""
     text = "".join(f"{number}/{'a/' * 98}f,{SHA256},1\n" for number in range(2000))
     tracemalloc.start()
     try:
@@ -200,12 +206,12 @@ def test_many_levels():
     finally:
         tracemalloc.stop()
     assert all(isinstance(entry, Entry) for entry in found)
-    # A prefix of each level would take 30 MB.
+    # Storing the prefix of each level would take 30 MB.
     assert most < 8 * 2**20
 
 
 def test_encoding_of_the_file_system(monkeypatch):
-    """A path that the file system's encoding doesn't have is refused."""
+    """A path that the encoding of the file system can't represent is refused."""
     monkeypatch.setattr("os.fsencode", lambda path: path.encode("ascii", "strict"))
     bad, good = parse(f"é/a,{SHA256},1\nb,{SHA256},1")
     assert "can't be encoded" in str(bad)
@@ -214,13 +220,13 @@ def test_encoding_of_the_file_system(monkeypatch):
 
 @pytest.mark.parametrize("line", ["http://me:s3cret@h/a?b=s3cret", "//me:s3cret@h/a,1,2"])
 def test_excerpt_shows_no_secret(line):
-    """A line that is a URL is shown as URLs are."""
+    """An error about a line that contains a URL redacts the URL."""
     bad, _ = parse(f"{line}\nb,{SHA256},1")
     assert "s3cret" not in str(bad)
 
 
 def test_conflicts_of_what_was_refused():
-    """A line that was refused refuses no other."""
+    """A refused line doesn't conflict with later lines."""
     found = parse(
         "\n".join(f"{path},{SHA256},1" for path in ("x/y", "x", "x/z", "x/y/1", "x/y/1/2"))
     )
@@ -231,7 +237,7 @@ def test_conflicts_of_what_was_refused():
 
 
 def test_no_text():
-    """What is no UTF-8 is no manifest."""
+    """Content that isn't UTF-8 is refused as a manifest."""
     with pytest.raises(Unusable, match=r"byte 2.*is its URL right"):
         list(manifest.parse(b"a,\xff"))
 
@@ -249,7 +255,7 @@ def test_no_text():
     ],
 )
 def test_url(path, url):
-    """A file's URL is relative to the manifest's, and every character of a name survives."""
+    """A file's URL is relative to the manifest's URL and keeps every character of the file name."""
     assert Entry(1, path, SHA256, 1).url(URL) == url
 
 
@@ -265,12 +271,12 @@ def test_url(path, url):
     ],
 )
 def test_url_beside_the_manifest(manifest_url, url):
-    """A file's URL has the folder of the manifest's as it is, and its query, without fragment."""
+    """A file's URL keeps the folder and the query of the manifest's URL and drops its fragment."""
     assert Entry(1, "a", SHA256, 1).url(manifest_url) == url
 
 
 def test_locate(tmp_path):
-    """A file goes below the destination, whether its folders are there or not."""
+    """A file is placed below the destination, whether its folders exist or not."""
     (tmp_path / "there").mkdir()
     assert Destination(tmp_path).locate("there/a") == tmp_path / "there/a"
     assert Destination(tmp_path).locate("new/b/c") == tmp_path / "new/b/c"
@@ -278,7 +284,7 @@ def test_locate(tmp_path):
 
 @pytest.mark.parametrize("path", ["out/a", "file", "gone", "up", "here"])
 def test_link_out(tmp_path, path):
-    """A link in the destination can't lead out of it, be it a folder, a file, or broken."""
+    """A symbolic link that leads out of the destination is refused, even if it is broken."""
     destination = tmp_path / "destination"
     destination.mkdir()
     (tmp_path / "elsewhere").mkdir()
@@ -293,7 +299,7 @@ def test_link_out(tmp_path, path):
 
 
 def test_link_in(tmp_path):
-    """A link that stays inside is followed, and the destination may itself be a link."""
+    """A symbolic link within the destination is followed. The destination may itself be a link."""
     (tmp_path / "real/folder").mkdir(parents=True)
     (tmp_path / "real/inside").symlink_to("folder")
     (tmp_path / "link").symlink_to("real")
@@ -302,7 +308,7 @@ def test_link_in(tmp_path):
 
 
 def test_sibling(tmp_path):
-    """A folder whose name begins like the destination's is not inside of it."""
+    """A folder whose name begins with the destination's name is outside of the destination."""
     (tmp_path / "d").mkdir()
     (tmp_path / "dd").mkdir()
     (tmp_path / "d/l").symlink_to("../dd")
@@ -311,7 +317,7 @@ def test_sibling(tmp_path):
 
 
 def test_root():
-    """The file system's root is a destination like another."""
+    """The root of the file system may be the destination."""
     assert os.fspath(Destination(Path("/")).locate("no-such-folder/a")) == "/no-such-folder/a"
 
 
@@ -333,5 +339,5 @@ def test_root():
     ],
 )
 def test_folder_for(url, name):
-    """The folder's name tells the repository, without user, query, or a way out."""
+    """The default folder is named after the repository, without credentials, query or `..`."""
     assert manifest.folder_for(url) == name

@@ -1,4 +1,4 @@
-"""The options that both commands have."""
+"""Tests of the options that both commands share."""
 
 import click
 import pytest
@@ -10,7 +10,7 @@ from pulpcore.plugin.download.futures.cli.options import Importer, common
 
 @pytest.fixture
 def parse(monkeypatch, capsys):
-    """`parse(*arguments)` gives the options of a command, or the text of its usage error."""
+    """Return a function that gives the options of a command, or the text of its usage error."""
     monkeypatch.delenv("PULP_FUTURES_PASSWORD", raising=False)
 
     def run(*arguments):
@@ -33,14 +33,14 @@ def parse(monkeypatch, capsys):
 
 
 def test_defaults(parse):
-    """Without options the defaults of the library count."""
+    """Without options the commands use the defaults of the library."""
     options = parse()
     assert options.importer == Importer()
     assert (options.concurrent, options.as_json, options.verbose) == (4, False, 0)
 
 
 def test_all(parse, tls, monkeypatch):
-    """Each option ends in the attribute that Factory reads."""
+    """Each command line option sets the attribute of the importer that Factory reads."""
     monkeypatch.setenv("PULP_FUTURES_PASSWORD", "pass word")
     options = parse(
         *("--concurrent", "9", "--user", "me", "--header", "A: b", "--header", "C:d: e "),
@@ -64,13 +64,13 @@ def test_all(parse, tls, monkeypatch):
 
 
 def test_certificate_with_key(parse, tls):
-    """The certificate's file may hold the key, too."""
+    """The file of the client certificate may contain the private key, too."""
     options = parse("--cert", str(tls.client.both))
     assert options.importer.ssl_client_key is None
 
 
 def test_repr():
-    """An importer shows none of its secrets."""
+    """The repr of the importer shows no secret."""
     assert "secret" not in repr(Importer(username="me", password="secret"))
 
 
@@ -103,7 +103,7 @@ def test_repr():
     ],
 )
 def test_usage(parse, arguments):
-    """What can't work is a usage error, which repeats no secret."""
+    """Invalid option values are usage errors, and the message repeats no secret."""
     error = parse(*arguments)
     assert "Error: " in error
     assert "secret" not in error
@@ -111,12 +111,12 @@ def test_usage(parse, arguments):
 
 @pytest.mark.parametrize("value", ["0", "-1", "x"])
 def test_least_speed_that_is_none(parse, value):
-    """So is a speed that isn't above 0."""
+    """A least speed of 0 or below is a usage error."""
     assert "Error: " in parse("--least-speed", value)
 
 
 def test_limit(parse):
-    """The least speed is set where a download has time-outs, and nowhere else."""
+    """The least speed is set only on downloads that have time-outs."""
     options = parse("--least-speed", "7")
     http, file = HttpDownload("http://h/a", None), FileDownload("file:///a", None)
     for download in (http, file):
@@ -126,7 +126,7 @@ def test_limit(parse):
 
 
 def test_no_certificate(parse, tls, tmp_path):
-    """A file without a certificate, the wrong key, or a key alone is told at once."""
+    """A certificate file that has no certificate, or doesn't fit the key, is a usage error."""
     (tmp_path / "empty").write_text("")
     for arguments, why in [
         (["--ca", str(tmp_path / "empty")], "holds no PEM certificate"),
@@ -139,19 +139,19 @@ def test_no_certificate(parse, tls, tmp_path):
 
 
 def test_unreadable(parse, tls, monkeypatch):
-    """A file that can't be read is a usage error."""
+    """A certificate file that can't be read is a usage error."""
     monkeypatch.setattr("os.access", lambda *_: False)
     assert "not readable" in parse("--ca", str(tls.ca))
 
 
 def test_password_needed(parse, monkeypatch):
-    """Nobody is asked for a password where nobody can answer."""
+    """Without a terminal a missing password is a usage error instead of a prompt."""
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     assert "set PULP_FUTURES_PASSWORD" in parse("--user", "me")
 
 
 def test_empty_password(parse, monkeypatch):
-    """The variable may hold an empty password."""
+    """The environment variable for the password may contain an empty password."""
     monkeypatch.setenv("PULP_FUTURES_PASSWORD", "")
     options = parse("--user", "me")
     assert options.importer.password == ""
@@ -159,7 +159,7 @@ def test_empty_password(parse, monkeypatch):
 
 @pytest.mark.parametrize("answer", ["secret", ""])
 def test_prompt(monkeypatch, capsys, answer):
-    """On a terminal the password is asked for, without showing it, on stderr."""
+    """On a terminal the program prompts on stderr for the password, without echoing it."""
     monkeypatch.delenv("PULP_FUTURES_PASSWORD", raising=False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     asked = []
@@ -169,5 +169,5 @@ def test_prompt(monkeypatch, capsys, answer):
     assert module._password("me") == answer
     written = capsys.readouterr()
     assert written.out == ""
-    # Versions of click differ in who writes it.
+    # Which of them writes the line break depends on the version of click.
     assert (written.err + asked[0]).startswith("Password of me:")

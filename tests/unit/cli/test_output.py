@@ -1,4 +1,4 @@
-"""What goes to which stream."""
+"""Tests of what the program writes to stdout and stderr."""
 
 import io
 import json
@@ -19,7 +19,7 @@ NAMELESS = Result(None, None, None, None, "failed", "line 1")
 
 
 def test_for_people(capsys):
-    """People are told on stdout, and of failures on stderr."""
+    """Output for people goes to stdout, and failures go to stderr."""
     output = Output()
     output.say("said")
     output.complain("complained")
@@ -31,7 +31,7 @@ def test_for_people(capsys):
 
 
 def test_verbose(capsys):
-    """Each file is named where one asks for it."""
+    """With verbose output each downloaded file is named."""
     output = Output(verbose=True)
     output.result(OK)
     output.result(SKIPPED)
@@ -39,7 +39,10 @@ def test_verbose(capsys):
 
 
 def test_json(capsys):
-    """Programs get a line for each file on stdout, without secrets; the rest goes to stderr."""
+    """With JSON output stdout has one line for each file, without secrets.
+
+    All else goes to stderr.
+    """
     output = Output(as_json=True, verbose=True)
     output.say("said")
     for result in (OK, SKIPPED, FAILED, NAMELESS):
@@ -59,18 +62,18 @@ def test_json(capsys):
 
 
 def test_data(capsys):
-    """Where stdout is a file's content, nothing else goes there."""
+    """When stdout carries a file's content, nothing else is written to it."""
     Output(data=True).say("said")
     assert capsys.readouterr() == ("", "said\n")
 
 
 def test_unprintable():
-    """A name can neither forge a line nor steer the terminal."""
+    """Control characters in a name are escaped. They can't forge a line or control the terminal."""
     assert printable("é a\n\x1b[2J\u202e\udcff") == "é a\\n\\x1b[2J\\u202e\\udcff"
 
 
 def test_narrow_encoding(monkeypatch):
-    """A name that the terminal can't show doesn't stop the work."""
+    """A name that the terminal's encoding can't represent doesn't stop the program."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stream)
     Output().say("é")
@@ -82,7 +85,10 @@ def test_narrow_encoding(monkeypatch):
     [(True, 1, Bars), (False, 1, Lines), (True, 0, Progress), (False, 0, Progress)],
 )
 def test_progress(monkeypatch, terminal, files, kind):
-    """There are bars on a terminal, lines elsewhere, and neither where there is nothing to do."""
+    """Progress is shown as bars on a terminal and as lines elsewhere.
+
+    Without work nothing is shown.
+    """
     monkeypatch.setattr(
         module, "Console", lambda stderr: Console(stderr=stderr, force_terminal=terminal)
     )
@@ -91,7 +97,7 @@ def test_progress(monkeypatch, terminal, files, kind):
 
 
 def test_dumb_terminal(monkeypatch):
-    """A terminal that can't move its cursor gets lines."""
+    """A terminal that can't move its cursor gets progress lines instead of bars."""
     monkeypatch.setattr(
         module, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True)
     )
@@ -100,7 +106,7 @@ def test_dumb_terminal(monkeypatch):
 
 
 def test_logging(capsys, caplog):
-    """What the library logs is told once, on stderr, line by line; afterwards all is as before."""
+    """Log messages of the library are written once to stderr. Afterwards logging is as before."""
     logger = logging.getLogger("pulpcore.plugin.download.futures")
     before = logger.level, logger.propagate, list(logger.handlers)
     with logging_to(Output(), logging.INFO):

@@ -1,4 +1,4 @@
-"""Counting and showing what is done."""
+"""Tests of counting and displaying progress."""
 
 import io
 
@@ -18,14 +18,14 @@ class Clock:
 
 
 def lines(files, size):
-    """Lines, what they wrote, and their clock."""
+    """Provide progress lines, the output that they wrote, and their clock."""
     written = []
     clock = Clock()
     return Lines("Downloading", files, size, written.append, clock), written, clock
 
 
 def test_count():
-    """Bytes and files are counted, and the size of all is known from the beginning."""
+    """Progress counts bytes and files, and knows the total size from the beginning."""
     progress = Progress("title", 8, 8000)
     progress.add(3)
     progress.count_file()
@@ -33,7 +33,10 @@ def test_count():
 
 
 def test_watch():
-    """A download counts as long as it doesn't start again or fail; others' bytes still do."""
+    """A restarted or failed download takes back the bytes it counted.
+
+    Those of other downloads still count.
+    """
     progress = Progress("title", 2, 100)
     one = FileDownload("file:///a", BufferWriter())
     progress.watch(one)
@@ -45,7 +48,7 @@ def test_watch():
 
 
 def test_tenths():
-    """A line is written for each tenth that is done, with files, bytes, rate and time left."""
+    """A line is written at each tenth of the total, with files, bytes, rate and time left."""
     progress, written, clock = lines(files=2, size=4_000_000)
     with progress:
         clock.now = 1.0
@@ -61,7 +64,7 @@ def test_tenths():
 
 
 def test_quick():
-    """What takes no time needs no lines."""
+    """Work that takes no time writes no progress lines."""
     progress, written, _ = lines(files=2, size=2)
     progress.add(1)
     progress.add(1)
@@ -69,7 +72,7 @@ def test_quick():
 
 
 def test_seconds():
-    """A line is written at least every ten seconds while bytes come."""
+    """While bytes arrive, a progress line is written at least every ten seconds."""
     progress, written, clock = lines(files=1, size=None)
     for clock.now in (1.0, 9.9, 10.0, 19.9):
         progress.add(10)
@@ -77,7 +80,7 @@ def test_seconds():
 
 
 def test_no_bytes():
-    """Files without content are progress too."""
+    """Empty files count as progress, too."""
     progress, written, clock = lines(files=2, size=0)
     for clock.now in (1.0, 2.0):
         progress.count_file()
@@ -88,7 +91,7 @@ def test_no_bytes():
 
 
 def test_backwards():
-    """A restart writes no line a second time."""
+    """A restart doesn't write the same progress line twice."""
     progress, written, clock = lines(files=1, size=100)
     for clock.now, size in ((1.0, 50), (2.0, -50), (3.0, 50)):
         progress.add(size)
@@ -96,7 +99,7 @@ def test_backwards():
 
 
 def test_bars():
-    """On a terminal a bar shows title, bytes and files, with names as they are."""
+    """On a terminal a bar shows title, bytes and files, and prints names unchanged."""
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120)
     with Bars("[red]name", 2, 4_000_000, console) as progress:
@@ -109,7 +112,7 @@ def test_bars():
 
 
 def test_bar_without_size():
-    """A bar can do without knowing the size."""
+    """A progress bar works without a known total size."""
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=120)
     with Bars("name", 1, None, console) as progress:

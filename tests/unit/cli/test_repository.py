@@ -1,4 +1,4 @@
-"""The generated repository and its server."""
+"""Tests of the generated demo repository and its server."""
 
 import hashlib
 import http.client
@@ -15,12 +15,12 @@ from pulpcore.plugin.download.futures.cli.repository import Repository, serve
 
 @pytest.fixture(scope="module")
 def repository():
-    """What the command line serves by itself."""
+    """Serve the generated demo repository."""
     return Repository()
 
 
 def test_content(repository):
-    """There are a few hundred files, from empty ones to 4 MiB, and all are as listed."""
+    """The demo repository has a few hundred files of up to 4 MiB, and all match its manifest."""
     entries = list(manifest.parse(repository.manifest))
     sizes = [entry.size for entry in entries]
     assert len(entries) == 300
@@ -34,13 +34,13 @@ def test_content(repository):
 
 
 def test_always_the_same(repository):
-    """It is the same at every run and on every machine."""
+    """The generated demo repository is identical on every run and machine."""
     digest = "859fd410e2fbbd7ffdc82ff8ac448d783e70739549ee92cc98a9730c679670ad"
     assert hashlib.sha256(repository.manifest).hexdigest() == digest
 
 
 def test_serve(repository):
-    """The server keeps a connection, and serves every file, however odd its name."""
+    """The demo server keeps a connection alive and serves every file, also with unusual names."""
     with serve(repository) as url:
         parts = urlsplit(url)
         assert parts.hostname == "127.0.0.1"
@@ -55,7 +55,7 @@ def test_serve(repository):
 
 
 def test_not_found():
-    """What isn't there is 404, and the connection stays usable."""
+    """The demo server answers 404 for a missing file, and its connection stays usable."""
     with serve(Repository(files=2, largest=10)) as url:
         connection = http.client.HTTPConnection(urlsplit(url).netloc)
         for _ in range(2):
@@ -66,19 +66,19 @@ def test_not_found():
 
 
 def test_client_gone(capfd):
-    """A client that goes away in the middle is nothing to tell."""
+    """The demo server reports nothing when a client disconnects during a transfer."""
     with serve(Repository(files=1, largest=2**25)) as url:
         host, port = urlsplit(url).netloc.split(":")
         with socket.create_connection((host, int(port))) as sock:
             sock.sendall(b"GET /files/00/file-000.bin HTTP/1.1\r\nHost: a\r\n\r\n")
             sock.recv(10)
-            # By a reset, and not by a polite end.
+            # Close by a reset instead of an orderly shutdown.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert capfd.readouterr() == ("", "")
 
 
 def test_server_fails(capfd, monkeypatch):
-    """A bug of the server isn't silent."""
+    """The demo server reports an unexpected exception in its own code."""
 
     def broken(_self, _path):
         raise LookupError("a bug")
@@ -102,7 +102,10 @@ def test_server_fails(capfd, monkeypatch):
     ],
 )
 def test_no_proxy(monkeypatch, before, during):
-    """A proxy of the environment isn't asked for what is on loopback, and only meanwhile."""
+    """While the demo server runs, proxies of the environment are bypassed for loopback addresses.
+
+    Afterwards they apply again.
+    """
     for name, value in before.items():
         monkeypatch.setenv(name, value)
     with serve(Repository(files=1, largest=1)):

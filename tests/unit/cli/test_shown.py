@@ -1,4 +1,4 @@
-"""What is redacted in the values of a user, and what isn't."""
+"""Tests of the redaction of values that the user gave."""
 
 import pytest
 
@@ -20,7 +20,7 @@ URL = "http://me:s3cret@h/x?token=s3cret#s3cret"
     ],
 )
 def test_value(text, expected):
-    """A URL, with or without its scheme, loses what is secret; another value stays."""
+    """Secrets are redacted from a URL, with or without a scheme. Other values stay unchanged."""
     assert shown.value(text) == expected
 
 
@@ -29,7 +29,7 @@ def test_value(text, expected):
     [("what?now", "what?now"), (URL, "http://h/x?token=***"), ("a:b@c/d", "a:b@c/d")],
 )
 def test_path(text, expected):
-    """A path stays as it is, unless there is a URL in it."""
+    """A path is shown unchanged unless it contains a URL."""
     assert shown.path(text) == expected
 
 
@@ -38,12 +38,15 @@ def test_path(text, expected):
     [("http://h", True), ("http:/h", True), ("c:/a", False), ("a/http://h", False), ("a:b", False)],
 )
 def test_is_url(text, expected):
-    """A scheme with a slash is a URL; a drive letter and a colon in a name are none."""
+    """A scheme followed by a slash makes a URL. A drive letter or a colon in a name doesn't."""
     assert shown.is_url(text) is expected
 
 
 def test_message():
-    """Values are redacted wherever a message quotes them, and words that look like URLs are not."""
+    """User values are redacted wherever a message quotes them.
+
+    Other words that look like URLs stay.
+    """
     message = f"use http://[USER:PASSWORD@]HOST, not {URL} or {URL!r}?really (or '--user'?)"
     expected = (
         "use http://[USER:PASSWORD@]HOST, not http://h/x?token=*** or 'http://h/x?token=***'?really"
@@ -51,12 +54,12 @@ def test_message():
     )
     assert shown.message(message, ["get", URL]) == expected
     assert shown.message(message, [f"--ca={URL}"]) == expected
-    # click quotes an option that it doesn't know up to its equals sign.
+    # click quotes an unknown option up to its equals sign.
     message = "No such option '--http://me:s3cret@h/x?token'."
     assert shown.message(message, [f"--{URL}"]) == "No such option '--http://h/x?***'."
 
 
 def test_message_with_an_escaped_value():
-    """A value that a message quotes in Python's form is found too."""
+    """A value is redacted in a message also where it is quoted as its Python repr."""
     value = "http://me:s3cret\\@h/x"
     assert "s3cret" not in shown.message(f"not {value!r}", [value])

@@ -1,4 +1,4 @@
-"""How the program is asked to stop."""
+"""Tests of how signals stop the program."""
 
 import os
 import signal
@@ -13,7 +13,10 @@ from pulpcore.plugin.download.futures.cli.signals import STOP, Interrupted, stop
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_stop(number, status):
-    """A signal raises once, with the status that shells give it; the next one is ignored."""
+    """The first signal raises SystemExit with the shell's usual status.
+
+    Further signals are ignored.
+    """
     before = [signal.getsignal(n) for n in STOP]
     with stopping():
         with pytest.raises(Interrupted) as caught:
@@ -25,7 +28,10 @@ def test_stop(number, status):
 
 
 def test_nohup():
-    """What is ignored from outside stays so, but for SIGINT."""
+    """A signal that was ignored at the start, as by nohup, stays ignored.
+
+    SIGINT is the exception.
+    """
     before = {n: signal.signal(n, signal.SIG_IGN) for n in STOP}
     try:
         with stopping():

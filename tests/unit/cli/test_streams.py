@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or not read any more."""
+"""Tests of standard streams that are closed, full or no longer read."""
 
 import io
 import os
@@ -10,7 +10,7 @@ from pulpcore.plugin.download.futures.cli.streams import Stream, content, standa
 
 
 def test_writes():
-    """Text goes through, and everything else of the stream is reached too."""
+    """The wrapper of a stream passes text through and exposes the stream's other attributes."""
     inner = io.StringIO()
     stream = Stream(inner)
     assert stream.write("text") == 4
@@ -20,7 +20,7 @@ def test_writes():
 
 
 def test_closed():
-    """A closed stream takes text and remembers that it had to drop it."""
+    """A closed stream accepts text, drops it and remembers that it did."""
     stream = Stream(None)
     assert (stream.missing, stream.problem) == (True, None)
     assert stream.isatty() is False
@@ -32,7 +32,7 @@ def test_closed():
 
 
 def test_full():
-    """On a full device the text is dropped at once, and closing the stream doesn't fail later."""
+    """On a full device the text is dropped at once, and closing the stream later doesn't fail."""
     with open("/dev/full", "w") as inner:
         stream = Stream(inner)
         stream.write("text")
@@ -44,7 +44,7 @@ def test_full():
 
 
 def test_error_without_text(monkeypatch):
-    """An error that has no text of the operating system is named by its class."""
+    """An error without a message of the operating system is shown by its class name."""
 
     class Broken(io.StringIO):
         def write(self, text):
@@ -56,7 +56,7 @@ def test_error_without_text(monkeypatch):
 
 
 def test_replaced_and_restored(monkeypatch):
-    """Within the `with` both standard streams are wrapped; afterwards they are as before."""
+    """Both standard streams are wrapped within the `with` block and restored after it."""
     monkeypatch.setattr(sys, "stdout", None)
     before = sys.stdout, sys.stderr
     with standard_streams() as (out, error):
@@ -67,7 +67,7 @@ def test_replaced_and_restored(monkeypatch):
 
 
 def test_content():
-    """The content of a file goes to the bytes of stdout, wrapped or not."""
+    """File content is written to the byte buffer of stdout, whether stdout is wrapped or not."""
     reading, writing = os.pipe()
     with open(reading, "rb") as reader, open(writing, "w") as inner:
         with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The check of the links of the documentation, which the build of the documentation runs."""
+"""Tests of the link checker that runs when the documentation is built."""
 
 import runpy
 from pathlib import Path
@@ -10,7 +10,7 @@ check = runpy.run_path(str(Path(__file__).parents[3] / "docs" / "check_links.py"
 
 @pytest.fixture
 def wrong(tmp_path):
-    """Check a page with a link, beside another page with an anchor and a picture."""
+    """Check a page with the given link, next to a page with an anchor and a picture."""
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "other page.html").write_text('<h1 id="top">Top</h1>')
     (tmp_path / "picture.svg").write_text("<svg/>")
@@ -31,7 +31,7 @@ def wrong(tmp_path):
     ],
 )
 def test_good(wrong, link):
-    """What leads somewhere is left alone; so is what leads outside, if it is well-formed."""
+    """The link checker accepts existing pages and anchors, and well-formed external URLs."""
     assert wrong(link) == []
 
 
@@ -48,13 +48,13 @@ def test_good(wrong, link):
     ],
 )
 def test_bad(wrong, link, reason):
-    """What leads nowhere is told, with the page that it is on."""
+    """The link checker reports each broken link together with its page and the reason."""
     (found,) = wrong(link)
     assert found.startswith("page.html: ")
     assert reason in found
 
 
 def test_no_pages(tmp_path):
-    """A folder without pages is no success."""
+    """The link checker fails for a folder without pages."""
     (found,) = check(tmp_path)
     assert "no pages" in found

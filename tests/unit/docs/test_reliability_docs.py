@@ -1,4 +1,4 @@
-"""The pages on what is promised name tests that exist."""
+"""Tests that the pages on reliability and security name existing tests."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ NAMED = sorted({name for page in PAGES.values() for name in TEST.findall(page)})
 
 
 def rows(page):
-    """The rows of the tables that say what is proved: all cells but the last, and that one."""
+    """Return the rows of the tables of proofs: all cells but the last, and the last one."""
     for table in re.findall(r"(   \* - .*?)(?=\n\n\n|\n\n[^ ]|\Z)", PAGES[page], re.DOTALL):
         head, *others = (row.split("\n     - ") for row in table.split("   * - ")[1:])
         if head[-1].strip() in ("Proved by", "Tests"):
@@ -25,7 +25,7 @@ def rows(page):
 
 @pytest.mark.parametrize("name", NAMED)
 def test_exists(name):
-    """Each test that is named is there, by file, class and function."""
+    """Each test that a documentation page names exists: its file, class and function."""
     path, *parts = name.split("::")
     body = ast.parse((TESTS / path).read_text()).body
     for part in parts:
@@ -38,7 +38,7 @@ def test_exists(name):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_each_promise_is_proved(page):
-    """Each row of a table names a test."""
+    """Each row of the tables of guarantees names at least one test."""
     promises = list(rows(page))
     assert len(promises) > 20
     assert [said for said, proof in promises if not TEST.search(proof)] == []

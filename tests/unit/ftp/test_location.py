@@ -1,4 +1,4 @@
-"""What an FTP URL says."""
+"""Tests of the parser for FTP URLs."""
 
 import pytest
 
@@ -28,12 +28,15 @@ NOBODY = User()
     ],
 )
 def test_path(url: str, path: str) -> None:
-    """The path is the bytes that the URL encodes, without the type code of RFC 1738."""
+    """The FTP path is the decoded bytes of the URL, without the type code of RFC 1738."""
     assert Location.of(url, NOBODY).path == path
 
 
 def test_place() -> None:
-    """Host and port, with the default of the scheme; ftps is TLS from the first byte on."""
+    """An FTP URL gives host and port, with the default port of its scheme.
+
+    Only ftps has TLS from the first byte.
+    """
     assert Location.of("FTP://Host/", NOBODY)[:3] == ("host", 21, False)
     assert Location.of("ftps://[::1]/", NOBODY)[:3] == ("::1", 990, True)
     assert Location.of("ftps://h:2121/", NOBODY)[:3] == ("h", 2121, True)
@@ -50,13 +53,16 @@ def test_place() -> None:
     ],
 )
 def test_login(url: str, user: User, login: tuple[str, str]) -> None:
-    """The user of the settings wins over userinfo, and that over anonymous."""
+    """Credentials in the settings win over those in the URL.
+
+    Without either the login is anonymous.
+    """
     location = Location.of(url, user)
     assert (location.user, location.password) == login
 
 
 def test_secrets() -> None:
-    """Passwords are secret, and names that may be tokens; not the short ones."""
+    """Redaction covers passwords and user names that may be tokens, but not short user names."""
     location = Location.of("ftp://token-of-mine:pass%2Fword@h/", NOBODY)
     assert set(location.secrets(NOBODY)) == {"token-of-mine", "pass/word"}
     assert set(location.secrets(User("somebody"))) == {"token-of-mine", "pass/word", "somebody"}
@@ -67,13 +73,13 @@ def test_secrets() -> None:
 @pytest.mark.parametrize("encoded", ["%0d", "%0A", "%00"])
 @pytest.mark.parametrize("url", ["ftp://h/a{}", "ftp://me{}@h/a", "ftp://me:word{}@h/a"])
 def test_line_ends(url: str, encoded: str) -> None:
-    """What would end a line of the protocol can't be sent."""
+    """A path or login with a line break is refused, because it would end the FTP command."""
     with pytest.raises(ValueError, match="url: it has characters that FTP can't send"):
         Location.of(url.format(encoded), NOBODY)
 
 
 @pytest.mark.parametrize("text", ["a\nb", "\ud800"])
 def test_line_end_in_the_settings(text: str) -> None:
-    """The settings are named where it is there, or what is no text, and are not shown."""
+    """An error about invalid FTP credentials names the setting and hides its value."""
     with pytest.raises(ValueError, match=r"^user: it has characters that FTP can't send$"):
         Location.of("ftp://h/a", User("me", text))

@@ -1,4 +1,4 @@
-"""What is known of a server that allows only so many connections."""
+"""Tests of the state that FTP downloads share about a server with a connection limit."""
 
 import threading
 from collections.abc import Callable
@@ -14,18 +14,18 @@ LOGIN = ("me", "word")
 
 
 class Connection:
-    """A connection, as far as it matters here."""
+    """Stands for an FTP connection."""
 
 
 def elsewhere(*calls: Callable[[], object]) -> None:
-    """Call functions in another thread, one after the other."""
+    """Call the functions in another thread, one after the other."""
     thread = threading.Thread(target=lambda: [call() for call in calls])
     thread.start()
     thread.join()
 
 
 def test_shared() -> None:
-    """Those who share a context share what is known of a server, by host and port."""
+    """Downloads with the same context share one Server object for each host and port."""
     context = Context()
     server = Server.of(context, "h", 21)
     assert Server.of(context, "h", 21) is server
@@ -34,7 +34,7 @@ def test_shared() -> None:
 
 
 def test_others() -> None:
-    """Another thread counts from its login to its end; the own one can't end while it waits."""
+    """`has_others` counts the logged-in FTP connections of other threads only."""
     server, own, other = Server(), Connection(), Connection()
     server.arrive(own)
     server.enter(own, LOGIN)
@@ -48,7 +48,7 @@ def test_others() -> None:
 
 
 def test_admitted() -> None:
-    """A login that has worked is right, also when nobody is logged in any more."""
+    """A login that succeeded once stays known as correct after its connection has ended."""
     server, connection = Server(), Connection()
     assert not server.admits(LOGIN)
     server.arrive(connection)
@@ -60,7 +60,7 @@ def test_admitted() -> None:
 
 @pytest.mark.parametrize("is_admitted", [True, False])
 def test_just_logging_in(is_admitted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a login is right is known when those who are just logging in have an answer."""
+    """`admits` waits for the result of FTP logins that are in progress in other threads."""
     server, first = Server(), Connection()
     elsewhere(lambda: server.arrive(first))
 
@@ -72,7 +72,7 @@ def test_just_logging_in(is_admitted: bool, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wait ends when a connection has ended, though others are still there."""
+    """`wait_for_room` returns as soon as one connection has ended, even if others remain."""
     server, one, two = Server(), Connection(), Connection()
     elsewhere(*(lambda it=it: (server.arrive(it), server.enter(it, LOGIN)) for it in (one, two)))
     waits = []
@@ -89,7 +89,7 @@ def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_forgotten() -> None:
-    """A connection of which nobody could say that it has ended doesn't count for ever."""
+    """A connection object that was garbage collected no longer counts as a connection."""
     server = Server()
     connections = [Connection()]
     elsewhere(lambda: server.arrive(connections[0]), lambda: server.enter(connections[0], LOGIN))
@@ -99,7 +99,7 @@ def test_forgotten() -> None:
 
 
 def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while the server is asked again all the same: others may have made room."""
+    """`wait_for_room` gives up after its time limit, as another client may have disconnected."""
     server, one = Server(), Connection()
     elsewhere(lambda: (server.arrive(one), server.enter(one, LOGIN)))
     monkeypatch.setattr(module, "_PATIENCE", 0.0)
@@ -108,7 +108,7 @@ def test_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cancelled() -> None:
-    """A cancellation ends the wait."""
+    """Cancelling the current token ends `wait_for_room` with Cancelled."""
     server, one, token = Server(), Connection(), Cancellation()
     elsewhere(lambda: (server.arrive(one), server.enter(one, LOGIN)))
     token.cancel("enough")
@@ -117,7 +117,7 @@ def test_cancelled() -> None:
 
 
 def test_outside_of_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a cancellation token it waits all the same."""
+    """`wait_for_room` also waits where no cancellation token is set."""
     server, one = Server(), Connection()
     elsewhere(lambda: (server.arrive(one), server.enter(one, LOGIN)))
     monkeypatch.setattr(module, "_PATIENCE", 0.02)

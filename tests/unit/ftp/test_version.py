@@ -1,4 +1,4 @@
-"""Versions of files on FTP servers, and when they are certain."""
+"""Tests of file versions on FTP servers, and of when a version is certain."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from pulpcore.plugin.download.futures.ftp.version import Sighting, Version, plac
 
 
 def told(age):
-    """A time so long ago, as a server tells it."""
+    """Format a modification time of so many hours ago as an FTP server sends it."""
     return (datetime.now(UTC) - timedelta(hours=age)).strftime("%Y%m%d%H%M%S")
 
 
@@ -19,14 +19,14 @@ def told(age):
 )
 @pytest.mark.parametrize("fraction", ["", ".123"])
 def test_old(age, certain, fraction):
-    """A time that is over in any time zone tells a version for sure."""
+    """A modification time is certain when it has passed in every time zone."""
     sighting = Sighting.of(Version("p", 1, told(age) + fraction), time.monotonic(), None)
     assert sighting.is_certain is certain
 
 
 @pytest.mark.parametrize("modified", ["20209901000000", "00000101000000", ""])
 def test_no_time(modified):
-    """What is no time tells nothing."""
+    """An invalid modification time never makes a version certain."""
     assert not Sighting.of(Version("p", 1, modified), time.monotonic(), None).is_certain
 
 
@@ -44,7 +44,7 @@ NOW = told(0)
     ],
 )
 def test_seen_before(seconds, changes, certain):
-    """So does one that had been seen for two seconds when it was asked for."""
+    """A version is certain when it was seen unchanged for at least two seconds."""
     version = Version("p", 1, NOW)
     first = Sighting.of(version, time.monotonic(), None)
     second = Sighting.of(version._replace(**changes), first.since + seconds, first)
@@ -53,7 +53,10 @@ def test_seen_before(seconds, changes, certain):
 
 
 def test_note():
-    """A note brings the version back, and what is no note brings none."""
+    """A version survives being written to a note and read back.
+
+    An invalid note gives no version.
+    """
     version = Version(place("ftp://h/a", "me"), 5, told(99))
     assert Version.from_note(version.note()) == version
     for note in ("", "1", "null", "[]", "[1, 2]", "[" * 100_000):
@@ -61,6 +64,6 @@ def test_note():
 
 
 def test_place():
-    """URL and user tell files apart, whatever they are made of."""
+    """Each combination of URL and user gives a different key, also with undecodable bytes."""
     places = [place(url, user) for url in ("ftp://h/a", "ftp://h/\udcff") for user in ("", "me")]
     assert len(set(places)) == 4
