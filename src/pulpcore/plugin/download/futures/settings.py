@@ -108,15 +108,17 @@ class SSL(Settings):
             ValueError: A file can't be read, there is a key without a certificate, or the password
                 is no text; the message names the attribute.
         """
-        for name in ("ca_certificate", "client_certificate", "client_key"):
-            if name != "ca_certificate" or self.ca_certificate != self.SYSTEM:
-                _readable(name, getattr(self, name))
+        if self.ca_certificate and self.ca_certificate != self.SYSTEM:
+            _check_readable("ca_certificate", self.ca_certificate)
+        if self.client_certificate:
+            _check_readable("client_certificate", self.client_certificate)
+        if self.client_key:
+            _check_readable("client_key", self.client_key)
         if self.client_key and not self.client_certificate:
             raise ValueError("client_key: a key needs a client_certificate")
-        if not isinstance(self.client_key_password, str | None):
-            raise ValueError(  # noqa: TRY004 - what validating raises
-                "client_key_password: must be a str or None"
-            )
+        password = self.client_key_password
+        if password is not None and not isinstance(password, str):
+            raise ValueError("client_key_password: must be a str or None")
 
     def __repr__(self) -> str:
         shown = ", ".join(
@@ -194,7 +196,7 @@ class Timeout(Settings):
     @classmethod
     def _short(cls, value: object) -> Self | None:
         pair = value if isinstance(value, tuple | list) else (value, value)
-        if len(pair) == 2 and all(part is None or _is_number(part) for part in pair):
+        if len(pair) == 2 and all(part is None or is_number(part) for part in pair):
             return cls(*pair)
         return None
 
@@ -237,16 +239,22 @@ def check_number(name: str, value: object, most: float = math.inf) -> None:
     Raises:
         ValueError: It is no number above 0, or it is too large.
     """
-    if not _is_number(value) or not 0 < value <= most:
+    if not is_number(value) or not 0 < value <= most:
         raise ValueError(f"{name}: must be a number above 0, or None: {value!r}")
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, _NUMBER) and not isinstance(value, bool)
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is an int or a float.
+
+    Args:
+        value: Any value.
+    """
+    # A bool is an int, and True would be one second.
+    return type(value) in _NUMBER or (isinstance(value, _NUMBER) and not isinstance(value, bool))
 
 
-def _readable(attribute: str, value: str | None) -> None:
-    if not value or PEM in str(value):
+def _check_readable(attribute: str, value: str) -> None:
+    if PEM in str(value):
         return
     try:
         with Path(value).open("rb"):

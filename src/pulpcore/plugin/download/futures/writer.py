@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import IO, Any, Self
 
 from . import redact
 from .settings import copied
@@ -364,7 +364,7 @@ class FileWriter(Writer):
         # Links are followed now, and relative paths made absolute: the working directory may change
         # meanwhile.
         target, mode = _target(self.path)
-        folder = os.path.dirname(target)
+        folder = target.rpartition("/")[0].rstrip("/") or "/"
         self._folders = (folder,)
         try:
             self._stage = self._make_stage(target, mode)
@@ -374,7 +374,7 @@ class FileWriter(Writer):
             os.makedirs(folder, exist_ok=True)
             self._stage = self._make_stage(target, mode)
         # Unbuffered: the buffers are large, and each is written once.
-        self.fp = cast(IO[bytes], self._stage.file)
+        self.fp = self._stage.file  # type: ignore[assignment]
 
     def is_missing(self) -> bool:
         """Whether nothing stands at the path."""
@@ -650,10 +650,10 @@ def _target(path: str) -> tuple[str, int | None]:
 
 def _replaceable(target: str, mode: int) -> int:
     """The permission bits of a file that is to be replaced."""
+    if stat.S_ISREG(mode):
+        return mode & 0o777
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "There is a folder at the path", target)
     if stat.S_ISLNK(mode):
         raise OSError(errno.ELOOP, "The links at the path go round in a circle", target)
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EEXIST, "There is something other than a file at the path", target)
-    return stat.S_IMODE(mode) & 0o777
+    raise OSError(errno.EEXIST, "There is something other than a file at the path", target)

@@ -197,8 +197,8 @@ class Attempt:
         """
         timeout = self._download.timeout
         seconds = timeout.connect if isinstance(timeout, Timeout) else None
-        limits = [limit for limit in (seconds, self._run.time_left()) if limit is not None]
-        return min(limits, default=None)
+        left = self._run.time_left()
+        return seconds if left is None else left if seconds is None else min(seconds, left)
 
     def note_life(self) -> None:
         """Tell the circuit breaker that the host is up, before all of the content is here."""

@@ -13,6 +13,7 @@ from typing import Any
 from urllib3.util import Retry
 
 from ..error import DownloadError
+from ..settings import is_number
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that may be gone when tried again."""
@@ -104,8 +105,7 @@ def check(policy: object, retry_after_max: Any) -> None:
     if policy is not None and not isinstance(policy, Retry):
         raise ValueError(f"retry: must be a urllib3.util.Retry, or None: {policy!r}")
     # 0 to hear of no wait at all. None would have to mean a wait for ever.
-    is_number = isinstance(retry_after_max, int | float) and not isinstance(retry_after_max, bool)
-    if not is_number or not retry_after_max >= 0:
+    if not is_number(retry_after_max) or not retry_after_max >= 0:
         raise ValueError(f"retry_after_max: must be a number from 0: {retry_after_max!r}")
 
 

@@ -208,7 +208,8 @@ class Steps:
         try:
             backoff.check(download.retry, download.retry_after_max)
             self._protocol.check(download)
-            _check_limiter(download.rate_limiter)
+            if download.rate_limiter is not None:
+                _check_limiter(download.rate_limiter)
         except (TypeError, ValueError) as error:
             raise DownloadFailed(download, f"a setting is wrong: {error}") from error
 
@@ -280,6 +281,6 @@ class Steps:
 
 
 def _check_limiter(limiter: object) -> None:
-    if limiter is not None and not hasattr(limiter, "delay"):
+    if not hasattr(limiter, "delay"):
         kind = type(limiter).__name__
         raise TypeError(f"rate_limiter: must be a RateLimiter or None, not {kind}")

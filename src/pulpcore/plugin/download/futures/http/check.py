@@ -29,15 +29,8 @@ def check(download: Options) -> None:
         TypeError: One has a wrong type; the message names the attribute.
         ValueError: One can't work; the message names the attribute.
     """
-    if type(download.method) is not str or download.method not in METHODS:
-        download.method = method_of(download.method)
-    # A handler may have set them to whatever the constructor takes.
-    download.timeout, download.user = Timeout.of(download.timeout), User.of(download.user)
-    download.ssl = SSL.of(download.ssl)
-    proxy_of(download.proxy_url)
+    _coerce(download)
     validate(timeout=download.timeout, user=download.user, ssl=download.ssl)
-    if not isinstance(download.headers, CaseInsensitiveDict):
-        download.headers = headers_of(download.headers)
     try:
         parse(download.url, SCHEMES)
     except ValueError as error:
@@ -53,6 +46,23 @@ def check(download: Options) -> None:
             f"known_last_modified: the header {condition.LAST_MODIFIED!r}",
             download.known_last_modified,
         )
+
+
+def _coerce(download: Options) -> None:
+    """Coerce what a handler has set, which may be whatever the constructor takes."""
+    # The exact type first: that is nearly always enough.
+    if type(download.method) is not str or download.method not in METHODS:
+        download.method = method_of(download.method)
+    if type(download.timeout) is not Timeout:
+        download.timeout = Timeout.of(download.timeout)
+    if type(download.user) is not User:
+        download.user = User.of(download.user)
+    if type(download.ssl) is not SSL:
+        download.ssl = SSL.of(download.ssl)
+    if download.proxy_url is not None:
+        proxy_of(download.proxy_url)
+    if not isinstance(download.headers, CaseInsensitiveDict):
+        download.headers = headers_of(download.headers)
 
 
 def method_of(value: object) -> str:
