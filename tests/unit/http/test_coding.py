@@ -1,4 +1,4 @@
-"""Which content codings are undone, and how."""
+"""Tests of decoding the Content-Encoding of responses."""
 
 import bz2
 import gzip
@@ -24,7 +24,10 @@ from pulpcore.plugin.download.futures.http.coding import (
 
 
 def zipped(data: bytes) -> bytes:
-    """The data as gzip, the same each time: parameters of tests must not change."""
+    """Compress data with gzip.
+
+    The result is always the same, so that parameters of tests don't change.
+    """
     return gzip.compress(data, 9, mtime=0)
 
 
@@ -35,7 +38,7 @@ DIGEST = DigestValidation("md5", "0" * 32)
 
 
 def answer(coding: str | None, media_type: str | None = None) -> requests.Response:
-    """A reply with that Content-Encoding."""
+    """Make a response with the given Content-Encoding."""
     response = requests.Response()
     if coding is not None:
         response.headers["Content-Encoding"] = coding
@@ -85,7 +88,7 @@ def answer(coding: str | None, media_type: str | None = None) -> requests.Respon
 def test_to_undo(
     coding: str | None, media_type: str | None, urls: list[str], undone: list[str]
 ) -> None:
-    """What the name or the type says to be published so is left."""
+    """A coding that the file name or media type shows to be part of the file isn't decoded."""
     assert to_undo(answer(coding, media_type), urls) == undone
 
 
@@ -104,7 +107,7 @@ def test_to_undo(
     ],
 )
 def test_disposition(disposition: str, undone: list[str]) -> None:
-    """The name that Content-Disposition gives counts as that of the URL does."""
+    """The file name in Content-Disposition decides like that in the URL whether gzip is decoded."""
     reply = answer("gzip")
     reply.headers["Content-Disposition"] = disposition
     assert to_undo(reply, ["http://x/get?id=1"]) == undone
@@ -129,7 +132,10 @@ def test_disposition(disposition: str, undone: list[str]) -> None:
 def test_size(
     length: int | None, validations: list[Validation], undone: list[str], may_be: bool
 ) -> None:
-    """A length that is the validated size says that it is as it was sent; else a digest may."""
+    """If the Content-Length equals the validated size, the content isn't decoded.
+
+    If only a digest is known, the digest decides later which form was meant.
+    """
     reply = answer("gzip")
     reply.raw = SimpleNamespace(length_remaining=length)
     assert to_undo(reply, ["http://x/blobs/sha256:0123"], validations) == undone
@@ -138,14 +144,14 @@ def test_size(
 
 @pytest.mark.parametrize("coding", ["gzip, compress", "xz", "gzip, xz", "gzip," * 5])
 def test_refused(coding: str) -> None:
-    """What can't be undone is refused."""
+    """A Content-Encoding that can't be decoded raises an error."""
     with pytest.raises(CodingError, match=r"not asked for$"):
         to_undo(answer(coding), ["http://x/a"])
 
 
 @pytest.mark.parametrize("coding", ["br", "gzip, br", "br, gzip", "zstd"])
 def test_not_installed(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the library is missing, the error says what to install."""
+    """If the library for a content coding isn't installed, the error says how to install it."""
     for name in ("brotli", "zstandard", "compression.zstd"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(CodingError, match=r"\((br|zstd)\).*pulpcore-futures\[codings\]"):
@@ -153,7 +159,7 @@ def test_not_installed(coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A brotli that can't limit what comes out of it is none."""
+    """A version of brotli that can't limit the size of its output is treated as not installed."""
     monkeypatch.setitem(sys.modules, "brotli", ModuleType("brotli"))
     sys.modules["brotli"].Decompressor = object  # type: ignore[attr-defined]
     with pytest.raises(CodingError, match="codings"):
@@ -161,14 +167,14 @@ def test_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Brotli:
-    """Has the interface of `brotli.Decompressor`, on zlib."""
+    """Has the interface of `brotli.Decompressor`, implemented with zlib."""
 
     def __init__(self) -> None:
         self.zlib = zlib.decompressobj()
         self.is_full = False
 
     def process(self, data: bytes, output_buffer_limit: int) -> bytes:
-        """Decode."""
+        """Decompress the data."""
         piece = self.zlib.decompress(self.zlib.unconsumed_tail + data, output_buffer_limit)
         self.is_full = len(piece) == output_buffer_limit
         if self.zlib.unused_data:
@@ -176,22 +182,22 @@ class Brotli:
         return piece
 
     def can_accept_more_data(self) -> bool:
-        """Whether all has come out."""
+        """Return whether all output was taken."""
         return not self.is_full
 
     def is_finished(self) -> bool:
-        """Whether it is at its end."""
+        """Return whether the stream has ended."""
         return self.zlib.eof
 
 
 class Zstandard:
-    """Has the interface of `zstandard.ZstdDecompressor`, on zlib."""
+    """Has the interface of `zstandard.ZstdDecompressor`, implemented with zlib."""
 
     def __init__(self, max_window_size: int) -> None:
         assert max_window_size == 8 * MIB
 
     def decompressobj(self) -> Any:
-        """What decodes."""
+        """Return a decompressor."""
         return zlib.decompressobj()
 
 
@@ -202,13 +208,13 @@ class Options:
 
 
 def zstd(options: dict[str, int]) -> bz2.BZ2Decompressor:
-    """What `compression.zstd.ZstdDecompressor` has the interface of."""
+    """Stand in for `compression.zstd.ZstdDecompressor`."""
     assert options == {"window": 23}
     return bz2.BZ2Decompressor()
 
 
 def module(name: str, **members: Any) -> ModuleType:
-    """A module."""
+    """Make a module with these attributes."""
     made = ModuleType(name)
     vars(made).update(members)
     return made
@@ -238,7 +244,7 @@ FAKES: dict[str, tuple[str, ModuleType, Callable[[bytes], bytes]]] = {
 def library(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[str, Callable[[bytes], bytes]]:
-    """A coding that needs a library, which is there or is stood in for, and what encodes by it."""
+    """Provide a coding that needs a library, installed or replaced by a fake, and its encoder."""
     if request.param == "real br":
         return "br", pytest.importorskip("brotli").compress
     if request.param == "real zstd":
@@ -252,7 +258,7 @@ def library(
 
 
 def test_library(library: tuple[str, Callable[[bytes], bytes]]) -> None:
-    """What is encoded by it is decoded, in whatever pieces it comes, and alone or in gzip."""
+    """Brotli and zstd content is decoded in whatever pieces it arrives, alone or within gzip."""
     coding, encode = library
     assert to_undo(answer(coding), ["http://x/a"]) == [coding]
     data = encode(TEXT)
@@ -264,7 +270,7 @@ def test_library(library: tuple[str, Callable[[bytes], bytes]]) -> None:
 
 
 def test_library_bounded(library: tuple[str, Callable[[bytes], bytes]]) -> None:
-    """What swells comes in pieces of a bounded size, up to the limit."""
+    """Decoding brotli or zstd gives pieces of bounded size and stops at the size limit."""
     coding, encode = library
     data = encode(bytes(80 * MIB))
     pieces = decode([data], [coding], NONE)
@@ -274,7 +280,10 @@ def test_library_bounded(library: tuple[str, Callable[[bytes], bytes]]) -> None:
 
 
 def test_library_members(library: tuple[str, Callable[[bytes], bytes]]) -> None:
-    """Several members follow each other in zstd; nothing may stand behind brotli."""
+    """Several zstd frames in a row are decoded.
+
+    Data after the end of a brotli stream is an error.
+    """
     coding, encode = library
     data = [encode(TEXT[:9]), encode(TEXT[9:])]
     for buffers in (data, [b"".join(data)]):
@@ -286,7 +295,7 @@ def test_library_members(library: tuple[str, Callable[[bytes], bytes]]) -> None:
 
 
 def test_library_broken(library: tuple[str, Callable[[bytes], bytes]]) -> None:
-    """What ends too early, or isn't well-formed, is told."""
+    """Truncated or malformed brotli and zstd content raises an error."""
     coding, encode = library
     with pytest.raises(CodingError, match="too early"):
         b"".join(decode([encode(TEXT)[:-1]], [coding], NONE))
@@ -306,7 +315,7 @@ ENCODED = [
 
 @given(st.sampled_from(ENCODED), st.integers(1, 50))
 def test_decode(encoded: tuple[list[str], bytes], size: int) -> None:
-    """In whatever pieces it comes, the content is that which was encoded."""
+    """Decoding gives the original content whatever the pieces in which the encoded data arrives."""
     codings, data = encoded
     buffers = [data[start : start + size] for start in range(0, len(data), size)]
     assert b"".join(decode(buffers, codings, NONE)) == TEXT
@@ -314,7 +323,7 @@ def test_decode(encoded: tuple[list[str], bytes], size: int) -> None:
 
 @given(st.sampled_from(ENCODED[:-1]), st.data())
 def test_cut(encoded: tuple[list[str], bytes], data: st.DataObject) -> None:
-    """Wherever it is cut, it is an error; but for a cut between members, which nobody can see."""
+    """Truncated content raises an error wherever it is cut, except between two gzip members."""
     codings, body = encoded
     cut = data.draw(st.integers(0, len(body) - 1))
     try:
@@ -327,25 +336,25 @@ def test_cut(encoded: tuple[list[str], bytes], data: st.DataObject) -> None:
 @pytest.mark.parametrize("codings", [["gzip"], ["deflate"], ["gzip", "deflate"]])
 @pytest.mark.parametrize("buffers", [[], [b""], [b"", b""]])
 def test_nothing(codings: list[str], buffers: list[bytes]) -> None:
-    """Nothing is nothing, however it is labelled."""
+    """An empty body decodes to nothing with any Content-Encoding."""
     assert list(decode(buffers, codings, NONE)) == []
 
 
 @pytest.mark.parametrize("data", [b"x", zlib.compress(TEXT)])
 def test_behind_deflate(data: bytes) -> None:
-    """Nothing may follow deflate, in a buffer of its own either."""
+    """Data after the end of a deflate stream is an error, also if it arrives in its own buffer."""
     with pytest.raises(CodingError, match="behind the end"):
         b"".join(decode([zlib.compress(TEXT), data], ["deflate"], NONE))
 
 
 def test_empty_buffers() -> None:
-    """Empty buffers are no end."""
+    """Empty buffers in the middle of the data don't end the decoding."""
     body = zipped(TEXT)
     assert b"".join(decode([b"", body[:5], b"", body[5:], b""], ["gzip"], NONE)) == TEXT
 
 
 def test_bounded() -> None:
-    """What swells comes in pieces of a bounded size, and only as it is asked for."""
+    """Decoding gives pieces of bounded size and decodes only as much as the caller asks for."""
     pieces = decode([zipped(bytes(10_000_000))], ["gzip"], NONE)
     assert len(next(pieces)) <= 128 * 1024
     assert max(len(piece) for piece in pieces) <= 128 * 1024
@@ -362,20 +371,20 @@ def test_bounded() -> None:
     ],
 )
 def test_broken(coding: str, data: bytes, match: str) -> None:
-    """What is wrong is told."""
+    """Malformed content raises an error that describes the problem."""
     with pytest.raises(CodingError, match=match):
         b"".join(decode([data] if data else [], [coding], NONE))
 
 
 @pytest.fixture(scope="module")
 def bomb() -> list[bytes]:
-    """80 MiB of zeros in 80 KiB of gzip, in pieces."""
+    """Return 80 MiB of zeros as 80 KiB of gzip, in pieces."""
     coder = zlib.compressobj(9, wbits=31)
     return [coder.compress(bytes(MIB)) for _ in range(80)] + [coder.flush()]
 
 
 def came_out(buffers: list[bytes], codings: list[str], limit: Limit) -> int:
-    """How much came out before the limit stopped it."""
+    """Return how much was decoded before the limit stopped it."""
     sizes: list[int] = []
     with pytest.raises(CodingError, match="compression bomb"):
         sizes.extend(map(len, decode(buffers, codings, limit)))
@@ -384,7 +393,7 @@ def came_out(buffers: list[bytes], codings: list[str], limit: Limit) -> int:
 
 @pytest.mark.parametrize("ratio", [1, 200, 500.5])
 def test_bomb(bomb: list[bytes], ratio: float) -> None:
-    """What swells more than the ratio allows is stopped, once it is no longer harmless."""
+    """A decompression bomb is stopped once it exceeds the ratio limit and a harmless size."""
     size = came_out(bomb, ["gzip"], Limit(ratio, 1000))
     assert 64 * MIB - 128 * 1024 <= size <= 64 * MIB
 
@@ -393,12 +402,12 @@ def test_bomb(bomb: list[bytes], ratio: float) -> None:
     "limit", [NONE, Limit(1100, None), Limit(200, 80 * MIB)], ids=["none", "ratio", "expected"]
 )
 def test_no_bomb(bomb: list[bytes], limit: Limit) -> None:
-    """What swells may do so within the ratio, up to the size expected, or without a limit."""
+    """Content is decoded within the ratio limit, up to the expected size, or without any limit."""
     assert sum(len(piece) for piece in decode(bomb, ["gzip"], limit)) == 80 * MIB
 
 
 def test_ratio_is_of_all() -> None:
-    """What was sent before counts: a part of a file may well be zeros."""
+    """The ratio limit counts all encoded bytes so far, so a part of a file may consist of zeros."""
     limit = Limit(200, None)
     assert list(limit.count([b"a" * 600, b"", b"b" * 400])) == [b"a" * 600, b"", b"b" * 400]
     limit.check(200_000, 0)
@@ -407,7 +416,7 @@ def test_ratio_is_of_all() -> None:
 
 
 def test_bomb_between() -> None:
-    """What swells between two codings is stopped soon, also if nothing comes out in the end."""
+    """With two codings a bomb in the outer one is stopped early, though the inner has no output."""
     nothing = zipped(zipped(b"") * 100_000)
     assert came_out([nothing], ["gzip", "gzip"], Limit(20, None)) == 0
     assert b"".join(decode([nothing], ["gzip", "gzip"], NONE)) == b""

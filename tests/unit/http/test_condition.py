@@ -1,4 +1,4 @@
-"""What tells a version of a file from others, and what a server makes of it."""
+"""Tests of version validators (ETag, Last-Modified) and of conditional requests."""
 
 import pytest
 import requests
@@ -11,7 +11,7 @@ DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
 def answer(
     status: int = 200, asked: dict[str, str] | None = None, **headers: str
 ) -> requests.Response:
-    """A reply with those headers, to a request with those."""
+    """Make a response with headers, to a request with headers."""
     response = requests.Response()
     response.status_code = status
     response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
@@ -30,7 +30,7 @@ def answer(
     ],
 )
 def test_headers(validators: Validators, headers: dict[str, str]) -> None:
-    """What is known is asked for, as it was said."""
+    """A conditional request repeats the known ETag and Last-Modified literally."""
     assert validators.headers() == headers
 
 
@@ -44,7 +44,10 @@ def test_headers(validators: Validators, headers: dict[str, str]) -> None:
     ],
 )
 def test_updated(headers: dict[str, str], expected: tuple[str, str]) -> None:
-    """What a reply says replaces what was known, and its silence doesn't."""
+    """A response that has an ETag or Last-Modified updates the known validators.
+
+    One without keeps them.
+    """
     assert Validators('"e"', DATE).updated(answer(**headers)) == expected
     assert Validators().updated(answer()) == (None, None)
 
@@ -59,12 +62,12 @@ def test_updated(headers: dict[str, str], expected: tuple[str, str]) -> None:
     ],
 )
 def test_asked(headers: dict[str, str], expected: tuple[str | None, str | None]) -> None:
-    """It is what the request had, if that is text."""
+    """The validators of a request are read from its headers, if those are text."""
     assert Validators.asked(answer(asked=headers)) == expected
 
 
 def test_named() -> None:
-    """What names a version for a range is an ETag or a date."""
+    """A resume note's validator is read as an ETag if it is quoted, and otherwise as a date."""
     assert Validators.named('"e"') == Validators(etag='"e"')
     assert Validators.named(DATE) == Validators(last_modified=DATE)
 
@@ -81,5 +84,5 @@ def test_named() -> None:
     ],
 )
 def test_is_unchanged(status: int, headers: dict[str, str], unchanged: bool) -> None:
-    """Only a 304 says so, and only to a request that asked."""
+    """Only a 304 response to a conditional request means that the file is unchanged."""
     assert is_unchanged(answer(status, headers)) is unchanged

@@ -1,4 +1,4 @@
-"""Connections: requests are sent, replies read, and what lies between them is seen."""
+"""Tests of HTTP connections: sending requests, reading responses, detecting stale connections."""
 
 import http.client
 import select
@@ -20,7 +20,7 @@ TO_THE_END = b"HTTP/1.1 200 OK\r\n\r\nabc"
 
 @pytest.fixture
 def pair():
-    """A connection, and the socket at its other end."""
+    """Make a connection and the socket at its other end."""
     here, there = socket.socketpair()
     with here, there:
         there.settimeout(30)
@@ -30,18 +30,18 @@ def pair():
 
 
 def until_noticed(connection):
-    """Wait until something has come, or the connection was ended."""
+    """Wait until the connection has received data or was closed by its peer."""
     assert select.select([connection._socket], [], [], 30)[0]
 
 
 def body_of(connection):
-    """The next reply."""
+    """Return the next response."""
     head, parser = connection.next_reply()
     return Body(connection, head, parser, lambda connection: None)
 
 
 def test_several_requests_before_a_reply(pair):
-    """Requests may be sent before the first is answered; the replies are read in their order."""
+    """A connection can send several requests before it reads the responses, in their order."""
     connection, there = pair
     connection.send("GET", b"one")
     connection.send("HEAD", b"two")
@@ -58,14 +58,14 @@ def test_several_requests_before_a_reply(pair):
 
 
 def test_content(pair):
-    """Content is sent behind the head."""
+    """The content of a request is sent after its head."""
     connection, there = pair
     connection.send("POST", b"head", [b"a", b"b"])
     assert there.recv(99) == b"headab"
 
 
 def test_more_than_the_reply(pair):
-    """A connection with something behind the last reply isn't clean."""
+    """A connection that has received bytes after the last response isn't clean."""
     connection, there = pair
     connection.send("GET", b"x")
     there.sendall(REPLY + b"H")
@@ -74,7 +74,7 @@ def test_more_than_the_reply(pair):
 
 
 def test_more_than_tls_has_handed_out():
-    """Nor is one whose TLS has decrypted more than was read."""
+    """A connection isn't clean while its TLS layer holds decrypted bytes that nobody has read."""
 
     class Stream:
         settimeout = sendall = recv = close = None
@@ -93,7 +93,7 @@ def test_more_than_tls_has_handed_out():
 
 @pytest.mark.parametrize("how", ["bytes", "end", "reset"])
 def test_is_open(how):
-    """It is open while its other side has neither ended it nor sent anything."""
+    """A connection counts as open until its peer closes it or sends unexpected data."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         sock = socket.create_connection(listener.getsockname())
         connection = Connection(sock, sock)
@@ -113,7 +113,7 @@ def test_is_open(how):
 
 @pytest.mark.parametrize("seconds", [0.01, 0.02])
 def test_time_out(pair, seconds):
-    """A reply that doesn't come, and a request that nobody takes, are time-outs."""
+    """A response that doesn't arrive is a time-out. So is a request that the peer doesn't read."""
     connection, _ = pair
     connection.settimeout(seconds)
     connection.send("GET", b"x")
@@ -124,7 +124,7 @@ def test_time_out(pair, seconds):
 
 
 def test_signals_renew_no_time_out(pair):
-    """A thread that gets signals gives up when its time-out is over, however many come."""
+    """Signals don't restart a time-out: it ends in time however many of them arrive."""
     import signal
     import time
 
@@ -152,7 +152,7 @@ def test_signals_renew_no_time_out(pair):
 
 
 def test_gone_before_it_was_asked(pair):
-    """A request that can't be sent any more may have its reply all the same."""
+    """If the server closed the connection before the request, its early response is still read."""
     connection, there = pair
     there.sendall(REPLY)
     there.close()
@@ -162,7 +162,7 @@ def test_gone_before_it_was_asked(pair):
 
 @pytest.mark.parametrize("is_used", [False, True])
 def test_stale(pair, is_used):
-    """Only a connection on which a reply has come can be stale."""
+    """A connection failure counts as stale only after a response has arrived on the connection."""
     connection, there = pair
     if is_used:
         connection.send("GET", b"x")
@@ -177,7 +177,7 @@ def test_stale(pair, is_used):
 
 class TestBody:
     def test_reads(self, pair):
-        """read1 gives what is there, read and readinto all that was asked for."""
+        """read1 returns what has arrived. read and readinto return as much as was asked for."""
         connection, there = pair
         connection.send("GET", b"x")
         there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabcdefghi")
@@ -192,14 +192,14 @@ class TestBody:
         assert (body.delivered, body.is_complete) == (9, True)
 
     def test_msg(self, pair):
-        """The fields are there for cookie jars."""
+        """A body offers the header fields in the form that cookie jars need."""
         connection, there = pair
         connection.send("GET", b"x")
         there.sendall(b"HTTP/1.1 204 OK\r\nA: 1\r\na: 2\r\n\r\n")
         assert body_of(connection).msg.get_all("A") == ["1", "2"]
 
     def test_close(self, pair):
-        """Closing it before its end closes the connection, once."""
+        """Closing a body before its end closes the connection, once."""
         connection, there = pair
         connection.send("GET", b"x")
         there.sendall(REPLY[:-1])
@@ -212,7 +212,10 @@ class TestBody:
         assert there.recv(9) == b""
 
     def test_shut_down(self, pair):
-        """The socket can be shut down while the body is read, and not when it may be another's."""
+        """A body can shut the socket down while it is being read.
+
+        After that the socket may have a new user.
+        """
         connection, there = pair
         connection.send("GET", b"x")
         there.sendall(REPLY)
@@ -231,7 +234,7 @@ class TestBody:
         ids=["all", "not all"],
     )
     def test_drain(self, pair, there_is, is_used_again):
-        """What is here is read to use the connection again; what isn't is not waited for."""
+        """Draining reads the rest of a body that has already arrived, and doesn't wait for more."""
         connection, there = pair
         connection.send("GET", b"x")
         there.sendall(there_is)
@@ -242,7 +245,7 @@ class TestBody:
         Body(connection, head, parser, released.append).drain()
 
     def test_drain_is_bounded(self, pair):
-        """More than a little isn't read, although it is here: a new connection costs less."""
+        """Draining reads only a little, as a new connection costs less than a long rest."""
         connection, there = pair
         connection.send("GET", b"x")
         there.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + b"x" * 99_999)
@@ -254,7 +257,7 @@ class TestBody:
 
 class TestCancelled:
     def test_while_it_is_watched(self, pair):
-        """A cancellation ends a read, which isn't taken for the end of the body."""
+        """A cancellation ends a blocked read with an error instead of a seeming end of the body."""
         connection, there = pair
         token = Cancellation()
         with scope(token):
@@ -269,7 +272,7 @@ class TestCancelled:
         body.close()
 
     def test_not_later(self, pair):
-        """A connection that was given back is left alone."""
+        """A cancellation doesn't touch a connection that went back to the pool."""
         connection, there = pair
         token = Cancellation()
         with scope(token):
@@ -285,12 +288,12 @@ class TestCutTls:
 
     @pytest.fixture
     def cut(self, pair, monkeypatch):
-        """A connection that is cut behind what the other end sends."""
+        """Make a connection whose TLS is cut after the given bytes."""
         connection, there = pair
         real = connection._stream
 
         class Stream:
-            """A socket that tells the end as TLS does."""
+            """A socket that reports a truncated TLS stream as the ssl module does."""
 
             def recv(self, size):
                 if data := real.recv(size):
@@ -304,7 +307,7 @@ class TestCutTls:
         return connection, there
 
     def test_is_an_end(self, cut):
-        """Where a length tells the end, it is too early."""
+        """A TLS stream cut before the Content-Length is reached is an incomplete read."""
         connection, there = cut
         connection.send("GET", b"x")
         there.sendall(REPLY[:-1])
@@ -315,7 +318,7 @@ class TestCutTls:
             body.read1()
 
     def test_is_no_end(self, cut):
-        """Where nothing else tells the end it is an error, after all that came was handed out."""
+        """Without a Content-Length a cut TLS stream raises an error after all received bytes."""
         connection, there = cut
         connection.send("GET", b"x")
         there.sendall(TO_THE_END)
@@ -328,7 +331,7 @@ class TestCutTls:
         assert (body.is_complete, body.delivered, body.read1()) == (True, 3, b"")
 
     def test_other_errors(self, pair):
-        """Any other failure of TLS stays what it is."""
+        """Any other TLS error during a read is raised unchanged."""
         connection, _ = pair
 
         class Stream:

@@ -1,4 +1,4 @@
-"""What went wrong, in words."""
+"""Tests of the error messages of failed HTTP downloads."""
 
 import errno
 import http.client
@@ -48,7 +48,7 @@ from pulpcore.plugin.download.futures.http.wire.error import (
     ids=repr,
 )
 def test_reason(error, reason, transient):
-    """Each kind of failure has its words, and says whether it may be gone when tried again."""
+    """Each kind of network failure has its own message and says whether a retry may help."""
     failed = failure.from_exception(error)
     assert failed.__cause__ is error
     assert failed.transient == transient
@@ -75,7 +75,7 @@ def test_reason(error, reason, transient):
     ids=repr,
 )
 def test_proxy(cause, reason):
-    """Where it is the proxy that failed, each sentence says so."""
+    """If the proxy has failed, each error message names the proxy."""
     error = ProxyError("the proxy failed")
     error.__cause__ = cause
     failed = failure.from_exception(requests.exceptions.ProxyError(error))
@@ -88,7 +88,7 @@ def test_proxy(cause, reason):
     "number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL]
 )
 def test_used_up(number, wrap):
-    """What ran out on this machine is said to be that, and isn't counted against the host."""
+    """A resource of this machine that is used up is reported and doesn't count against the host."""
     failed = failure.from_exception(wrap("failed", OSError(number, "no more")))
     assert failed.local
     assert failed.transient
@@ -104,7 +104,7 @@ def test_used_up(number, wrap):
     ],
 )
 def test_refused_tunnel(status, kind, is_transient):
-    """A proxy's answer to CONNECT means what a server's means, but that no file is missing."""
+    """A proxy's refusal of CONNECT is classified by its status, but never as a missing file."""
     failed = failure.from_exception(requests.exceptions.ProxyError(TunnelRefused(status, "7")))
     assert type(failed) is kind
     assert failed.transient is is_transient
@@ -128,13 +128,13 @@ def test_refused_tunnel(status, kind, is_transient):
     ],
 )
 def test_advice(status, has_credentials, peer, advice):
-    """Whoever gave no credentials is told how to, and not that they are wrong."""
+    """A user without credentials is told how to set them, and not that they are wrong."""
     failed = failure.from_status(status, None, has_credentials, peer)
     assert failed.reason.endswith(advice)
 
 
 def test_socks_without_credentials():
-    """So is a SOCKS proxy that refuses them."""
+    """If a SOCKS proxy demands a login, a user without credentials is told how to set them."""
     error = SocksRefused("SOCKS5 authentication failed", is_login=True)
     assert type(failure.from_exception(error)) is NotAuthorized
 
@@ -151,7 +151,7 @@ def test_socks_without_credentials():
     ],
 )
 def test_status(status, kind, text):
-    """Each status has its kind, and a number is told where there is no name for it."""
+    """Each HTTP status raises its error class. A status without a name is shown by its number."""
     failed = failure.from_status(status, None)
     assert type(failed) is kind
     assert text in failed.reason
@@ -159,7 +159,7 @@ def test_status(status, kind, text):
 
 
 def test_retry_after():
-    """It is told when the server is ready."""
+    """The error message says when the server asked us to retry."""
     failed = failure.from_status(503, 7.0)
     assert "ready in 7 s, at " in failed.reason
     assert failed.retry_after == 7

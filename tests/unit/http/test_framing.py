@@ -1,4 +1,4 @@
-"""The framing of replies: bytes go in, a head and a body come out, or an error that says why."""
+"""Tests of the HTTP/1 response parser, which does no I/O itself."""
 
 import http.client
 from email.message import Message
@@ -21,7 +21,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 class Reader:
-    """Feeds a parser with given pieces, and then with the end of the connection."""
+    """Feeds a parser with the given pieces and then with the end of the connection."""
 
     def __init__(self, given: list[bytes], method: str) -> None:
         self.given = [piece for piece in given if piece]
@@ -34,7 +34,7 @@ class Reader:
             self.headers[name] = value
 
     def feed(self, size: int) -> None:
-        """Hand over the next piece, or as much of it as is wanted."""
+        """Feed the next piece, or as much of it as the parser wants."""
         piece = self.given.pop(0) if self.given else b""
         if len(piece) > size:
             self.given.insert(0, piece[size:])
@@ -47,31 +47,31 @@ class Reader:
 
     @property
     def will_close(self) -> bool:
-        """Whether the connection can't be used again."""
+        """Whether the connection can't be reused."""
         return not self.parser.keep_alive
 
     def isclosed(self) -> bool:
-        """Whether the body came to its end."""
+        """Return whether the body is complete."""
         return self.parser.is_complete
 
     def read1(self, size: int = BLOCK) -> bytes:
-        """The next piece of the body."""
+        """Return the next piece of the body."""
         while (data := self.parser.read_body(size)) is None:
             self.feed(self.parser.wanted(size))
         return data
 
     def read(self) -> bytes:
-        """All of the body."""
+        """Return the whole body."""
         return b"".join(iter(self.read1, b""))
 
 
 def begun(*pieces: bytes, method: str = "GET") -> Reader:
-    """A reply whose head was read."""
+    """Make a reader that has parsed the head of the response."""
     return Reader(list(pieces), method)
 
 
 def pieces(data: bytes, size: int) -> list[bytes]:
-    """Data in pieces of a size."""
+    """Split data into pieces of a size."""
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
@@ -89,7 +89,7 @@ class TestStatusLine:
         ],
     )
     def test_good(self, line: bytes, status: int, reason: str, version: int) -> None:
-        """Status, reason and version are read, and their usual oddities."""
+        """The parser reads version, status and reason of a status line, also in odd forms."""
         response = begun(line + b"\r\nContent-Length: 0\r\n\r\n")
         assert (response.status, response.reason, response.version) == (status, reason, version)
 
@@ -119,17 +119,17 @@ class TestStatusLine:
         ],
     )
     def test_bad(self, line: bytes) -> None:
-        """What isn't plainly a status line of HTTP/1 is refused."""
+        """The parser refuses anything that isn't a status line of HTTP/1."""
         with pytest.raises(FramingError):
             begun(line + b"\r\nContent-Length: 0\r\n\r\n")
 
     def test_at_once(self) -> None:
-        """What doesn't begin as a reply is refused before its end has come."""
+        """Data that can't begin a response is refused before the end of its line."""
         with pytest.raises(FramingError, match="begin with HTTP/"):
             begun(b"<html>", b"never read")
 
     def test_no_reply(self) -> None:
-        """A connection that ends at once is told from one that ends in the head."""
+        """The errors for a connection without a response and for an incomplete head differ."""
         with pytest.raises(http.client.RemoteDisconnected):
             begun()
         for data in (b"H", OK, OK + b"A: b\r\n"):
@@ -139,7 +139,7 @@ class TestStatusLine:
 
 class TestFields:
     def test_read(self) -> None:
-        """Fields are read without the white space around, repeated ones too."""
+        """The parser strips white space around field values and keeps repeated fields."""
         response = begun(
             OK + b"A:1\r\nB: \t2 \t\r\nC:\r\na: 3\r\nD: \xe9\r\nContent-Length: 0\r\n\r\n"
         )
@@ -147,18 +147,18 @@ class TestFields:
         assert [response.headers[name] for name in "BCD"] == ["2", "", "\xe9"]
 
     def test_folded(self) -> None:
-        """A line that begins with white space goes on with the one before."""
+        """The parser joins a folded line, which begins with white space, to the line before."""
         response = begun(OK + b"A: 1\r\n 2\r\n\t 3\r\nContent-Length: 0\r\n\r\n")
         assert response.headers["A"] == "1 2 3"
 
     def test_bare_line_feeds(self) -> None:
-        """A head whose lines are ended by LF alone is read."""
+        """The parser accepts a response head whose lines end with LF alone."""
         response = begun(b"HTTP/1.1 200 OK\nA: 1\nContent-Length: 2\n\nab")
         assert (response.headers["A"], response.read()) == ("1", b"ab")
 
     @pytest.mark.parametrize("size", [1, 2, 3, 7])
     def test_pieces(self, size: int) -> None:
-        """It doesn't matter in which pieces a head comes."""
+        """The parser reads the same head whatever the pieces in which it arrives."""
         data = b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"A: 1\r\nContent-Length: 3\r\n\r\nabc"
         response = begun(*pieces(data, size))
         assert (response.headers["A"], response.read()) == ("1", b"abc")
@@ -177,36 +177,36 @@ class TestFields:
         ],
     )
     def test_bad(self, line: bytes) -> None:
-        """What isn't a field is refused."""
+        """The parser refuses lines that aren't header fields."""
         with pytest.raises(FramingError, match="field"):
             begun(OK + line + b"\r\nContent-Length: 0\r\n\r\n")
 
     @pytest.mark.parametrize("line", [b": 1", b"A : 1", b"A\t: 1", b"A B: 1", b"\xe9: 1"])
     def test_passed_over(self, line: bytes) -> None:
-        """A field with an odd name that says nothing of the body is passed over."""
+        """The parser ignores a field with an invalid name if it can't affect the framing."""
         response = begun(OK + line + b"\r\nContent-Length: 2\r\n\r\nab")
         assert (list(response.headers), response.read()) == (["Content-Length"], b"ab")
 
     @pytest.mark.parametrize("line", [b"A: 1\r2", b"A: 1\r\n 2", b"A: 1\r\r\n\t\r2\r"])
     def test_bare_carriage_return(self, line: bytes) -> None:
-        """A bare CR in a value is a space (RFC 9112 section 2.2)."""
+        """A bare CR in a field value is read as a space (RFC 9112 section 2.2)."""
         response = begun(OK + line + b"\r\nContent-Length: 0\r\n\r\n")
         assert response.headers["A"].split() == ["1", "2"]
 
     @pytest.mark.parametrize("start", [b" A: 1", b"\tA: 1"])
     def test_white_space_first(self, start: bytes) -> None:
-        """A first field that begins with white space goes on with nothing, and is refused."""
+        """The parser refuses white space at the beginning of the first field line."""
         with pytest.raises(FramingError):
             begun(OK + start + b"\r\nContent-Length: 0\r\n\r\n")
 
     @pytest.mark.parametrize("end", [b"\r\n\r\n", b""])
     def test_limit(self, end: bytes) -> None:
-        """A head beyond the limit is refused, whether it ends or not."""
+        """The parser refuses a head above the size limit, even before it is complete."""
         with pytest.raises(FramingError, match="longer than"):
             begun(OK, *pieces(b"A: " + b"x" * HEAD_LIMIT, 50_000), end)
 
     def test_large(self) -> None:
-        """A large head is read."""
+        """The parser accepts a large head that is below the size limit."""
         response = begun(OK, *pieces(b"A: 1\r\n" * 10_000, 5000), b"Content-Length: 0\r\n\r\n")
         assert len(response.headers.get_all("A") or []) == 10_000
 
@@ -215,18 +215,18 @@ class TestInterim:
     @pytest.mark.parametrize("status", [100, 102, 103, 199])
     @pytest.mark.parametrize("count", [1, INTERIM_LIMIT - 1])
     def test_skipped(self, status: int, count: int) -> None:
-        """Interim replies are skipped, with their fields."""
+        """The parser skips interim responses (1xx) together with their fields."""
         interim = b"HTTP/1.1 %d X\r\nContent-Length: 9\r\nA: 1\r\n\r\n" % status
         response = begun(interim * count + OK + b"Content-Length: 2\r\n\r\nab")
         assert (response.status, response.headers["A"], response.read()) == (200, None, b"ab")
 
     def test_too_many(self) -> None:
-        """They don't go on for ever."""
+        """The parser refuses an endless series of interim responses."""
         with pytest.raises(FramingError, match="interim"):
             begun(b"HTTP/1.1 100 X\r\n\r\n" * INTERIM_LIMIT + OK + b"Content-Length: 0\r\n\r\n")
 
     def test_switched(self) -> None:
-        """101 is nothing that was asked for."""
+        """The parser refuses a 101 response, because no request asks for another protocol."""
         with pytest.raises(FramingError, match="protocol"):
             begun(b"HTTP/1.1 101 X\r\n\r\n")
 
@@ -244,7 +244,7 @@ class TestLength:
         ],
     )
     def test_good(self, fields: bytes) -> None:
-        """A length, also where it is said more than once, delimits the body."""
+        """A Content-Length delimits the body, also when the same value is repeated."""
         response = begun(OK + fields + b"\r\nabc")
         assert (response.length, response.will_close) == (3, False)
         assert (response.read1(), response.read1(), response.isclosed()) == (b"abc", b"", True)
@@ -274,7 +274,7 @@ class TestLength:
         ],
     )
     def test_bad(self, value: bytes) -> None:
-        """What isn't a plain whole number is refused."""
+        """The parser refuses a Content-Length that isn't a plain decimal number."""
         with pytest.raises(FramingError, match="Content-Length"):
             begun(OK + b"Content-Length: " + value + b"\r\n\r\nabc")
 
@@ -288,18 +288,18 @@ class TestLength:
         ],
     )
     def test_several(self, fields: bytes) -> None:
-        """Several that differ are refused, whichever comes first."""
+        """The parser refuses different Content-Length values in any order."""
         with pytest.raises(FramingError, match="Content-Length"):
             begun(OK + fields + b"\r\nabcd")
 
     def test_bad_beside_chunked(self) -> None:
-        """A bad length is refused beside chunks too."""
+        """The parser refuses an invalid Content-Length even in a chunked response."""
         with pytest.raises(FramingError, match="Content-Length"):
             begun(OK + b"Content-Length: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
 
     @pytest.mark.parametrize("there", [0, 1, 99])
     def test_short(self, there: int) -> None:
-        """What is there is handed over, and then the end is an error."""
+        """A body shorter than its Content-Length is returned and followed by an error."""
         response = begun(OK + b"Content-Length: 100\r\n\r\n" + b"x" * there)
         if there:
             assert response.read1() == b"x" * there
@@ -309,7 +309,7 @@ class TestLength:
         assert not response.isclosed()
 
     def test_until_the_end(self) -> None:
-        """Without a length the end of the connection is the end of the body."""
+        """Without a Content-Length the body ends when the connection ends."""
         response = begun(OK + b"\r\nabc", b"def")
         assert (response.length, response.will_close) == (None, True)
         assert [response.read1() for _ in range(4)] == [b"abc", b"def", b"", b""]
@@ -320,7 +320,7 @@ class TestLength:
         "fields", [b"", b"Content-Length: 9\r\n", b"Transfer-Encoding: chunked\r\n"]
     )
     def test_no_body(self, status: int, fields: bytes) -> None:
-        """204 and 304 have no body, whatever their fields say."""
+        """Responses with status 204 and 304 have no body, whatever their fields say."""
         response = begun(b"HTTP/1.1 %d X\r\n" % status + fields + b"\r\n")
         assert (response.read(), response.isclosed(), response.will_close) == (b"", True, False)
 
@@ -328,7 +328,7 @@ class TestLength:
         "fields", [b"Content-Length: 9\r\n", b"Transfer-Encoding: chunked\r\n"]
     )
     def test_head(self, fields: bytes) -> None:
-        """Nor has the reply to HEAD."""
+        """A response to HEAD has no body, whatever its Content-Length says."""
         response = begun(OK + fields + b"\r\n", method="HEAD")
         assert (response.read(), response.isclosed(), response.will_close) == (b"", True, False)
 
@@ -347,12 +347,12 @@ class TestKeepAlive:
         ],
     )
     def test_said(self, version: bytes, fields: bytes, closes: bool) -> None:
-        """Whether the connection is kept is as version and fields say."""
+        """The HTTP version and the Connection field decide whether the connection is kept alive."""
         head = b"HTTP/" + version + b" 200 OK\r\n" + fields
         assert begun(head + b"Content-Length: 0\r\n\r\n").will_close is closes
 
     def test_smuggling(self) -> None:
-        """A length beside chunks, or chunks of HTTP/1.0, end the connection."""
+        """Both length and chunks in one response, or chunks in HTTP/1.0, end the connection."""
         both = OK + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
         old = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
         for head in (both, old):
@@ -370,13 +370,13 @@ class TestKeepAlive:
     )
     @pytest.mark.parametrize("extra", [b"", b"x", OK])
     def test_rest(self, data: bytes, extra: bytes) -> None:
-        """What lies behind a body is no part of it: it is the beginning of the next reply."""
+        """Bytes after the body are kept as the beginning of the next response."""
         response = begun(data + extra)
         assert response.read() in (b"abc", b"")
         assert response.parser.rest == extra
 
     def test_received_before(self) -> None:
-        """A parser is given what was received with the reply before."""
+        """A parser starts with the bytes that were received after the previous response."""
         first = begun(OK + b"Content-Length: 1\r\n\r\na" + OK + b"Content-Length: 1\r\n\r\nb")
         assert first.read() == b"a"
         parser = ReplyParser("GET", first.parser.rest)
@@ -387,7 +387,7 @@ class TestKeepAlive:
 class TestChunks:
     @pytest.mark.parametrize("value", [b"chunked", b"CHUNKED", b"  Chunked "])
     def test_coding(self, value: bytes) -> None:
-        """Chunked in any case."""
+        """The transfer coding `chunked` is recognized in any letter case."""
         response = begun(OK + b"Transfer-Encoding: " + value + b"\r\n\r\n1\r\na\r\n0\r\n\r\n")
         assert (response.length, response.read()) == (None, b"a")
 
@@ -410,7 +410,7 @@ class TestChunks:
         ],
     )
     def test_other_codings(self, fields: bytes) -> None:
-        """Any other coding is refused."""
+        """The parser refuses any transfer coding other than chunked."""
         with pytest.raises(FramingError, match="transfer coding"):
             begun(OK + fields + b"\r\n0\r\n\r\n")
 
@@ -428,12 +428,12 @@ class TestChunks:
     )
     @pytest.mark.parametrize("size", [1, 2, 100])
     def test_good(self, body: bytes, size: int) -> None:
-        """Chunks, with extensions and trailers, in whatever pieces."""
+        """A chunked body with extensions and trailers is read whatever the pieces it arrives in."""
         response = begun(*pieces(CHUNKED + body, size))
         assert (response.read(), response.isclosed(), response.will_close) == (b"abc", True, False)
 
     def test_hex(self) -> None:
-        """Sizes are hex in any case."""
+        """Chunk sizes may use upper or lower case hexadecimal digits."""
         response = begun(
             CHUNKED + b"a\r\n" + b"x" * 10 + b"\r\n1F\r\n" + b"y" * 31 + b"\r\n0\r\n\r\n"
         )
@@ -463,7 +463,7 @@ class TestChunks:
         ],
     )
     def test_bad_size(self, size: bytes) -> None:
-        """What isn't plain hex is refused."""
+        """The parser refuses a chunk size that isn't plain hexadecimal."""
         with pytest.raises(FramingError, match="hex"):
             begun(CHUNKED + size + b"\r\nabc\r\n0\r\n\r\n").read()
 
@@ -478,18 +478,18 @@ class TestChunks:
         ],
     )
     def test_bare_line_feed(self, body: bytes) -> None:
-        """A line that isn't ended by CR LF is refused."""
+        """The parser refuses a chunk size line that doesn't end with CR LF."""
         with pytest.raises(FramingError, match="CR LF"):
             begun(CHUNKED + body).read()
 
     @pytest.mark.parametrize("body", [b"2\r\nabc\r\n0\r\n\r\n", b"3\r\nabcd\r\n0\r\n\r\n"])
     def test_wrong_size(self, body: bytes) -> None:
-        """A chunk that is longer than it says is refused."""
+        """The parser refuses a chunk that is longer than its size says."""
         with pytest.raises(FramingError, match="longer or shorter"):
             begun(CHUNKED + body).read()
 
     def test_every_cut(self) -> None:
-        """Wherever chunks are cut it is an error, and what came before is right."""
+        """A chunked body cut at any byte returns the correct beginning and then an error."""
         body = b"3\r\nabc\r\n4;x\r\ndefg\r\n0\r\nA: b\r\n\r\n"
         for cut in range(len(body)):
             response = begun(CHUNKED + body[:cut])
@@ -508,19 +508,19 @@ class TestChunks:
         ],
     )
     def test_limits(self, start: bytes, match: str) -> None:
-        """Lines and trailers beyond the limit are refused."""
+        """The parser refuses chunk lines and trailers above the size limit."""
         with pytest.raises(FramingError, match=match):
             begun(CHUNKED, *pieces(start + b"x" * (HEAD_LIMIT + 100_000), 50_000)).read()
 
     @pytest.mark.parametrize("line", [b"nonsense", b"A\0: b", b"A: \0"])
     def test_bad_trailer(self, line: bytes) -> None:
-        """A line of the trailers that isn't a field is refused."""
+        """The parser refuses a trailer line that isn't a field."""
         with pytest.raises(FramingError, match="trailers isn't a field"):
             begun(CHUNKED + b"0\r\n" + line + b"\r\n\r\n").read()
 
     @given(st.lists(st.binary(min_size=1, max_size=20), max_size=6), st.integers(1, 30), st.data())
     def test_round_trip(self, chunks: list[bytes], size: int, data: st.DataObject) -> None:
-        """Whatever the chunks, the pieces and the reads: the content comes, and then the end."""
+        """A chunked body is read correctly for random chunks, pieces and read sizes."""
         body = b"".join(b"%X\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
         response = begun(*pieces(CHUNKED + body + b"0\r\n\r\n", size))
         found = []
@@ -532,7 +532,7 @@ class TestChunks:
 
 class TestReads:
     def test_sizes(self) -> None:
-        """A read gives what is there, and no more than it was asked for."""
+        """A read returns what has arrived, and never more than was asked for."""
         response = begun(OK + b"Content-Length: 9\r\n\r\nabc", b"def", b"ghi")
         assert [response.read1(size) for size in (2, 99, 2, 99, 99, 99)] == [
             b"ab",
@@ -544,19 +544,19 @@ class TestReads:
         ]
 
     def test_never_too_much(self) -> None:
-        """More than the length is never handed over, nor wanted."""
+        """The parser never returns or asks for more bytes than the Content-Length."""
         response = begun(OK + b"Content-Length: 5\r\n\r\nab")
         assert response.read1() == b"ab"
         assert [response.parser.wanted(size) for size in (2, 9)] == [2, 3]
         assert begun(OK + b"Content-Length: 3\r\n\r\nabcdef").read() == b"abc"
 
     def test_wanted_up_to_the_end(self) -> None:
-        """As much as is asked for is wanted where only the end of the connection ends the body."""
+        """If only the end of the connection ends a body, the parser wants all that is asked."""
         assert begun(OK + b"\r\n").parser.wanted(7) == 7
 
 
 def by_h11(data: bytes, method: str) -> tuple[int, list[tuple[bytes, bytes]], bytes] | None:
-    """Status, fields and body as h11 reads them; None where it refuses."""
+    """Parse with h11: status, fields and body, or None if it refuses the response."""
     connection = h11.Connection(h11.CLIENT)
     connection.send(h11.Request(method=method, target="/", headers=[("Host", "h")]))
     connection.send(h11.EndOfMessage())
@@ -577,7 +577,7 @@ def by_h11(data: bytes, method: str) -> tuple[int, list[tuple[bytes, bytes]], by
 
 
 def by_us(data: bytes, size: int, method: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """The same by our parser, from pieces of a size."""
+    """Parse with our parser, fed with pieces of a size."""
     response = begun(*pieces(data, size), method=method)
     fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.pairs]
     return response.status, fields, response.read()

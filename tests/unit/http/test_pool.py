@@ -1,4 +1,4 @@
-"""Pools of connections, and the limit of idle ones that all pools of a context share."""
+"""Tests of connection pools and of the limit of idle connections in a context."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from pulpcore.plugin.download.futures.http.wire.pool import IdleConnections, Poo
 
 
 class Connection:
-    """A connection, as far as a pool knows one."""
+    """A fake connection with what a pool needs."""
 
     def __init__(self, number=0):
         self.number = number
@@ -21,22 +21,22 @@ class Connection:
         self.timeouts = []
 
     def watch(self):
-        """Have it woken by a cancellation."""
+        """Let a cancellation wake this connection."""
         self.is_watched = True
 
     def unwatch(self):
-        """Don't."""
+        """Undo `watch`."""
         self.is_watched = False
 
     def settimeout(self, seconds):
-        """Keep the time-out."""
+        """Record the time-out."""
         self.timeouts.append(seconds)
 
     def send(self, method, head, content):
         """Send nothing."""
 
     def next_reply(self):
-        """What is to come."""
+        """Return the prepared response."""
         assert self.is_watched
         if isinstance(self.reply, BaseException):
             raise self.reply
@@ -44,22 +44,22 @@ class Connection:
         return parser.read_head(), parser
 
     def finish(self, parser):
-        """Nothing follows."""
+        """Do nothing, because nothing follows."""
 
     def close(self):
-        """Close it."""
+        """Record the close."""
         self.is_closed = True
 
 
 @pytest.fixture
 def made():
-    """The connections that were made."""
+    """Collect the connections that the pools make."""
     return []
 
 
 @pytest.fixture
 def make(made):
-    """Make a pool; all share the idle connections, of which there are three at most."""
+    """Make a pool. All pools share at most three idle connections."""
     idle = IdleConnections(3)
 
     def connect(timeout):
@@ -71,12 +71,12 @@ def make(made):
 
 
 def ask(pool):
-    """Send a request, and read the reply to its end."""
+    """Send a request, and read its response to the end."""
     return pool.request("GET", b"head", (), (5, 7))
 
 
 def test_kept(make, made):
-    """A connection is used again, with the time-out of the request and no longer watched."""
+    """A pool reuses its connection with the read time-out and stops watching for cancellation."""
     pool = make()
     ask(pool)
     ask(pool)
@@ -85,7 +85,7 @@ def test_kept(make, made):
 
 
 def test_last_goes_first(make, made):
-    """The connection that came back last is used first: the others may be closed when idle."""
+    """A pool reuses the most recently returned connection first, so the others can become idle."""
     pool = make()
     first, second = Connection(1), Connection(2)
     pool.release(first)
@@ -96,7 +96,7 @@ def test_last_goes_first(make, made):
 
 @pytest.mark.parametrize("why", ["is_clean", "is_open"])
 def test_not_used_again(make, made, why):
-    """What has more than its replies isn't kept, and what the server has ended isn't used."""
+    """A pool keeps no connection with unread bytes and reuses none that the server has closed."""
     pool = make()
     gone = Connection()
     setattr(gone, why, False)
@@ -106,7 +106,7 @@ def test_not_used_again(make, made, why):
 
 
 def test_reply_that_fails(make, made):
-    """A connection whose reply can't be read is closed, and no longer watched."""
+    """A connection on which reading the response failed is closed and never reused."""
     pool = make()
     bad = Connection()
     bad.reply = OSError("reset")
@@ -119,7 +119,7 @@ def test_reply_that_fails(make, made):
 
 
 def test_limit_for_all_pools(make):
-    """Beyond the limit the connection that was idle longest is closed, whichever pool has it."""
+    """Above the limit the connection that was idle longest is closed, in whichever pool it is."""
     pools = [make() for _ in range(5)]
     idle = [Connection(number) for number in range(5)]
     for pool, connection in zip(pools, idle, strict=True):
@@ -128,14 +128,14 @@ def test_limit_for_all_pools(make):
 
 
 def test_use_renews(make):
-    """One that is used again is idle from then on, and others go before it."""
+    """Using a connection restarts its idle time, so others that were idle longer close first."""
     old, hot, more = make(), make(), make()
     first, second = Connection(1), Connection(2)
     old.release(first)
     hot.release(second)
     for _ in range(20):
         ask(hot)
-    # The tickets of the time before don't count.
+    # The entries from its earlier idle times don't count.
     assert not first.is_closed
     third, fourth = Connection(3), Connection(4)
     more.release(third)
@@ -145,7 +145,7 @@ def test_use_renews(make):
 
 
 def test_closed_pool_can_be_used(make, made):
-    """Closing a pool ends its idle connections, and later ones when they come back."""
+    """Closing a pool closes its idle connections, and later ones when they are returned."""
     pool, other = make(), make()
     idle, others = Connection(1), Connection(2)
     pool.release(idle)
@@ -157,7 +157,7 @@ def test_closed_pool_can_be_used(make, made):
 
 
 def test_closing_all():
-    """The end of a context ends all idle connections."""
+    """Closing the context closes the idle connections of all its pools."""
     all_idle = IdleConnections()
     first, second = Pool(Connection, all_idle), Pool(Connection, all_idle)
     idle = [Connection(1), Connection(2)]
@@ -170,7 +170,7 @@ def test_closing_all():
 
 
 def test_nobody_closes_it():
-    """A context that nobody closes leaves no idle connection open when it is gone."""
+    """A context that is garbage collected without being closed leaves no idle connection open."""
     all_idle = IdleConnections()
     idle = Connection()
     Pool(Connection, all_idle).release(idle)
@@ -179,7 +179,7 @@ def test_nobody_closes_it():
 
 
 def test_many_threads(make, made):
-    """However many threads ask at once, no connection is used by two."""
+    """Two threads never use the same connection at once, however many threads send requests."""
     pool, start = make(), threading.Barrier(16)
     used, clashes = set(), []
 
@@ -208,5 +208,5 @@ def test_many_threads(make, made):
 
 
 def test_limit_of_a_context():
-    """A context keeps 64 idle connections."""
+    """A context keeps at most 64 idle connections."""
     assert module.IDLE_LIMIT == IdleConnections()._limit == 64

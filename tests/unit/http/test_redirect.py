@@ -1,4 +1,4 @@
-"""Where a redirect leads, and what may travel there."""
+"""Tests of redirect targets, and of what a redirected request may contain."""
 
 import pytest
 import requests
@@ -16,7 +16,7 @@ BASE = parse("http://one.example:81/x/a?q=1")
 
 
 def answer(status: int, value: str | None) -> requests.Response:
-    """A reply with a Location."""
+    """Make a response with a Location."""
     response = requests.Response()
     response.status_code = status
     if value is not None:
@@ -42,19 +42,19 @@ def answer(status: int, value: str | None) -> requests.Response:
     ],
 )
 def test_location(value: str, target: str) -> None:
-    """Relative to the URL that sent it, without userinfo and fragment."""
+    """A Location is resolved against the redirecting URL and loses its userinfo and fragment."""
     assert location(answer(302, value), BASE) == parse(target)
 
 
 @pytest.mark.parametrize("status", [200, 201, 300, 304, 305, 306, 309, 404])
 def test_other_statuses(status: int) -> None:
-    """A Location of another status is no redirect."""
+    """A Location in a response whose status isn't a redirect is ignored."""
     assert location(answer(status, "/b"), BASE) is None
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_statuses(status: int) -> None:
-    """These are, where there is a Location."""
+    """The statuses 301, 302, 303, 307 and 308 redirect if the response has a Location."""
     assert location(answer(status, "/b"), BASE) == parse("http://one.example:81/b")
     assert location(answer(status, None), BASE) is None
     assert location(answer(status, ""), BASE) is None
@@ -78,7 +78,10 @@ def test_statuses(status: int) -> None:
     ],
 )
 def test_credentials(home: str, there: str, allowed: bool) -> None:
-    """To the same origin, and from http to https on the standard ports."""
+    """After a redirect, credentials are sent to the same origin only.
+
+    A redirect from http to https on the standard ports counts as the same origin.
+    """
     assert may_have_credentials(parse(home).origin, parse(there).origin) is allowed
 
 
@@ -99,7 +102,10 @@ def test_credentials(home: str, there: str, allowed: bool) -> None:
     ],
 )
 def test_netrc(urls: str, named: bool, allowed: bool) -> None:
-    """To another host that is named, and never to less security or another port of a host."""
+    """After a redirect a netrc entry applies to a host that it names.
+
+    It never applies with less security or on another port of the same host.
+    """
     assert may_have_netrc([*map(parse, urls.split())], named) is allowed
 
 
@@ -115,7 +121,7 @@ def test_netrc(urls: str, named: bool, allowed: bool) -> None:
     ],
 )
 def test_private(name: str, private: bool) -> None:
-    """Headers that are meant for one origin."""
+    """Authorization, Cookie, Proxy-Authorization and Host are kept for one origin only."""
     assert is_private(name) is private
 
 
@@ -134,5 +140,5 @@ def test_private(name: str, private: bool) -> None:
     ],
 )
 def test_loses_security(schemes: str, lost: bool) -> None:
-    """Once it was https, http is a loss."""
+    """A redirect from https to http counts as a loss of security."""
     assert loses_security([parse(f"{scheme}://a/") for scheme in schemes.split()]) is lost

@@ -1,4 +1,4 @@
-"""Replies and requests at the edge to requests, of which what nobody asks for isn't made."""
+"""Tests of the adapter to `requests`, whose responses make their attributes only when asked."""
 
 import pickle
 from datetime import timedelta
@@ -23,33 +23,33 @@ HEAD = [
 
 
 class Connection:
-    """A connection by which pieces of a body come, as far as a body knows one."""
+    """A fake connection that delivers pieces of a body."""
 
     def __init__(self, *pieces):
         self.pieces = list(pieces)
         self.is_closed = self.is_shut_down = False
 
     def receive(self, size, must_end_properly=False):
-        """The next piece."""
+        """Return the next piece."""
         return self.pieces.pop(0)
 
     def finish(self, parser):
-        """Nothing follows."""
+        """Do nothing, because nothing follows."""
 
     def unwatch(self):
-        """Nobody watches."""
+        """Do nothing, because nobody watches."""
 
     def shut_down(self, how):
-        """Shut it down."""
+        """Record the shutdown."""
         self.is_shut_down = True
 
     def close(self):
-        """Close it."""
+        """Record the close."""
         self.is_closed = True
 
 
 def made(*pieces, fields=HEAD):
-    """A reply, its connection, and where that was given back to."""
+    """Make a response, its connection, and the list of connections returned to the pool."""
     request = requests.Request("GET", "http://files.example/a?b").prepare()
     connection, released = Connection(*pieces), []
     parser = ReplyParser("GET")
@@ -60,7 +60,7 @@ def made(*pieces, fields=HEAD):
 
 
 def test_is_one_of_requests():
-    """It has all that a reply of requests has."""
+    """The response has every attribute of a `requests.Response`."""
     reply, _, _ = made(b"abcdef")
     assert [name for name in vars(requests.Response()) if not hasattr(reply, name)] == []
     assert isinstance(reply, requests.Response)
@@ -73,14 +73,14 @@ def test_is_one_of_requests():
 
 
 def test_unknown_attribute():
-    """An attribute that no reply has is none, and is named."""
+    """An unknown attribute of the response raises AttributeError with its name."""
     reply, _, _ = made()
     with pytest.raises(AttributeError, match="'Response' object has no attribute 'nonsense'"):
         _ = reply.nonsense
 
 
 def with_fields(name, *values):
-    """A reply with so many fields of one name, by way of our connection, and of another's."""
+    """Make a response with repeated fields twice: with our connection, and as one of urllib3."""
     pairs = [(name, value) for value in values]
     ours = made(fields=pairs)[0]
     other = requests.Response()
@@ -106,7 +106,7 @@ def with_fields(name, *values):
     ],
 )
 def test_several_fields(name, values, value):
-    """A field that may stand once counts once where all have one value, and else says nothing."""
+    """A repeated singleton field counts if its values are equal. Otherwise it is ignored."""
     for reply in with_fields(name, *values):
         assert header(reply, name) == value
         assert reply.headers[name] == ", ".join(values)
@@ -116,7 +116,7 @@ def test_several_fields(name, values, value):
 
 
 def test_headers():
-    """Several fields of one name are one list, and case doesn't matter (RFC 9110 section 5.3)."""
+    """Repeated fields are joined to one list. Field names ignore case (RFC 9110 section 5.3)."""
     reply, _, _ = made()
     assert type(reply.headers) is CaseInsensitiveDict
     assert reply.headers["SET-COOKIE"] == "a=1, c=2"
@@ -125,13 +125,13 @@ def test_headers():
 
 
 def test_no_cookies():
-    """Without Set-Cookie there are none."""
+    """A response without Set-Cookie has no cookies."""
     reply, _, _ = made(fields=[("Link", "<b>")])
     assert len(reply.cookies) == 0
 
 
 def test_given_back():
-    """The connection is given back once, as soon as the body was read to its end."""
+    """The connection returns to the pool once, as soon as the body was read to its end."""
     reply, connection, released = made(b"abc", b"def")
     assert (reply.take(3), released) == (b"abc", [])
     assert (reply.take(3), released) == (b"def", [connection])
@@ -141,13 +141,13 @@ def test_given_back():
 
 
 def test_given_back_at_once():
-    """Where there is no body, the connection is given back at once."""
+    """If a response has no body, its connection returns to the pool at once."""
     _, connection, released = made(fields=[("Content-Length", "0")])
     assert (released, connection.is_closed) == ([connection], False)
 
 
 def test_closed_early():
-    """A connection whose body wasn't read to its end is closed, and not given back."""
+    """A connection whose body wasn't read to its end is closed instead of returned to the pool."""
     reply, connection, released = made(b"abc", b"def")
     reply.close()
     reply.close()
@@ -155,7 +155,7 @@ def test_closed_early():
 
 
 def test_raw_lets_go():
-    """What urllib3's reply does once the connection was given back is nothing to that."""
+    """Reading or closing `raw` doesn't affect a connection that has returned to the pool."""
     reply, connection, released = made(b"abcdef")
     raw = reply.raw
     assert reply.take(6) == b"abcdef"
@@ -165,7 +165,7 @@ def test_raw_lets_go():
 
 
 def test_raw_closes():
-    """To close it before the end closes the connection, which others must not have then."""
+    """Closing `raw` before the end of the body closes the connection instead of pooling it."""
     reply, connection, released = made(b"abc", b"def")
     reply.raw.shutdown()
     assert connection.is_shut_down
@@ -175,7 +175,7 @@ def test_raw_closes():
 
 @pytest.mark.parametrize("who", ["take", "raw", "close"])
 def test_was_taken(who):
-    """It is told whether all of the body was taken, and by nobody else."""
+    """`was_taken` is true only if `take` has read the whole body, and not if others read it."""
     reply, _, _ = made(b"abc", b"def")
     assert not was_taken(reply, 0)
     if who == "close":
@@ -188,7 +188,7 @@ def test_was_taken(who):
 
 
 def test_pickle():
-    """It pickles as a reply of requests does: with its content, and without its connection."""
+    """A response is pickled with its content and without its connection, as by `requests`."""
     reply, connection, released = made(b"abc", b"def")
     again = pickle.loads(pickle.dumps(reply))
     assert (again.content, again.headers["Link"], again.url) == (b"abcdef", "<b>", reply.url)
@@ -199,7 +199,7 @@ def test_pickle():
 
 
 def test_header():
-    """A header is found without all being made, and as it is where somebody has changed them."""
+    """`header` reads a field without building all headers and respects changes by the user."""
     reply, _, _ = made()
     assert (header(reply, "Link"), header(reply, "ETag")) == ("<b>", None)
     assert "headers" not in vars(reply)
@@ -209,7 +209,7 @@ def test_header():
 
 
 def test_header_of_another():
-    """It is found in any other reply of requests, too."""
+    """`header` finds a field also in a plain `requests.Response`."""
     reply = requests.Response()
     reply.headers["Link"] = "<b>"
     assert (header(reply, "link"), header(reply, "ETag")) == ("<b>", None)

@@ -1,4 +1,4 @@
-"""Requests, of which what they have in common is written once."""
+"""Tests of prepared requests, whose common headers are serialized only once."""
 
 import copy
 import pickle
@@ -16,12 +16,12 @@ LINES = "Accept: */*\r\nUser-Agent: x\r\n"
 
 @pytest.fixture
 def request_():
-    """A request with nothing but what is common."""
+    """Make a request with nothing but the common headers."""
     return Request("GET", "http://a.example/", COMMON)
 
 
 def test_common(request_):
-    """Its headers are the common ones, and it says so as long as nobody could have changed them."""
+    """A request has the common headers and knows as long as nobody could have changed them."""
     assert isinstance(request_, requests.PreparedRequest)
     assert (request_.method, request_.url, request_.body) == ("GET", "http://a.example/", None)
     assert request_.common is COMMON
@@ -32,7 +32,7 @@ def test_common(request_):
 
 
 def test_own(request_):
-    """Headers that are added or taken away are its own, and no other request's."""
+    """Adding or removing a header of one request doesn't change other requests."""
     request_.headers["X"] = b"\xe9"
     del request_.headers["accept"]
     assert lines(request_.headers) == "User-Agent: x\r\nX: \xe9\r\n"
@@ -43,7 +43,7 @@ def test_own(request_):
 
 @pytest.mark.parametrize("copied", [copy.copy, requests.PreparedRequest.copy])
 def test_copy(request_, copied):
-    """What requests does with one it can do with ours."""
+    """A request supports what `requests` does with a PreparedRequest, such as copying it."""
     twin = copied(request_)
     twin.headers["X"] = "y"
     assert "X" not in request_.headers
@@ -51,7 +51,7 @@ def test_copy(request_, copied):
 
 
 def test_pickle(request_):
-    """It can be pickled, as part of an error."""
+    """A request can be pickled, as part of an error."""
     twin = pickle.loads(pickle.dumps(request_))
     assert (twin.url, twin.headers) == (request_.url, request_.headers)
 
@@ -60,7 +60,10 @@ def test_pickle(request_):
     ("name", "value"), [("X", "a\r\nY: b"), ("X\nY", "a"), ("X", b"a\nb"), ("X", "a\rb")]
 )
 def test_nothing_is_smuggled_in(request_, name, value):
-    """What would end a line is never sent, and isn't told: it may be a secret."""
+    """A header with a line break is never sent.
+
+    The error doesn't show it, as it may be a secret.
+    """
     request_.headers[name] = value
     with pytest.raises(UnsendableError, match=r"can't be sent$"):
         lines(request_.headers)
@@ -77,13 +80,13 @@ def test_nothing_is_smuggled_in(request_, name, value):
     ],
 )
 def test_head_that_cannot_be_sent(method, target, fields):
-    """A head with characters that would end its first line, or aren't Latin-1, is never sent."""
+    """A request line with spaces, line breaks or characters outside Latin-1 is never sent."""
     with pytest.raises(UnsendableError, match=r"can't be sent$") as caught:
         head(method, target, fields)
-    # An error of an encoder has the whole head, with all that is secret in it.
+    # The error of a codec contains the whole head with all its secrets.
     assert caught.value.__context__ is None
 
 
 def test_head():
-    """A head is the request line, the fields and an empty line."""
+    """The head of a request is the request line, the fields and an empty line."""
     assert head("GET", "/a", LINES) == f"GET /a HTTP/1.1\r\n{LINES}\r\n".encode()

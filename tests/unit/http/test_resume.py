@@ -1,4 +1,4 @@
-"""What names a version of a file, and what part of it a reply brings."""
+"""Tests of the validators and ranges with which a partial HTTP download resumes."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ BEFORE = "Sun, 06 Nov 1994 08:49:37 GMT"
 
 
 def answer(**headers: str) -> requests.Response:
-    """A reply with those headers."""
+    """Make a response with the given headers."""
     response = requests.Response()
     response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
     return response
@@ -58,7 +58,7 @@ def answer(**headers: str) -> requests.Response:
     ],
 )
 def test_strong_validator(headers: dict[str, str], validator: str | None) -> None:
-    """A strong ETag, else a Last-Modified that is older than the reply, else nothing."""
+    """The validator is a strong ETag, or a Last-Modified older than the response, or none."""
     assert strong_validator(answer(**headers)) == validator
 
 
@@ -87,12 +87,12 @@ def test_strong_validator(headers: dict[str, str], validator: str | None) -> Non
     ],
 )
 def test_content_range(value: str, part: ContentRange | None) -> None:
-    """A part is what the reply plainly says."""
+    """A well-formed Content-Range gives the part that the response contains."""
     assert content_range(answer(Content_Range=value)) == part
 
 
 def test_no_content_range() -> None:
-    """Without the field there is no part."""
+    """Without a Content-Range a response isn't a part."""
     assert content_range(answer()) is None
 
 
@@ -128,7 +128,7 @@ def test_no_content_range() -> None:
     ],
 )
 def test_is_as_asked(value: str, part: tuple[int, int, int | None], is_it: bool) -> None:
-    """A part is the one that a single range asks for, as far as it says so itself."""
+    """A part must match the requested range. Only a single simple range can be compared."""
     assert is_as_asked(value, ContentRange(*part)) is is_it
 
 
@@ -136,7 +136,7 @@ U, V = "http://example.org/a", "http://example.org/b"
 
 
 def version(url: str = U, **headers: str) -> Version:
-    """The version that a reply from a URL brings."""
+    """Return the version that a response from a URL has."""
     headers = headers or {"ETag": '"e"', "Last_Modified": BEFORE}
     found = Version.of(answer(**headers), url, url, 10)
     assert found is not None
@@ -144,7 +144,7 @@ def version(url: str = U, **headers: str) -> Version:
 
 
 def test_note() -> None:
-    """A version is found again in its note, for its URL only; a query of it may differ."""
+    """A version is read back from its note, but only for the same URL."""
     for known in (version(), version(Last_Modified=BEFORE, Date=DATE)):
         assert Version.from_note(known.note(), U) == known
         assert Version.from_note(known.note(), U + "?signature=2") == known
@@ -155,13 +155,13 @@ def test_note() -> None:
     "note", ["", "x", "[]", "1", "[1, 2, 3]", "[" * 100_000, '["u", 1, 2, 3, 4, 5, 6]']
 )
 def test_no_note(note: str) -> None:
-    """What isn't a note is no version."""
+    """An invalid note gives no version."""
     assert Version.from_note(note, U) is None
 
 
 @pytest.mark.parametrize("index", [1, 2, 3, 5])
 def test_note_of_wrong_types(index: int) -> None:
-    """A note in which a text is none is no version."""
+    """A note whose values have wrong types gives no version."""
     values: list[Any] = list(version())
     values[index] = 7
     assert Version.from_note(json.dumps(values), U) is None
@@ -191,7 +191,7 @@ REST = {"ETag": '"e"', "Last_Modified": BEFORE, "Content_Range": "bytes 5-9/10"}
     ],
 )
 def test_is_continued(headers: dict[str, str | None], answered: str, is_it: bool) -> None:
-    """Only the same resource with the same validator, coding and total is gone on with."""
+    """A part continues only the same resource with equal validator, coding and total size."""
     found = {name: value for name, value in {**REST, **headers}.items() if value is not None}
     assert version().is_continued(answer(**found), answered, 5) is is_it
 
@@ -208,5 +208,5 @@ def test_is_continued(headers: dict[str, str | None], answered: str, is_it: bool
     ],
 )
 def test_is_whole(value: str | None, is_it: bool) -> None:
-    """A 200 whose Content-Range says that it brings a part isn't the whole file."""
+    """A 200 response with the Content-Range of a part isn't the whole file."""
     assert is_whole(answer(**({} if value is None else {"Content_Range": value}))) is is_it

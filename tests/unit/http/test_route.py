@@ -1,4 +1,4 @@
-"""How a destination is reached."""
+"""Tests of routes: sessions, proxies, netrc and TLS settings of a destination."""
 
 import importlib.metadata
 import threading
@@ -18,14 +18,14 @@ URL = "https://h/a"
 
 @pytest.fixture
 def context():
-    """A context, closed at the end."""
+    """Make a context and close it after the test."""
     context = Context()
     yield context
     context.close()
 
 
 def test_shared(context):
-    """It is made once, for all that is alike."""
+    """Downloads with the same origin, credentials, proxy and TLS settings share one route."""
     first = find_route(URL, None, None, SSL(), context)
     assert find_route("https://h/b", None, None, SSL(), context) is first
     assert find_route(URL, ("me", "pw"), None, SSL(), context) is not first
@@ -46,7 +46,7 @@ def test_shared(context):
     ],
 )
 def test_netrc(context, tmp_path, monkeypatch, url, found, is_named):
-    """An entry is found by the host: an address of IPv6 too, in brackets or not."""
+    """A netrc entry is found by host name in any case and by IPv6 address, bracketed or not."""
     (tmp_path / "netrc").write_text(
         "machine ::1 login six password 1\n"
         "machine [fe80::1] login brackets password 2\n"
@@ -65,7 +65,7 @@ def test_netrc(context, tmp_path, monkeypatch, url, found, is_named):
     "text", [None, b"machine h login a password b\xff", "machine", "machine x login a password b"]
 )
 def test_no_netrc(context, tmp_path, monkeypatch, text):
-    """A file that is missing, can't be read, or doesn't know the host, is none."""
+    """A netrc file that is missing, unreadable or without the host gives no credentials."""
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     if text is not None:
         (tmp_path / "netrc").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -74,7 +74,7 @@ def test_no_netrc(context, tmp_path, monkeypatch, text):
 
 
 def test_others_fail_too(context):
-    """Where it can't be made, each download gets the reason, and the next tries anew."""
+    """If a route can't be made, each download gets the error, and the next one tries again."""
     for _ in range(2):
         with pytest.raises(ValueError, match="ca_certificate"):
             find_route(URL, None, None, SSL("/nowhere.pem"), context)
@@ -83,7 +83,7 @@ def test_others_fail_too(context):
 
 
 def test_one_waits_for_another_that_fails(context, monkeypatch):
-    """A download that waits for one that fails makes the session by itself, for all others."""
+    """A download that waited for another's failed route makes the route itself and shares it."""
     real, began, go_on = tls.make_context, threading.Event(), threading.Event()
     errors, found = [], []
 
@@ -120,7 +120,7 @@ def test_one_waits_for_another_that_fails(context, monkeypatch):
 
 
 def test_fails_after_another_has(context):
-    """Where another has failed, and whoever waited for it fails too, the reason is told."""
+    """A download that waited for a failed route gets the reason when it fails to make one, too."""
     settings = SSL("/nowhere.pem")
     pending = route._PendingRoute()
     pending.finish(None)
@@ -133,7 +133,7 @@ def test_fails_after_another_has(context):
 
 
 def test_put_back_after_a_failure(context):
-    """What one makes after another has failed is there for all."""
+    """A route made after another download failed to make it is shared by all later downloads."""
     pending = route._PendingRoute()
     pending.finish(None)
     tls = tuple(vars(SSL()).values())
@@ -145,7 +145,7 @@ def test_put_back_after_a_failure(context):
 
 
 def test_user_agent(monkeypatch):
-    """It names the library and its version, if it is known."""
+    """The User-Agent names the library, and its version if that is known."""
 
     def unknown(name):
         raise importlib.metadata.PackageNotFoundError(name)
@@ -161,7 +161,7 @@ def test_user_agent(monkeypatch):
 
 
 def test_without_client():
-    """What is for one server only is left out, the password of the key too, and nothing else."""
+    """`without_client` removes the client certificate, key and key password and keeps the rest."""
     settings = SSL("ca", "cert", "key", False, "pw")
     assert route.without_client(settings) == SSL("ca", validation=False)
     assert settings == SSL("ca", "cert", "key", False, "pw")
