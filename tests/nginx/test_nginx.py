@@ -1,4 +1,4 @@
-"""What people download from: a real nginx, as it is configured, restarted and put before others."""
+"""Tests against a real nginx: restarts, keep-alive, conditions, limits, and as a reverse proxy."""
 
 import errno
 import gzip
@@ -40,9 +40,9 @@ from pulpcore.plugin.download.futures.validation import DigestMismatch, SizeMism
 
 SECONDS = 30
 THREADS = 8
-OLD = 1_600_000_000  # when the files were changed, long ago
+OLD = 1_600_000_000  # modification time of the files, long ago
 
-# At this rate the file takes a minute: whatever happens to it happens in the middle.
+# At this rate the file takes a minute, so everything in these tests happens in the middle of it.
 BODY = random.Random(1).randbytes(2 << 20)
 SLOW = "limit_rate_after 128k; limit_rate 32k;"
 SMALL = random.Random(2).randbytes(10_000)
@@ -51,7 +51,7 @@ TEXT = b"".join(b"line %d\n" % number for number in range(20_000))
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """The folder that nginx serves."""
+    """Create the folder that nginx serves."""
     site = tmp_path / "site"
     site.mkdir()
     put(site / "file", BODY)
@@ -61,7 +61,7 @@ def site(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nginx(tmp_path: Path, site: Path, running: Any) -> Callable[..., Nginx]:
-    """`nginx(server='', http='')` starts a private nginx with these directives."""
+    """Return `nginx(server='', http='')`, which starts a private nginx with these directives."""
     if find_nginx() is None:
         missing = "nginx isn't installed: apt-get install nginx-light"
         if os.environ.get("NGINX_REQUIRED"):
@@ -74,14 +74,14 @@ def nginx(tmp_path: Path, site: Path, running: Any) -> Callable[..., Nginx]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where the file goes; nothing else is in its folder."""
+    """Return the path of the target, in an empty folder."""
     path = tmp_path / "out" / "file"
     path.parent.mkdir()
     return path
 
 
 def put(path: Path, body: bytes, changed: int = OLD) -> None:
-    """Put a file in its place at once, with the time of its last change."""
+    """Replace a file atomically, and set its modification time."""
     new = path.with_name("new")
     new.write_bytes(body)
     os.utime(new, (changed, changed))
@@ -89,7 +89,7 @@ def put(path: Path, body: bytes, changed: int = OLD) -> None:
 
 
 def once(download: HttpDownload, name: str, work: Callable[[], Any]) -> list[Any]:
-    """Have work done at the first event of a name; return the list of what came of it."""
+    """Call `work` at the first event of this name, and return a list that gets its result."""
     done: list[Any] = []
 
     def handle(_: Event) -> None:
@@ -102,7 +102,7 @@ def once(download: HttpDownload, name: str, work: Callable[[], Any]) -> list[Any
 
 
 def errors(events: list[Any]) -> list[str]:
-    """The reason of each Error."""
+    """Return the reason of each Error event."""
     return [event.error.reason for event in events if event.NAME == Event.ERROR]
 
 
@@ -115,16 +115,7 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def broken_off(server: Nginx, download: HttpDownload, start: Callable[[], None]) -> list[Any]:
-    """Run a download that nginx is stopped under, and that finds nobody when it tries again.
-
-    Args:
-        server: It is stopped when the first bytes have come.
-        download: Tried again without a wait.
-        start: Called when a connection was refused, to start the server again.
-
-    Returns:
-        The events, and above them how far the download was when the connection broke.
-    """
+    """Run a download during which nginx stops. Its first retry is refused, which restarts nginx."""
     once(download, Event.FETCHED, server.stop)
     events = record(download)
     positions: list[int] = []
@@ -142,11 +133,11 @@ def broken_off(server: Nginx, download: HttpDownload, start: Callable[[], None])
 
 
 class TestRestart:
-    """It is restarted while something is downloaded."""
+    """nginx restarts during a download."""
 
     @pytest.mark.parametrize("validator", ["ETag", "Last-Modified"])
     def test_resumes(self, nginx: Any, target: Path, validator: str) -> None:
-        """A download that nginx ends under goes on where it was, when nginx is there again."""
+        """A download that is cut by the end of nginx resumes after nginx has restarted."""
         options = "etag off;" if validator == "Last-Modified" else ""
         server = nginx(SLOW + options)
         download = HttpDownload(server.url("/file"), FileWriter(target))
@@ -155,7 +146,7 @@ class TestRestart:
         assert target.read_bytes() == BODY
         assert 0 < position < len(BODY)
         assert Event.RESTARTED not in names(events)
-        # The first was cut off, and is not in the log.
+        # The first request was cut off and isn't in the log.
         (logged,) = server.logged(1)
         assert (logged.status, logged.range) == (206, f"bytes={position}-")
         assert logged.if_range == download.reply.headers[validator]
@@ -163,7 +154,7 @@ class TestRestart:
 
     @pytest.mark.parametrize("new", [BODY[::-1], BODY[1:], SMALL], ids=["same size", "1", "small"])
     def test_changed_file(self, nginx: Any, site: Path, target: Path, new: bytes) -> None:
-        """If the file has changed meanwhile, the new one is fetched from its beginning."""
+        """If the file changes while nginx restarts, the retry downloads it from the beginning."""
         server = nginx(SLOW)
 
         def start() -> None:
@@ -178,7 +169,7 @@ class TestRestart:
         assert (logged.status, bool(logged.range)) == (200, True)
 
     def test_no_ranges(self, nginx: Any, target: Path) -> None:
-        """A server that answers no ranges sends the file again, from its beginning."""
+        """If nginx doesn't support ranges, an interrupted download starts from the beginning."""
         server = nginx(SLOW + "max_ranges 0;")
         download = HttpDownload(server.url("/file"), FileWriter(target))
         _, *events = broken_off(server, download, lambda: server.start("max_ranges 0;"))
@@ -186,13 +177,13 @@ class TestRestart:
         assert names(events).count(Event.RESTARTED) == 1
 
     def test_batch_outlives_a_restart(self, nginx: Any) -> None:
-        """Nginx is stopped and started in the middle of a batch: it costs no download."""
+        """A batch loses no download when nginx is stopped and started in the middle of it."""
         server = nginx(f"location /file {{ {SLOW} }}")
         retry = quick(None, backoff_factor=0.05, backoff_max=0.5)
         large = [into_memory(server.url(f"/file?{number}"), retry) for number in range(4)]
         small = (into_memory(server.url(f"/small?{number}"), retry) for number in range(200))
         seen = 0
-        # The backlog is short, so that most are not begun yet.
+        # The short backlog makes sure that most downloads haven't begun yet.
         with Batch(itertools.chain(large, small), concurrent=THREADS, backlog=16) as batch:
             for plan in batch():
                 check(plan.result())
@@ -208,8 +199,8 @@ class TestRestart:
         assert all(request.sent < len(BODY) for request in parts)
 
     def test_batch_feels_no_reload(self, nginx: Any) -> None:
-        """Reloading in the middle of a batch is no failure, even where nothing is tried again."""
-        # The old workers send these to the end, which takes some seconds.
+        """Reloading nginx during a batch fails no download, even without retries."""
+        # The old workers finish these transfers, which takes some seconds.
         config = "location /file { limit_rate_after 512k; limit_rate 512k; }"
         server = nginx(config)
         large = [into_memory(server.url(f"/file?{number}")) for number in range(4)]
@@ -229,11 +220,14 @@ class TestRestart:
 
 
 class TestNextRun:
-    """What a run leaves that failed, and what the next one makes of it."""
+    """A run resumes what a failed run before it has left."""
 
     @pytest.fixture
     def left(self, nginx: Any, target: Path) -> tuple[Nginx, int]:
-        """nginx, started again, and how many bytes a run left that failed."""
+        """Start nginx again after a failed run.
+
+        Return it and the number of bytes in the partial file.
+        """
         server = nginx(SLOW)
         download = HttpDownload(server.url("/file"), FileWriter(target, resume=True))
         download.retry = None
@@ -245,11 +239,11 @@ class TestNextRun:
         return server, partial.stat().st_size
 
     def again(self, server: Nginx, target: Path) -> HttpDownload:
-        """The download of the next run."""
+        """Make the download of the next run."""
         return HttpDownload(server.url("/file"), FileWriter(target, resume=True))
 
     def test_goes_on(self, left: tuple[Nginx, int], target: Path) -> None:
-        """The next run asks for the rest, by nginx's ETag, and checks the digest of the whole."""
+        """The next run resumes the partial file by nginx's ETag and validates the whole digest."""
         server, size = left
         download = self.again(server, target)
         download.validations.append(DigestValidation("sha256", sha256(BODY).hexdigest()))
@@ -265,7 +259,7 @@ class TestNextRun:
     def test_changed_file(
         self, left: tuple[Nginx, int], site: Path, target: Path, new: bytes
     ) -> None:
-        """If the file has changed between the runs, it is fetched from its beginning."""
+        """If the file changed on nginx between two runs, it is downloaded from the beginning."""
         server, _ = left
         put(site / "file", new, OLD + 1)
         self.again(server, target)()
@@ -275,9 +269,9 @@ class TestNextRun:
         assert (logged.status, logged.sent) == (200, len(new))
 
     def test_same_etag(self, left: tuple[Nginx, int], site: Path, target: Path) -> None:
-        """Nginx's ETag is that of another file of that size and second: a digest tells them apart.
+        """If two files share size and second, nginx gives both one ETag. A digest detects the mix.
 
-        What doesn't fit together is dropped, so the run after that brings the file.
+        The mixed content is deleted, so the run after that downloads the file.
         """
         server, size = left
         new = BODY[::-1]
@@ -292,12 +286,12 @@ class TestNextRun:
 
 
 class TestKeepAlive:
-    """nginx closes connections that are kept, whenever it likes."""
+    """nginx closes idle connections at any time."""
 
     FILES = 300
 
     def run(self, server: Nginx) -> tuple[int, int]:
-        """Download many files, none of them twice; return connections and most requests of one."""
+        """Download many files without retries; return connections and most requests of one."""
         downloads = (into_memory(server.url(f"/small?{n}")) for n in range(self.FILES))
         with Batch(downloads, concurrent=THREADS) as batch:
             for plan in batch():
@@ -309,29 +303,29 @@ class TestKeepAlive:
         return len(connections), max(request.number for request in logged)
 
     def test_as_it_comes(self, nginx: Any) -> None:
-        """So many threads make so many connections, and keep them."""
+        """A batch makes as many connections to nginx as it has threads, and reuses them."""
         connections, most = self.run(nginx())
         assert connections <= THREADS
         assert most >= self.FILES / THREADS
 
     def test_few_requests(self, nginx: Any) -> None:
-        """A connection that may serve three requests serves three, and then there is another."""
+        """If nginx allows three requests on a connection, the batch uses each for three."""
         connections, most = self.run(nginx("keepalive_requests 3;"))
         assert most == 3
-        # Each thread may end within a connection.
+        # Each thread may end before its last connection is used up.
         assert self.FILES / 3 <= connections <= self.FILES / 3 + THREADS
 
     def test_no_keep_alive(self, nginx: Any) -> None:
-        """Where connections aren't kept each file has one."""
+        """If nginx disables keep-alive, the batch opens a connection for each file."""
         assert self.run(nginx("keepalive_timeout 0;")) == (self.FILES, 1)
 
     def test_short(self, nginx: Any) -> None:
-        """Connections that end just when they are used again cost no download, without retries."""
+        """Connections that nginx closes just before their reuse fail no download."""
         connections, _ = self.run(nginx("keepalive_timeout 1ms;"))
         assert connections > 1
 
     def test_idle(self, nginx: Any) -> None:
-        """A connection that nginx has closed meanwhile is replaced, which is no failure."""
+        """A pooled connection that nginx has closed is replaced without a failure."""
         server = nginx("keepalive_timeout 50ms;")
         context = Context()
         for _ in range(3):
@@ -344,7 +338,7 @@ class TestKeepAlive:
 
 
 def is_connected(server: Nginx) -> bool:
-    """Whether a connection to it is established from its own side (Linux)."""
+    """Return whether nginx's side of a connection is established (Linux)."""
     ours = f"{int.from_bytes(socket.inet_aton(HOST), 'little'):08X}:{server.port:04X}"
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     return any(line.split()[1] == ours and line.split()[3] == "01" for line in lines)
@@ -361,13 +355,13 @@ class TestRanges:
         ],
     )
     def test_own_range(self, nginx: Any, value: str, part: bytes) -> None:
-        """The caller's own Range brings that part."""
+        """A download with its own Range header gets that part of the file from nginx."""
         download = into_memory(nginx().url("/small"), headers={"Range": value})
         assert content(download) == part
         assert download.status == 206
 
     def test_not_there(self, nginx: Any, target: Path) -> None:
-        """A part behind the end is an error, and the old file stays."""
+        """A Range beyond the end of the file (416) is an error, and the old target stays."""
         target.write_bytes(b"old")
         download = HttpDownload(
             nginx().url("/small"), FileWriter(target), headers={"Range": "bytes=10000-"}
@@ -376,7 +370,7 @@ class TestRanges:
         assert target.read_bytes() == b"old"
 
     def test_head(self, nginx: Any) -> None:
-        """HEAD tells of the file what a later request needs, and brings none of it."""
+        """A HEAD download gets size, ETag and range support from nginx, but no content."""
         download = into_memory(nginx().url("/small"), method="HEAD")
         assert content(download) == b""
         assert download.reply.headers["Content-Length"] == str(len(SMALL))
@@ -385,7 +379,7 @@ class TestRanges:
 
 
 class TestConditions:
-    """What the caller's own headers make of a reply."""
+    """Conditional requests with headers of the caller."""
 
     @pytest.mark.parametrize(
         ("headers", "status"),
@@ -395,7 +389,7 @@ class TestConditions:
         ],
     )
     def test_not_met(self, nginx: Any, target: Path, headers: dict[str, str], status: int) -> None:
-        """A reply without the file is an error that says which, and the old file stays."""
+        """A failed precondition (412) is an error that names the status. The old target stays."""
         target.write_bytes(b"old")
         download = HttpDownload(nginx().url("/small"), FileWriter(target), headers=headers)
         error = failure(download, DownloadFailed)
@@ -414,7 +408,7 @@ class TestConditions:
         ],
     )
     def test_unchanged(self, nginx: Any, target: Path, options: dict[str, Any]) -> None:
-        """What is unchanged isn't sent, and the file stays as it is."""
+        """An unchanged file gets 304 from nginx without content, and the target stays as it is."""
         target.write_bytes(b"as it is")
         download = HttpDownload(nginx().url("/small"), FileWriter(target), **options)
         download()
@@ -422,7 +416,7 @@ class TestConditions:
         assert target.read_bytes() == b"as it is"
 
     def test_changed(self, nginx: Any, target: Path) -> None:
-        """What was changed comes, with what tells its version; known, it isn't sent again."""
+        """A changed file is downloaded with its validators, which then make it unchanged."""
         server = nginx()
         target.write_bytes(b"old")
         download = HttpDownload(server.url("/small"), FileWriter(target), known_etag='"another"')
@@ -433,7 +427,7 @@ class TestConditions:
         assert (again.unchanged, again.etag) == (True, download.etag)
 
     def test_second_sync(self, nginx: Any, tmp_path: Path) -> None:
-        """A second sync of ten thousand files costs as many small answers, and no bytes."""
+        """A second sync of ten thousand unchanged files gets only 304 responses without content."""
         count = 10_000
         server = nginx()
         etag = f'"{OLD:x}-{len(SMALL):x}"'
@@ -454,7 +448,7 @@ class TestConditions:
         logged = server.logged(count)
         assert {(request.status, request.sent) for request in logged} == {(304, 0)}
         assert len({request.target for request in logged}) == len(logged) == count
-        # As many as nginx is ready to serve over one, 1000, make a connection.
+        # nginx serves at most 1000 requests on one connection.
         assert len({request.connection for request in logged}) <= THREADS + count / 1000
 
     @pytest.mark.parametrize(
@@ -467,16 +461,16 @@ class TestConditions:
         ids=lambda headers: next(iter(headers)),
     )
     def test_met(self, nginx: Any, headers: dict[str, str]) -> None:
-        """A condition that is met brings the file."""
+        """A request whose precondition holds downloads the file from nginx."""
         assert content(into_memory(nginx().url("/small"), headers=headers)) == SMALL
 
 
 class TestGzip:
-    """What is written is what was published, however nginx likes to send it."""
+    """The target is the published file, also where nginx compresses."""
 
     @pytest.fixture
     def texts(self, site: Path) -> bytes:
-        """Put a text, a text that is there compressed only, and both; return the compressed one."""
+        """Create a text, a text stored only compressed, and both. Return the compressed one."""
         packed = gzip.compress(TEXT, mtime=0)
         put(site / "text", TEXT)
         put(site / "text.gz", packed)
@@ -493,13 +487,13 @@ class TestGzip:
         ],
     )
     def test_published(self, nginx: Any, texts: bytes, config: str) -> None:
-        """A text comes as the text that it is, and a .gz as the .gz."""
+        """From nginx with gzip, a text arrives as text and a .gz file as a .gz file."""
         server = nginx(config)
         assert content(into_memory(server.url("/text"))) == TEXT
         assert content(into_memory(server.url("/text.gz"))) == texts
 
     def test_compressed_only(self, nginx: Any, texts: bytes) -> None:
-        """So does a text of which only the compressed file lies there, sent unasked."""
+        """A text that nginx stores only compressed, and sends so unasked, is decoded."""
         server = nginx("gzip_static always;")
         download = into_memory(server.url("/packed.txt"))
         assert content(download) == TEXT
@@ -507,7 +501,7 @@ class TestGzip:
 
     @pytest.mark.parametrize("config", ["gzip_static on;", "gzip on; gzip_types *;"])
     def test_asked_for(self, nginx: Any, texts: bytes, config: str) -> None:
-        """Who asks for gzip by a header of their own gets it as it is sent."""
+        """A caller that sends its own Accept-Encoding gets the compressed bytes unchanged."""
         download = into_memory(nginx(config).url("/text"), headers={"Accept-Encoding": "gzip"})
         packed = content(download)
         assert download.reply.headers["Content-Encoding"] == "gzip"
@@ -515,7 +509,7 @@ class TestGzip:
         assert gzip.decompress(packed) == TEXT
 
     def test_broken_off(self, nginx: Any, site: Path, target: Path) -> None:
-        """What comes encoded is never gone on with in the middle, but fetched again."""
+        """An interrupted response with a Content-Encoding is downloaded again and not resumed."""
         put(site / "large.gz", gzip.compress(BODY))
         always = "gzip_static always;"
         server = nginx(SLOW + always)
@@ -533,7 +527,7 @@ class TestAuthentication:
 
     @pytest.fixture
     def server(self, nginx: Any, tmp_path: Path) -> Nginx:
-        """Nginx with one user."""
+        """Start nginx with one user."""
         users = tmp_path / "users"
         digest = b64encode(sha1(self.PASSWORD.encode()).digest()).decode()
         users.write_text(f"{self.NAME}:{{SHA}}{digest}\n")
@@ -541,18 +535,18 @@ class TestAuthentication:
         return server
 
     def test_user(self, server: Nginx) -> None:
-        """A user's name and password let in, and are sent at once."""
+        """Credentials in the settings are sent with the first request and accepted by nginx."""
         download = into_memory(server.url("/small"), user=User(self.NAME, self.PASSWORD))
         assert content(download) == SMALL
         assert [request.status for request in server.logged(1)] == [200]
 
     def test_url(self, server: Nginx) -> None:
-        """So do those in a URL."""
+        """Credentials in the URL are sent with the first request and accepted by nginx."""
         userinfo = f"{self.NAME}:open%20s%C3%A9same%3A"
         assert content(into_memory(server.url("/small", userinfo))) == SMALL
 
     def test_netrc(self, nginx: Any, tmp_path: Path, monkeypatch: Any) -> None:
-        """So do those in a netrc file."""
+        """Credentials in a netrc file are sent with the first request and accepted by nginx."""
         (tmp_path / "users").write_text(f"{self.NAME}:{{PLAIN}}sesame\n")
         (tmp_path / "netrc").write_text(f"machine {HOST} login {self.NAME} password sesame\n")
         server = nginx(f'auth_basic "files"; auth_basic_user_file "{tmp_path}/users";')
@@ -561,7 +555,7 @@ class TestAuthentication:
 
     @pytest.mark.parametrize("user", [None, User(NAME, "wrong"), User("wrong", PASSWORD)])
     def test_refused(self, server: Nginx, target: Path, user: User | None) -> None:
-        """Others are refused, by an error that shows no password, and it isn't tried again."""
+        """Wrong credentials fail without a retry, and the error shows no password."""
         target.write_bytes(b"old")
         download = HttpDownload(server.url("/small"), FileWriter(target), user=user)
         error = failure(download, NotAuthorized)
@@ -571,7 +565,7 @@ class TestAuthentication:
         assert len(server.logged(1)) == 1
 
     def test_repaired(self, server: Nginx) -> None:
-        """A handler of the error may name the user, and the download goes on."""
+        """A handler of the Error event may set the user, after which the download succeeds."""
         download = into_memory(server.url("/small"))
 
         def login(event: Any) -> None:
@@ -585,12 +579,12 @@ class TestAuthentication:
 
 class TestSpeed:
     def test_too_slow(self, nginx: Any, target: Path) -> None:
-        """A download that is slower than it may be is given up."""
+        """A download from nginx slower than its least speed fails."""
         server = nginx(SLOW)
         download = HttpDownload(
             server.url("/file"),
             FileWriter(target),
-            # The first 256 KiB come at once: less than this in any window.
+            # The first 256 KiB arrive at once, which is less than this within any window.
             timeout=Timeout(least_speed=1_000_000, window=0.5),
         )
         download.retry = None
@@ -599,11 +593,11 @@ class TestSpeed:
         assert list(target.parent.iterdir()) == []
 
     def test_fast_enough(self, nginx: Any) -> None:
-        """A download that is faster comes whole, however long it takes."""
+        """A download from nginx above its least speed succeeds, however long it takes."""
         window = 1.0
         server = nginx("limit_rate 800k;")
         download = into_memory(server.url("/file"), timeout=Timeout(least_speed=0.5, window=window))
-        # On a machine that stands still nothing may come for longer; it is tried again then.
+        # On a stalled machine the transfer may pause for longer; then the test tries again.
         download.retry = quick(None)
         moments: list[float] = []
         for name in (Event.PREPARED, Event.FETCHED, Event.SUCCEEDED):
@@ -619,7 +613,7 @@ WHOLE = reply(body=SMALL)
 CHUNKS = reply(headers={"Transfer-Encoding": "chunked"}) + chunked(SMALL, end=b"")
 IMPATIENT = "proxy_read_timeout 100ms;"
 HTTP_1_1 = "proxy_http_version 1.1;"
-# What the server behind nginx does, nginx's options, and what it comes to.
+# The script of the server behind nginx, nginx's options, and the expected result.
 DEATHS = {
     "before a reply": ([Recv(), Cut()], "", "502"),
     "within the head": ([Recv(), Send(WHOLE[:20]), Cut()], "", "502"),
@@ -633,11 +627,11 @@ DEATHS = {
 
 
 class TestUpstream:
-    """nginx stands before a server that fails."""
+    """nginx is a reverse proxy of a server that fails."""
 
     @pytest.fixture
     def before(self, nginx: Any, raw_server: Any) -> Callable[..., tuple[Nginx, Any]]:
-        """`before(scripts, options)` starts nginx before a server that plays the scripts."""
+        """Return `before(scripts, options)`, which starts nginx in front of a scripted server."""
 
         def start(scripts: Any, options: str = "") -> tuple[Nginx, Any]:
             upstream = raw_server(scripts)
@@ -647,7 +641,7 @@ class TestUpstream:
 
     @pytest.mark.parametrize("name", DEATHS)
     def test_dies(self, before: Any, target: Path, name: str) -> None:
-        """Where the server behind dies it is an error, never a short file."""
+        """If the server behind nginx dies, the download fails and never yields a truncated file."""
         script, options, reason = DEATHS[name]
         server, _ = before([script], options)
         target.write_bytes(b"old")
@@ -659,7 +653,7 @@ class TestUpstream:
 
     @pytest.mark.parametrize("name", DEATHS)
     def test_comes_back(self, before: Any, target: Path, name: str) -> None:
-        """It is tried again, and brings the file when the server behind is there again."""
+        """When the server behind nginx is back, a retry downloads the file."""
         script, options, reason = DEATHS[name]
         server, upstream = before([script, serve(WHOLE)], options)
         download = HttpDownload(server.url("/a"), FileWriter(target))
@@ -671,14 +665,14 @@ class TestUpstream:
         assert upstream.connections >= 2
 
     def test_no_http(self, before: Any, target: Path) -> None:
-        """What nginx takes for HTTP/0.9 and passes on as it is, is not taken for a file."""
+        """Text that nginx passes on as if it were HTTP/0.9 isn't accepted as a file."""
         server, _ = before([[Recv(), Send(b"some text\r\n\r\n"), Cut()]])
         download = HttpDownload(server.url("/a"), FileWriter(target))
         assert "can't be trusted" in failure(download, DownloadFailed).reason
         assert list(target.parent.iterdir()) == []
 
     def test_reset_within_an_open_end(self, before: Any, target: Path) -> None:
-        """A body without a length, of which a reset is the end, is not taken for whole."""
+        """If a body without a length ends in a reset behind nginx, the download fails."""
         came = threading.Event()
         start = reply(headers={"Connection": "close"}, length=False) + SMALL
         server, _ = before([[Recv(), Send(start), Wait(came), Reset()]], "proxy_buffering off;")
@@ -689,9 +683,10 @@ class TestUpstream:
         assert list(target.parent.iterdir()) == []
 
     def test_open_end(self, before: Any, target: Path) -> None:
-        """A body without a length that ends in order is whole for nginx too; a size knows better.
+        """Only a size detects a truncated body without a length whose connection ended normally.
 
-        nginx makes chunks of it, with a proper end: nothing in the reply tells that it is short.
+        nginx sends such a body as complete chunks, so nothing in the response shows that it is
+        short.
         """
         start = reply(headers={"Connection": "close"}, length=False) + SMALL[:-1]
         server, _ = before([[Recv(), Send(start)]])
@@ -701,7 +696,7 @@ class TestUpstream:
         assert list(target.parent.iterdir()) == []
 
     def test_nobody_there(self, nginx: Any, target: Path) -> None:
-        """Where nobody listens behind nginx it is tried again as often as it may be, and fails."""
+        """If no server runs behind nginx, the download uses up its retries and fails with 502."""
         with socket.socket() as sock:
             sock.bind((HOST, 0))
             server = nginx(f"location / {{ proxy_pass http://{HOST}:{sock.getsockname()[1]}; }}")
@@ -713,7 +708,7 @@ class TestUpstream:
         assert list(target.parent.iterdir()) == []
 
     def test_resumes_through_it(self, nginx: Any, file_server: Any, target: Path) -> None:
-        """Ranges go through nginx: what the server behind broke off is gone on with."""
+        """A transfer that the server behind nginx cut off resumes with a range through nginx."""
         upstream = file_server({"/a": File(BODY, etag='"v1"')}, faults={0: CutAfter(1_000_000)})
         server = nginx(f"location / {{ proxy_pass {upstream.url('')}; }}")
         download = HttpDownload(server.url("/a"), FileWriter(target))
@@ -727,11 +722,11 @@ class TestUpstream:
 
 
 class TestBusy:
-    """nginx says that it has enough to do."""
+    """nginx limits the rate of requests."""
 
     @pytest.mark.parametrize("status", [429, 503])
     def test_limit_req(self, nginx: Any, status: int) -> None:
-        """A download above the limit waits as long as it is told, and then comes."""
+        """A download above nginx's rate limit waits for the Retry-After and then succeeds."""
         server = nginx(
             f"""
             limit_req_status {status};
@@ -742,7 +737,7 @@ class TestBusy:
             "limit_req_zone $server_port zone=all:1m rate=1r/s;",
         )
         asked: list[tuple[float, int | None]] = []
-        # A machine that is slow enough keeps to the limit by itself, for a while.
+        # A slow machine may stay below the limit by itself for a while.
         for _ in range(SECONDS):
             download = into_memory(server.url("/small"), quick(None))
             download.register(
@@ -755,11 +750,11 @@ class TestBusy:
         (refused, first), (accepted, second) = asked[-2:]
         assert (first, second) == (status, 200)
         assert f"{status}" in errors(events)[0]
-        # The policy's own waits are of no length.
+        # The policy adds no wait of its own.
         assert accepted - refused > 0.9
 
     def test_not_ready_for_long(self, nginx: Any) -> None:
-        """If the wait would be too long the download fails at once, and says when to come again."""
+        """If the Retry-After is too long, the download fails at once and says when to retry."""
         server = nginx("location / { add_header Retry-After 7200 always; return 503; }")
         error = failure(into_memory(server.url("/small"), quick()), DownloadFailed)
         assert "it says that it is ready in 7200 s" in error.reason
@@ -768,15 +763,15 @@ class TestBusy:
 
 
 class TestPrivateNginx:
-    """What the tests here stand on."""
+    """The tests' own nginx."""
 
     def test_bad_configuration(self, nginx: Any) -> None:
-        """If it doesn't start, its log tells why."""
+        """If the private nginx of the tests can't start, the error contains its log."""
         with pytest.raises(RuntimeError, match=r'unknown directive "bogus"'):
             nginx("bogus;")
 
     def test_nothing_left(self, nginx: Any) -> None:
-        """When it was closed, neither it nor a worker of it is there."""
+        """Closing the private nginx of the tests ends its master and all its workers."""
         server = nginx()
         into_memory(server.url("/small"))()
         (logged,) = server.logged(1)
@@ -788,7 +783,7 @@ class TestPrivateNginx:
         assert "refused" in error.reason
 
     def test_killed(self, nginx: Any, site: Path, tmp_path: Path) -> None:
-        """It ends with whoever started it, also when that is killed."""
+        """The private nginx ends with the test process, even if that is killed."""
         nginx()  # or skip
         code = """
 import signal, sys
@@ -809,7 +804,7 @@ signal.pause()
 
 
 def is_refused(address: tuple[str, int]) -> bool:
-    """Whether nobody listens there."""
+    """Return whether nothing listens there."""
     with socket.socket() as sock:
         return sock.connect_ex(address) == errno.ECONNREFUSED
 
@@ -829,7 +824,7 @@ class TestErrors:
     def test_no_file(
         self, nginx: Any, site: Path, target: Path, path: str, kind: Any, status: int
     ) -> None:
-        """What brings no file is an error of its kind, and the old file stays."""
+        """An error status of nginx raises its error class, and the old target stays."""
         (site / "folder").mkdir()
         server = nginx(
             """
@@ -842,7 +837,7 @@ class TestErrors:
         download = HttpDownload(server.url(path), FileWriter(target))
         download.retry = None
         error = failure(download, kind)
-        if status == 444:  # nginx's own, for a connection that it closes without a word
+        if status == 444:  # nginx's own status for a connection that it closes without a response
             assert "without a reply" in error.reason
         else:
             assert f"{status}" in error.reason
@@ -850,5 +845,5 @@ class TestErrors:
 
 
 def check(download: Any) -> None:
-    """See that the right content came."""
+    """Assert that the content is right."""
     assert download.writer.getvalue() == (BODY if "/file" in download.url else SMALL)

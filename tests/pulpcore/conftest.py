@@ -1,10 +1,10 @@
-"""A real Pulp for the tests: its settings, a database of its own, a site to synchronize with.
+"""Fixtures that provide a real Pulp: settings, a database of its own and a site to sync from.
 
-Django can be set up once in a process, so all of this is there for the whole run; tests keep out of
-each other's way by contents of their own, most of them in a domain of their own too.
+Django can be set up once in a process, so the setup lasts for the whole run. Tests avoid each other
+by using content of their own, and mostly a domain of their own.
 
-The example of the documentation can only be imported when Django is set up, so what needs it or
-pulpcore imports it within functions.
+The example of the documentation can only be imported after Django is set up. So whatever needs it
+or pulpcore imports it within functions.
 """
 
 import base64
@@ -53,7 +53,7 @@ DOMAIN_ENABLED = True
 
 @pytest.fixture(scope="session")
 def pulp() -> Iterator[Path]:
-    """Pulp's folder; Django is set up, and the database migrated."""
+    """Set up Django, migrate the database, and return Pulp's folder."""
     with ExitStack() as stack:
         environment = stack.enter_context(pytest.MonkeyPatch.context())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pulp-")))
@@ -65,7 +65,7 @@ def pulp() -> Iterator[Path]:
         settings.write_text(SETTINGS.format(database=database, folder=folder, secret=uuid4().hex))
         environment.setenv("PULP_SETTINGS", str(settings))
         environment.setenv("DJANGO_SETTINGS_MODULE", "pulpcore.app.settings")
-        # Where the worker finds the example too.
+        # The worker finds the example here, too.
         environment.setenv("PYTHONPATH", str(EXAMPLES))
         environment.syspath_prepend(EXAMPLES)
         import django
@@ -81,7 +81,7 @@ def pulp() -> Iterator[Path]:
 
 @pytest.fixture
 def workdir(pulp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty working directory, where Pulp makes the ones for its tasks."""
+    """Provide an empty working directory, where Pulp makes those of its tasks."""
     with tempfile.TemporaryDirectory(dir=pulp / "tmp") as name:
         monkeypatch.chdir(name)
         yield Path(name)
@@ -90,7 +90,7 @@ def workdir(pulp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def domain(pulp: Path) -> Iterator[Any]:
-    """A domain other than the default one; it is the current one within the test."""
+    """Make a domain other than the default one, and make it current within the test."""
     from pulpcore.app.contexts import with_domain
     from pulpcore.plugin.models import Domain
 
@@ -106,7 +106,7 @@ def domain(pulp: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def task(workdir: Path) -> Iterator[Any]:
-    """A task of the current domain that the test itself runs, as a worker would."""
+    """Make a task of the current domain, which the test runs itself as a worker would."""
     from pulpcore.app.contexts import with_task_context
     from pulpcore.plugin.models import Task
 
@@ -117,18 +117,18 @@ def task(workdir: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def example(pulp: Path) -> Any:
-    """The module of the documentation's example of a sync."""
+    """Return the module of the documentation's sync example."""
     return plugin("pulp_sync")
 
 
 @pytest.fixture
 def async_example(pulp: Path) -> Any:
-    """The module of the documentation's example of a task in async code."""
+    """Return the module of the documentation's example of an async task."""
     return plugin("pulp_async")
 
 
 def plugin(name: str) -> Any:
-    """Import a module that is then a plugin like any other to Pulp."""
+    """Import a module as a plugin of Pulp."""
     from pulpcore.app.apps import MODULE_PLUGIN_VERSIONS
 
     MODULE_PLUGIN_VERSIONS[name] = MODULE_PLUGIN_VERSIONS["pulp_file"]
@@ -137,7 +137,7 @@ def plugin(name: str) -> Any:
 
 @pytest.fixture
 def synced(pulp: Path) -> Callable[..., tuple[Any, Any]]:
-    """`synced(server, **fields)` makes a remote for a server, and a repository for it."""
+    """Return `synced(server, **fields)`, which makes a remote for a server, and a repository."""
 
     def make(server: FileServer, **fields: Any) -> tuple[Any, Any]:
         from pulp_file.app.models import FileRemote, FileRepository
@@ -150,9 +150,9 @@ def synced(pulp: Path) -> Callable[..., tuple[Any, Any]]:
 
 @pytest.fixture
 def site(file_server: Callable[..., FileServer]) -> Callable[..., FileServer]:
-    """`site(files, **options)` serves files, and the list that a remote reads; see FileServer.
+    """Return `site(files, **options)`, which serves files and their manifest; see FileServer.
 
-    A file that is None is listed, and isn't there.
+    A file that is None is listed but missing.
     """
 
     def make(files: Mapping[str, bytes | None], **options: Any) -> FileServer:
@@ -170,7 +170,7 @@ def site(file_server: Callable[..., FileServer]) -> Callable[..., FileServer]:
 
 @pytest.fixture
 def pem(tls: Tls) -> dict[str, str]:
-    """The fields of a remote that may come in where a client's certificate is demanded."""
+    """Return the fields of a remote that a server with client certificates accepts."""
     return {
         "ca_cert": tls.ca.read_text(),
         "client_cert": tls.client.certificate.read_text(),
@@ -180,16 +180,16 @@ def pem(tls: Tls) -> dict[str, str]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """What a worker says."""
+    """Return the path of the worker's log."""
     return tmp_path / "log"
 
 
 @pytest.fixture
 def worker(pulp: Path, log: Path) -> Callable[[], AbstractContextManager[subprocess.Popen[bytes]]]:
-    """Make a context in which a worker runs, until no task waits; it gives the process."""
+    """Make a context in which a worker runs until no task waits. It gives the process."""
     from django_guid import set_guid
 
-    # The id that Pulp gives each request, and a task takes from the one that dispatches it.
+    # Pulp gives each request an id, which a task takes from the request that dispatches it.
     set_guid(uuid4().hex)
 
     @contextmanager
@@ -213,7 +213,7 @@ def worker(pulp: Path, log: Path) -> Callable[[], AbstractContextManager[subproc
 
 @pytest.fixture
 def work(worker: Any, log: Path) -> Callable[[], None]:
-    """`work()` has a worker run the tasks that wait."""
+    """Return `work()`, which lets a worker run the waiting tasks."""
 
     def run() -> None:
         with worker() as process:

@@ -1,4 +1,4 @@
-"""Batches in the async code of Pulp's tasks: its models, its domains, its guard."""
+"""Tests of batches in the async code of Pulp's tasks, with its models and domains."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -9,14 +9,14 @@ import pytest
 
 
 def run(main: Callable[[], Awaitable[Any]]) -> Any:
-    """Run a coroutine function as a worker does: its queries are made in this thread."""
+    """Run a coroutine function as a Pulp worker does: its queries run in this thread."""
     from asgiref.sync import async_to_sync
 
     return async_to_sync(main)()
 
 
 def test_task(async_example, domain, pulp, site, synced, pem, tls, work) -> None:
-    """A task of another domain, in async code, fetches what there is, and tells what isn't."""
+    """An async Pulp task in its own domain downloads the available files and reports the others."""
     from pulp_file.app.models import FileContent
 
     from pulpcore.plugin.models import Artifact, ContentArtifact, RemoteArtifact
@@ -55,7 +55,7 @@ def test_task(async_example, domain, pulp, site, synced, pem, tls, work) -> None
 
 
 def test_domain(example, domain, task, site, synced) -> None:
-    """Every model that an async generator makes is in the task's domain; handlers see it too."""
+    """Models made in an async generator get the task's domain, which handlers see, too."""
     from asgiref.sync import sync_to_async
     from pulp_file.app.models import FileContent
     from pulp_file.manifest import Manifest
@@ -71,7 +71,7 @@ def test_domain(example, domain, task, site, synced) -> None:
 
     async def downloads():
         for download in example.downloads(Factory(remote), entries):
-            # The loop goes round, and others of its tasks with it.
+            # The event loop keeps running, and with it its other tasks.
             assert await FileContent.objects.filter(digest=uuid4().hex).afirst() is None
             content, remote_artifact, _ = download.attachment
             seen.extend((content.pulp_domain_id, content._pulp_domain_id))
@@ -91,7 +91,7 @@ def test_domain(example, domain, task, site, synced) -> None:
 
 
 def test_guard(example, task, site, synced) -> None:
-    """A query in an ordinary generator is refused by Django, as it says, and nothing hangs."""
+    """Django refuses a query in a synchronous generator within async code, and nothing hangs."""
     from django.core.exceptions import SynchronousOnlyOperation
     from pulp_file.app.models import FileContent
     from pulp_file.manifest import Manifest
@@ -109,7 +109,7 @@ def test_guard(example, task, site, synced) -> None:
     async def main():
         async with Batch(downloads()) as batch:
             plans = aiter(batch())
-            # The plans that were started come first.
+            # The plans that were already started come first.
             done = {(await anext(plans)).result().url for _ in range(3)}
             with pytest.raises(SynchronousOnlyOperation):
                 await anext(plans)

@@ -1,4 +1,4 @@
-"""The PostgreSQL that the tests here stand on."""
+"""Tests of the private PostgreSQL server that the Pulp tests use."""
 
 import signal
 import time
@@ -20,12 +20,12 @@ signal.pause()
 
 
 def server_of(folder: Path) -> int:
-    """The process id of the server in a folder."""
+    """Return the process id of the server in a folder."""
     return int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
 
 
 def is_alive(process: int) -> bool:
-    """Whether there is such a process, and not only what is left of it until it is reaped."""
+    """Return whether the process exists and isn't a zombie."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes() != b""
     except FileNotFoundError:
@@ -41,17 +41,17 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_closed() -> None:
-    """A server that was closed has ended, and its folder is gone."""
+    """Closing the private PostgreSQL ends its process and removes its folder."""
     with PostgreSQL() as server:
         process = server_of(server.folder)
         assert is_alive(process)
     assert not server.folder.exists()
-    # It takes its file away a moment before it ends.
+    # PostgreSQL removes its pid file shortly before it ends.
     until(lambda: not is_alive(process))
 
 
 def test_killed() -> None:
-    """A server ends with whoever started it, and leaves nothing, also when that is killed."""
+    """The private PostgreSQL ends and removes its folder also if the test process is killed."""
     with program(CODE, Path(__file__).parents[1] / "support") as starter:
         assert starter.stdout is not None
         folder = Path(starter.stdout.readline().strip())
@@ -64,7 +64,7 @@ def test_killed() -> None:
 
 
 def test_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it doesn't start its own words say why, and nothing of it is left."""
+    """If the private PostgreSQL can't start, the error has its log and nothing is left behind."""
     monkeypatch.setattr("servers.postgresql.SETTINGS", "bogus = '{folder}'")
     with pytest.raises(RuntimeError, match='configuration parameter "bogus"') as caught:
         PostgreSQL()

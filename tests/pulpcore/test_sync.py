@@ -1,4 +1,4 @@
-"""The documentation's example of a sync, step by step within the process of the test."""
+"""Tests of the documentation's sync example, step by step in the test's own process."""
 
 import os
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from servers.files import CutAfter, Status
 
 
 def unique(count: int, size: int = 3000) -> dict[str, bytes]:
-    """Files that no other test has, some in folders."""
+    """Make files whose content no other test has, some in folders."""
     return {f"{number % 3}/file {number}.iso": os.urandom(size) for number in range(count)}
 
 
 def stored(version: Any) -> dict[str, bytes]:
-    """What Pulp would publish of a repository version: the files by their paths."""
+    """Return the files that Pulp would publish of a repository version, by path."""
     from pulpcore.plugin.models import ContentArtifact
 
     found = {}
@@ -26,7 +26,7 @@ def stored(version: Any) -> dict[str, bytes]:
 
 
 def models(domain: Any) -> Iterator[Any]:
-    """All that a sync saves, as far as it is in a domain."""
+    """Return all that a sync saves, as far as it belongs to a domain."""
     from pulp_file.app.models import FileContent
 
     from pulpcore.plugin.models import Artifact, RemoteArtifact
@@ -36,12 +36,12 @@ def models(domain: Any) -> Iterator[Any]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """The files that are left in a folder."""
+    """Return the files that are left in a folder."""
     return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
 
 
 def test_facts(example, task, site, synced) -> None:
-    """The facts are what pulpcore computes of the file itself, for exactly its digests."""
+    """The facts of a download equal what pulpcore computes of the file, for exactly its digests."""
     from pulp_file.manifest import Manifest
 
     from pulpcore.plugin.download.futures import Batch, Factory
@@ -62,14 +62,14 @@ def test_facts(example, task, site, synced) -> None:
             content = example.save(download)
             artifact = content.contentartifact_set.get().artifact
             assert facts == {name: getattr(artifact, name) for name in facts}
-            # It was moved into the storage.
+            # The file was moved into the storage.
             assert not Path(download.writer.path).exists()
             count += 1
     assert count == 6
 
 
 def test_sync(example, task, workdir, site, synced) -> None:
-    """What is published ends in a version of the repository; a second sync downloads nothing."""
+    """A sync stores the published files in a repository version. A second one downloads nothing."""
     from pulpcore.plugin.models import RemoteArtifact
 
     files = unique(40)
@@ -93,7 +93,7 @@ def test_sync(example, task, workdir, site, synced) -> None:
 
 
 def test_same_content(example, task, site, synced) -> None:
-    """Files of the same content have one artifact, and are content each."""
+    """In a sync, files with the same content share one artifact and are separate content units."""
     from pulpcore.plugin.models import Artifact
 
     content = os.urandom(1000)
@@ -106,7 +106,7 @@ def test_same_content(example, task, site, synced) -> None:
 
 
 def test_progress(example, task, site, synced) -> None:
-    """The progress report counts what was downloaded, of what was to be."""
+    """The progress report of a sync counts the downloaded files and their total."""
     files = {**unique(7), "missing": None}
     remote, repository = synced(site(files))
     example.synchronize(remote.pk, repository.pk)
@@ -115,7 +115,7 @@ def test_progress(example, task, site, synced) -> None:
 
 
 def test_failures(example, task, workdir, site, synced) -> None:
-    """A file that is missing, cut or wrong is reported with its URL; the others are there."""
+    """A sync reports each missing, truncated or wrong file with its URL and saves the others."""
     files = unique(20)
     server = site({**files, "missing": None, "cut": b"abcdef", "wrong": b"right", "long": b"12345"})
     server.files |= {"/wrong": b"wrong", "/long": b"123456"}
@@ -133,9 +133,9 @@ def test_failures(example, task, workdir, site, synced) -> None:
 
 
 def test_domain(example, domain, task, workdir, site, synced) -> None:
-    """Every model that the generator makes is in the task's domain, and so is all that is saved.
+    """Models that the generator of a sync makes get the task's domain, and so does all it saves.
 
-    Handlers, which run in the pool's threads, see the domain too.
+    Handlers, which run in threads of the pool, see the domain, too.
     """
     from pulp_file.manifest import Manifest
 
@@ -168,7 +168,7 @@ def test_domain(example, domain, task, workdir, site, synced) -> None:
 
 
 def test_two_domains(example, pulp, domain, task, site, synced) -> None:
-    """The same files in another domain are other models, in a storage of their own."""
+    """Syncing the same files in another domain makes other models in a separate storage."""
     from pulpcore.app.contexts import with_domain
     from pulpcore.plugin.models import Artifact
     from pulpcore.plugin.util import get_default_domain
@@ -190,7 +190,7 @@ def test_two_domains(example, pulp, domain, task, site, synced) -> None:
 
 
 def test_credentials(example, task, site, synced) -> None:
-    """Name and password, which Pulp encrypts, and headers of a remote are sent to the server."""
+    """A sync sends the server the headers and the (encrypted at rest) credentials of the remote."""
     files = unique(2)
     server = site(files, user=("me", "my password"))
     remote, repository = synced(
@@ -209,7 +209,7 @@ def test_credentials(example, task, site, synced) -> None:
 
 
 def test_manifest_fails(example, task, site, synced) -> None:
-    """Where the list can't be had, the task fails with an error of Pulp's that says why."""
+    """If the manifest can't be downloaded, the sync task fails with a Pulp error that says why."""
     from pulpcore.plugin.exceptions import SyncError
 
     server = site({}, user=("me", "my password"))
@@ -222,7 +222,7 @@ def test_manifest_fails(example, task, site, synced) -> None:
 
 
 def test_transient_failure(example, task, site, synced) -> None:
-    """A server that is busy is asked again, with no failure."""
+    """A sync retries when the server is busy, without reporting a failure."""
     files = unique(3)
     remote, repository = synced(site(files, faults={1: Status(503, {"Retry-After": "0"})}))
     assert example.synchronize(remote.pk, repository.pk) == {"failures": []}
@@ -230,7 +230,7 @@ def test_transient_failure(example, task, site, synced) -> None:
 
 
 def test_tls(example, task, site, synced, tls, pem) -> None:
-    """A remote's PEM texts open a server of a private CA that demands a client's certificate."""
+    """The PEM texts of a remote suffice for a server with a private CA and client certificates."""
     files = unique(10)
     remote, repository = synced(
         site(files, tls=tls.server(client_ca=tls.ca)), download_concurrency=3, **pem
@@ -243,7 +243,7 @@ def test_tls(example, task, site, synced, tls, pem) -> None:
 
 @pytest.mark.parametrize("lacking", [("ca_cert",), ("client_cert", "client_key")])
 def test_tls_refused(example, task, site, synced, tls, pem, lacking) -> None:
-    """Without the CA the server isn't trusted, without a certificate the client isn't let in."""
+    """A sync fails without the server's CA, and without the client certificate."""
     from pulpcore.plugin.exceptions import SyncError
 
     given = {name: text for name, text in pem.items() if name not in lacking}
@@ -254,7 +254,7 @@ def test_tls_refused(example, task, site, synced, tls, pem, lacking) -> None:
 
 
 def test_tls_unverified(example, task, site, synced, tls) -> None:
-    """A remote that doesn't verify gets its files from a server that nobody knows."""
+    """A remote with TLS validation turned off syncs from a server with an unknown certificate."""
     files = unique(2)
     server = site(files, tls=tls.server(tls.self_signed))
     remote, repository = synced(server, tls_validation=False)

@@ -1,4 +1,4 @@
-"""The documentation's example of a sync, as tasks that a worker of Pulp's runs."""
+"""Tests of the documentation's sync example as tasks of a real Pulp worker."""
 
 import os
 import subprocess
@@ -13,9 +13,9 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 
 
 def test_task(example, domain, pulp, site, synced, pem, tls, work) -> None:
-    """A task of another domain saves all in it, and tells its progress and what failed.
+    """A sync task in its own domain saves all objects there and reports progress and failures.
 
-    Its server has a private CA, and demands a certificate.
+    Its server has a private CA and demands a client certificate.
     """
     from pulp_file.app.models import FileContent
 
@@ -52,7 +52,7 @@ def test_task(example, domain, pulp, site, synced, pem, tls, work) -> None:
 
 
 def test_failed_task(example, site, synced, work, log) -> None:
-    """A task that fails says why, by an error that Pulp shows to its users, without a secret."""
+    """A failed sync task gives the reason in an error that Pulp shows to users, with no secret."""
     remote, repository = synced(site({}, user=("me", "secret")), username="me", password="guessed")
     task = example.start(remote, repository)
     work()
@@ -63,12 +63,12 @@ def test_failed_task(example, site, synced, work, log) -> None:
     assert "401" in task.error["description"]
     said = log.read_text()
     assert "guessed" not in str(task.error) + said
-    # What isn't one of Pulp's errors, it warns of and will hide.
+    # Pulp warns of any other exception class and will hide it.
     assert "sanitized" not in said
 
 
 def test_canceled_task(example, pulp, site, synced, worker, log) -> None:
-    """A task that is canceled while servers are silent ends at once, and leaves nothing."""
+    """A sync task canceled while servers are silent ends at once and leaves no files behind."""
     from pulpcore.plugin.models import Task
     from pulpcore.plugin.tasking import cancel_task
 
@@ -79,7 +79,7 @@ def test_canceled_task(example, pulp, site, synced, worker, log) -> None:
         return None if request.path == "/PULP_MANIFEST" else StallAfter(50_000)
 
     server.faults = fault
-    # None of these would come to an end by itself in time.
+    # None of these would end by itself in time.
     remote, repository = synced(server, download_concurrency=10, sock_read_timeout=10.0 * SECONDS)
     task = example.start(remote, repository)
     with worker() as process:
@@ -95,7 +95,7 @@ def test_canceled_task(example, pulp, site, synced, worker, log) -> None:
 
 
 def test_script(pulp, site, synced) -> None:
-    """A script outside of any task gives the content that waits for its files these files."""
+    """Outside of any task, a script can download the files of content that lacks its artifacts."""
     from pulp_file.app.models import FileContent
 
     from pulpcore.plugin.models import ContentArtifact, RemoteArtifact

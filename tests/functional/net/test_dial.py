@@ -1,4 +1,4 @@
-"""Connecting: the address that answers first, a time limit, a cancellation, and TLS."""
+"""Tests of dial(): address order, time limit, cancellation and the TLS handshake."""
 
 import errno
 import itertools
@@ -24,20 +24,20 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 Address = tuple[str, int]
 HOST = "files.example.test"
-# Shorter than an address has for itself: what succeeds within it didn't wait for another address.
+# Shorter than the time that one address gets: success within it needed no second address.
 AT_ONCE = 0.2
 
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
-    """What a test opened, closed at its end."""
+    """Close at the end what the test opened."""
     with ExitStack() as opened:
         yield opened
 
 
 @pytest.fixture
 def server(stack: ExitStack) -> socket.socket:
-    """A listener that accepts when a test says so."""
+    """Make a listener that accepts when the test says so."""
     listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     listener.settimeout(20)
     return listener
@@ -45,7 +45,7 @@ def server(stack: ExitStack) -> socket.socket:
 
 @pytest.fixture
 def silent(stack: ExitStack) -> Callable[[], Address]:
-    """A function that makes an address which never answers: the queue of its listener is full."""
+    """Return a function that makes an address that never answers: its listen queue is full."""
 
     def make() -> Address:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -61,7 +61,7 @@ def silent(stack: ExitStack) -> Callable[[], Address]:
 
 @pytest.fixture
 def refusing(stack: ExitStack) -> Address:
-    """An address at which nobody listens; the port is taken, so that nobody else gets it."""
+    """Return an address where nobody listens. The port stays taken, so nobody else gets it."""
     sock = stack.enter_context(socket.socket())
     sock.bind(("127.0.0.1", 0))
     address: Address = sock.getsockname()
@@ -70,7 +70,7 @@ def refusing(stack: ExitStack) -> Address:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A function that decides which addresses a name has."""
+    """Return a function that sets the addresses of a host name."""
 
     def decide(*addresses: Any, family: int = socket.AF_INET) -> None:
         found = [
@@ -83,7 +83,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_connects(server: socket.socket) -> None:
-    """The socket blocks without a time-out, and sends small segments at once."""
+    """dial() returns a blocking socket without a time-out, with TCP_NODELAY set."""
     host, port = server.getsockname()
     with dial(host, port, 20) as sock, server.accept()[0] as other:
         assert sock.gettimeout() is None
@@ -93,7 +93,7 @@ def test_connects(server: socket.socket) -> None:
 
 
 def test_without_limit(server: socket.socket) -> None:
-    """A time limit of None is none."""
+    """A time limit of None lets dial() wait without limit."""
     with dial(*server.getsockname(), None) as sock:
         assert sock.getpeername() == server.getsockname()
 
@@ -102,7 +102,7 @@ class TestAddresses:
     def test_next_while_the_first_is_silent(
         self, server: socket.socket, silent: Callable[[], Address], names: Callable[..., None]
     ) -> None:
-        """An address that doesn't answer holds the next one up for a quarter of a second."""
+        """If an address doesn't answer, dial() tries the next one after 250 ms (RFC 8305)."""
         names(silent(), server.getsockname())
         began = time.monotonic()
         with dial(HOST, 1, 20) as sock:
@@ -112,12 +112,12 @@ class TestAddresses:
     def test_first_goes_on(
         self, stack: ExitStack, silent: Callable[[], Address], names: Callable[..., None]
     ) -> None:
-        """The attempts before the last one go on, and the one that is answered first wins."""
+        """Earlier attempts stay open while dial() tries more addresses. The first answer wins."""
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         first = listener.getsockname()
         waiting = stack.enter_context(socket.create_connection(first))
         names(first, silent())
-        # The kernel repeats its SYN after a second; by then there is room in the queue.
+        # The kernel repeats its SYN after one second. By then the queue has room.
         accept = threading.Timer(0.5, lambda: [sock.close() for sock in listener.accept()[:1]])
         accept.start()
         with dial(HOST, 1, 20) as sock:
@@ -128,7 +128,7 @@ class TestAddresses:
     def test_next_at_once_after_a_failure(
         self, server: socket.socket, refusing: Address, names: Callable[..., None]
     ) -> None:
-        """An address that refuses doesn't hold the next one up."""
+        """If an address refuses, dial() tries the next one at once."""
         names(refusing, server.getsockname())
         with dial(HOST, 1, AT_ONCE) as sock:
             assert sock.getpeername() == server.getsockname()
@@ -136,7 +136,7 @@ class TestAddresses:
     def test_families_alternate(
         self, refusing: Address, monkeypatch: pytest.MonkeyPatch, names: Callable[..., None]
     ) -> None:
-        """The families take turns, beginning with that of the first address; no address twice."""
+        """dial() alternates IPv6 and IPv4 from the first address's family on, without repeats."""
         tried = []
         real = socket.socket
 
@@ -154,7 +154,7 @@ class TestAddresses:
     def test_family_that_is_not_supported(
         self, server: socket.socket, names: Callable[..., None]
     ) -> None:
-        """An address of a family that this machine doesn't support is passed by."""
+        """dial() skips an address whose family this machine doesn't support."""
         names(("nowhere", 1), family=12345)
         unsupported = socket.getaddrinfo(HOST, 1)
         names(server.getsockname())
@@ -163,13 +163,13 @@ class TestAddresses:
             assert sock.getpeername() == server.getsockname()
 
     def test_name_without_addresses(self, names: Callable[..., None]) -> None:
-        """A name that the system knows without an address can't be resolved."""
+        """A host name without addresses raises socket.gaierror."""
         names()
         with pytest.raises(socket.gaierror):
             dial(HOST, 1, 20)
 
     def test_slow_look_up(self, server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The time of the look-up isn't part of the time limit: it can't be cut short anyway."""
+        """The name look-up doesn't count towards the time limit of dial()."""
         real = socket.getaddrinfo
 
         def slow(*args: Any) -> Any:
@@ -183,7 +183,7 @@ class TestAddresses:
 
 class TestFailures:
     def test_time_limit(self, silent: Callable[[], Address], names: Callable[..., None]) -> None:
-        """One limit bounds all addresses together."""
+        """One time limit bounds all connection attempts of dial() together."""
         names(*(silent() for _ in range(3)))
         began = time.monotonic()
         with pytest.raises(TimeoutError):
@@ -191,14 +191,14 @@ class TestFailures:
         assert 0.4 <= time.monotonic() - began < 10
 
     def test_refused(self, refusing: Address) -> None:
-        """That nobody listens there is said as the system says it."""
+        """If nobody listens, dial() raises the ConnectionRefusedError of the system."""
         with pytest.raises(ConnectionRefusedError, match="refused"):
             dial(*refusing, 20)
 
     def test_connect_that_cannot_begin(
         self, refusing: Address, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A connect that the system doesn't begin (EAGAIN) isn't taken for one in progress."""
+        """A connect() that fails with EAGAIN isn't taken for a connection in progress."""
         monkeypatch.setattr(socket.socket, "connect_ex", lambda *unused: errno.EAGAIN)
         with pytest.raises(BlockingIOError):
             dial(*refusing, 20)
@@ -207,7 +207,7 @@ class TestFailures:
     def test_failure_that_says_most(
         self, refusing: Address, names: Callable[..., None], turn: int
     ) -> None:
-        """Where this machine has no way to one family, what the other one failed of is told."""
+        """If one address family is unreachable, dial() raises the error of the other family."""
         # The zone of a link-local address that is no interface.
         names(*[("fe80::1", 9, 0, 9999), refusing][::turn])
         with pytest.raises(ConnectionRefusedError):
@@ -221,7 +221,7 @@ class TestFailures:
         monkeypatch: pytest.MonkeyPatch,
         turn: int,
     ) -> None:
-        """That an address couldn't be tried is told before what the others failed of."""
+        """If descriptors run out, dial() raises that error rather than other addresses' errors."""
         real = socket.socket
         turns = iter([True, False][::turn])
 
@@ -236,7 +236,7 @@ class TestFailures:
             dial(HOST, 1, 20)
 
     def test_not_public(self, server: socket.socket) -> None:
-        """A connection to an address that isn't public is closed before a byte is sent."""
+        """With public_only, dial() closes a connection to a private address without sending."""
         with pytest.raises(ForbiddenAddress):
             dial(*server.getsockname(), 20, public_only=True)
         with server.accept()[0] as other:
@@ -248,7 +248,7 @@ class TestMemory:
     def test_silent_address_is_tried_last(
         self, server: socket.socket, silent: Callable[[], Address], names: Callable[..., None]
     ) -> None:
-        """An address that was silent costs the quarter of a second once."""
+        """An address that didn't answer within 250 ms is tried last by the next dial()."""
         memory, dead = AddressMemory(), silent()
         names(dead, server.getsockname())
         for limit in (20, AT_ONCE):
@@ -258,7 +258,7 @@ class TestMemory:
         assert not memory.is_silent(server.getsockname())
 
     def test_time_limit(self, silent: Callable[[], Address], names: Callable[..., None]) -> None:
-        """Only an address that had its quarter of a second is known to be silent."""
+        """Only an address that had its full 250 ms is remembered as silent."""
         memory, first, second = AddressMemory(), silent(), silent()
         names(first, second)
         with pytest.raises(TimeoutError):
@@ -267,14 +267,14 @@ class TestMemory:
         assert not memory.is_silent(second)
 
     def test_answers_again(self, server: socket.socket) -> None:
-        """An address that answers again is as good as the others."""
+        """An address that answers again is no longer remembered as silent."""
         memory = AddressMemory()
         memory.note(server.getsockname(), answered=False)
         dial(*server.getsockname(), 20, memory=memory).close()
         assert not memory.is_silent(server.getsockname())
 
     def test_is_bounded(self) -> None:
-        """It doesn't grow with the number of hosts that don't answer."""
+        """The memory of silent addresses doesn't grow with the number of hosts."""
         memory = AddressMemory()
         for port in range(3 * memory.MOST):
             memory.note(("192.0.2.1", port), answered=False)
@@ -283,7 +283,7 @@ class TestMemory:
 
 
 class AtStep(Cancellation):
-    """A token that is cancelled at a step of the work that it belongs to."""
+    """A cancellation token that is cancelled at a given step of the work it belongs to."""
 
     def __init__(self, step: str) -> None:
         super().__init__()
@@ -296,7 +296,7 @@ class AtStep(Cancellation):
             self.cancel("enough")
 
     def unwatch(self, sock: socket.socket) -> None:
-        """Cancel if this is the step, and let go."""
+        """Cancel if this is the step, then stop watching."""
         if self._step == "unwatch":
             self.cancel("enough")
         super().unwatch(sock)
@@ -305,12 +305,12 @@ class AtStep(Cancellation):
 class TestCancellation:
     @pytest.mark.parametrize("step", ["watch", "unwatch"])
     def test_between_the_steps(self, server: socket.socket, step: str) -> None:
-        """It isn't missed before the wait, nor when the connection was just made."""
+        """A cancellation just before the wait, or just after connecting, isn't missed."""
         with scope(AtStep(step)), pytest.raises(Cancelled, match="enough"):
             dial(*server.getsockname(), 20)
 
     def test_before(self, refusing: Address) -> None:
-        """Nothing is begun after it."""
+        """dial() opens no socket if its token was cancelled before."""
         token = Cancellation()
         token.cancel("enough")
         with scope(token), pytest.raises(Cancelled, match="enough"):
@@ -319,7 +319,7 @@ class TestCancellation:
     def test_while_connecting(
         self, silent: Callable[[], Address], names: Callable[..., None]
     ) -> None:
-        """It wakes the wait for addresses that don't answer, and no other is tried."""
+        """A cancellation ends dial() while it waits for silent addresses, and no other is tried."""
         names(silent(), silent())
         token = Cancellation()
         canceller = threading.Timer(0.4, token.cancel, ["enough"])
@@ -331,7 +331,7 @@ class TestCancellation:
         canceller.join()
 
     def test_of_another_time(self, server: socket.socket, refusing: Address) -> None:
-        """A connection that was made isn't shut down by the token under which it was made."""
+        """Cancelling a token later doesn't shut down a connection that was made under it."""
         token = Cancellation()
         with scope(token):
             sock = dial(*server.getsockname(), 20)
@@ -344,7 +344,7 @@ class TestCancellation:
 
 
 class TestInterrupt:
-    """A KeyboardInterrupt at each call within dial(), one run for each."""
+    """A KeyboardInterrupt at each call within dial(), in one run for each."""
 
     @pytest.mark.filterwarnings("ignore::ResourceWarning")
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -356,7 +356,7 @@ class TestInterrupt:
         names: Callable[..., None],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """No socket stays open, not even one that the token still watches."""
+        """A KeyboardInterrupt anywhere in dial() leaves no open socket, nor a watched one."""
         monkeypatch.setattr(module, "DELAY", 0.01)
         names(refusing, silent(), server.getsockname())
         before = open_files()
@@ -369,7 +369,7 @@ class TestInterrupt:
         assert step > 30
 
     def _interrupted(self, token: Cancellation, step: int) -> bool:
-        """Dial, with an interrupt at one call or return; tell whether there were so many."""
+        """Dial with an interrupt at one call or return. Return whether there were that many."""
         left = step
 
         def interrupt(frame: Any, event: str, arg: Any) -> None:
@@ -393,17 +393,17 @@ class TestInterrupt:
 class TestTls:
     @pytest.fixture
     def pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
-        """Two sockets that are connected with each other."""
+        """Make two sockets that are connected with each other."""
         one, two = socket.socketpair()
         with one, two:
             two.settimeout(20)
             yield one, two
 
     def serve(self, sock: socket.socket, context: ssl.SSLContext) -> threading.Thread:
-        """Answer the handshake in a thread, then end the connection without close_notify."""
+        """Do the server's handshake in a thread, then end the connection without close_notify."""
 
         def answer() -> None:
-            # A refused handshake closes it too.
+            # A refused handshake closes the socket, too.
             with suppress(OSError):
                 context.wrap_socket(sock, server_side=True).close()
 
@@ -413,19 +413,19 @@ class TestTls:
 
     @pytest.mark.parametrize("name", ["localhost", "localhost.", "127.0.0.1", "127.0.0.1%lo"])
     def test_handshake(self, pair: Any, tls: Any, name: str) -> None:
-        """The certificate must be for the host, without the dot or the zone that it may have."""
+        """The certificate must match the host name without its trailing dot or IPv6 zone."""
         ours, theirs = pair
         thread = self.serve(theirs, tls.server())
         context = ssl.create_default_context(cafile=tls.ca)
         with secure(ours, context, name, 20) as secured:
             thread.join()
             assert secured.gettimeout() == 20
-            # A connection that was cut isn't one that ended.
+            # A cut connection differs from one that was closed properly.
             with pytest.raises(ssl.SSLEOFError):
                 secured.recv(9)
 
     def test_not_trusted(self, pair: Any, tls: Any) -> None:
-        """A certificate that isn't trusted ends the connection."""
+        """secure() closes the connection if the certificate isn't trusted."""
         ours, theirs = pair
         thread = self.serve(theirs, tls.server())
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -434,20 +434,20 @@ class TestTls:
         assert ours.fileno() == -1
 
     def test_host_that_is_none(self, pair: Any) -> None:
-        """The connection is closed also where the handshake can't begin."""
+        """secure() closes the connection if the host name is invalid for TLS."""
         ours, _ = pair
         with pytest.raises(ValueError, match="server_hostname"):
             secure(ours, ssl.create_default_context(), "", 20)
         assert ours.fileno() == -1
 
     def test_time_limit(self, pair: Any) -> None:
-        """A server that says nothing doesn't hold the handshake up for longer than the limit."""
+        """secure() gives up when a silent server exceeds its time limit."""
         with pytest.raises(TimeoutError):
             secure(pair[0], ssl.create_default_context(), "localhost", 0.1)
 
     @pytest.mark.parametrize("step", ["watch", "later"])
     def test_cancellation(self, pair: Any, step: str) -> None:
-        """It ends the handshake at once."""
+        """A cancellation ends the TLS handshake at once."""
         token = AtStep(step)
         canceller = threading.Timer(0.2, token.cancel, ["enough"])
         canceller.start()

@@ -1,4 +1,4 @@
-"""public_only: no connection to this machine, its link, or a private network is used."""
+"""Tests of public_only, which forbids connections to this machine and private networks."""
 
 import socket
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ BODY = b"content " * 1000
 
 @pytest.fixture
 def public(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The addresses that are taken for public: a test can't reach one that is."""
+    """Return the set of addresses that count as public, because tests can't reach a real one."""
     found = {"127.0.0.1"}
     monkeypatch.setattr(addresses, "is_public", lambda address: address in found)
     return found
@@ -37,7 +37,7 @@ class Trap:
         self.url = "https://{}:{}/".format(*self.peer)
 
     def heard(self) -> bytes:
-        """What came over the connection that was made, up to its end."""
+        """Return what arrived on the connection up to its end."""
         self._listening.settimeout(20)
         sock, _ = self._listening.accept()
         with sock:
@@ -48,13 +48,13 @@ class Trap:
         return heard
 
     def close(self) -> None:
-        """End it."""
+        """Close the server."""
         self._listening.close()
 
 
 @pytest.fixture
 def trap() -> Iterator[Trap]:
-    """A trap at an address of this machine that isn't 127.0.0.1."""
+    """Make a trap at an address of this machine other than 127.0.0.1."""
     try:
         made = Trap("127.0.0.2")
     except OSError:
@@ -65,7 +65,7 @@ def trap() -> Iterator[Trap]:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_nothing_is_sent(trap: Trap, scheme: str) -> None:
-    """A connection to this machine is ended before a byte is sent, be it of TLS, and once."""
+    """public_only closes a connection to this machine before a byte is sent, without a retry."""
     url = trap.url.replace("https", scheme)
     download = into_memory(url, quick(), public_only=True)
     events = record(download)
@@ -79,7 +79,7 @@ def test_nothing_is_sent(trap: Trap, scheme: str) -> None:
 def test_name_that_turns(
     trap: Trap, monkeypatch: pytest.MonkeyPatch, public: set[str], scheme: str
 ) -> None:
-    """What a name stands for counts when it is connected to (DNS rebinding)."""
+    """public_only checks the address that is connected to, against DNS rebinding."""
     looked_up = []
 
     def resolve(host: str, port: int, *rest: Any, **options: Any) -> list[Any]:
@@ -91,7 +91,7 @@ def test_name_that_turns(
     url = f"{scheme}://files.example.test:{trap.peer[1]}/"
     error = failure(into_memory(url, public_only=True), DownloadFailed)
     assert looked_up == ["files.example.test"]
-    # Somebody else may be shown this.
+    # This message may be shown to other people.
     assert "127.0.0" not in str(error)
     assert "127.0.0" in "".join(str(item) for item in chain(error))
     assert trap.heard() == b""
@@ -99,7 +99,7 @@ def test_name_that_turns(
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f000001", "0", "localhost"])
 def test_notations(file_server: Any, host: str) -> None:
-    """However this machine is written, it is not public."""
+    """public_only refuses this machine in every notation, such as 127.1 and 0x7f000001."""
     server = file_server({"/a": BODY})
     failure(into_memory(server.url("/a", host), public_only=True), DownloadFailed)
     assert server.count == 0
@@ -107,7 +107,7 @@ def test_notations(file_server: Any, host: str) -> None:
 
 @pytest.mark.parametrize("with_tls", [False, True])
 def test_public(file_server: Any, tls: Any, public: set[str], with_tls: bool) -> None:
-    """A public address is downloaded from, over connections that are kept."""
+    """public_only downloads from public addresses and keeps those connections alive."""
     server = file_server({"/a": BODY, "/b": Redirect("/a")}, tls=tls.server() if with_tls else None)
     context = Context()
     for path in ("/a", "/b"):
@@ -120,7 +120,7 @@ def test_public(file_server: Any, tls: Any, public: set[str], with_tls: bool) ->
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_redirect(file_server: Any, tls: Any, trap: Trap, public: set[str], scheme: str) -> None:
-    """A redirect to an address that isn't public leads nowhere, and is said to be one."""
+    """public_only refuses a redirect to a private address, and the error names the redirect."""
     if trap.peer[0] == "127.0.0.1":
         pytest.skip("this machine has one loopback address only")
     target = trap.url.replace("https", scheme)
@@ -133,7 +133,7 @@ def test_redirect(file_server: Any, tls: Any, trap: Trap, public: set[str], sche
 
 
 def test_kept_connections(file_server: Any, public: set[str]) -> None:
-    """A connection that was made without the limit is not used by who has it, nor its session."""
+    """A download with public_only never reuses a connection or session made without it."""
     server = file_server({"/a": BODY})
     public.clear()
     context = Context()
@@ -148,7 +148,7 @@ def test_kept_connections(file_server: Any, public: set[str]) -> None:
 
 
 def test_changed_by_a_handler(file_server: Any) -> None:
-    """It counts as it is when the run begins."""
+    """A handler of Prepared may still set public_only for the run."""
     server = file_server({"/a": BODY})
     download = into_memory(server.url("/a"))
     download.register("PREPARED", lambda event: setattr(event.download, "public_only", True))
@@ -158,11 +158,11 @@ def test_changed_by_a_handler(file_server: Any) -> None:
 
 
 class TestProxy:
-    """Through a proxy the address can't be known."""
+    """public_only with a proxy, behind which the address can't be known."""
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
     def test_refused(self, proxy: Any, scheme: str) -> None:
-        """So a proxy is an error, and isn't asked."""
+        """public_only refuses a proxy in the settings without connecting to it."""
         gate = proxy()
         url = f"{scheme}://files.example.test/a"
         download = into_memory(url, quick(), public_only=True, proxy_url=gate.url(""))
@@ -174,7 +174,7 @@ class TestProxy:
     def test_of_the_environment(
         self, proxy: Any, file_server: Any, public: set[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """So is that of the environment, unless it isn't for this host."""
+        """public_only refuses a proxy of the environment unless no_proxy excludes the host."""
         gate, server = proxy(), file_server({"/a": BODY})
         monkeypatch.setenv("http_proxy", gate.url(""))
         error = failure(into_memory(server.url("/a"), public_only=True), DownloadFailed)
@@ -185,7 +185,7 @@ class TestProxy:
 
 
 def test_factory(file_server: Any, tmp_path: Any) -> None:
-    """A factory gives it to what it builds."""
+    """A factory sets its public_only on the downloads that it builds."""
     server = file_server({"/a": BODY})
     target = tmp_path / "a"
     failure(Factory(None, public_only=True).build(server.url("/a"), target), DownloadFailed)

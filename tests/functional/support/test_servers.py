@@ -1,4 +1,4 @@
-"""The loopback servers do what they say, seen by the standard library's clients."""
+"""Tests of the loopback servers, seen by the clients of the standard library."""
 
 import ftplib
 import http.client
@@ -60,7 +60,7 @@ MakeFtp = Callable[..., "FtpServer"]
 def connect(
     server: Listener, context: ssl.SSLContext | None = None, timeout: float = SECONDS
 ) -> http.client.HTTPConnection:
-    """An http.client connection to a server of ours, not yet open."""
+    """Make an http.client connection to a server of ours, not yet open."""
     if context is None:
         return http.client.HTTPConnection("127.0.0.1", server.port, timeout=timeout)
     return http.client.HTTPSConnection("127.0.0.1", server.port, timeout=timeout, context=context)
@@ -72,7 +72,7 @@ def fetch(
     headers: dict[str, str] | None = None,
     context: ssl.SSLContext | None = None,
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
-    """One request on a connection of its own: (status, headers, body)."""
+    """Send one request on a new connection: return (status, headers, body)."""
     with closing(connect(server, context)) as connection:
         connection.request("GET", path, headers=headers or {})
         answer = connection.getresponse()
@@ -80,17 +80,17 @@ def fetch(
 
 
 def dial(server: Listener) -> socket.socket:
-    """A plain socket connected to a server of ours."""
+    """Connect a plain socket to a server of ours."""
     return socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS)
 
 
 def everything(sock: socket.socket) -> bytes:
-    """All that comes up to the end of the connection."""
+    """Read to the end of the connection."""
     return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 def trusting(ca: Path, certificate: Certificate | None = None) -> ssl.SSLContext:
-    """A client's context that trusts one CA."""
+    """Make a client's TLS context that trusts one CA."""
     context = ssl.create_default_context(cafile=ca)
     if certificate is not None:
         context.load_cert_chain(certificate.both)
@@ -98,12 +98,12 @@ def trusting(ca: Path, certificate: Certificate | None = None) -> ssl.SSLContext
 
 
 class TestEnding:
-    """Ending."""
+    """Tests of Ending."""
 
     COMMAND = 'echo "$2" >>"$1"'
 
     def test_told(self, tmp_path: Path) -> None:
-        """The command is run when it is told to, once, and has ended then."""
+        """Ending.run() runs its command once and returns when the command has ended."""
         path = tmp_path / "done"
         ending = Ending(self.COMMAND, path, "a word")
         assert not path.exists()
@@ -113,7 +113,7 @@ class TestEnding:
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
     def test_killed(self, from_terminal: None, number: int) -> None:
-        """It is run too when the process is killed, by a signal that can be handled or not."""
+        """Ending runs its command also when the process is killed, by SIGTERM or SIGKILL."""
         code = """
 import signal, sys
 sys.path.insert(0, sys.argv[1])
@@ -126,16 +126,16 @@ signal.pause()
             assert process.stdout is not None
             assert process.stdout.readline() == "begun\n"
             process.send_signal(number)
-            # Both write to this pipe: it ends when the command has.
+            # Both processes hold this pipe: it ends when the command has ended.
             assert process.communicate(timeout=SECONDS)[0] == "at the end\n"
             assert process.returncode == -number
 
 
 class TestRaw:
-    """RawServer."""
+    """Tests of RawServer."""
 
     def test_answers_and_records(self, raw_server: MakeRaw, no_leaks: None) -> None:
-        """A served reply answers each request of a connection, and the heads are recorded."""
+        """RawServer answers each request of a connection and records the request heads."""
         server = raw_server([serve(reply(headers=[("X-A", "1"), ("X-A", "2")], body=b"yes"))])
         with closing(connect(server)) as connection:
             for path in ("/one?q=1", "/two"):
@@ -153,13 +153,13 @@ class TestRaw:
         assert first.raw.startswith(b"GET /one?q=1 HTTP/1.1\r\n")
 
     def test_script_for_each_connection(self, raw_server: MakeRaw) -> None:
-        """Each connection takes the next script, and the last script stays."""
+        """RawServer plays the next script for each connection, and repeats the last script."""
         server = raw_server([[Recv(), Send(reply(503))], [Recv(), Send(reply(body=b"ok"))]])
         assert [fetch(server)[0] for _ in range(3)] == [503, 200, 200]
         assert server.connections == 3
 
     def test_script_from_function(self, raw_server: MakeRaw) -> None:
-        """A function gives the script for a connection, and a function the bytes of a reply."""
+        """RawServer takes scripts and response bytes from functions, too."""
         server = raw_server(
             lambda index: [Recv(), Send(lambda request: reply(200 + index, body=request.raw))]
         )
@@ -170,7 +170,7 @@ class TestRaw:
 
     @pytest.mark.parametrize("end", [Close(), Cut()])
     def test_ends_by_fin(self, raw_server: MakeRaw, end: Step) -> None:
-        """Close and Cut end a plain connection by FIN, though not all was read."""
+        """Close and Cut end a plain connection with FIN, even with unread data."""
         server = raw_server([[Read(4), Send(b"abc"), end, Send(b"never")]])
         with dial(server) as sock:
             sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -180,7 +180,7 @@ class TestRaw:
         assert (log.received, log.sent, log.steps) == (b"GET ", 3, [Read(4), Send(b"abc"), end])
 
     def test_ends_by_reset(self, raw_server: MakeRaw) -> None:
-        """Reset ends the connection by RST."""
+        """The step Reset of RawServer ends the connection with RST."""
         server = raw_server([[Read(until=b"\r\n"), Send(b"abc"), Reset()]])
         with dial(server) as sock:
             sock.sendall(b"hello\r\n")
@@ -189,7 +189,7 @@ class TestRaw:
         assert server.logs[0].received == b"hello\r\n"
 
     def test_stall_ends_with_client(self, raw_server: MakeRaw) -> None:
-        """A stalled script sends nothing, and ends when the client leaves."""
+        """The step Stall of RawServer sends nothing and ends when the client disconnects."""
         stalled = threading.Event()
         server = raw_server([[Send(b"a"), Signal(stalled), Stall()]])
         with dial(server) as sock:
@@ -210,7 +210,7 @@ class TestRaw:
         ids=lambda step: type(step).__name__,
     )
     def test_close_ends_any_step(self, no_leaks: None, step: Step) -> None:
-        """Closing the server ends a script at once, whatever it waits for."""
+        """Closing RawServer ends a script at once, whatever it waits for."""
         with RawServer([[step]]) as server, dial(server):
             server.until(lambda: server.logs)
             begun = time.monotonic()
@@ -220,7 +220,7 @@ class TestRaw:
         assert server.open_connections == 0
 
     def test_wait(self, raw_server: MakeRaw) -> None:
-        """A script goes on when the test sets its event."""
+        """The step Wait of RawServer continues when the test sets its event."""
         event = threading.Event()
         server = raw_server([[Recv(), Wait(event), Send(reply(body=b"late"))]])
         with closing(connect(server)) as connection:
@@ -231,13 +231,13 @@ class TestRaw:
             assert connection.getresponse().read() == b"late"
 
     def test_drip_and_loop(self, raw_server: MakeRaw) -> None:
-        """A drip sends all, piece by piece, and a loop ends after its number of times."""
+        """Drip sends all data piece by piece, and Loop ends after its number of rounds."""
         server = raw_server([[Loop([Drip(b"abcde", every=0.001, size=2)], times=2)]])
         with dial(server) as sock:
             assert everything(sock) == b"abcdeabcde"
 
     def test_chunked(self, raw_server: MakeRaw) -> None:
-        """Chunks have the sizes asked for, and a client puts them together."""
+        """chunked() makes chunks of the given sizes, which a client joins to the content."""
         coded = chunked(b"abcdefghijklm", [1, 2])
         assert coded == b"1\r\na\r\n2\r\nbc\r\na\r\ndefghijklm\r\n0\r\n\r\n"
         assert chunked(b"ab", end=b"") == b"2\r\nab\r\n"
@@ -245,14 +245,14 @@ class TestRaw:
         assert fetch(server)[2] == b"abcdefghijklm"
 
     def test_reply(self) -> None:
-        """A reply has the length once, and none where it has no place."""
+        """reply() adds one Content-Length, and none where a response must not have it."""
         assert reply(body=b"ab") == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab"
         assert reply(headers={"content-length": "9"}).count(b"ength") == 1
         assert reply(999, length=False, version="HTTP/1.0") == b"HTTP/1.0 999 Unknown\r\n\r\n"
         assert reply(204, reason="Nothing") == b"HTTP/1.1 204 Nothing\r\n\r\n"
 
     def test_mistake_in_script_is_raised(self) -> None:
-        """What a script has wrong comes out where the server is closed."""
+        """Closing RawServer raises the exception that a faulty script caused."""
         server = RawServer([["no step"]])  # type: ignore[list-item]
         with dial(server) as sock:
             everything(sock)
@@ -260,13 +260,13 @@ class TestRaw:
             server.close()
 
     def test_until_times_out(self, raw_server: MakeRaw) -> None:
-        """Waiting for what doesn't happen is an error."""
+        """Waiting for server records that never come raises TimeoutError."""
         server = raw_server([[]])
         with pytest.raises(TimeoutError):
             server.until(lambda: server.connections, 0.01)
 
     def test_tls_ends(self, raw_server: MakeRaw, tls: Tls) -> None:
-        """In TLS, Close sends the close_notify and Cut doesn't."""
+        """Over TLS, Close sends a close_notify and Cut doesn't."""
         server = raw_server([[Send(b"abc"), Close()], [Send(b"abc"), Cut()]], tls=tls.server())
         assert server.url("/x").startswith("https://127.0.0.1:")
         context = trusting(tls.ca)
@@ -287,17 +287,17 @@ class TestRaw:
         assert isinstance(read[1], ssl.SSLError)
 
     def test_cut_in_handshake(self, raw_server: MakeRaw, tls: Tls) -> None:
-        """A plain script can end a TLS handshake half way."""
+        """A RawServer script without TLS can end a client's TLS handshake half way."""
         server = raw_server([[Read(1), Reset()]])
         with pytest.raises(ConnectionResetError):
             fetch(server, context=trusting(tls.ca))
 
 
 class TestFiles:
-    """FileServer."""
+    """Tests of FileServer."""
 
     def test_get_head_and_missing(self, file_server: MakeFiles, no_leaks: None) -> None:
-        """GET has the bytes, HEAD their length, and what isn't there is 404; by one connection."""
+        """FileServer answers GET, HEAD and requests for missing files on one connection."""
         server = file_server({"/a": b"abc", "/empty": b"", "/big": b"x" * 300_000})
         with closing(connect(server)) as connection:
             seen = []
@@ -324,7 +324,7 @@ class TestFiles:
         assert server.paths == ["/a?q", "/a", "/empty", "/big", "/none", "/a"]
 
     def test_file_has_headers(self, file_server: MakeFiles) -> None:
-        """A File's properties and headers are sent, its own Date in place of the server's."""
+        """FileServer sends the headers of a File, whose Date replaces the server's."""
         date = "Sat, 01 Jan 2000 00:00:00 GMT"
         file = File(b"zip", '"e"', date, "gzip", {"X-A": "1", "Date": date}, status=203)
         status, headers, body = fetch(file_server({"/a": file}), "/a")
@@ -361,14 +361,14 @@ class TestFiles:
         content_range: str | None,
         body: bytes,
     ) -> None:
-        """A range is answered by RFC 9110; the whole file where it doesn't count."""
+        """FileServer answers a valid range with the part and otherwise with the whole file."""
         server = file_server({"/a": File(b"0123456789", etag='"e"', last_modified="Sun")})
         found, headers, content = fetch(server, "/a", sent)
         assert (found, headers["Content-Range"], content) == (status, content_range, body)
 
     @pytest.mark.parametrize("file", [File(b"abc", etag='W/"e"'), File(b"abc", ranges=False)])
     def test_no_ranges(self, file_server: MakeFiles, file: File) -> None:
-        """A weak validator matches nothing, and a file without ranges is sent whole."""
+        """FileServer ignores a range with a weak validator or for a file without ranges."""
         sent = {"Range": "bytes=1-", "If-Range": 'W/"e"'}
         assert fetch(file_server({"/a": file}), "/a", sent)[::2] == (200, b"abc")
 
@@ -391,14 +391,14 @@ class TestFiles:
         ],
     )
     def test_conditions(self, file_server: MakeFiles, sent: dict[str, str], status: int) -> None:
-        """A condition is answered by RFC 9110: ETags are compared weakly, and win over dates."""
+        """FileServer compares ETags weakly and prefers them to dates (RFC 9110)."""
         server = file_server({"/a": File(b"abc", etag='W/"e"', last_modified=MODIFIED)})
         found, headers, content = fetch(server, "/a", sent)
         assert (found, headers["ETag"]) == (status, 'W/"e"')
         assert content == {200: b"abc", 206: b"bc", 304: b""}[status]
 
     def test_no_conditions(self, file_server: MakeFiles) -> None:
-        """What has no validator, or isn't there, is never unchanged."""
+        """FileServer never answers 304 for a missing file or one without validators."""
         server = file_server({"/a": b"abc", "/b": File(b"", etag='"e"', status=404)})
         sent = {"If-Modified-Since": LATER}
         assert fetch(server, "/a", sent)[0] == 200
@@ -406,21 +406,21 @@ class TestFiles:
         assert fetch(server, "/b", {"If-None-Match": '"e"'})[0] == 404
 
     def test_authentication(self, file_server: MakeFiles) -> None:
-        """Files for a user are 401 to others."""
+        """FileServer answers 401 to requests without the right credentials."""
         server = file_server({"/a": b"abc"}, user=("me", "secret"))
         status, headers, _ = fetch(server, "/a")
         assert (status, headers["WWW-Authenticate"]) == (401, 'Basic realm="files"')
         assert fetch(server, "/a", {"Authorization": basic("me", "secret")})[0] == 200
 
     def test_redirect(self, file_server: MakeFiles) -> None:
-        """A redirect leads to the file."""
+        """A Redirect of FileServer leads to the file."""
         server = file_server({"/a": Redirect("/b", 307), "/b": b"abc"})
         with urllib.request.urlopen(server.url("/a"), timeout=SECONDS) as answer:
             assert answer.read() == b"abc"
         assert server.paths == ["/a", "/b"]
 
     def test_faults(self, file_server: MakeFiles) -> None:
-        """Each fault befalls the request of its number."""
+        """FileServer applies each fault to the request of its number."""
         faults = {
             0: CutAfter(2),
             1: ResetAfter(2),
@@ -440,7 +440,7 @@ class TestFiles:
         assert fetch(server, "/a")[2] == b"abc"
 
     def test_stall(self, file_server: MakeFiles) -> None:
-        """A stalled body stops after its bytes, and its connection ends with the client."""
+        """StallAfter stops within the body, and the connection ends with the client."""
         server = file_server(
             {"/a": b"abc"}, faults=lambda number, request: StallAfter(2) if not number else None
         )
@@ -455,7 +455,7 @@ class TestFiles:
         server.until(lambda: server.open_connections == 0)
 
     def test_hold(self, file_server: MakeFiles) -> None:
-        """A held request is answered when the test says so."""
+        """FileServer answers a held request only when the test sets the event."""
         event = threading.Event()
         server = file_server({"/a": b"abc"}, faults={0: Hold(event)})
         with closing(connect(server)) as connection:
@@ -465,39 +465,39 @@ class TestFiles:
             assert connection.getresponse().read() == b"abc"
 
     def test_closes_on_request(self, file_server: MakeFiles) -> None:
-        """A client that asks for it has its connection closed."""
+        """FileServer closes the connection of a client that sends Connection: close."""
         server = file_server({"/a": b"abc"})
         with dial(server) as sock:
             sock.sendall(b"GET /a HTTP/1.1\r\nConnection: close\r\n\r\n")
             assert everything(sock).endswith(b"\r\n\r\nabc")
 
     def test_counts_without_record(self, file_server: MakeFiles) -> None:
-        """Without a record, requests are counted and not kept."""
+        """With record=False FileServer counts requests without keeping them."""
         server = file_server({}, record=False)
         fetch(server)
         assert (server.count, server.requests) == (1, [])
 
 
 class TestTls:
-    """Certificates, over FileServer."""
+    """Tests of the certificates, with FileServer."""
 
     @pytest.mark.parametrize("name", ["wrong_name", "expired", "not_yet_valid", "self_signed"])
     def test_bad_certificates(self, file_server: MakeFiles, tls: Tls, name: str) -> None:
-        """A client refuses each of the bad certificates, and the server keeps why."""
+        """A client refuses each of the bad certificates, and the server records why."""
         server = file_server({}, tls=tls.server(getattr(tls, name)))
         with pytest.raises(ssl.SSLCertVerificationError):
             fetch(server, context=trusting(tls.ca))
         server.until(lambda: server.failed_handshakes)
 
     def test_good_certificate(self, file_server: MakeFiles, tls: Tls, no_leaks: None) -> None:
-        """A client that trusts the CA is served, one that trusts the other CA isn't."""
+        """A client accepts the good certificate if it trusts the CA that signed it."""
         server = file_server({"/a": b"abc"}, tls=tls.server())
         assert fetch(server, "/a", context=trusting(tls.ca))[2] == b"abc"
         with pytest.raises(ssl.SSLCertVerificationError):
             fetch(server, "/a", context=trusting(tls.other_ca))
 
     def test_self_signed_can_be_trusted(self, file_server: MakeFiles, tls: Tls) -> None:
-        """The self-signed certificate serves who trusts just it."""
+        """A client that trusts the self-signed certificate itself accepts it."""
         server = file_server({"/a": b"abc"}, tls=tls.server(tls.self_signed))
         context = trusting(tls.self_signed.certificate)
         assert fetch(server, "/a", context=context)[2] == b"abc"
@@ -506,7 +506,7 @@ class TestTls:
     def test_client_certificate(
         self, file_server: MakeFiles, tls: Tls, maximum: ssl.TLSVersion
     ) -> None:
-        """With a client CA, a client without its certificate, or with another's, is refused."""
+        """A server with a client CA refuses clients without a certificate of that CA."""
         context = tls.server(client_ca=tls.ca, maximum=maximum)
         server = file_server({"/a": b"abc"}, tls=context)
         assert fetch(server, "/a", context=trusting(tls.ca, tls.client))[2] == b"abc"
@@ -517,10 +517,10 @@ class TestTls:
 
 
 class TestProxy:
-    """Proxy."""
+    """Tests of Proxy."""
 
     def test_forwards(self, proxy: MakeProxy, file_server: MakeFiles, no_leaks: None) -> None:
-        """Requests for several hosts go over one connection, without what was for the proxy."""
+        """Proxy forwards requests for several hosts on one connection, without its own headers."""
         one, two = file_server({"/a?q=1": b"one"}), file_server({"/": b"x" * 200_000})
         server = proxy(user=("me", "secret"), hosts={"two.example:80": two.port})
         sent = {"Proxy-Authorization": basic("me", "secret")}
@@ -538,7 +538,7 @@ class TestProxy:
         assert one.paths == ["/a?q=1", "/a?q=1"]
 
     def test_refuses(self, proxy: MakeProxy) -> None:
-        """Refused are who has no password, what isn't on loopback, and what isn't for a proxy."""
+        """Proxy refuses clients without a password, hosts off loopback, and non-proxy requests."""
         server = proxy(user=("me", "secret"))
         sent = {"Proxy-Authorization": basic("me", "secret")}
         assert fetch(server, "http://localhost/")[0] == 407
@@ -550,7 +550,7 @@ class TestProxy:
     def test_tunnels(
         self, proxy: MakeProxy, file_server: MakeFiles, tls: Tls, secure: bool
     ) -> None:
-        """CONNECT tunnels TLS to a server by its name, also where the proxy speaks TLS."""
+        """Proxy opens a CONNECT tunnel to a TLS server by name, also if it speaks TLS itself."""
         files = file_server({"/a": b"x" * 200_000}, tls=tls.server())
         server = proxy(
             tls=tls.server() if secure else None, hosts={"files.example.test:443": files.port}
@@ -581,7 +581,7 @@ class TestProxy:
         assert server.tunnels == ["files.example.test:443"]
 
     def test_refuses_tunnel(self, proxy: MakeProxy) -> None:
-        """A proxy that allows no tunnel answers CONNECT with 403."""
+        """With refuse_connect Proxy answers CONNECT with 403."""
         server = proxy(refuse_connect=True)
         with closing(connect(server)) as connection:
             connection.set_tunnel("127.0.0.1", 443)
@@ -590,7 +590,7 @@ class TestProxy:
         assert (server.requests[0].method, server.tunnels) == ("CONNECT", [])
 
     def test_hands_on_a_fault(self, proxy: MakeProxy, raw_server: MakeRaw) -> None:
-        """A reply that is cut or reset behind the proxy is so before it too."""
+        """Proxy passes on a response that is cut or reset in the same way."""
         bad = reply(body=b"abc")[:-1]
         upstream = raw_server([[Recv(), Send(bad)], [Recv(), Send(bad), Reset()]])
         server = proxy()
@@ -601,11 +601,11 @@ class TestProxy:
 
 
 class TestFtp:
-    """FtpServer."""
+    """Tests of FtpServer."""
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
-        """A folder with one file in a subfolder."""
+        """Create a folder with one file in a subfolder."""
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "a").write_bytes(b"x" * 300_000)
         return tmp_path
@@ -617,7 +617,7 @@ class TestFtp:
         path: str = "/sub/a",
         rest: int | None = None,
     ) -> bytes:
-        """The bytes of a file."""
+        """Return the bytes of a file."""
         content = io.BytesIO()
         with ftplib.FTP(timeout=SECONDS) as ftp:
             ftp.connect("127.0.0.1", server.port)
@@ -626,7 +626,7 @@ class TestFtp:
         return content.getvalue()
 
     def test_anonymous(self, ftp_server: MakeFtp, folder: Path, no_leaks: None) -> None:
-        """Anonymous gets a file, the rest of one, and 550 for none."""
+        """FtpServer serves anonymous users a file or its rest, and 550 for a missing one."""
         server = ftp_server(folder)
         assert server.url("/sub/a", "me:pw") == f"ftp://me:pw@127.0.0.1:{server.port}/sub/a"
         assert len(self.fetch(server)) == 300_000
@@ -638,7 +638,7 @@ class TestFtp:
         assert ("REST", "299999") in server.commands
 
     def test_users(self, ftp_server: MakeFtp, folder: Path) -> None:
-        """With users, only they get in, and with their password."""
+        """With users given, FtpServer accepts only them with their passwords."""
         server = ftp_server(folder, {"me": "secret"})
         assert len(self.fetch(server, ("me", "secret"))) == 300_000
         for login in [(), ("me", "wrong")]:
@@ -646,7 +646,7 @@ class TestFtp:
                 self.fetch(server, login)
 
     def test_cut(self, ftp_server: MakeFtp, folder: Path) -> None:
-        """A cut transfer has its bytes only, with 426 or a claim of success."""
+        """A cut transfer of FtpServer ends after its bytes, with 426 or a false 226."""
         from servers.ftp import Cut as FtpCut
 
         server = ftp_server(folder, cuts={0: FtpCut(100_001), 1: FtpCut(5, claim=True)})
@@ -657,7 +657,7 @@ class TestFtp:
         assert server.transfers == 3
 
     def test_close_with_client(self, ftp_server: MakeFtp, folder: Path, no_leaks: None) -> None:
-        """Closing ends with a client that is still there."""
+        """Closing FtpServer also ends a client that is still connected."""
         server = ftp_server(folder)
         with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as sock:
             assert sock.recv(99).startswith(b"220")
@@ -666,16 +666,16 @@ class TestFtp:
 
 
 class TestGuards:
-    """What every test gets."""
+    """Tests of the fixtures that every test gets."""
 
     def test_environment(self) -> None:
-        """No proxy, CA or netrc from outside reaches a test, and HOME is empty."""
+        """No test sees a proxy, CA bundle or netrc of the user, and HOME is empty."""
         assert urllib.request.getproxies() == {}
         assert not os.environ.keys() & {"REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "NETRC"}
         assert list(Path.home().iterdir()) == []
 
     def test_threads_left(self) -> None:
-        """A thread that is left alive is found, with where it is; a server's own isn't."""
+        """The leak check reports a thread that is still alive, unless a test server owns it."""
         before = threading.enumerate()
         event = threading.Event()
         thread = threading.Thread(target=event.wait, name="mine")
