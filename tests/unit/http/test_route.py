@@ -13,7 +13,7 @@ from pulpcore.plugin.download.futures.net import tls
 from pulpcore.plugin.download.futures.net.url import parse
 from pulpcore.plugin.download.futures.settings import SSL
 
-URL = "https://h/a"
+URL = parse("https://h/a")
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def context():
 def test_shared(context):
     """Downloads with the same origin, credentials, proxy and TLS settings share one route."""
     first = find_route(URL, None, None, SSL(), context)
-    assert find_route("https://h/b", None, None, SSL(), context) is first
+    assert find_route(parse("https://h/b"), None, None, SSL(), context) is first
     assert find_route(URL, ("me", "pw"), None, SSL(), context) is not first
     assert find_route(URL, None, None, SSL(client_key_password="pw"), context) is not first
     assert find_route(URL, None, None, SSL(), context, public_only=True) is not first
@@ -56,9 +56,9 @@ def test_netrc(context, tmp_path, monkeypatch, url, found, is_named):
         "default login any password 6\n"
     )
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    route = find_route(url, None, None, SSL(), context)
+    route = find_route(parse(url), None, None, SSL(), context)
     assert (route.netrc, route.is_netrc_named) == (found, is_named)
-    assert find_route(url, ("me", "pw"), None, SSL(), context).netrc is None
+    assert find_route(parse(url), ("me", "pw"), None, SSL(), context).netrc is None
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_no_netrc(context, tmp_path, monkeypatch, text):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     if text is not None:
         (tmp_path / "netrc").write_bytes(text if isinstance(text, bytes) else text.encode())
-    route = find_route("http://h/", None, None, SSL(), context)
+    route = find_route(parse("http://h/"), None, None, SSL(), context)
     assert (route.netrc, route.is_netrc_named) == (None, False)
 
 
@@ -125,7 +125,7 @@ def test_fails_after_another_has(context):
     pending = route._PendingRoute()
     pending.finish(None)
     tls = tuple(vars(settings).values())
-    key = route.Key(parse(URL).origin, None, None, tls, False, route.this_process())
+    key = route.Key(URL.origin, None, None, tls, False, route.this_process())
     context.cache.put(key, pending)
     with pytest.raises(ValueError, match="ca_certificate"):
         find_route(URL, None, None, settings, context)
@@ -137,7 +137,7 @@ def test_put_back_after_a_failure(context):
     pending = route._PendingRoute()
     pending.finish(None)
     tls = tuple(vars(SSL()).values())
-    key = route.Key(parse(URL).origin, None, None, tls, False, route.this_process())
+    key = route.Key(URL.origin, None, None, tls, False, route.this_process())
     context.cache.put(key, pending)
     pending.close()
     made = find_route(URL, None, None, SSL(), context)

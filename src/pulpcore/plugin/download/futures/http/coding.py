@@ -156,7 +156,7 @@ def to_undo(
         CodingError: There is one that can't be undone.
     """
     labels = [
-        label.strip().lower() for label in (header(reply, "Content-Encoding") or "").split(",")
+        label.strip().lower() for label in (header(reply, "content-encoding") or "").split(",")
     ]
     labels = [label for label in labels if label.removeprefix("x-") in _OTHERS | _DECODED]
     codings = [label.removeprefix("x-") for label in labels]
@@ -213,7 +213,7 @@ def decode(buffers: Iterable[bytes], codings: list[str], limit: Limit) -> Iterat
 def _is_published(label: str, reply: requests.Response, urls: Iterable[str]) -> bool:
     """Whether a name or the media type says that the file itself has a coding."""
     coding = label.removeprefix("x-")
-    media_type = (header(reply, "Content-Type") or "").partition(";")[0]
+    media_type = (header(reply, "content-type") or "").partition(";")[0]
     subtype = media_type.strip().lower().rpartition("/")[2]
     words = set(re.split(r"[.+\-]", subtype))
     if subtype in _TYPES.get(coding, ()) or words & _WORDS.get(coding, frozenset()):
@@ -226,7 +226,7 @@ def _is_published(label: str, reply: requests.Response, urls: Iterable[str]) -> 
 
 def _names(reply: requests.Response, urls: Iterable[str]) -> Iterator[str]:
     """The names of the file, in lower case."""
-    disposition = header(reply, "Content-Disposition") or ""
+    disposition = header(reply, "content-disposition") or ""
     for encoded, quoted, token in _FILENAME.findall(disposition):
         name = quoted or token
         # Only its ending counts, and that is ASCII in any charset.

@@ -42,8 +42,8 @@ class Validators(NamedTuple):
             reply: The reply.
         """
         return Validators(
-            header(reply, "ETag") or self.etag,
-            header(reply, "Last-Modified") or self.last_modified,
+            header(reply, "etag") or self.etag,
+            header(reply, "last-modified") or self.last_modified,
         )
 
     @classmethod

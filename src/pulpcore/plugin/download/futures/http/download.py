@@ -155,7 +155,7 @@ class HttpDownload(Download):
         Raises:
             ValueError: The URL or a setting isn't usable.
         """
-        return Exchange(self, {}, lambda: None).route(self.url).session
+        return Exchange(self, {}, lambda: None).home_route().session
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method} {self}>"

@@ -69,7 +69,11 @@ class Exchange:
         Raises:
             DownloadFailed: There is none, or a redirect must not be followed.
         """
-        self._urls = [self._home()]
+        try:
+            self._urls = [parse(self._download.url, SCHEMES)]
+        except ValueError as error:
+            # A handler may have changed it since it was checked.
+            raise DownloadFailed(f"url: {error}") from error
         history: list[requests.Response] = []
         while True:
             url = self._urls[-1]
@@ -89,17 +93,18 @@ class Exchange:
             history.append(reply)
             self._cookies.take(reply)
 
-    def route(self, url: str) -> Route:
-        """Return the route to a destination.
-
-        Args:
-            url: The URL of the destination.
+    def home_route(self) -> Route:
+        """Return the route to the URL of the download.
 
         Raises:
             ValueError: The URL or a setting isn't usable.
         """
+        self._urls = [parse(self._download.url, SCHEMES)]
+        return self._route(self._urls[0])
+
+    def _route(self, url: URL) -> Route:
         download = self._download
-        is_home = self._is_home(parse(url, SCHEMES))
+        is_home = self._is_home(url)
         user, ssl = self._credentials(), self._ssl
         if not is_home:
             ssl = without_client(ssl)
@@ -109,15 +114,6 @@ class Exchange:
         return find_route(
             url, user, download.proxy_url or None, ssl, download.context, download.public_only
         )
-
-    def _home(self) -> URL:
-        """The URL of the download, which a handler may have changed since it was checked."""
-        if self._urls:
-            return self._urls[0]
-        try:
-            return parse(self._download.url, SCHEMES)
-        except ValueError as error:
-            raise DownloadFailed(f"url: {error}") from error
 
     def _check_redirect(self, target: URL) -> None:
         download = self._download
@@ -138,7 +134,7 @@ class Exchange:
         # An error from here on has no status: that of a redirect would be read as the host's.
         self.reply = None
         try:
-            route = self.route(url.text)
+            route = self._route(url)
             self._routes.append(route)
             request = self._prepare(route, url)
         except ValueError as error:
@@ -220,12 +216,12 @@ class Exchange:
         return request
 
     def _is_home(self, url: URL) -> bool:
-        home = self._home()
+        home = self._urls[0]
         return url is home or redirect.may_have_credentials(home.origin, url.origin)
 
     def _credentials(self) -> tuple[str, str] | None:
         user = self._download.user
         if user is not None and user.name is not None:
             return user.name, user.password or ""
-        url = self._home()
+        url = self._urls[0]
         return None if url.user is None else (url.user, url.password or "")

@@ -34,7 +34,7 @@ def location(reply: requests.Response, url: URL) -> URL | None:
     Raises:
         DownloadFailed: It isn't an http or https URL.
     """
-    if reply.status_code not in STATUSES or not (value := header(reply, "Location")):
+    if reply.status_code not in STATUSES or not (value := header(reply, "location")):
         return None
     problem = ""
     try:

@@ -60,9 +60,10 @@ class Version(NamedTuple):
         validator = strong_validator(reply)
         if validator is None:
             return None
-        modified = header(reply, "Last-Modified")
+        modified = header(reply, "last-modified")
         place, query = place_of(answered)
-        return cls(place_of(asked)[0], place, query, validator, modified, _coding(reply), total)
+        home = place if asked == answered else place_of(asked)[0]
+        return cls(home, place, query, validator, modified, _coding(reply), total)
 
     def headers(self, position: int) -> dict[str, str]:
         """Return what asks for the rest.
@@ -90,14 +91,14 @@ class Version(NamedTuple):
         if total is None or part.total not in (None, total) or part.last != total - 1:
             return False
         place, query = place_of(answered)
-        modified = header(reply, "Last-Modified")
+        modified = header(reply, "last-modified")
         if place != self.place or _coding(reply) != self.coding:
             return False
         # A query that alone differs may be a new signature.
         if query != self.query and (modified != self.modified or part.total != self.total):
             return False
         return modified in (None, self.modified) and self.validator == (
-            header(reply, "ETag") or modified
+            header(reply, "etag") or modified
         )
 
     def note(self) -> str:
@@ -156,12 +157,12 @@ def strong_validator(reply: requests.Response) -> str | None:
     Args:
         reply: The reply that brought the file.
     """
-    etag = header(reply, "ETag")
+    etag = header(reply, "etag")
     if etag is not None:
         return etag if _ETAG.fullmatch(etag) else None
-    modified = header(reply, "Last-Modified") or ""
+    modified = header(reply, "last-modified") or ""
     try:
-        age = parsedate_to_datetime(header(reply, "Date") or "") - parsedate_to_datetime(modified)
+        age = parsedate_to_datetime(header(reply, "date") or "") - parsedate_to_datetime(modified)
     except (ValueError, TypeError):
         return None
     return modified if age >= timedelta(seconds=1) else None
@@ -173,7 +174,7 @@ def content_range(reply: requests.Response) -> ContentRange | None:
     Args:
         reply: The reply.
     """
-    match = _CONTENT_RANGE.fullmatch((header(reply, "Content-Range") or "").strip())
+    match = _CONTENT_RANGE.fullmatch((header(reply, "content-range") or "").strip())
     if match is None:
         return None
     first, last = int(match.group(1)), int(match.group(2))
@@ -189,7 +190,7 @@ def is_whole(reply: requests.Response) -> bool:
     Args:
         reply: The reply.
     """
-    if header(reply, "Content-Range") is None:
+    if header(reply, "content-range") is None:
         return True
     part = content_range(reply)
     return part is not None and part.first == 0 and part.total == part.last + 1
@@ -228,7 +229,7 @@ def _is_strong(validator: str) -> bool:
 
 
 def _coding(reply: requests.Response) -> str:
-    value = (header(reply, "Content-Encoding") or "").strip().lower()
+    value = (header(reply, "content-encoding") or "").strip().lower()
     return "" if value == "identity" else value
 
 

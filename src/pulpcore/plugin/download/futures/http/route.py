@@ -19,10 +19,9 @@ from requests.utils import get_environ_proxies, select_proxy
 from ..context import Context, Resource
 from ..net.dial import AddressMemory
 from ..net.tls import shared_context
-from ..net.url import Origin, parse
+from ..net.url import URL, Origin
 from ..settings import SSL
 from ..waiting.lock import Process, this_process
-from .redirect import SCHEMES
 from .wire.adapter import Adapter
 from .wire.pool import IdleConnections
 from .wire.request import CommonHeaders
@@ -126,7 +125,7 @@ class _PendingRoute(Resource):
 
 
 def find_route(
-    url: str,
+    url: URL,
     user: tuple[str, str] | None,
     proxy: str | None,
     ssl: SSL,
@@ -144,11 +143,10 @@ def find_route(
         public_only: Connect to public addresses only.
 
     Raises:
-        ValueError: The URL, the proxy or a TLS setting isn't usable.
+        ValueError: The proxy or a TLS setting isn't usable.
     """
     # The values of the settings, and not the object: it may be changed, and equal settings share.
-    origin = parse(url, SCHEMES).origin
-    key = Key(origin, user, proxy, _values(ssl), bool(public_only), this_process())
+    key = Key(url.origin, user, proxy, _values(ssl), bool(public_only), this_process())
     mine = None
     try:
         pending: _PendingRoute = context.cache.get(key)
@@ -161,7 +159,7 @@ def find_route(
     # same way, or not any more.
     mine = mine or _PendingRoute()
     try:
-        made = Route(url, key, ssl, context)
+        made = Route(url.text, key, ssl, context)
     except BaseException:
         if pending is mine:
             with contextlib.suppress(LookupError):

@@ -128,7 +128,7 @@ class Transfer:
 
     def _refuse(self, reply: requests.Response) -> None:
         drain(reply)
-        retry_after = backoff.retry_after(header(reply, "Retry-After") or "")
+        retry_after = backoff.retry_after(header(reply, "retry-after") or "")
         status, policy, proxy = reply.status_code, self._download.retry, self._download.proxy_url
         sent = {401: "Authorization" in reply.request.headers, 407: "@" in (proxy or "")}
         error = failure.from_status(status, retry_after, sent.get(status, False))
@@ -137,7 +137,9 @@ class Transfer:
 
     def _remember(self) -> None:
         """Have the writer keep what comes for a later run, if the version can be told."""
-        version = self._protocol.version
+        version, writer = self._protocol.version, self._download.writer
+        if writer is None or not writer.resume:
+            return
         is_plain = "Accept-Encoding" not in self._download.headers
         self._attempt.note(version.note() if version is not None and is_plain else None)
 
@@ -163,7 +165,7 @@ class Transfer:
             if part is None:
                 return None
             return part.total if own_range(self._download) is None else part.last - part.first + 1
-        if not self._has_content or header(reply, "Content-Encoding") is not None:
+        if not self._has_content or header(reply, "content-encoding") is not None:
             return None
         return length(reply) if reply.status_code in _FILE else None
 
@@ -176,7 +178,7 @@ class Transfer:
         if (
             # What is put behind as it is has the coding of what is here.
             not self._attempt.position
-            and header(reply, "Content-Encoding") is not None
+            and header(reply, "content-encoding") is not None
             and "Accept-Encoding" not in download.headers
         ):
             urls = self._urls[0], self._urls[-1]

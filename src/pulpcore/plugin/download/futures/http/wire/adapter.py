@@ -186,7 +186,7 @@ class Response(requests.Response):
     def close(self) -> None:
         """Let go of the connection; close it where the body wasn't read to its end."""
         # One that was unpickled has none.
-        body: Body | None = vars(self).get("_body")
+        body: Body | None = self.__dict__.get("_body")
         if body is not None:
             body.close()
 

@@ -41,14 +41,13 @@ def header(reply: requests.Response, name: str) -> str | None:
 
     Args:
         reply: The reply.
-        name: The name of the header.
+        name: The name of the header, in lower case.
     """
-    name = name.lower()
-    found = _of(reply)
-    value = found.header(name)
+    found: Any = reply if hasattr(reply, "take") else ForeignReply(reply)
+    value: str | None = found.header(name)
     if value is None or "," not in value or name not in _ONCE:
         return value
-    several = found.values(name)
+    several: list[str] = found.values(name)
     if len(several) < 2 or ", ".join(several) != value:
         # Only one, or a handler has changed what came.
         return value
