@@ -143,8 +143,7 @@ class Exchange:
         except OSError as error:
             # The system refused what the route needs, such as a file to read.
             raise self._failure(error, url) from error
-        # Not ours, if the session's owner has mounted another.
-        adapter = route.session.get_adapter(url.text)
+        adapter = route.adapter(url.text)
         # Ends, for each time a connection less is kept.
         while True:
             timeout: Any = (self._before(), self._read_timeout)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import requests
 
@@ -23,14 +23,33 @@ class HttpProtocol(Protocol):
 
     Attributes:
         is_unchanged (bool): The last reply says that the known version is still there.
-        version (resume.Version | None): The version whose first bytes are here; None if the rest of
-            it can't be asked for.
         validators (condition.Validators): What the server says of the version that comes.
     """
 
     is_unchanged = False
-    version: resume.Version | None = None
     validators = condition.NOTHING
+    _version: resume.Version | None = None
+    # Makes the version. Only what resumes a download asks for it, which few do.
+    _make_version: Callable[[], resume.Version | None] | None = None
+
+    @property
+    def version(self) -> resume.Version | None:
+        """The version whose first bytes are here; None if the rest of it can't be asked for."""
+        if self._make_version is not None:
+            self.version = self._make_version()
+        return self._version
+
+    @version.setter
+    def version(self, version: resume.Version | None) -> None:
+        self._version, self._make_version = version, None
+
+    def make_version_by(self, make: Callable[[], resume.Version | None]) -> None:
+        """Take another version, which is made when it is asked for.
+
+        Args:
+            make: Makes it.
+        """
+        self._make_version = make
 
     def check(self, download: Options) -> None:
         """Check the settings.

@@ -14,6 +14,7 @@ from ssl import SSLContext as TlsContext
 from typing import Any, NamedTuple, TypeVar
 
 import requests
+from requests.adapters import BaseAdapter
 from requests.utils import get_environ_proxies, select_proxy
 
 from ..context import Context, Resource
@@ -94,6 +95,18 @@ class Route(Resource):
         )
         self.common = CommonHeaders({**_HEADERS, "User-Agent": user_agent()})
         self.session = _session(self.proxies, settings, adapter)
+        self._adapter, self._adapters = adapter, dict(self.session.adapters)
+
+    def adapter(self, url: str) -> BaseAdapter:
+        """Return the adapter of the session for a URL.
+
+        Args:
+            url: A URL of the destination.
+        """
+        if self.session.adapters == self._adapters:
+            return self._adapter
+        # The session's owner has mounted others.
+        return self.session.get_adapter(url)
 
     def close(self) -> None:
         """Close the connections."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import cast
+from functools import partial
 
 import requests
 
@@ -35,7 +35,7 @@ class Transfer:
             write: Takes each buffer of the content.
         """
         self._download, self._attempt, self._write = download, attempt, write
-        self._protocol = cast(HttpProtocol, attempt.protocol)
+        self._protocol: HttpProtocol = attempt.protocol  # type: ignore[assignment]
         self._total: int | None = None
         self._urls = [download.url]
         self._has_content = True
@@ -117,8 +117,8 @@ class Transfer:
             # Not the rest: another version, or a server that knows no ranges.
             self._attempt.start_over(_CHANGED)
             protocol.validators = condition.NOTHING.updated(reply)
-            protocol.version = resume.Version.of(
-                reply, self._download.url, self._urls[-1], self._total
+            protocol.make_version_by(
+                partial(resume.Version.of, reply, self._download.url, self._urls[-1], self._total)
             )
             self._remember()
         elif status == requests.codes.partial_content:
@@ -137,9 +137,10 @@ class Transfer:
 
     def _remember(self) -> None:
         """Have the writer keep what comes for a later run, if the version can be told."""
-        version, writer = self._protocol.version, self._download.writer
+        writer = self._download.writer
         if writer is None or not writer.resume:
             return
+        version = self._protocol.version
         is_plain = "Accept-Encoding" not in self._download.headers
         self._attempt.note(version.note() if version is not None and is_plain else None)
 

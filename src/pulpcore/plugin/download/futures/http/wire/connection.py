@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import select
 import socket
@@ -108,10 +107,12 @@ class Connection:
         """
         self._asked.append(method)
         # A connection that the server has ended may hold a reply all the same.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:
             self._stream.sendall(head)
             for data in content:
                 self._stream.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
     def next_reply(self) -> tuple[Head, ReplyParser]:
         """Read the head of the next reply, in the order of the requests.

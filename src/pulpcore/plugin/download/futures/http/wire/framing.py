@@ -27,7 +27,11 @@ _STATUS = re.compile(rb"HTTP/(\d)\.(\d) +(\d{3})(?: ([^\r\n\0]*))?")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD = re.compile(rb"([^:\r\0]*):([^\0]*)")
 # Nearly all lines match this one, and need no second look.
-_PLAIN = re.compile(r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\r\n\0]*)\r?$", re.MULTILINE)
+_PLAIN = re.compile(
+    # Possessive, for no other way to split a line is worth a try.
+    r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([^\r\n\0]*+)\r?$",
+    re.MULTILINE,
+)
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\0]*|[ \t][^\r\0]*")
 _SIZE = re.compile(rb"(0*[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
 # What stands between the content of one chunk and that of the next, which isn't the last one.
@@ -355,7 +359,9 @@ def _fields(data: bytes) -> list[tuple[str, str]]:
     if len(found) <= data.count(b"\n"):
         # There is a line that isn't plain.
         return _odd_fields([line.removesuffix(b"\r") for line in data.split(b"\n")])
-    return [(name, value.strip(" \t")) for name, value in found]
+    return [
+        (name, value.rstrip(" \t") if value[-1:] in (" ", "\t") else value) for name, value in found
+    ]
 
 
 def _odd_fields(lines: list[bytes]) -> list[tuple[str, str]]:
@@ -397,9 +403,11 @@ def _by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 def _content_length(value: str) -> int:
     """Return the length of the body, if all values agree (RFC 9112 section 6.3)."""
-    length, *others = {length.strip(" \t") for length in value.split(",")}
-    if others:
-        raise FramingError("there are several Content-Length that differ")
+    length = value
+    if "," in value:
+        length, *others = {length.strip(" \t") for length in value.split(",")}
+        if others:
+            raise FramingError("there are several Content-Length that differ")
     if _LENGTH.fullmatch(length) is None:
         raise FramingError("its Content-Length isn't a whole number of bytes")
     # Without leading zeros, of which Python takes only so many.
