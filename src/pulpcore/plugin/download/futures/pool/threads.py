@@ -1,7 +1,6 @@
-"""How a batch has its plans executed: what differs between engines.
+"""The default engine of a batch, which executes plans in a thread pool.
 
-An engine has four methods, which the batch calls: ``start()``, ``stop()`` and ``join()``, and a
-``name`` for people. This one has threads of its own.
+An engine is an object with ``start()``, ``stop()``, ``join()`` and a ``cancellation`` token.
 """
 
 from __future__ import annotations
@@ -22,26 +21,26 @@ from ..waiting.timer import Alarm, timer
 from .window import Plan
 
 _LAST = 1.5
-"""Seconds that a program waits at its end for the threads of batches that were left open."""
+"""How long the exiting interpreter waits for the threads of unclosed batches (seconds)."""
 
 _LATER = 1.0
-"""Seconds until a plan that waited tries again to get a thread."""
+"""How long a plan waits before it asks for a thread again (seconds)."""
 
 
 class Threads:
-    """Executes plans by daemon threads.
+    """Executes plans in daemon threads.
 
-    They aren't those of concurrent.futures, which takes no more work once the main thread has come
-    to its end, while other threads may still iterate a batch.
+    ``concurrent.futures`` won't do: its pools accept no work after the main thread has ended, while
+    other threads may still iterate over a batch.
     """
 
     def __init__(self, most: int, name: str, cancellation: Cancellation) -> None:
-        """Make an engine without threads.
+        """Create an engine; :meth:`start` starts its threads.
 
         Args:
-            most: How many plans are executed at once.
-            name: What the names of the threads begin with.
-            cancellation: What stops the plans.
+            most: How many plans run at the same time.
+            name: The prefix of the threads' names.
+            cancellation: The token that stops the plans.
         """
         self.cancellation = cancellation
         self._workers = Workers(most, name)
@@ -51,9 +50,9 @@ class Threads:
         _engines[id(self)] = weakref.ref(self)
 
     def start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
-        """Have a plan executed, in a copy of the caller's contextvars context.
+        """Execute a plan in a thread, in a copy of the caller's ``contextvars`` context.
 
-        It may be called twice with one plan, which is executed once.
+        If it is called twice with the same plan, the plan runs once.
 
         Args:
             plan: The plan.
@@ -63,7 +62,7 @@ class Threads:
         try:
             self._workers.run(run.begin)
         except RuntimeError as error:
-            # There are no threads to be had, as in Python 3.12 once the main thread has ended.
+            # The system can't start a thread. Python 3.12 refuses after the main thread has ended.
             if _may_block():
                 run.begin()
                 return
@@ -72,21 +71,21 @@ class Threads:
             complete(plan)
 
     def stop(self) -> None:
-        """Let the threads end when all that was started is done."""
+        """Make the threads end once every plan that was started has ended."""
         self._workers.stop()
 
     def join(self, seconds: float = float("inf")) -> None:
         """Wait until the threads have ended, after :meth:`stop`.
 
         Args:
-            seconds: How long at most.
+            seconds: The time-out (seconds).
         """
         self._workers.join(seconds)
         _engines.pop(id(self), None)
 
 
 class _Run:
-    """A plan that is executed, now by one thread and now by another."""
+    """The execution of one plan. Different threads may run its steps."""
 
     def __init__(
         self,
@@ -112,7 +111,7 @@ class _Run:
             until = self._context.run(self._step)
         finally:
             if until is None:
-                # Whatever happens, or whoever iterates would wait for ever.
+                # Even after an unexpected exception: the iterating thread waits for this.
                 self._complete(self._plan)
         if until is not None:
             token = self._plan.token or self._cancellation
@@ -124,9 +123,9 @@ class _Run:
 
 
 class _Sleep:
-    """A run that waits, and holds no thread meanwhile.
+    """A pause of a run, such as a back-off, which occupies no thread.
 
-    It goes on when the time has come or its token is cancelled, whichever is first.
+    The run resumes when the time is up or when its token is cancelled, whichever comes first.
     """
 
     def __init__(self, run: _Run, workers: Workers, token: Cancellation) -> None:
@@ -134,14 +133,14 @@ class _Sleep:
         self._workers = workers
         self._token = token
         self._alarm: Alarm | None = None
-        # Taken by the thread with which the run goes on.
+        # The first thread to take it resumes the run: the timer and the token may both wake it.
         self._ended = threading.Lock()
 
     def begin(self, seconds: float) -> None:
         try:
             self._alarm = timer.set(seconds, self.wake)
         except RuntimeError:
-            # There is no thread to be had for the timer: wait in this one.
+            # The system can't start the timer's thread, so this worker thread sleeps itself.
             with contextlib.suppress(Cancelled):
                 self._token.wait(seconds)
             self._run.go_on()
@@ -152,7 +151,7 @@ class _Sleep:
         try:
             self._workers.run(self._end)
         except RuntimeError:
-            # There is no thread to be had now; there are those of other plans, which come back.
+            # The system can't start a thread now. Try again when other plans may have freed theirs.
             self._alarm = timer.set(_LATER, self.wake)
 
     def _end(self) -> None:
@@ -164,7 +163,7 @@ class _Sleep:
 
 
 def _may_block() -> bool:
-    """Whether this thread may run a download: it gets no signals, and runs no event loop."""
+    """Return whether this thread may run a download: not the main thread, nor an event loop's."""
     if threading.current_thread() is threading.main_thread():
         return False
     asyncio = sys.modules.get("asyncio")
@@ -175,15 +174,15 @@ def _may_block() -> bool:
     return True
 
 
-# The engines that weren't waited for. No WeakSet: in its callbacks an interrupt would be lost.
+# Engines that weren't joined yet. Not a WeakSet: an interrupt in its callbacks would get lost.
 _engines: dict[int, weakref.ref[Threads]] = {}
 
 
 @atexit.register
 def _end_all() -> None:
-    """Stop the batches that were left open, so that they leave nothing partial behind.
+    """Cancel the batches that were left open, so that they remove their staging files.
 
-    Python comes here when the main thread, and all threads that are no daemons, have ended.
+    Python calls this at exit, after the main thread and all non-daemon threads have ended.
     """
     engines = [engine for reference in list(_engines.values()) if (engine := reference())]
     for engine in engines:

@@ -1,4 +1,4 @@
-"""Waiting: cancellation, a timer, a pool of threads, and shared state without locks.
+"""Cancellation tokens, a timer, a thread pool, and shared state without locks.
 
-It knows the standard library only.
+This package imports only the standard library.
 """

@@ -1,9 +1,10 @@
-"""Shared state without locks, for the main thread too, where signals come.
+"""Shared state without locks, safe for the main thread while signal handlers run in it.
 
-A signal handler runs between any two bytecodes of the main thread. If it raises just after the main
-thread has got a lock, the lock stays held; if it waits for a thread that wants the lock, both wait
-for ever. So what the main thread shares with other threads is changed by single steps of C, such as
-``deque.append()`` and ``dict.setdefault()``, between whose parts no handler runs.
+Python runs a signal handler between any two bytecodes of the main thread. If the handler raises
+just after the main thread has acquired a lock, nobody releases the lock. If the handler waits for a
+thread that needs a lock that the main thread holds, the process deadlocks. So threads share state
+with the main thread only by operations that are one step of C, such as ``deque.append()`` and
+``dict.setdefault()``: no handler can run in the middle of one.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 HEARING = 1.0
-"""Seconds that a thread sleeps at a time.
+"""The longest single sleep of a waiting thread (seconds).
 
-A signal that comes just before the main thread goes to sleep is only heard when it wakes.
+A signal may arrive just before the main thread goes to sleep. Python runs its handler only when the
+thread wakes, so this bounds the delay.
 """
 
 
 class Waiter:
-    """What one thread waits for, once, and any other thread or a signal handler brings about.
+    """A one-shot event. One thread waits for it; any thread or signal handler sets it.
 
-    It does what threading.Event does. But an Event has a lock, which a KeyboardInterrupt in the
-    main thread may leave held.
+    It replaces threading.Event, which holds a lock inside: a KeyboardInterrupt in the main thread
+    may leave that lock held.
     """
 
     __slots__ = ("_lock",)
@@ -36,21 +38,21 @@ class Waiter:
         self._lock.acquire()
 
     def wake(self) -> None:
-        """Let the thread that waits go on."""
-        try:  # noqa: SIM105 - it is called for each download
+        """Wake the thread that waits. Further calls have no effect."""
+        try:  # noqa: SIM105 - contextlib.suppress is slower, and every download calls this
             self._lock.release()
         except RuntimeError:
-            # It was woken before.
+            # The lock is free: an earlier call has released it.
             pass
 
     def wait(self, seconds: float) -> bool:
-        """Wait until :meth:`wake` is called; only the thread that made the waiter may.
+        """Wait until :meth:`wake` is called. Only the thread that created the waiter may call it.
 
         Args:
-            seconds: How long at most.
+            seconds: The time-out (seconds).
 
         Returns:
-            Whether it was woken.
+            True if it was woken, False after the time-out.
         """
         if seconds <= HEARING:
             return self._lock.acquire(timeout=max(seconds, 0))
@@ -62,22 +64,22 @@ class Waiter:
 
 
 class Cell(Generic[T]):
-    """A value that many threads, and signal handlers, change without a lock.
+    """A value that threads and signal handlers replace without a lock.
 
-    The versions of the value are a chain: each is a pair of the value and a dict, into which
-    ``setdefault()`` puts the next version. Of several threads that change the value at once, one
-    succeeds; the others begin again with the value that it has put there.
+    The versions of the value form a linked list. Each version is a pair of the value and a dict, in
+    which ``setdefault()`` stores the next version. When several threads replace the value at once,
+    one of them succeeds. The others compute their value again, from the new version.
     """
 
     __slots__ = ("_version",)
 
     def __init__(self, value: T) -> None:
-        # A recent version, maybe not the last one: a thread may put an older one here at any time.
+        # A recent version, not always the last: a slower thread may store an older one here.
         self._version: tuple[T, dict[str, object]] = (value, {})
 
     @property
     def value(self) -> T:
-        """The value."""
+        """The current value."""
         version = self._version
         while "next" in version[1]:
             version = version[1]["next"]  # type: ignore[assignment]
@@ -87,7 +89,8 @@ class Cell(Generic[T]):
         """Replace the value by one that is computed from it.
 
         Args:
-            function: Computes the new value. It may be called several times.
+            function: Computes the new value from the current one. It must have no side effects,
+                because it may be called several times.
 
         Returns:
             The new value.

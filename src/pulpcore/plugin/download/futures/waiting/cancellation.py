@@ -1,4 +1,4 @@
-"""The cancellation token that every wait of a download listens to."""
+"""The cancellation token that ends every wait of a download."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .lock import this_process
 
 
 class Cancelled(Exception):
-    """The work that the caller is part of is to stop.
+    """The work that the caller belongs to was cancelled.
 
     Attributes:
-        reason (str): Why, in words for a person.
+        reason (str): Why, as a phrase for a person.
     """
 
     def __init__(self, reason: str) -> None:
@@ -25,33 +25,33 @@ class Cancelled(Exception):
 
 
 class Wakeable(Protocol):
-    """What a cancellation wakes."""
+    """An object that :meth:`Cancellation.cancel` wakes."""
 
     def wake(self) -> object:
-        """Have a look at the cancellation. It may be called several times, and must not block."""
+        """React to the cancellation. It may be called several times, and must not block."""
 
 
 class Cancellation:
-    """A cancellation token: says once, and for good, that work is to stop.
+    """A cancellation token. It is cancelled at most once, and stays cancelled.
 
-    Cancellations form a tree: what stops a batch stops its downloads, and the downloads that their
-    handlers run. A read that blocks is woken by shutting its socket down; the reader then sees an
-    end of file, and must look here before believing it.
+    Tokens form a tree: cancelling a batch cancels its downloads, and the downloads that their
+    handlers run. To wake a thread that blocks in a read, the token shuts its socket down. The
+    reader then sees an end of file, so it must call :meth:`check` before it trusts one.
 
-    No method takes a lock. Each adds first and looks at the reason then, while :meth:`cancel` sets
-    the reason first and looks then: so one of them sees the other.
+    No method takes a lock. ``attach()`` and ``watch()`` add to a set before they read the reason;
+    :meth:`cancel` sets the reason before it reads the sets. So at least one side sees the other.
     """
 
     def __init__(self, parent: Cancellation | None = None) -> None:
-        """Make a token that nobody has cancelled.
+        """Create a token that is cancelled together with its parent.
 
         Args:
-            parent: Cancelling it cancels this one too, until :meth:`close`.
+            parent: The parent. Cancelling it cancels this token too, until :meth:`close`.
         """
-        # The first reason under "reason", once there is one.
+        # A dict for its atomic setdefault(). It has the key "reason" once the token is cancelled.
         self._reasons: dict[str, str] = {}
         self._sockets: set[socket.socket] = set()
-        # Sockets that cancel() has taken away from their readers and is about to shut down.
+        # Sockets that cancel() has taken from their readers and is about to shut down.
         self._doomed: set[socket.socket] = set()
         self._sleepers: set[Wakeable] = set()
         self._children: set[Cancellation] = set()
@@ -64,48 +64,48 @@ class Cancellation:
 
     @property
     def reason(self) -> str | None:
-        """Why work is to stop; None while it may go on."""
+        """Why the work was cancelled; None as long as it wasn't."""
         return self._reasons.get("reason")
 
     def is_cancelled(self) -> bool:
-        """Whether work is to stop."""
+        """Return whether the work was cancelled."""
         return bool(self._reasons)
 
     def cancel(self, reason: str) -> None:
-        """Stop: wake whatever waits. Only the first reason counts.
+        """Cancel the work: wake its waiting threads and shut its sockets down.
 
-        It can be called again, and then finishes what an interrupt has cut short.
+        Only the first reason counts. A second call completes one that an interrupt cut short.
 
         Args:
-            reason: Why, in words for a person.
+            reason: Why, as a phrase for a person.
         """
         reason = self._reasons.setdefault("reason", reason)
         for sleeper in tuple(self._sleepers):
             sleeper.wake()
         if self._process is this_process():
-            # Else they are the connections of the parent, which goes on.
+            # In a forked child the sockets are the parent's, which still uses them.
             for sock in tuple(self._sockets):
                 self._take_away(sock)
         for child in tuple(self._children):
             child.cancel(reason)
 
     def check(self) -> None:
-        """Go on only if nobody has cancelled.
+        """Raise if the work was cancelled.
 
         Raises:
-            Cancelled: Somebody has.
+            Cancelled: It was.
         """
         if self._reasons:
             raise Cancelled(self._reasons["reason"])
 
     def wait(self, seconds: float) -> None:
-        """Wait, unless work is to stop.
+        """Sleep, and stop sleeping as soon as the work is cancelled.
 
         Args:
-            seconds: How long.
+            seconds: How long (seconds).
 
         Raises:
-            Cancelled: It was cancelled before or meanwhile.
+            Cancelled: The work was cancelled before or during the sleep.
         """
         waiter = Waiter()
         self.attach(waiter)
@@ -116,25 +116,25 @@ class Cancellation:
         self.check()
 
     def attach(self, sleeper: Wakeable) -> None:
-        """Wake something when it is cancelled; at once if it was already.
+        """Wake an object when the work is cancelled, or at once if it already was.
 
         Args:
-            sleeper: What to wake, until :meth:`detach`.
+            sleeper: The object. It stays attached until :meth:`detach`.
         """
         self._sleepers.add(sleeper)
         if self._reasons:
             sleeper.wake()
 
     def detach(self, sleeper: Wakeable) -> None:
-        """Don't wake something any more.
+        """Stop waking an object.
 
         Args:
-            sleeper: What was attached.
+            sleeper: The object that was attached.
         """
         self._sleepers.discard(sleeper)
 
     def watch(self, sock: socket.socket) -> None:
-        """Say that a socket is being read, so that cancelling can wake the reader.
+        """Register a socket that is about to be read, so that :meth:`cancel` can wake the reader.
 
         Args:
             sock: The socket.
@@ -144,23 +144,23 @@ class Cancellation:
             self._take_away(sock)
 
     def unwatch(self, sock: socket.socket) -> None:
-        """Say that a socket isn't read any more. Only then may others have it.
+        """Unregister a socket. Call this before the socket goes to another user.
 
         Args:
             sock: The socket.
         """
         self._sockets.discard(sock)
         if sock in self._doomed:
-            # Whoever gets the connection next must find it dead now, and not in a moment.
+            # cancel() is about to shut it down. Do so now: the next user must find it dead.
             _shut_down(sock)
 
     def close(self) -> None:
-        """Let go of the parent: what it stops no longer matters here."""
+        """Detach from the parent: cancelling the parent no longer cancels this token."""
         if self._parent is not None:
             self._parent._children.discard(self)
 
     def within(self, other: Cancellation) -> bool:
-        """Whether this is the other one or a descendant of it."""
+        """Return whether this token is ``other`` or a descendant of it."""
         ancestor: Cancellation | None = self
         while ancestor is not None:
             if ancestor is other:
@@ -169,7 +169,7 @@ class Cancellation:
         return False
 
     def _take_away(self, sock: socket.socket) -> None:
-        """Shut a socket down, unless its reader has let go of it meanwhile."""
+        """Shut a socket down, unless its reader has unregistered it in the meantime."""
         self._doomed.add(sock)
         with contextlib.suppress(KeyError):
             self._sockets.remove(sock)
@@ -178,7 +178,7 @@ class Cancellation:
 
 
 def _shut_down(sock: socket.socket) -> None:
-    # The plain socket's shutdown: that of a TLS socket pulls the TLS object from under the reader.
+    # SSLSocket.shutdown() would drop the TLS object that the reader is using.
     with contextlib.suppress(OSError):
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
@@ -187,16 +187,16 @@ _current: ContextVar[Cancellation | None] = ContextVar("cancellation", default=N
 
 
 def current() -> Cancellation | None:
-    """The cancellation of the work that the caller is part of; None outside of any."""
+    """Return the token of the work that the caller belongs to; None outside of any work."""
     return _current.get()
 
 
 @contextlib.contextmanager
 def watched(sock: socket.socket | None) -> Iterator[None]:
-    """Have a reader woken within the ``with`` when the work that it is part of is to stop.
+    """Within the ``with``, let the current token wake a thread that reads a socket.
 
     Args:
-        sock: The socket that is read; None for none.
+        sock: The socket; None does nothing.
     """
     cancellation = current()
     if cancellation is None or sock is None:
@@ -209,8 +209,8 @@ def watched(sock: socket.socket | None) -> Iterator[None]:
         cancellation.unwatch(sock)
 
 
-class scope:  # noqa: N801 - used as a function, as contextlib's are; a generator costs thrice as much
-    """Make work that is begun within the ``with`` part of what a cancellation stops."""
+class scope:  # noqa: N801 - named like those of contextlib, whose generators are 3 times slower
+    """Within the ``with``, make a token the current one. Work that starts there belongs to it."""
 
     __slots__ = ("_cancellation", "_token")
 

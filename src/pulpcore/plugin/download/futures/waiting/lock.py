@@ -1,4 +1,4 @@
-"""Which process this is: a forked child is another one."""
+"""The identity of the current process, which changes in a forked child."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import os
 
 
 class Process:
-    """This process, as against a child that was forked from it."""
+    """Identifies a process. A forked child gets a new instance."""
 
 
 _process = Process()
 
 
 def this_process() -> Process:
-    """Return what stands for this process; it is another one in a forked child.
+    """Return the object that identifies this process. A forked child gets another one.
 
-    To ask the system for the number costs a system call, and this is asked for each download.
+    ``os.getpid()`` would be a system call, and every download calls this several times.
     """
     return _process
 
 
 def _begin() -> None:
-    global _process  # noqa: PLW0603 - it is what a fork changes
+    global _process  # noqa: PLW0603 - a fork replaces it
     _process = Process()
 
 

@@ -1,4 +1,4 @@
-"""A pool of threads for many short pieces of work, which signals can't bring out of step."""
+"""A thread pool for many short functions whose state stays consistent when a signal interrupts."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from .atomic import HEARING, Waiter
 from .lock import this_process
 
 _IDLE = 0.05
-"""Seconds that a thread waits for more work before it ends."""
+"""How long an idle thread waits for work before it ends (seconds)."""
 
 
-# The threads that began last. Whoever frees a Thread runs a callback of the threading module, in
-# which an interrupt would be lost: so a thread that gets none frees them, when it begins.
+# Keeps references to the threads that started last. Freeing a Thread runs a callback of the
+# threading module, and Python swallows an exception in it. If the main thread freed one, a
+# KeyboardInterrupt could get lost there. So the worker threads, which handle no signals, free each
+# other when they append to this deque.
 _begun: deque[threading.Thread] = deque(maxlen=256)
 
 
 def start(function: Callable[[], object], name: str) -> None:
     """Run a function in a daemon thread.
 
-    ``Thread.start()`` waits for the thread, with a lock that an interrupt may leave held. So it is
-    called by another thread, which ``_thread`` starts in one step.
+    ``Thread.start()`` waits for the new thread with a lock that an interrupt may leave held. So a
+    helper thread calls it, and ``_thread`` starts the helper in one atomic step.
 
     Args:
         function: The function. It must not raise.
         name: The name of the thread.
 
     Raises:
-        RuntimeError: The system gives no more threads.
+        RuntimeError: The system can't start another thread.
     """
     _thread.start_new_thread(_start, (function, name))
 
@@ -42,7 +44,7 @@ def _start(function: Callable[[], object], name: str) -> None:
     try:
         threading.Thread(target=function, name=name, daemon=True).start()
     except RuntimeError:
-        # This thread was the last that the system gave.
+        # The helper was the last thread that the system allows, so it runs the function itself.
         function()
 
 
@@ -50,10 +52,10 @@ class _Worker:
     """One thread of a pool.
 
     Attributes:
-        is_asked (bool): The system was asked for the thread.
-        is_begun (bool): The thread runs, or has run.
-        thread (threading.Thread | None): The thread, once it runs; None for one that the threading
-            module doesn't know.
+        is_asked (bool): ``start()`` was called for it and has returned.
+        is_begun (bool): The thread is running, or has ended.
+        thread (threading.Thread | None): The thread, once it is running; None if the threading
+            module has no object for it.
     """
 
     def __init__(self) -> None:
@@ -62,21 +64,21 @@ class _Worker:
 
 
 class Workers:
-    """Runs functions by daemon threads, in the order given.
+    """Runs functions in daemon threads, in first-in, first-out order.
 
-    A thread takes one function after the other, which costs much less than a future for each. A
-    thread that finds nothing to do for a moment ends; so does the pool that nobody holds any more.
+    A thread runs many functions in a row, which costs much less than a future for each. An idle
+    thread ends after a moment, so an abandoned pool disappears by itself.
 
-    Any thread may call :meth:`run` and :meth:`join`, and a signal handler too. They take no lock: a
-    call that an interrupt cuts short leaves at worst a function that waits until the next call.
+    Any thread and any signal handler may call :meth:`run` and :meth:`join`, which take no lock. If
+    an interrupt cuts :meth:`run` short, the function may stay queued until the next call.
     """
 
     def __init__(self, most: int, name: str) -> None:
-        """Make a pool without threads.
+        """Create a pool; :meth:`run` starts its threads.
 
         Args:
-            most: How many threads there may be.
-            name: What their names begin with.
+            most: The maximum number of threads.
+            name: The prefix of their names.
         """
         self._most = most
         self._name = name
@@ -87,41 +89,41 @@ class Workers:
     def _begin(self) -> None:
         self._process = this_process()
         self._functions: deque[Callable[[], object]] = deque()
-        # The threads that wait for a function.
+        # One waiter for each idle thread.
         self._idle: deque[Waiter] = deque()
-        # Threads that were asked for, or run, and the last one that was asked for.
+        # The threads that are starting or running, and the one that was started last.
         self._workers: deque[_Worker] = deque()
         self._latest: _Worker | None = None
-        # Who waits for the threads to end.
+        # One waiter for each caller of join().
         self._joining: deque[Waiter] = deque()
-        # Guards how many threads run. Only they take it, and they get no signals.
+        # Guards _running. Only worker threads take it, and they handle no signals.
         self._lock = threading.Lock()
         self._running = 0
 
     def run(self, function: Callable[[], object]) -> None:
-        """Have a function run.
+        """Queue a function for the threads.
 
         Args:
             function: The function. It must not raise.
 
         Raises:
-            RuntimeError: There is no thread to be had.
+            RuntimeError: The system can't start a thread, and the pool has none yet.
         """
         if self._process is not this_process():
-            # The threads are the parent's, and so is what they were given.
+            # A forked child has neither the threads of its parent nor the parent's work.
             self._begin()
         self._functions.append(function)
         try:
             self._call()
         except RuntimeError:
-            # If there are threads already, they will do.
+            # The threads that exist will run it.
             if not self._workers:
                 with contextlib.suppress(ValueError):
                     self._functions.remove(function)
                 raise
 
     def stop(self) -> None:
-        """Let the threads end as soon as all that was given is done."""
+        """Make the threads end once the queue is empty."""
         self._is_stopped = True
         with contextlib.suppress(IndexError):
             while True:
@@ -131,7 +133,7 @@ class Workers:
         """Wait until the threads have ended, after :meth:`stop`.
 
         Args:
-            seconds: How long at most.
+            seconds: The time-out (seconds).
         """
         if self._process is not this_process():
             return
@@ -147,11 +149,11 @@ class Workers:
                 waiter.wait(min(left, HEARING))
         for worker in workers:
             if worker not in self._workers and worker.thread is not None:
-                # It has nothing left to do but to end.
+                # The worker has left the pool, so this returns almost at once.
                 worker.thread.join()
 
     def _call(self) -> None:
-        """See to it that a thread takes what was given."""
+        """Wake an idle thread, or start another if the pool may have more."""
         if self._idle:
             try:
                 self._idle.pop().wake()
@@ -161,7 +163,7 @@ class Workers:
                 return
         latest = self._latest
         if latest is not None and not latest.is_asked:
-            # An interrupt came in between.
+            # An interrupt came between creating the worker and starting its thread.
             self._ask(latest)
         elif len(self._workers) < self._most:
             self._latest = worker = _Worker()
@@ -178,9 +180,9 @@ class Workers:
         worker.is_asked = True
 
     def _work(self, worker: _Worker) -> None:
-        """Run functions as long as there are any."""
+        """Run functions until the queue stays empty. This is the main function of each thread."""
         with self._lock:
-            # Two threads are started for one worker where an interrupt hides that the first was.
+            # After an interrupt _call() may start a second thread for a worker that has one.
             is_twice, is_needless = worker.is_begun, self._running >= self._most
             if not is_twice and not is_needless:
                 worker.is_begun = True
@@ -194,18 +196,18 @@ class Workers:
         if not is_needless:
             while (function := self._next()) is not None:
                 function()
-                # Or it is kept alive until there is another.
+                # Otherwise this frame would keep the function alive while the thread is idle.
                 del function
             with self._lock:
                 self._running -= 1
         self._leave(worker)
         if self._functions:
-            # They were given while this thread still counted as one that would take them.
+            # run() queued them while this thread still counted as one that would take them.
             with contextlib.suppress(RuntimeError):
                 self._call()
 
     def _next(self) -> Callable[[], object] | None:
-        """Return the next function; None if there is none."""
+        """Return the next function; None if the thread has been idle for too long, or must end."""
         while True:
             try:
                 return self._functions.popleft()
@@ -215,12 +217,12 @@ class Workers:
                 return None
             waiter = Waiter()
             self._idle.append(waiter)
-            # Look again, for what came before this thread could be woken.
+            # Check again: run() may have queued a function before it could see the waiter.
             if self._functions or self._is_stopped or not waiter.wait(_IDLE):
                 try:
                     self._idle.remove(waiter)
                 except ValueError:
-                    # It was woken after all.
+                    # Another thread has just woken it, so there is work.
                     continue
                 if not self._functions:
                     return None

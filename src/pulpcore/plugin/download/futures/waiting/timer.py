@@ -1,4 +1,4 @@
-"""One thread that calls back when a time has come, for limits that hold whatever is waited for."""
+"""A timer: one thread that calls functions at given times, for every time-out of the package."""
 
 from __future__ import annotations
 
@@ -15,74 +15,74 @@ from .atomic import HEARING
 from .threads import start
 
 _SPARE = 64
-"""Cancelled alarms that are kept before it is worth dropping them."""
+"""The timer thread rebuilds its heap when it has this many cancelled alarms in it."""
 
 
 class Alarm:
-    """Something to be called at a time, unless it is cancelled before."""
+    """A function to call at a given time, unless the alarm is cancelled first."""
 
     def __init__(self, function: Callable[[], object]) -> None:
-        """Make an alarm.
+        """Create an alarm; :meth:`Timer.set` does.
 
         Args:
-            function: What to call. It must not block, for other alarms wait.
+            function: The function. It must not block, since it runs in the timer thread.
         """
         self._function: Callable[[], object] | None = function
 
     def cancel(self) -> None:
-        """Never call it."""
+        """Make sure that the function is never called from now on."""
         self._function = None
 
     def ring(self) -> None:
-        """Call it now."""
+        """Call the function, unless the alarm was cancelled."""
         function = self._function
         if function is not None:
             function()
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether it will never be called."""
+        """Whether the alarm was cancelled."""
         return self._function is None
 
 
 class Timer:
-    """Calls alarms when their time has come, in a thread that lives as long as there are any.
+    """Calls functions at given times, in one daemon thread that ends when no alarm is pending.
 
-    No method takes a lock, so that a signal handler may set and cancel alarms.
+    No method takes a lock, so a signal handler may set and cancel alarms.
     """
 
     def __init__(self) -> None:
-        """Make a timer without a thread."""
+        """Create a timer. The first alarm starts its thread."""
         self._begin()
         self._knows_forks = False
 
     def _begin(self) -> None:
-        # What the thread hears of: an alarm that was set, or None when it is to look at them all.
+        # Messages to the thread: a new alarm, or None to make it check whether alarms are pending.
         self._news: queue.SimpleQueue[tuple[float, int, Alarm] | None] = queue.SimpleQueue()
-        # The alarms that were set, and neither cancelled nor rung.
+        # The pending alarms: neither cancelled nor called.
         self._alarms: set[Alarm] = set()
         self._numbers = itertools.count()
-        # Held by the thread. Only such threads take it, and they get no signals.
+        # Held by the running timer thread. Only timer threads take it, and they handle no signals.
         self._running = threading.Lock()
         # Set when the thread that was started last has ended.
         self._ended: threading.Event | None = None
 
     def set(self, seconds: float, function: Callable[[], object]) -> Alarm:
-        """Have a function called after a time.
+        """Call a function after a delay.
 
         Args:
-            seconds: How long from now.
-            function: What to call. It must not block.
+            seconds: The delay (seconds).
+            function: The function. It must not block.
 
         Returns:
-            The alarm, which can be cancelled. It should be, since the thread lives until then.
+            The alarm. Cancel it when it isn't needed any more: the thread lives until then.
 
         Raises:
-            RuntimeError: There is no thread to be had.
+            RuntimeError: The system can't start a thread.
         """
         if not self._knows_forks:
-            # In a forked child the thread is the parent's, and so are the alarms. The child begins
-            # anew while it is alone: two threads of it must not both do so.
+            # A forked child has neither the thread nor the alarms of its parent. It resets its
+            # timer in the fork, while it has one thread: later, two threads might both reset it.
             os.register_at_fork(after_in_child=self._begin)
             self._knows_forks = True
         alarm = Alarm(function)
@@ -99,7 +99,7 @@ class Timer:
         return alarm
 
     def cancel(self, alarm: Alarm) -> None:
-        """Never ring an alarm; the thread ends if it was the last.
+        """Cancel an alarm. The thread ends if no other is pending.
 
         Args:
             alarm: The alarm.
@@ -111,8 +111,9 @@ class Timer:
                 self._news.put(None)
 
     def _run(self, ended: threading.Event) -> None:
-        # An interrupt may have two threads started, of which one does nothing. The thread looks for
-        # news again after it has said that it ends: whoever saw it before has started none.
+        # After an interrupt in set() two threads may be started, of which only one gets the lock.
+        # The thread checks the queue again after it has released the lock: a caller of set() that
+        # still saw the lock held has started no thread.
         while not self._news.empty() and self._running.acquire(blocking=False):
             self._work()
             self._running.release()
@@ -133,7 +134,7 @@ class Timer:
                 return
             left = heap[0][0] - time.monotonic() if heap else HEARING
             with contextlib.suppress(queue.Empty):
-                # No more than there are now, for the alarms whose time has come are to ring.
+                # Only as many messages as are queued now: later ones must not delay due alarms.
                 for number in range(1 + self._news.qsize()):
                     entry = self._news.get(timeout=0 if number else max(left, 0))
                     if entry is not None:
@@ -141,4 +142,4 @@ class Timer:
 
 
 timer = Timer()
-"""The timer of this process."""
+"""The timer that the whole process shares."""
