@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 from ..error import DownloadFailed
-from ..waiting.cancellation import Cancellation, Cancelled, scope
+from ..waiting.cancellation import Cancellation, Cancelled
 from ..waiting.threads import Workers
 from ..waiting.timer import Alarm, timer
 from .window import Plan
@@ -108,7 +108,7 @@ class _Run:
         """Execute the plan up to its next wait."""
         until = None
         try:
-            until = self._context.run(self._step)
+            until = self._context.run(self._plan.advance, self._cancellation)
         finally:
             if until is None:
                 # Even after an unexpected exception: the iterating thread waits for this.
@@ -116,10 +116,6 @@ class _Run:
         if until is not None:
             token = self._plan.token or self._cancellation
             _Sleep(self, self._workers, token).begin(until - time.monotonic())
-
-    def _step(self) -> float | None:
-        with scope(self._cancellation):
-            return self._plan.advance(self._cancellation)
 
 
 class _Sleep:

@@ -14,7 +14,7 @@ from ..download import Download
 from ..engine import machine
 from ..error import DownloadFailed
 from ..waiting.atomic import HEARING, Waiter
-from ..waiting.cancellation import Cancellation
+from ..waiting.cancellation import Cancellation, scope
 
 Downloads = Iterable[Download] | AsyncIterable[Download]
 
@@ -112,13 +112,14 @@ class Plan:
             the download has ended.
         """
         try:
-            if self._life is None:
-                if cancellation.reason is not None:
-                    self.error = DownloadFailed(self.download, cancellation.reason)
-                    return None
-                self.executed = True
-                self._life = begin(self.download)
-            until = self._life.advance()
+            if self._life is None and cancellation.is_cancelled():
+                self.error = DownloadFailed(self.download, cancellation.reason or "")
+                return None
+            self.executed = True
+            with scope(cancellation):
+                if self._life is None:
+                    self._life = begin(self.download)
+                until = self._life.advance()
             if until is None:
                 self._life = None
             return until
@@ -243,7 +244,9 @@ class Window:
         Raises:
             TypeError: It is no download.
         """
-        self._taken.append(_checked(download))
+        if not isinstance(download, Download):
+            raise _not_a_download(download)
+        self._taken.append(download)
         self._start_taken()
 
     def complete(self, plan: Plan) -> None:
@@ -313,14 +316,13 @@ class Window:
     def _start_taken(self) -> None:
         """Start the plans of what was taken; begin again where an interrupt has cut it short."""
         while self._taken:
-            if not isinstance(self._taken[0], Plan):
-                try:
-                    self._taken[0] = Plan(_checked(self._taken[0]))
-                except TypeError as error:
-                    self._error = error
+            if type(self._taken[0]) is not Plan:
+                if not isinstance(self._taken[0], Download):
+                    self._error = _not_a_download(self._taken[0])
                     self._exhausted = True
                     self._taken.clear()
                     return
+                self._taken[0] = Plan(self._taken[0])
             plan = self._taken[0]
             # A plan that is started twice is executed once, and handed back once.
             self._started[plan] = None
@@ -342,7 +344,5 @@ def iterate(downloads: Downloads) -> Iterator[Download]:
     return iter(downloads)
 
 
-def _checked(download: Any) -> Download:
-    if not isinstance(download, Download):
-        raise TypeError(f"a batch takes downloads, and {type(download).__name__} is none")
-    return download
+def _not_a_download(thing: object) -> TypeError:
+    return TypeError(f"a batch takes downloads, and {type(thing).__name__} is none")
