@@ -645,15 +645,15 @@ def _target(path: str) -> tuple[str, int | None]:
         raise NotADirectoryError(
             errno.ENOTDIR, "A part of the path is no folder", target
         ) from error
-    return target, _replaceable(target, found.st_mode)
+    if stat.S_ISREG(found.st_mode):
+        return target, found.st_mode & 0o777
+    raise _irreplaceable(target, found.st_mode)
 
 
-def _replaceable(target: str, mode: int) -> int:
-    """The permission bits of a file that is to be replaced."""
-    if stat.S_ISREG(mode):
-        return mode & 0o777
+def _irreplaceable(target: str, mode: int) -> OSError:
+    """The error for what stands at a path and is no file."""
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "There is a folder at the path", target)
+        return IsADirectoryError(errno.EISDIR, "There is a folder at the path", target)
     if stat.S_ISLNK(mode):
-        raise OSError(errno.ELOOP, "The links at the path go round in a circle", target)
-    raise OSError(errno.EEXIST, "There is something other than a file at the path", target)
+        return OSError(errno.ELOOP, "The links at the path go round in a circle", target)
+    return OSError(errno.EEXIST, "There is something other than a file at the path", target)

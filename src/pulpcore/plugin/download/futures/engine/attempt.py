@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +67,8 @@ class Attempt:
         # The engine has waited for the turn of the first request.
         self._is_first = True
         self._fetched = 0
-        self.began = time.monotonic()
+        # Set again when it begins, for it may wait for its turn before.
+        self.began = run.began
         self.breaker: Breaker | None = None
         self.is_sending = False
         self.is_exchanged = False

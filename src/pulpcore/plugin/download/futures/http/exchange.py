@@ -100,12 +100,10 @@ class Exchange:
             ValueError: The URL or a setting isn't usable.
         """
         self._urls = [parse(self._download.url, SCHEMES)]
-        return self._route(self._urls[0])
+        return self._route(self._urls[0], True, self._credentials())
 
-    def _route(self, url: URL) -> Route:
-        download = self._download
-        is_home = self._is_home(url)
-        user, ssl = self._credentials(), self._ssl
+    def _route(self, url: URL, is_home: bool, user: tuple[str, str] | None) -> Route:
+        download, ssl = self._download, self._ssl
         if not is_home:
             ssl = without_client(ssl)
             if user is not None or "Authorization" in download.headers:
@@ -134,9 +132,10 @@ class Exchange:
         # An error from here on has no status: that of a redirect would be read as the host's.
         self.reply = None
         try:
-            route = self._route(url)
+            is_home, user = self._is_home(url), self._credentials()
+            route = self._route(url, is_home, user)
             self._routes.append(route)
-            request = self._prepare(route, url)
+            request = self._prepare(route, url, is_home, user)
         except ValueError as error:
             redact.exception(error)
             raise DownloadFailed(f"a setting is wrong: {error}") from error
@@ -193,9 +192,10 @@ class Exchange:
             return redact.url(url.text)
         return secret.shown(url, self._secrets())
 
-    def _prepare(self, route: Route, url: URL) -> Request:
+    def _prepare(
+        self, route: Route, url: URL, is_home: bool, user: tuple[str, str] | None
+    ) -> Request:
         download = self._download
-        is_home = self._is_home(url)
         request = Request(download.method, url.text, route.common)
         if download.headers:
             for name, value in download.headers.items():
@@ -207,7 +207,7 @@ class Exchange:
         if self._headers:
             request.headers.update(self._headers)
         self._cookies.show(request, route.session.cookies)
-        auth = self._credentials() if is_home else None
+        auth = user if is_home else None
         if route.netrc and (is_home or redirect.may_have_netrc(self._urls, route.is_netrc_named)):
             auth = route.netrc
         if auth is not None and "Authorization" not in request.headers:

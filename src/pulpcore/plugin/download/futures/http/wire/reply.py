@@ -48,7 +48,7 @@ def header(reply: requests.Response, name: str) -> str | None:
     if value is None or "," not in value or name not in _ONCE:
         return value
     several: list[str] = found.values(name)
-    if len(several) < 2 or ", ".join(several) != value:
+    if several == [value] or ", ".join(several) != value:
         # Only one, or a handler has changed what came.
         return value
     if len(set(several)) == 1:
