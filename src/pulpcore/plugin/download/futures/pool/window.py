@@ -316,14 +316,14 @@ class Window:
     def _start_taken(self) -> None:
         """Start the plans of what was taken; begin again where an interrupt has cut it short."""
         while self._taken:
-            if type(self._taken[0]) is not Plan:
-                if not isinstance(self._taken[0], Download):
-                    self._error = _not_a_download(self._taken[0])
+            plan: Any = self._taken[0]
+            if type(plan) is not Plan:
+                if not isinstance(plan, Download):
+                    self._error = _not_a_download(plan)
                     self._exhausted = True
                     self._taken.clear()
                     return
-                self._taken[0] = Plan(self._taken[0])
-            plan = self._taken[0]
+                plan = self._taken[0] = Plan(plan)
             # A plan that is started twice is executed once, and handed back once.
             self._started[plan] = None
             self._start(plan, self.complete)
