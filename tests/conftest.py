@@ -15,15 +15,15 @@ from servers.proxy import Proxy
 from servers.raw import RawServer
 from servers.tls import Tls
 
-# The same examples at every run, and none that fails for having taken long: a machine may be slow.
-# `--hypothesis-profile=random` draws others.
+# Every run has the same examples and no deadline for one, because a machine may be slow.
+# `--hypothesis-profile=random` draws random ones.
 settings.register_profile(
     "random", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("tests", settings.get_profile("random"), derandomize=True)
 settings.load_profile("tests")
 
-# What in the environment changes how a download goes.
+# The environment variables that affect a download.
 VARIABLES = [
     *(
         case
@@ -54,7 +54,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def no_leaks() -> None:
-    """Have `nothing_left` look at file descriptors too.
+    """Make `nothing_left` check file descriptors, too.
 
     It does so, because it begins before the test's servers do, and ends after them.
     """
@@ -64,7 +64,7 @@ def no_leaks() -> None:
 def clean_environment(
     nothing_left: None, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """No proxy, no CA, no netrc from outside; HOME is an empty folder."""
+    """Remove the user's proxy, CA and netrc settings. HOME is an empty folder."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
@@ -72,9 +72,10 @@ def clean_environment(
 
 @pytest.fixture
 def from_terminal() -> Iterator[None]:
-    """Signals do what they do to a program that a person starts, and to the programs it starts.
+    """Give signals the effect that they have on a program started from a terminal.
 
-    A test run in the background, or by nohup, has some of them ignored, and hands that on.
+    A test run in the background, or by nohup, ignores some of them, and child processes
+    inherit that.
     """
     before = {
         number: signal.signal(number, handler)
@@ -91,7 +92,7 @@ def from_terminal() -> Iterator[None]:
 
 @pytest.fixture
 def running() -> Iterator[Callable[..., Any]]:
-    """Make servers of a class that close when the test ends: `running(cls, *args, **options)`."""
+    """Return `running(cls, *args, **options)`: a server that closes when the test ends."""
     with ExitStack() as stack:
         yield lambda cls, *args, **options: stack.enter_context(cls(*args, **options))
 
@@ -124,5 +125,5 @@ def ftp_server(running: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
-    """Certificates: see `servers.tls`."""
+    """Make the certificates of `servers.tls`."""
     return Tls(tmp_path_factory.mktemp("tls"))

@@ -1,4 +1,4 @@
-"""This library beside what a user would pick instead, doing the same work in one run.
+"""Benchmarks that compare this library with its alternatives on the same work in one run.
 
-``tox -e bench`` runs it; docs/performance.rst tells how to read what comes out.
+``tox -e bench`` runs them. docs/performance.rst says how to read the results.
 """

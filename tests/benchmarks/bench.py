@@ -1,4 +1,4 @@
-"""Has the peers do the works, in turn, and keeps what each took."""
+"""Runs the works with the peers in turn and records the time and memory of each."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def run(works: Sequence[Work], rounds: int, tell: Tell, only: Sequence[str] = ()
     """Run the benchmark.
 
     Args:
-        works: What to do.
-        rounds: How often.
-        tell: Takes lines about how far it is.
+        works: The works to run.
+        rounds: The number of rounds.
+        tell: Takes lines that report the progress.
         only: The names of the peers that take part; empty for all.
 
     Returns:
-        The results, as JSON knows them.
+        The results, in types that JSON supports.
 
     Raises:
         RuntimeError: A peer failed, or there is no room for the files.
@@ -110,7 +110,7 @@ def _work(
     targets = []
     for target in work.targets:
         if set(target.peers) <= set(names):
-            # Round by round: what the machine does beside meets those of one round alike.
+            # Compare within each round, because other load affects all peers of a round alike.
             figures = [
                 target.measure({name: taken[name][number] for name in names})
                 for number in range(rounds)
@@ -140,7 +140,7 @@ def _work(
 
 
 def _measure(name: str, job: Job, root: Path) -> dict[str, float]:
-    """Have a peer do a job, and check that it did."""
+    """Run a job with a peer and check the result."""
     peer = PEERS[name]
     job.target.mkdir()
     try:
@@ -155,7 +155,7 @@ def _measure(name: str, job: Job, root: Path) -> dict[str, float]:
 
 
 def _call(function: str, job: Job) -> dict[str, float]:
-    """Run a peer's function in a process of its own."""
+    """Run a peer's function in a new process."""
     with (
         subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peer", function],
@@ -177,7 +177,7 @@ def _call(function: str, job: Job) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _watched(pid: int) -> Iterator[list[int]]:
-    """Watch the memory of a process's children; the peak of their sum (bytes) is in the list."""
+    """Watch the memory of a process's children. The list gets the peak of their sum (bytes)."""
     peak = [0]
     end = threading.Event()
 
@@ -203,8 +203,8 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _compare(job: Job, root: Path) -> None:
-    """Raise RuntimeError unless all files are there and nothing else, and as they should be."""
-    # Some put something random before the name, and a dash.
+    """Raise RuntimeError unless exactly the expected files exist with the right content."""
+    # Some programs put a random prefix and a dash before the name.
     found = {path.name.rpartition("-")[2]: path for path in job.target.iterdir()}
     if set(found) != {file.name for file in job.files}:
         raise RuntimeError(f"{len(found)} files of {len(job.files)} are there")
@@ -227,7 +227,7 @@ def _plain(root: Path, folder: Path) -> Iterator[server.Server]:
 
 @contextlib.contextmanager
 def _folder(works: Sequence[Work]) -> Iterator[Path]:
-    """A folder in memory where there is room for it, else on disk."""
+    """Return a folder in memory if there is enough room, else on disk."""
     sources = {work.size: work.files * work.size for work in works if work.size < content.LARGE}
     largest = max((work.size for work in works), default=0)
     need = sum(sources.values()) + largest + max((work.room for work in works), default=0)
@@ -237,7 +237,7 @@ def _folder(works: Sequence[Work]) -> Iterator[Path]:
             continue
         free = shutil.disk_usage(place).free
         if _file_system(place) == "tmpfs":
-            # It takes from the memory that the peers need.
+            # A folder in memory reduces the memory that the peers need.
             free = min(free, _memory("MemAvailable") * 3 // 4)
         if free >= need:
             with tempfile.TemporaryDirectory(prefix="bench-", dir=place) as folder:
@@ -249,7 +249,7 @@ def _folder(works: Sequence[Work]) -> Iterator[Path]:
 
 
 def _file_system(folder: Path) -> str:
-    """The type of the file system that a folder is on."""
+    """Return the type of the file system of a folder."""
     device = folder.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     with contextlib.suppress(OSError):

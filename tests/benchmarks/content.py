@@ -8,17 +8,17 @@ from pathlib import Path
 from benchmarks.job import File
 
 BLOCK = 1024 * 1024
-# From this size on (bytes) one file serves under many names, or it would take too much room.
+# From this size on (bytes) one file gets many names, because copies would take too much room.
 LARGE = 8 * BLOCK
 
 
 def make(root: Path, size: int, count: int) -> list[File]:
-    """Make files of a size, the same in each run.
+    """Make files of a size, with the same content in each run.
 
     Args:
-        root: The folder that is served.
-        size: Of each (bytes).
-        count: How many.
+        root: The served folder.
+        size: The size of each file (bytes).
+        count: The number of files.
     """
     folder = root / str(size)
     folder.mkdir(mode=0o755)

@@ -1,4 +1,4 @@
-"""What a download costs in calls: figures that a machine's speed and load don't change.
+"""Counts the calls that a download makes, which a machine's speed and load don't change.
 
 Usage: ``python -m benchmarks.counts``: prints each count, what it is by its fixed peer, and the
 limit (counts.toml). The exit status is 1 if one is above its limit.
@@ -49,9 +49,9 @@ BUFFER = bytes(64 * 1024)
 BUFFERS = 100
 NOPS = 1000
 RUNS = 5
-# More of them than the few that differ by chance.
+# Enough runs to make random differences negligible.
 TRACED = 30
-# The sum, and what keeps the interpreter and returns at once.
+# The sum, and a call without I/O.
 UNCOUNTED = ("total", "getsockopt")
 TRACE = ("strace", "-f", "-c", "-e", "trace=%file,%desc,%network", "-U", "calls,name")
 
@@ -61,11 +61,11 @@ class Count:
     """A count, and its limit.
 
     Attributes:
-        name: In counts.toml.
-        what: What was counted.
-        calls: How many.
-        peer: How many the fixed peer needs for the same; 1 where there is no such.
-        limit: How many times those of the peer it may be.
+        name: Its name in counts.toml.
+        what: A description of what was counted.
+        calls: The number of calls.
+        peer: The number of calls of the fixed peer for the same work; 1 without such a peer.
+        limit: The greatest allowed ratio to the peer.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Count:
 
     @property
     def ratio(self) -> float:
-        """The count, by that of the peer."""
+        """The ratio of the count to that of the peer."""
         return self.calls / self.peer
 
 
 class Counter:
-    """Counts calls of functions within the ``with``, of this thread and of those it starts."""
+    """Counts function calls within the ``with``, of this thread and of threads it starts."""
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
@@ -104,7 +104,7 @@ class Counter:
 
 
 def count(work: Callable[[], object]) -> int:
-    """The calls that a work makes: the least of some runs."""
+    """Return the number of calls that a work makes, the least of some runs."""
     found = []
     for _ in range(RUNS):
         with Counter() as counter:
@@ -115,7 +115,7 @@ def count(work: Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def job(folder: Path) -> Iterator[Job]:
-    """A job with one small file, and a server of our own that has it."""
+    """Make a job with one small file, and start a server for it."""
     root, target = folder / "root", folder / "target"
     root.mkdir()
     target.mkdir()
@@ -126,7 +126,7 @@ def job(folder: Path) -> Iterator[Job]:
 
 @contextlib.contextmanager
 def plain(work: Job) -> Iterator[Callable[[], object]]:
-    """The fixed peer: a request that was prepared once, sent by requests as it is.
+    """Run the fixed peer: requests sends a request that was prepared once.
 
     It is counted beside ours in the same run, so that another version of Python, requests or
     urllib3 changes both.
@@ -146,7 +146,7 @@ def plain(work: Job) -> Iterator[Callable[[], object]]:
 
 @contextlib.contextmanager
 def ours(work: Job) -> Iterator[Callable[[], object]]:
-    """A download with size and digest, of those that share a context."""
+    """Run a download with size and digest, in a shared context."""
     context = Context()
 
     def run() -> None:
@@ -162,11 +162,11 @@ SENDERS = {"ours": ours, "plain": plain}
 
 
 def calls_per_file(work: Job) -> dict[str, int]:
-    """Calls of functions for a small file."""
+    """Count the function calls for a small file."""
     found = {}
     for name, sender in SENDERS.items():
         with sender(work) as run:
-            # The first makes the connection.
+            # The first download makes the connection.
             run()
             found[name] = count(run)
     return found
@@ -185,7 +185,7 @@ class Buffers(Download):
 
 
 def calls_per_buffer(folder: Path) -> float:
-    """Calls of functions for each further buffer, with size and digest."""
+    """Count the function calls for each further buffer, with size and digest."""
     digests = {
         number: hashlib.sha256(BUFFER * number).hexdigest() for number in (BUFFERS, 2 * BUFFERS)
     }
@@ -201,7 +201,7 @@ def calls_per_buffer(folder: Path) -> float:
 
 
 def calls_per_nop() -> float:
-    """Calls of functions for a download that does nothing, of a batch."""
+    """Count the function calls for an empty download of a batch."""
 
     def run() -> None:
         with Batch(Nop() for _ in range(NOPS)) as batch:
@@ -212,7 +212,7 @@ def calls_per_nop() -> float:
 
 
 def system_calls_per_file(work: Job) -> dict[str, float]:
-    """System calls for a small file, seen by strace."""
+    """Count the system calls for a small file with strace."""
     found = {}
     for name in SENDERS:
         few, many = (_traced(name, work, number) for number in (TRACED, 2 * TRACED))
@@ -221,7 +221,7 @@ def system_calls_per_file(work: Job) -> dict[str, float]:
 
 
 def can_trace() -> bool:
-    """Whether there is strace, and it may be used."""
+    """Return whether strace is installed and permitted."""
     return (
         shutil.which("strace") is not None
         and subprocess.run([*TRACE, "true"], capture_output=True, check=False).returncode == 0
@@ -251,7 +251,7 @@ def _traced(name: str, work: Job, number: int) -> int:
 
 
 def repeat() -> None:
-    """Download the same file again and again: what strace looks at."""
+    """Download the same file repeatedly, while strace counts."""
     name, url, sha256, target, number = sys.argv[1:]
     base, path = re.fullmatch(r"(http://[^/]+)(/.*)", url).groups()
     work = Job(base, [File(path, SIZE, sha256)], Path(target), threads=1, count=0)
@@ -261,7 +261,7 @@ def repeat() -> None:
 
 
 def limits() -> dict[str, float]:
-    """The limits, by name."""
+    """Return the limits by name."""
     return tomllib.loads(LIMITS.read_text())
 
 

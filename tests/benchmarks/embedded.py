@@ -1,4 +1,4 @@
-"""A server of files, for where there is no nginx, and for replies that wait.
+"""A file server for machines without nginx, and for delayed responses.
 
 Usage: ``python -m benchmarks.embedded FOLDER SECONDS``: it prints its port, and serves the folder
 on loopback until its input ends; each reply waits so many seconds.
@@ -22,7 +22,7 @@ SMALL = 512 * 1024
 
 @functools.cache
 def load(path: Path) -> tuple[bytes, bytes | None]:
-    """The head of the reply for a file, and its content unless it is large."""
+    """Return the response head of a file, and its content unless it is large."""
     stat = path.stat()
     head = (
         "HTTP/1.1 200 OK\r\n"
@@ -38,14 +38,14 @@ def load(path: Path) -> tuple[bytes, bytes | None]:
 
 
 class Waits:
-    """Calls functions after a wait that is as long as it says, on average.
+    """Calls functions after a wait whose length is exact on average.
 
     A timer is late by what it takes to wake a process that sleeps, half a millisecond or so: it is
     set so much earlier.
     """
 
     def __init__(self, seconds: float) -> None:
-        """Make one.
+        """Make the waits.
 
         Args:
             seconds: How long each wait is.
@@ -75,8 +75,8 @@ class Connection(asyncio.Protocol):
         """Make the protocol of a connection.
 
         Args:
-            root: What is served.
-            waits: What each reply waits for.
+            root: The served folder.
+            waits: The wait before each response.
         """
         self._root = root
         self._waits = waits
@@ -132,8 +132,7 @@ async def serve(root: Path, wait: float) -> None:
 
 def main() -> None:
     """Run the server."""
-    # epoll counts in milliseconds: it would be late by half of one on average, and the wait longer
-    # than it says.
+    # epoll counts in milliseconds, so it would be late by half a millisecond on average.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
     loop.run_until_complete(serve(Path(sys.argv[1]), float(sys.argv[2])))
 

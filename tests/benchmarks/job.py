@@ -1,4 +1,4 @@
-"""What a peer has to do, and whether it did it."""
+"""The work of a peer, and the check of its result."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ class File(NamedTuple):
     """A file to download.
 
     Attributes:
-        path: Where it is, below the server's base.
+        path: Its path below the server's base.
         size: In bytes.
         sha256: The digest (hex).
     """
@@ -21,11 +21,11 @@ class File(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is to be called in the target folder."""
+        """Its name in the target folder."""
         return self.path.rpartition("/")[2]
 
     def check(self, size: int, digest: str) -> None:
-        """Raise ValueError if a size and a digest (hex) aren't those of the file."""
+        """Raise ValueError unless size and digest (hex) are those of the file."""
         if (size, digest) != (self.size, self.sha256):
             raise ValueError(f"{self.path}: wrong size or digest: {size} bytes, {digest}")
 
@@ -36,10 +36,10 @@ class Job:
 
     Attributes:
         base: The server's URL, without a slash at the end.
-        files: What to download.
-        target: The folder for it; it is there, and empty.
-        threads: How many at once.
-        count: How many downloads that do nothing.
+        files: The files to download.
+        target: The existing, empty target folder.
+        threads: The number of threads.
+        count: The number of empty downloads.
     """
 
     base: str
@@ -49,22 +49,22 @@ class Job:
     count: int
 
     def url(self, file: File) -> str:
-        """The URL of a file."""
+        """Return the URL of a file."""
         return self.base + file.path
 
     def as_json(self) -> dict[str, Any]:
-        """What from_json() takes."""
+        """Return the text that from_json() reads."""
         return {**vars(self), "target": str(self.target)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Make a job from what as_json() returned."""
+        """Make a job from the text of as_json()."""
         files = [File(*file) for file in values["files"]]
         return cls(**{**values, "files": files, "target": Path(values["target"])})
 
 
 class Sink:
-    """A file that is written and hashed, as one writes it who has no library for that."""
+    """A file that is written and hashed, as in code without a library."""
 
     def __init__(self, job: Job, file: File) -> None:
         """Open the target of a file."""
@@ -74,12 +74,12 @@ class Sink:
         self._size = 0
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Write and hash the next bytes."""
         self._out.write(data)
         self._digest.update(data)
         self._size += len(data)
 
     def close(self) -> None:
-        """Close the file, and check it."""
+        """Close and check the file."""
         self._out.close()
         self._file.check(self._size, self._digest.hexdigest())

@@ -1,4 +1,4 @@
-"""Runs one peer once, in a process of its own, and prints what it took.
+"""Runs one peer once in its own process and prints the time and memory that it used.
 
 Usage: ``python -m benchmarks.peer MODULE:FUNCTION < JOB``
 """
@@ -20,7 +20,7 @@ KIB = 1024
 
 
 def status(name: str, pid: int | str = "self") -> int:
-    """A figure of memory from the kernel's status of a process (bytes); 0 where there is none."""
+    """Return a memory figure from the kernel's status of a process (bytes), or 0 without one."""
     with contextlib.suppress(OSError):
         text = Path(f"/proc/{pid}/status").read_text()
         match = re.search(rf"^{name}:\s*(\d+) kB", text, re.MULTILINE)
@@ -29,7 +29,7 @@ def status(name: str, pid: int | str = "self") -> int:
 
 
 def cpu() -> float:
-    """CPU time of this process and its children (seconds)."""
+    """Return the CPU time of this process and its children (seconds)."""
     return sum(
         usage.ru_utime + usage.ru_stime
         for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -42,7 +42,7 @@ def main() -> None:
     job = Job.from_json(json.load(sys.stdin))
     gc.collect()
     idle = status("VmRSS")
-    # Importing may have taken more for a moment: the peak starts again (proc(5), clear_refs).
+    # Reset the peak of memory, which imports may have raised (proc(5), clear_refs).
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     cpu_before, began = cpu(), time.perf_counter()

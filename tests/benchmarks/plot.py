@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import report
 
-# Text stays text, and what is drawn anew from the same results is the same file.
+# Keep text as text, and make the file reproducible from the same results.
 mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 9})
 OURS, OTHERS = "#1f6fb4", "#b8c0c8"
 
@@ -23,8 +23,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     """Draw the rate of each peer, with a panel for each work that has several.
 
     Args:
-        results: Those of a run.
-        path: Of the SVG.
+        results: The results of a run.
+        path: The path of the SVG.
     """
     works = [work for work in results["works"] if len(work["peers"]) > 1]
     heights = [len(work["peers"]) + 1.5 for work in works]
@@ -47,7 +47,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Make both."""
+    """Make the tables and the plot."""
     source = Path(sys.argv[1])
     results = json.loads(source.read_text())
     source.with_suffix(".inc").write_text(report.rst(results))

@@ -1,4 +1,4 @@
-"""What the results say, as text: for a terminal, and as tables for the documentation."""
+"""Formats the results, for a terminal and as tables for the documentation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADER = ("", "seconds", "files/s", "CPU/file", "memory")
 
 
 def text(results: Results) -> str:
-    """The results for a terminal."""
+    """Format the results for a terminal."""
     lines = []
     for work in results["works"]:
         lines += ["", f"{work['title']} (server: {work['server']})", ""]
@@ -35,7 +35,7 @@ def text(results: Results) -> str:
 
 
 def rst(results: Results) -> str:
-    """The results as tables of reStructuredText."""
+    """Format the results as tables of reStructuredText."""
     lines = [".. Generated from performance.json by `tox -e plot`: don't edit.", ""]
     lines += [f"- {line}" for line in _about(results)]
     lines += [
@@ -52,14 +52,14 @@ def rst(results: Results) -> str:
 
 
 def rates(work: Results) -> list[tuple[str, float]]:
-    """The title of each peer of a work, and its files a second."""
+    """Return the title of each peer of a work, and its files per second."""
     return [
         (peer["title"], median(taken["rate"] for taken in peer["rounds"])) for peer in work["peers"]
     ]
 
 
 def rate(figure: float) -> str:
-    """Files a second, for people."""
+    """Format files per second for people."""
     return f"{figure:,.0f}" if figure >= 10 else f"{figure:.2f}"
 
 

@@ -25,11 +25,11 @@ SETTINGS = """\
 
 
 class Server(NamedTuple):
-    """A server that runs.
+    """A running server.
 
     Attributes:
         base: Its URL, without a slash at the end.
-        name: What it is, for people.
+        name: Its name for people.
     """
 
     base: str
@@ -39,7 +39,7 @@ class Server(NamedTuple):
 def environment() -> dict[str, str]:
     """The environment of processes that import this package.
 
-    No proxy stands in their way, and no measuring of coverage slows them.
+    No proxy is set, and coverage isn't measured, which would slow them down.
     """
     kept = {
         name: value
@@ -53,11 +53,11 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def embedded(root: Path, wait: float = 0) -> Iterator[Server]:
-    """A server in Python.
+    """Start a server written in Python.
 
     Args:
         root: What it serves.
-        wait: How long each reply waits (seconds).
+        wait: The delay of each response (seconds).
     """
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.embedded", str(root), str(wait)],
@@ -76,11 +76,11 @@ def embedded(root: Path, wait: float = 0) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def nginx(root: Path, folder: Path) -> Iterator[Server]:
-    """A private nginx.
+    """Start a private nginx.
 
     Args:
         root: What it serves.
-        folder: Where its own files go.
+        folder: The folder for its own files.
 
     Raises:
         RuntimeError: It doesn't start.

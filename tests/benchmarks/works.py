@@ -1,4 +1,4 @@
-"""What is done, by whom, and what is expected of it."""
+"""The works, their peers, and the expected results."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Taken = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Peer:
-    """One who does the work.
+    """A library or program that does the work.
 
     Attributes:
         title: What it is, for people.
         run: The function that does it, in benchmarks.peers.
-        needs: Modules and programs without which it is left out.
-        keeps: Whether its files are there at the end, and are compared then.
+        needs: Modules and programs that it needs; without them it is left out.
+        keeps: Whether its files exist at the end, where they are compared.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Peer:
 
     @property
     def missing(self) -> list[str]:
-        """What it needs and isn't there."""
+        """Return what it needs and isn't installed."""
         return [
             name
             for name in self.needs
@@ -72,15 +72,15 @@ FIELD = (OURS, "requests", "aiohttp", "pulpcore", "httpx", "curl", "aria2")
 
 @dataclass(frozen=True)
 class Target:
-    """What is expected of one round of a work.
+    """The expected result of one round of a work.
 
     Attributes:
-        title: What it is about.
-        measure: Takes what the peers took in one round, and returns the figure.
-        peers: Those that it needs.
-        most: The figure may be no larger than this.
-        least: Or no smaller than this.
-        unit: What stands behind the figure.
+        title: Its title.
+        measure: Takes the measurements of one round and returns the figure.
+        peers: The peers that it needs.
+        most: The upper limit of the figure.
+        least: The lower limit of the figure.
+        unit: The unit after the figure.
     """
 
     title: str
@@ -91,7 +91,7 @@ class Target:
     unit: str = TIMES
 
     def is_met(self, figure: float) -> bool:
-        """Whether a figure is as expected."""
+        """Return whether a figure is as expected."""
         return (self.most is None or figure <= self.most) and (
             self.least is None or figure >= self.least
         )
@@ -105,7 +105,7 @@ def _shown(size: int) -> str:
 
 
 def _faster(peer: str, least: float | None, ours: str = OURS) -> Target:
-    """Expect to be so many times as fast as another."""
+    """Expect one peer to be so many times as fast as another."""
     return Target(
         f"{PEERS[ours].title}: as fast as {PEERS[peer].title}",
         lambda taken: taken[peer]["seconds"] / taken[ours]["seconds"],
@@ -129,15 +129,15 @@ class Work:
     """A work that each of its peers does.
 
     Attributes:
-        name: What it is called on the command line.
-        peers: Names of those who do it.
-        targets: What is expected.
-        files: How many files; 0 for none.
+        name: Its name on the command line.
+        peers: The names of its peers.
+        targets: The expected results.
+        files: The number of files; 0 for none.
         size: Of each (bytes).
         threads: How many at once.
-        wait: How long the server waits before each reply (seconds).
-        count: How many downloads that do nothing.
-        note: What else is to be said.
+        wait: The delay of each response of the server (seconds).
+        count: The number of empty downloads.
+        note: A further remark.
     """
 
     name: str
@@ -163,13 +163,13 @@ class Work:
 
     @property
     def room(self) -> int:
-        """What it needs beside its sources (bytes)."""
-        # Of those that are removed as they come: what runs, and one that hasn't been removed yet.
+        """The room it needs besides its sources (bytes)."""
+        # If files are removed at once, those in progress and one that isn't removed yet exist.
         files = min(self.files, self.threads + 1) if "removed" in self.peers else self.files
         return files * self.size
 
     def small(self) -> Work:
-        """A tenth of it, to see that all works."""
+        """Return a tenth of the work, for a quick test."""
         return replace(
             self,
             files=self.files // 10 if self.size < MIB else self.files,

@@ -52,13 +52,13 @@ from pulpcore.plugin.download.futures import (  # noqa: E402
 )
 from pulpcore.plugin.download.futures.engine.backoff import TRANSIENT  # noqa: E402
 
-# A machine that has much else to do may be slow, too.
+# A busy machine may be slow, too.
 READ_TIMEOUT = 2.0
 OLD = b"the old file"
 
 
 class Plot:
-    """What each file is, and what goes wrong with it: a function of the seed and its number.
+    """The content and faults of each file, as a function of the seed and its number.
 
     Args:
         seed: Any number.
@@ -73,17 +73,17 @@ class Plot:
         return random.Random(f"{self._seed}/{number}/{what}")
 
     def content(self, number: int, version: int) -> bytes:
-        """The content of a file; most files are small."""
+        """Return the content of a file. Most files are small."""
         chance = self._random(number, f"content {version}")
         size = chance.choice([0, 1, 700, 4096, 4096, 9000, 9000, 30_000, 70_000, 300_000])
         return chance.randbytes(size)
 
     def changes(self, number: int) -> bool:
-        """Whether the file changes on the server, after the first fault."""
+        """Return whether the file changes on the server after the first fault."""
         return self._random(number, "changes").random() < 0.2
 
     def file(self, number: int, version: int) -> File:
-        """What the server has."""
+        """Return the file that the server has."""
         body = self.content(number, version)
         chance = self._random(number, "headers")
         tag = chance.choice([None, "", "W/"])
@@ -91,7 +91,7 @@ class Plot:
         return File(body, etag=etag, ranges=chance.random() < 0.8)
 
     def fault(self, number: int, request: int) -> Fault | None:
-        """What goes wrong with a request for a file; the number is from 0, for this file alone."""
+        """Return the fault of a request for a file. Its number counts from 0 for each file."""
         chance = self._random(number, "faults")
         if chance.random() >= self._faults or request >= chance.choice([1, 1, 2, 3]):
             return None
@@ -108,14 +108,14 @@ class Plot:
                 StallAfter(size) if chance.random() < 0.3 else CutAfter(size),
                 Status(chance.choice(sorted(TRANSIENT)), {"Retry-After": "0"}, b"not now"),
                 Status(503, body=b"no hurry"),
-                # Too long to be drained: the connection can't be used again.
+                # Too long to be drained, so the connection can't be reused.
                 Status(500, {"Connection": "close"}, b"x" * 100_000),
             ]
         )
 
 
 class Shelf(Mapping[str, File]):
-    """The files of the server, made as they are asked for."""
+    """The files of the server, made on demand."""
 
     def __init__(self, plot: Plot):
         self._plot = plot
@@ -123,7 +123,7 @@ class Shelf(Mapping[str, File]):
         self._requests: Counter[int] = Counter()
 
     def count(self, request: Request) -> int:
-        """Count a request for a file; return how many there were before."""
+        """Count a request for a file. Return the number of earlier ones."""
         number = int(request.path[1:])
         with self._lock:
             before = self._requests[number]
@@ -143,7 +143,7 @@ class Shelf(Mapping[str, File]):
 
 
 def serve(plot: Plot) -> None:
-    """Serve until the standard input ends; tell the port first, and the number of faults last."""
+    """Serve until the standard input ends. Print the port first and the number of faults last."""
     shelf = Shelf(plot)
     faults = 0
 
@@ -161,7 +161,7 @@ def serve(plot: Plot) -> None:
 
 @contextlib.contextmanager
 def server_process(options: argparse.Namespace) -> Iterator[subprocess.Popen[str]]:
-    """The server in a process of its own."""
+    """Run the server in its own process."""
     arguments = ["--serve", "--seed", str(options.seed), "--faults", str(options.faults)]
     with subprocess.Popen(
         [sys.executable, __file__, *arguments],
@@ -176,7 +176,7 @@ def server_process(options: argparse.Namespace) -> Iterator[subprocess.Popen[str
 
 
 def make(plot: Plot, number: int, base: str, folder: Path) -> HttpDownload:
-    """The download of a file. Those that change are validated by nothing but their framing."""
+    """Make the download of a file. Files that change are validated by their framing only."""
     path = folder / str(number)
     if number % 5 == 0:
         path.write_bytes(OLD)
@@ -195,7 +195,7 @@ def make(plot: Plot, number: int, base: str, folder: Path) -> HttpDownload:
 
 
 def judge(plot: Plot, download: HttpDownload, error: BaseException | None, found: Counter) -> None:
-    """Count what is the matter with a download that has ended; take its file away."""
+    """Count the problems of a finished download and remove its file."""
     path = Path(str(download.writer))
     content = path.read_bytes() if path.exists() else None
     versions = {plot.content(download.attachment, version) for version in (0, 1)}
@@ -213,7 +213,7 @@ def judge(plot: Plot, download: HttpDownload, error: BaseException | None, found
 
 
 def descriptors() -> int:
-    """How many file descriptors are open; 0 where that can't be told."""
+    """Return the number of open file descriptors, or 0 if it is unknown."""
     try:
         return len(os.listdir("/proc/self/fd"))
     except FileNotFoundError:
@@ -221,7 +221,7 @@ def descriptors() -> int:
 
 
 def soak(options: argparse.Namespace, folder: Path, base: str) -> Counter:
-    """Download all files, and count what went wrong."""
+    """Download all files and count the problems."""
     plot = Plot(options.seed, options.faults)
     found: Counter[str] = Counter()
     threads, files = threading.active_count(), descriptors()
@@ -239,7 +239,7 @@ def soak(options: argparse.Namespace, folder: Path, base: str) -> Counter:
 
 
 def main() -> int:
-    """Run the program; return its exit status."""
+    """Run the program and return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, default=20_000, help="how many (%(default)s)")
     parser.add_argument("--threads", type=int, default=16, help="at once (%(default)s)")

@@ -1,4 +1,4 @@
-"""What the tests of HTTP share: quick retries, downloads into memory, records of events."""
+"""Helpers of the HTTP tests: quick retries, downloads into memory, recorded events."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,26 +31,26 @@ EVENTS = [
 
 
 def quick(total: int | None = 3, **options: Any) -> Retry:
-    """A policy that retries without a wait."""
+    """Make a policy that retries without a wait."""
     return Retry(total=total, **{"backoff_factor": 0, "status_forcelist": TRANSIENT, **options})
 
 
 def into_memory(url: str, retry: Retry | None = None, **options: Any) -> HttpDownload:
-    """A download into a buffer, by default without retries."""
+    """Make a download into a buffer, by default without retries."""
     download = HttpDownload(url, BufferWriter(), **options)
     download.retry = retry
     return download
 
 
 def content(download: HttpDownload) -> bytes:
-    """The bytes that a download into a buffer brings, run now."""
+    """Run a download into a buffer and return its content."""
     download()
     assert isinstance(download.writer, BufferWriter)
     return download.writer.getvalue()
 
 
 def failure(download: HttpDownload, kind: type[DownloadError] = DownloadError) -> DownloadError:
-    """The error that a download fails with, of exactly that class if it is not the root."""
+    """Run a download and return its error, of exactly that class unless that is the base class."""
     with pytest.raises(kind) as caught:
         download()
     assert kind is DownloadError or type(caught.value) is kind, repr(caught.value)
@@ -58,14 +58,14 @@ def failure(download: HttpDownload, kind: type[DownloadError] = DownloadError) -
 
 
 def trust(ca: Path, certificate: Certificate | None = None, **options: Any) -> SSL:
-    """TLS settings that trust one CA, and show a certificate."""
+    """Make TLS settings that trust one CA and have a client certificate."""
     if certificate is not None:
         options["client_certificate"] = str(certificate.both)
     return SSL(ca_certificate=str(ca), **options)
 
 
 def record(download: HttpDownload) -> list[Any]:
-    """A list that each event of a download is put into."""
+    """Record each event of a download in a list."""
     events: list[Any] = []
     for name in EVENTS:
         download.register(name, events.append)
@@ -73,7 +73,7 @@ def record(download: HttpDownload) -> list[Any]:
 
 
 def names(events: list[Any]) -> list[str]:
-    """The names of recorded events; Fetched that follow each other as one."""
+    """Return the names of recorded events. Consecutive Fetched events count as one."""
     found: list[str] = []
     for event in events:
         if not found or event.NAME != Event.FETCHED or found[-1] != Event.FETCHED:
@@ -82,7 +82,7 @@ def names(events: list[Any]) -> list[str]:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and all those behind it."""
+    """Return an exception with all its causes and contexts."""
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
     while pending:

@@ -1,4 +1,4 @@
-"""Signals at chosen places: a SIGINT wherever CPython looks for one."""
+"""Signals at chosen places: a SIGINT at each place where CPython checks for signals."""
 
 import signal
 import sys
@@ -8,16 +8,16 @@ from typing import Any
 
 
 class Armed:
-    """A ``with`` in which a SIGINT comes at one place; the KeyboardInterrupt ends it.
+    """A ``with`` in which a SIGINT arrives at one place. The KeyboardInterrupt ends it.
 
     Attributes:
-        left (int): How many places are left until it comes.
+        left (int): The number of places that are left until the signal.
     """
 
     def __init__(self, place: int, file: str) -> None:
         self.left = place
         self._files = (file, __file__)
-        # Held here: CPython 3.11 uses it after it has let go of it, when it raises.
+        # Keep a reference here: CPython 3.11 uses the object after its release when it raises.
         self._function = self._profile
 
     def __enter__(self) -> None:
@@ -45,17 +45,17 @@ class Armed:
 
 
 def at_each_place(scenario: Callable[[Armed], object]) -> int:
-    """Run a scenario again and again, each time with a SIGINT at another place.
+    """Run a scenario repeatedly, each time with a SIGINT at another place.
 
     The places are the beginning of each function of Python's and the return of each function of
-    C's that the main thread calls, but from the scenario's own file: there CPython looks for
-    signals.
+    C's that the main thread calls, except from the scenario's own file. CPython checks for
+    signals there.
 
     Args:
-        scenario: What it does in ``with`` the argument is interrupted.
+        scenario: A function whose ``with`` of its argument is interrupted.
 
     Returns:
-        How many places there were.
+        The number of places.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     place = 0

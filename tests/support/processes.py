@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).parents[2] / "src"
-SECONDS = 30  # far more than anything here takes: it only ends what hangs
+SECONDS = 30  # far more than anything here takes: it only ends a test that hangs
 
 
 def forked(work: Callable[[], object]) -> int:
-    """Fork, and do work in the child.
+    """Fork, and run work in the child.
 
     Returns:
         0, 1 if the work raised something, or -14 (SIGALRM) if the child hung.
     """
     with warnings.catch_warnings():
-        # Python 3.12 and later warn of the very thing that is tested here.
+        # Python 3.12 and later warn of forking with threads, which is tested here.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
@@ -43,13 +43,13 @@ def forked(work: Callable[[], object]) -> int:
 def program(
     code: str, *arguments: object, wrapper: tuple[str, ...] = (), **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
-    """Python code in a process of its own, which can import the library; killed at the end.
+    """Run Python code that can import the library in a new process, which is killed at the end.
 
     Args:
-        code: What is run.
-        arguments: What is in its ``sys.argv``.
-        wrapper: A command that is to run the interpreter.
-        options: More for ``Popen``.
+        code: The code to run.
+        arguments: The arguments in its ``sys.argv``.
+        wrapper: A command that runs the interpreter.
+        options: Further options for ``Popen``.
     """
     path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
@@ -69,16 +69,16 @@ def program(
 
 @contextlib.contextmanager
 def unprivileged(folder: Path) -> Iterator[None]:
-    """The rights of an ordinary user within the ``with``, also where the tests are run by root.
+    """Have only the rights of an ordinary user within the ``with``, even if root runs the tests.
 
     Args:
-        folder: What that user must be able to get into, but not to change.
+        folder: A folder that this user must be able to enter but not to change.
     """
     if os.geteuid() != 0:
         yield
         return
     with contextlib.ExitStack() as stack:
-        # pytest's own folders above can't be entered by others.
+        # Other users can't enter the folders that pytest creates above this one.
         for above in (folder, *folder.parents):
             mode = above.stat().st_mode & 0o7777
             stack.callback(above.chmod, mode)

@@ -1,4 +1,4 @@
-"""A corpus of raw HTTP replies: well-formed, odd, broken and hostile, each with what to make of it.
+"""A corpus of raw HTTP responses: valid, odd, broken and hostile, with the expected results.
 
 The opinions are those of RFC 9110 and RFC 9112 and of the contract; where the RFCs let a client
 choose, a reply is refused whose framing two readers could understand in two ways. `curl` tells
@@ -19,7 +19,7 @@ HEAD_LIMIT = 128 * 1024
 
 
 class Fails(NamedTuple):
-    """How a download fails: what its reason says, and its type."""
+    """How a download fails: text of its reason, and its type."""
 
     reason: str
     kind: type[DownloadFailed] = DownloadFailed
@@ -27,14 +27,14 @@ class Fails(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One reply.
+    """One response.
 
     Attributes:
-        name: What is special about it.
+        name: What is special about the response.
         raw: All its bytes.
         expected: The body, or how the download fails.
-        ends: The end of the connection is part of the reply. (Others must do without.)
-        curl: What curl makes of it, where that differs.
+        ends: The end of the connection is part of the response. (Others must work without it.)
+        curl: The result of curl, if it differs.
         path: The path of the URL.
     """
 
@@ -47,7 +47,7 @@ class Row:
 
 
 def untrusted(reason: str) -> Fails:
-    """Refused, since the framing can't be trusted."""
+    """Expect a refusal, because the framing can't be trusted."""
     return Fails(f"the reply can't be trusted: .*{reason}")
 
 
@@ -65,43 +65,43 @@ NO_REPLY = Fails("without a reply")
 
 
 def replied(status: int, kind: type[DownloadFailed] = DownloadFailed) -> Fails:
-    """Fails for its status."""
+    """Expect a failure because of the status."""
     return Fails(f"the server replied {status}", kind)
 
 
 def framed(*fields: bytes, body: bytes = HELLO, start: bytes = OK) -> bytes:
-    """A reply with just these lines in its head."""
+    """Make a response with exactly these lines in its head."""
     return start + b"".join(field + b"\r\n" for field in fields) + b"\r\n" + body
 
 
 def with_length(value: bytes, body: bytes = HELLO) -> bytes:
-    """A reply with this Content-Length."""
+    """Make a response with this Content-Length."""
     return framed(b"Content-Length: " + value, body=body)
 
 
 def with_field(*fields: bytes) -> bytes:
-    """A reply with a good Content-Length behind these lines."""
+    """Make a response with these lines, followed by a correct Content-Length."""
     return framed(*fields, b"Content-Length: 5")
 
 
 def with_coding(*values: bytes, start: bytes = OK) -> bytes:
-    """A chunked reply that calls its coding so."""
+    """Make a chunked response with this name of the transfer coding."""
     fields = (b"Transfer-Encoding: " + value for value in values)
     return framed(*fields, body=CHUNKS, start=start)
 
 
 def with_chunks(chunks: bytes, *fields: bytes) -> bytes:
-    """A chunked reply with just this body."""
+    """Make a chunked response with exactly this body."""
     return framed(b"Transfer-Encoding: chunked", *fields, body=chunks)
 
 
 def with_start(line: bytes) -> bytes:
-    """A reply with this status line."""
+    """Make a response with this status line."""
     return framed(b"Content-Length: 5", start=line + b"\r\n")
 
 
 def gzipped(data: bytes) -> bytes:
-    """What gzip makes of it."""
+    """Compress with gzip."""
     packer = zlib.compressobj(wbits=31)
     return packer.compress(data) + packer.flush()
 
@@ -112,7 +112,7 @@ GZIP = gzipped(HELLO)
 
 
 def _status_lines() -> Iterator[Row]:
-    """RFC 9112 section 4, RFC 9110 section 15."""
+    """Status lines (RFC 9112 section 4, RFC 9110 section 15)."""
     for name, line in {
         "plain": b"HTTP/1.1 200 OK",
         "no reason": b"HTTP/1.1 200 ",
@@ -181,7 +181,7 @@ def _status_lines() -> Iterator[Row]:
 
 
 def _statuses() -> Iterator[Row]:
-    """Only 200 and 203 bring the file; contract section 3."""
+    """Statuses, of which only 200 and 203 contain the file."""
     for status in (201, 202, 205, 207, 226, 299, 206, 300, 302, 304, 305, 306, 399):
         reason = "a part of the file, which was not asked for" if status == 206 else None
         fails = replied(status) if reason is None else Fails(reason)
@@ -222,7 +222,7 @@ def _statuses() -> Iterator[Row]:
             "close": (b"Connection: close",),
         }.items():
             raw = framed(*fields, body=b"", start=start)
-            # No body by definition, and so nothing to wait for (RFC 9112 section 6.3).
+            # There is no body by definition, so the client must not wait (RFC 9112 section 6.3).
             yield Row(f"{status} with {name}", raw, fails, curl=file)
         raw = framed(b"Transfer-Encoding: chunked", body=CHUNKS, start=start)
         yield Row(f"{status} with chunks", raw, fails, curl=file)
@@ -239,7 +239,7 @@ def _statuses() -> Iterator[Row]:
 
 
 def _interim() -> Iterator[Row]:
-    """Interim replies are read over (RFC 9110 section 15.2)."""
+    """Interim responses, which are skipped (RFC 9110 section 15.2)."""
     final = with_length(b"5")
     for status in (100, 102, 103, 150, 199):
         raw = b"HTTP/1.1 %d Wait\r\nLink: </a>\r\n\r\n" % status + final
@@ -288,7 +288,7 @@ def _interim() -> Iterator[Row]:
 
 
 def _heads() -> Iterator[Row]:
-    """RFC 9112 sections 2.2 and 5; RFC 9110 section 5.5."""
+    """Header fields (RFC 9112 sections 2.2 and 5; RFC 9110 section 5.5)."""
     for name, raw in {
         "no fields but the length": with_length(b"5"),
         "LF alone ends its lines": with_length(b"5").replace(b"\r\n", b"\n"),
@@ -325,7 +325,7 @@ def _heads() -> Iterator[Row]:
         ("parentheses in a name", b"A(1): b"),
         ("quotes around a name", b'"A": b'),
     ]:
-        # Ill-formed, and nothing that says how the body ends.
+        # Malformed, but irrelevant to where the body ends.
         yield Row(f"head: {name}", with_field(field), HELLO)
     for name, field, curl in [
         ("no colon", b"Server", ""),
@@ -362,7 +362,7 @@ def _heads() -> Iterator[Row]:
 
 
 def _lengths() -> Iterator[Row]:
-    """RFC 9110 section 8.6, RFC 9112 section 6.3."""
+    """Lengths (RFC 9110 section 8.6, RFC 9112 section 6.3)."""
     for name, value in {
         "leading zeros": b"005",
         "many leading zeros": b"0" * 30 + b"5",
@@ -427,13 +427,13 @@ def _lengths() -> Iterator[Row]:
     yield Row("length: more than comes", with_length(b"6"), CUT, ends=True)
     yield Row("length: far more than comes", with_length(b"9" * 17), CUT, ends=True)
     yield Row("length: nothing comes", with_length(b"5", b""), CUT, ends=True)
-    # The rest belongs to no reply. What came is whole.
+    # The rest belongs to no response. The body is complete.
     yield Row("length: less than comes", with_length(b"4"), HELLO[:4])
     yield Row("length: 0, but something comes", with_length(b"0"), b"")
 
 
 def _codings() -> Iterator[Row]:
-    """RFC 9112 sections 6.1, 6.3 and 7."""
+    """Transfer codings (RFC 9112 sections 6.1, 6.3 and 7)."""
     for value in (b"chunked", b"Chunked", b"CHUNKED", b"\tchunked \t"):
         yield Row(f"coding: {value!r}", with_coding(value), HELLO)
     yield Row(
@@ -476,7 +476,7 @@ def _codings() -> Iterator[Row]:
     ]:
         name = f"coding: {first.decode()} and {second.decode()}"
         yield Row(name, with_coding(first, second), BAD_CODING, curl=curl)
-    # The coding wins, and the connection isn't used again (RFC 9112 section 6.1).
+    # The coding takes precedence, and the connection isn't reused (RFC 9112 section 6.1).
     for length in (b"5", b"3", b"15", b"0", b"9999"):
         name = f"coding: chunked beside a length of {length.decode()}"
         yield Row(name, with_chunks(CHUNKS, b"Content-Length: " + length), HELLO)
@@ -486,13 +486,13 @@ def _codings() -> Iterator[Row]:
     yield Row("coding: chunked beside a bad length", bad, BAD_LENGTH)
     bad = framed(b"Transfer-Encoding: x", b"Content-Length: 5")
     yield Row("coding: an unknown one beside a length", bad, BAD_CODING)
-    # Faulty by RFC 9112 section 6.1, and still what is meant can't be mistaken.
+    # Invalid by RFC 9112 section 6.1, but unambiguous.
     old = b"HTTP/1.0 200 OK\r\n"
     yield Row("coding: chunked by HTTP/1.0", with_coding(b"chunked", start=old), HELLO)
 
 
 def _chunks() -> Iterator[Row]:
-    """RFC 9112 section 7.1."""
+    """Chunks (RFC 9112 section 7.1)."""
     for name, chunks in {
         "one": CHUNKS,
         "several": b"1\r\nh\r\n3\r\nell\r\n1\r\no\r\n0\r\n\r\n",
@@ -619,7 +619,7 @@ def _chunks() -> Iterator[Row]:
 
 
 def _closing() -> Iterator[Row]:
-    """A body that the end of the connection delimits (RFC 9112 section 6.3, rule 8)."""
+    """Bodies that the end of the connection ends (RFC 9112 section 6.3, rule 8)."""
     for name, raw, expected in [
         ("HTTP/1.1", framed(), HELLO),
         ("HTTP/1.0", framed(start=b"HTTP/1.0 200 OK\r\n"), HELLO),
@@ -636,7 +636,7 @@ def _closing() -> Iterator[Row]:
 
 
 def _content_codings() -> Iterator[Row]:
-    """Codings of the content that nobody asked for: see `http.coding`."""
+    """Content codings that the request didn't accept; see `http.coding`."""
 
     def encoded(coding: bytes, body: bytes, *fields: bytes) -> bytes:
         length = b"Content-Length: %d" % len(body)

@@ -8,7 +8,7 @@ SECONDS = 20  # far more than anything takes: it only ends a test that hangs
 
 
 class Nop(Download):
-    """A download that does nothing, as plugins of 2017 wrote it."""
+    """A download that does nothing, as written by plugins of 2017."""
 
     def __init__(self, attachment=None):
         super().__init__("", None)
@@ -22,7 +22,7 @@ class Nop(Download):
 
 
 class Stub(Download):
-    """A download whose content is what `send` does with it."""
+    """A download that calls `send` to produce its content."""
 
     def __init__(self, send=lambda download: None, writer=None, url="test://stub"):
         super().__init__(url, writer)
@@ -33,7 +33,7 @@ class Stub(Download):
 
 
 class Blocking(Stub):
-    """Fetches until it is told to stop, or released."""
+    """A download that runs until it is cancelled or released."""
 
     def __init__(self, writer=None):
         super().__init__(self._block, writer, "test://blocking")
@@ -47,7 +47,7 @@ class Blocking(Stub):
 
 
 class Held(Stub):
-    """Hears no cancellation: it ends only when it is released."""
+    """A download that ignores cancellation and ends only when it is released."""
 
     def __init__(self):
         super().__init__(self._hold)

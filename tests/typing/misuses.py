@@ -1,6 +1,7 @@
-"""What a user's code may not do. Type checkers read this; nobody runs it.
+"""Invalid uses of the API. Type checkers read this file; nobody runs it.
 
-Each line is refused: a type checker that let one pass would say that its comment isn't needed.
+Type checkers refuse each line. If one accepted a line, it would report the line's `ignore`
+comment as unnecessary.
 """
 
 from pulpcore.plugin.download.futures import (

@@ -1,4 +1,4 @@
-"""What a user's code may do, and which types it gets. Type checkers read this; nobody runs it."""
+"""Valid uses of the API and their types. Type checkers read this file; nobody runs it."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -228,7 +228,7 @@ def shared(context: Context) -> None:
 
 
 class Nop(Download):
-    """As plugins of 2017 have it."""
+    """A download as written by plugins of 2017."""
 
     def __init__(self, attachment: object) -> None:
         super().__init__("", None)
@@ -240,7 +240,7 @@ class Nop(Download):
 
 
 class Listed(Factory):
-    """A factory that changes what is built, and gives up the call on the class."""
+    """A factory that changes its downloads and drops the class-level call."""
 
     def build(  # pyright: ignore[reportIncompatibleVariableOverride]
         self, url: str, path: object = None, artifact: object = None

@@ -1,4 +1,4 @@
-"""Which addresses are public."""
+"""Tests of which IP addresses are public."""
 
 import socket
 
@@ -30,7 +30,7 @@ from pulpcore.plugin.download.futures.address import ForbiddenAddress, check_pee
     ],
 )
 def test_public(address):
-    """What anybody can reach is public, up to the borders of what isn't."""
+    """Globally reachable addresses are public, up to the borders of the special ranges."""
     assert is_public(address)
 
 
@@ -85,13 +85,13 @@ def test_public(address):
     ],
 )
 def test_not_public(address):
-    """What is this machine's, the link's, private, special or nobody's is not, in any notation."""
+    """Loopback, link-local, private, special and unused addresses are never public."""
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_peer(host):
-    """The other end of a connection is what counts."""
+    """The address check looks at the peer that a socket is connected to."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         server = socket.create_server((host, 0), family=family)
@@ -106,7 +106,7 @@ def test_peer(host):
 
 
 def test_peer_that_is_public():
-    """A public one may be there."""
+    """The address check accepts a socket whose peer is public."""
 
     class Connected:
         def getpeername(self):

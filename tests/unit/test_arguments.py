@@ -1,4 +1,4 @@
-"""What a download takes as its arguments: shorter forms of them, and clear errors for the rest."""
+"""Tests of a download's arguments: their short forms, and clear errors for wrong types."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pulpcore.plugin.download.futures import (
     User,
 )
 
-# Nobody gets as far as to connect.
+# The test never gets as far as connecting.
 HTTP = ("http://192.0.2.1/a", None)
 FTP = ("ftp://192.0.2.1/a", None)
 FILE = ("file:///nothing/there", None)
@@ -55,7 +55,7 @@ class Nop(Download):
     ],
 )
 def test_timeout(kind, arguments, given, made):
-    """A number counts for connect and read, a pair gives one for each, as in requests."""
+    """A timeout may be one number for connect and read, or a pair of numbers, as in requests."""
     download = kind(*arguments, timeout=given)
     assert download.timeout == made
     assert (download.timeout is given) is isinstance(given, Timeout)
@@ -72,7 +72,7 @@ def test_timeout(kind, arguments, given, made):
     ],
 )
 def test_user(kind, arguments, given, made):
-    """A pair is a name and a password, as in requests."""
+    """A user may be a pair of name and password, as in requests."""
     download = kind(*arguments, user=given)
     assert download.user == made
 
@@ -80,7 +80,7 @@ def test_user(kind, arguments, given, made):
 @pytest.mark.parametrize("kind", [HttpDownload, FtpDownload, FileDownload, Nop])
 @pytest.mark.parametrize("path", ["x.iso", Path("x.iso")])
 def test_writer(kind, path):
-    """The path of a file makes a FileWriter; a writer is taken as it is."""
+    """A path as writer makes a FileWriter, and a writer is used as it is."""
     download = kind("url", path)
     assert type(download.writer) is FileWriter
     assert download.writer.path == "x.iso"
@@ -103,7 +103,7 @@ OWN = {"headers": (HttpDownload,), "proxy_url": (HttpDownload,)}
 @NET
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_types(kind, arguments, name):
-    """Anything else is a TypeError that names the argument, and nothing of what was given."""
+    """An argument of a wrong type is a TypeError that names it and doesn't show the value."""
     if kind not in OWN.get(name, (kind,)):
         return
     for value in WRONG[name]:
@@ -114,7 +114,7 @@ def test_wrong_types(kind, arguments, name):
 
 @pytest.mark.parametrize("kind", [FileDownload, Nop])
 def test_wrong_writer(kind):
-    """So it is for those that take only a writer."""
+    """A wrong type in place of a writer is a TypeError for each download class."""
     for value in WRONG["writer"]:
         with pytest.raises(TypeError, match=r"^writer: must be "):
             kind("url", value)
@@ -123,7 +123,7 @@ def test_wrong_writer(kind):
 @ALL
 @pytest.mark.parametrize("name", WRONG)
 def test_assigned(kind, arguments, name, tmp_path, monkeypatch):
-    """What is set later is refused by the run, before anything is sent: by an error, not a bug."""
+    """A wrong type assigned later fails the run with a DownloadFailed, before anything is sent."""
     monkeypatch.chdir(tmp_path)
     if not hasattr(kind(*arguments), name):
         return
@@ -142,7 +142,7 @@ def test_assigned(kind, arguments, name, tmp_path, monkeypatch):
 
 
 def test_rate_limiter():
-    """So is a number in place of a rate limiter, which couldn't be shared."""
+    """A number in place of a rate limiter is refused, because downloads couldn't share it."""
     download = HttpDownload(*HTTP)
     download.rate_limiter = 5
     with pytest.raises(DownloadFailed, match="a setting is wrong: rate_limiter: must be "):
@@ -151,7 +151,7 @@ def test_rate_limiter():
 
 @ALL
 def test_assigned_short_forms(kind, arguments, tmp_path):
-    """What the constructor takes may be set later, too, and None stands for the defaults."""
+    """Short forms of settings may be assigned later, and None stands for the default."""
     download = kind(*arguments)
     given = {"timeout": (3, 5), "user": ("a", "b"), "writer": str(tmp_path / "a"), "ssl": None}
     for name, value in given.items():
@@ -167,7 +167,7 @@ def test_assigned_short_forms(kind, arguments, tmp_path):
 
 
 def test_url_in_place_of_a_path(tmp_path):
-    """A URL that was given for a path shows no secret in the error, nor in its cause."""
+    """If a URL is given as a path, the error and its cause show no secret of it."""
     source = tmp_path / "source"
     source.write_bytes(b"content")
     download = FileDownload(source.as_uri(), "http://me:s3cret@h/?key=s3cret/")

@@ -1,4 +1,4 @@
-"""Batches: plans, the backlog, and every way to an end. No network: downloads that wait for us."""
+"""Tests of batches without network: plans, the backlog, and every way to end."""
 
 import _thread
 import asyncio
@@ -34,7 +34,7 @@ QUICK = module._QUICK
 
 
 def failing(error):
-    """A download that raises."""
+    """Make a download that raises."""
 
     def send(_):
         raise error
@@ -43,7 +43,7 @@ def failing(error):
 
 
 def outcomes(plans):
-    """The download of each plan, or the reason why there is none."""
+    """Return the download of each plan, or the reason of its failure."""
     found = []
     for plan in plans:
         try:
@@ -58,18 +58,18 @@ BEFORE = []
 
 @pytest.fixture(autouse=True)
 def reads_ahead(monkeypatch):
-    """Taking from the iterable counts as quick, also on a machine that is not."""
+    """Make reading from the iterable count as quick, even on a slow machine."""
     monkeypatch.setattr(module, "_QUICK", float("inf"))
 
 
 @pytest.fixture(autouse=True)
 def threads_before():
-    """The threads that were alive before a test are none of its own."""
+    """Return the threads that were alive before the test."""
     BEFORE[:] = threading.enumerate()
 
 
 def threads_left():
-    """The threads of this test's batches that are alive."""
+    """Return the threads of this test's batches that are alive."""
     return [
         thread
         for thread in threading.enumerate()
@@ -89,17 +89,17 @@ class TestArguments:
         ],
     )
     def test_too_small(self, options, name):
-        """A number that is too small is refused at once, and named."""
+        """A batch refuses numbers that are too small at once, by name."""
         with pytest.raises(ValueError, match=name):
             Batch([], **options)
 
     def test_no_iterable(self):
-        """What can't be iterated is refused at once."""
+        """A batch refuses an object that isn't iterable at once."""
         with pytest.raises(TypeError, match="downloads"):
             Batch(Nop())
 
     def test_defaults(self):
-        """The defaults and the attributes are those of the contract."""
+        """A batch has the documented default arguments and attributes."""
         downloads = []
         batch = Batch(downloads)
         assert (CONCURRENT, BACKLOG) == (4, 1024)
@@ -112,20 +112,20 @@ class TestArguments:
         batch.shutdown()
 
     def test_by_position(self):
-        """The arguments of 2017 may be given by position."""
+        """The arguments that a batch had in 2017 may be positional."""
         context = Context()
         with Batch([], 2, 3, context) as batch:
             assert (batch.concurrent, batch.backlog, batch.context) == (2, 3, context)
 
     def test_backlog_as_small_as_concurrent(self):
-        """The smallest backlog that is allowed works."""
+        """A batch works with the smallest allowed backlog."""
         with Batch([Nop(n) for n in range(10)], concurrent=1, backlog=1) as batch:
             assert [plan.result().attachment for plan in batch()] == list(range(10))
 
 
 class TestPlans:
     def test_same_iterator(self):
-        """Calling, download() and the attribute give the one iterator."""
+        """Calling a batch, download() and its attribute all give the same iterator."""
         with Batch([Nop()]) as batch:
             iterator = batch()
             assert iter(iterator) is iterator is batch.download() is batch.iterator
@@ -136,13 +136,13 @@ class TestPlans:
                 next(iterator)
 
     def test_order_completed(self):
-        """Plans come in the order completed, not in that of the iterable."""
+        """A batch gives plans in the order completed, not in the order of the iterable."""
         downloads = [Held() for _ in range(3)]
         with Batch(downloads, concurrent=3, backlog=3) as batch:
             plans = batch()
             for index in (2, 0, 1):
                 download = downloads[index]
-                # The thread that iterates starts them; hence the release comes from another.
+                # The iterating thread starts the downloads, so another thread has to release them.
                 timer = threading.Thread(
                     target=lambda d=download: (d.running.wait(SECONDS), d.released.set())
                 )
@@ -151,7 +151,7 @@ class TestPlans:
                 timer.join()
 
     def test_result(self):
-        """A plan knows its download, how it ended, and raises the very error that was raised."""
+        """A plan has its download and state, and result() raises the original error."""
         failure, bug = DownloadFailed(None, "gone"), ZeroDivisionError("a bug")
         with Batch([Stub(), failing(failure), failing(bug)], concurrent=1) as batch:
             good, bad, broken = batch()
@@ -167,7 +167,7 @@ class TestPlans:
 
     @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
     def test_no_exception_is_swallowed(self, error):
-        """Whatever is raised on a thread is raised by result(), and the batch goes on."""
+        """result() raises whatever was raised in the thread, and the batch goes on."""
         with Batch([failing(error), Nop()], concurrent=1) as batch:
             plan, other = batch()
             assert plan.error is error
@@ -176,7 +176,7 @@ class TestPlans:
             assert other.result()
 
     def test_repr(self):
-        """A plan shows its state and URL, with no secret."""
+        """The repr of a plan shows its state and its URL without secrets."""
         plan = Plan(Stub(url="http://user:secret@host/a?key=secret"))
         assert repr(plan) == "<Plan planned: http://host/a?key=***>"
         plan.advance(Cancellation())
@@ -185,7 +185,7 @@ class TestPlans:
         assert repr(plan) == "<Plan failed: http://host/a?key=***>"
 
     def test_same_download_again(self):
-        """A download may come again, after its first run or during it: nothing hangs."""
+        """A batch may get the same download twice, even while it runs, without a hang."""
         download = Blocking()
         with Batch([download, download], concurrent=2) as batch:
             first = next(batch())
@@ -199,7 +199,7 @@ class TestPlans:
 
 class TestIterable:
     def test_consumers_thread_only(self):
-        """The iterable is made, advanced and finished in the thread that iterates the plans."""
+        """The iterable of downloads is used only in the thread that iterates the plans."""
         seen = set()
 
         class Source:
@@ -225,7 +225,7 @@ class TestIterable:
         assert seen == {found[0]}
 
     def test_lazy(self):
-        """Nothing is taken before the first plan is asked for."""
+        """A batch takes nothing from its iterable before the first plan is requested."""
         taken = []
 
         def source():
@@ -241,7 +241,7 @@ class TestIterable:
 
     @pytest.mark.parametrize("backlog", [1, 2, 5])
     def test_backlog_bound_of_the_quick(self, backlog):
-        """So it is where each download is completed as soon as it is taken."""
+        """The backlog bounds the taken downloads even if each completes at once."""
         taken, most, handed = 0, 0, 0
 
         def source():
@@ -263,7 +263,7 @@ class TestIterable:
         assert most <= backlog
 
     def test_backlog_fills(self):
-        """Downloads that take their time are taken up to the backlog, and no further."""
+        """A batch takes slow downloads up to the backlog and no further."""
         backlog, size = 10, 100
         downloads = [Held() for _ in range(size)]
         taken, changed = [], threading.Condition()
@@ -294,7 +294,7 @@ class TestIterable:
         assert max(most) == backlog
 
     def test_slow_consumer_slows(self):
-        """A consumer that takes nothing has nothing taken from the iterable meanwhile."""
+        """While the consumer takes no plan, the batch takes nothing from the iterable."""
         taken = itertools.count()
         downloads = []
 
@@ -310,7 +310,7 @@ class TestIterable:
                 assert handed <= len(downloads) <= handed + 4
 
     def test_slow_iterable_holds_nothing_back(self, monkeypatch):
-        """Where the iterable is slower than the downloads, plans are out before more is taken."""
+        """If the iterable is slow, completed plans are returned before more is taken."""
         monkeypatch.setattr(module, "_QUICK", QUICK)
         taken = handed = 0
 
@@ -321,10 +321,10 @@ class TestIterable:
                 download = Stub()
                 download.register(Event.SUCCEEDED, lambda _, done=done: done.set())
                 taken += 1
-                # One that each thread is about to hand in, one in the consumer's hand, this one.
+                # One that each thread is about to return, one that the consumer has, and this one.
                 assert taken - handed <= 4 + 2, "completed plans are held back"
                 yield download
-                # The next one is not there before this one is completed.
+                # The next download doesn't exist before this one has completed.
                 assert done.wait(SECONDS)
 
         with Batch(source(), concurrent=4, backlog=1024) as batch:
@@ -335,7 +335,7 @@ class TestIterable:
 
     @pytest.mark.parametrize(("seconds", "ahead"), [(0, 1), (0.0009, 1), (0.0011, 0), (3600, 0)])
     def test_how_quick(self, monkeypatch, seconds, ahead):
-        """Where it took up to a millisecond to take one, the next is taken ahead."""
+        """If taking a download took up to a millisecond, the next one is taken ahead."""
         clock = SimpleNamespace(now=0.0)
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
         monkeypatch.setattr(module, "_QUICK", QUICK)
@@ -358,7 +358,7 @@ class TestIterable:
             assert len(list(batch())) == 4
 
     def test_completed_first(self, monkeypatch):
-        """While taking is slow, what was completed is handed out before anything more is taken."""
+        """With a slow iterable, completed plans are returned before anything more is taken."""
         monkeypatch.setattr(module, "_QUICK", -1.0)
         taken = []
 
@@ -381,7 +381,7 @@ class TestIterable:
 
     @pytest.mark.parametrize("where", ["iter", "next"])
     def test_raises_at_once(self, where):
-        """An iterable that gives nothing but an error raises it; no thread hangs."""
+        """An iterable that raises at once raises from the batch, and no thread hangs."""
 
         class Source:
             def __iter__(self):
@@ -399,7 +399,7 @@ class TestIterable:
         assert batch.is_shutdown
 
     def test_raises_keyboard_interrupt(self):
-        """Ctrl-C while the iterable works comes through at once; what runs stops by the `with`."""
+        """Ctrl-C in the iterable is raised at once, and the `with` stops what runs."""
         download = Blocking()
 
         def source():
@@ -414,7 +414,7 @@ class TestIterable:
 
     @pytest.mark.parametrize("thing", [print, Nop, len], ids=["print", "class", "len"])
     def test_callable_but_no_download(self, thing):
-        """A function, or a class that nobody called, is refused too, and is not changed."""
+        """A function or class in place of a download is refused and not changed."""
         before = dict(vars(thing)) if isinstance(thing, type) else None
         try:
             with Batch([Nop(1), thing, Nop(2)], concurrent=1) as batch:
@@ -426,10 +426,10 @@ class TestIterable:
                 assert dict(vars(thing)) == before
         finally:
             if before is not None and "context" in vars(thing) and "context" not in before:
-                del thing.context  # not to break the tests that follow
+                del thing.context  # or the tests that follow would break
 
     def test_iterable_shuts_down(self):
-        """The iterable itself may shut the batch down; what it gives then is not run."""
+        """If the iterable shuts the batch down, the download it then yields isn't run."""
         late = Nop()
 
         def source():
@@ -443,7 +443,7 @@ class TestIterable:
         assert plan.error.reason == SHUT_DOWN
 
     def test_reading_ahead_keeps_threads_busy(self):
-        """The window is filled while the consumer works with a plan: another is started for it."""
+        """While the consumer works with a plan, the batch starts another download."""
         first, second = Nop(), Blocking()
         with Batch([first, second], concurrent=1) as batch:
             plans = batch()
@@ -455,7 +455,7 @@ class TestIterable:
 
 class TestMemory:
     def test_failures_too(self):
-        """So are the failed ones with their tracebacks."""
+        """A batch of many failing downloads keeps neither them nor their tracebacks in memory."""
         with Batch((Stub(_fail) for _ in range(2_000)), concurrent=2, backlog=4) as batch:
             sizes = []
             tracemalloc.start()
@@ -467,7 +467,7 @@ class TestMemory:
                         sizes.append(tracemalloc.get_traced_memory()[0])
             finally:
                 tracemalloc.stop()
-        # What is kept is kept each time. Free-threaded Python lets go of some of it later.
+        # A leak grows with each round. Free-threaded Python frees some objects later.
         assert min(late - early for early, late in itertools.pairwise(sizes)) < 80_000
 
 
@@ -478,7 +478,7 @@ def _fail(_):
 class TestSharing:
     @pytest.mark.parametrize("context", [None, Context(token=1)], ids=["own", "given"])
     def test_context(self, context):
-        """Every download gets the batch's context, the caller's or one of the batch's own."""
+        """Every download gets the context of the batch, given by the caller or its own."""
         with Batch([Stub() for _ in range(3)], context=context) as batch:
             assert {plan.result().context for plan in batch()} == {batch.context}
         assert context is None or batch.context is context
@@ -486,7 +486,7 @@ class TestSharing:
     @pytest.mark.parametrize("given", [False, True])
     @pytest.mark.parametrize("end", ["iterated", "with", "shutdown", "unused"])
     def test_who_ends_the_context(self, given, end):
-        """A context that the batch made ends with it, at whatever end; no other does."""
+        """A batch closes the context that it made, however it ends, and no other one."""
 
         class Connections(Resource):
             closed = 0
@@ -511,7 +511,7 @@ class TestSharing:
         assert connections.closed == (0 if given else 1)
 
     def test_contextvars_are_copies(self):
-        """What one download sets, no other one sees, nor the consumer."""
+        """Context variables that a download sets are seen by no other and not by the consumer."""
         variable = ContextVar("variable", default=0)
         seen = []
 
@@ -525,7 +525,7 @@ class TestSharing:
         assert variable.get() == 0
 
     def test_threads(self):
-        """At most `concurrent` downloads run at once, all of them, and on other threads."""
+        """At most `concurrent` downloads run at once, in threads other than the consumer's."""
         running, most, lock = 0, 0, threading.Lock()
         barrier = threading.Barrier(3)
         threads = set()
@@ -550,7 +550,7 @@ class TestSharing:
 
 class TestEnd:
     def test_by_itself(self):
-        """A batch that is iterated to its end stops its threads, without `with` or shutdown()."""
+        """A batch that is iterated to its end stops its threads without `with` or shutdown()."""
         batch = Batch(map(Nop, range(20)))
         assert len(list(batch())) == 20
         assert threads_left() == []
@@ -558,7 +558,10 @@ class TestEnd:
         batch.shutdown()
 
     def test_in_the_middle(self, tmp_path):
-        """What runs stops, what waits fails; nothing new is taken, nothing partial is left."""
+        """A shutdown stops running downloads, fails waiting ones and takes no more.
+
+        It leaves no partial file.
+        """
         downloads = [Blocking(FileWriter(tmp_path / f"{n}")) for n in range(6)]
         (tmp_path / "0").write_bytes(b"old")
         done = Nop()
@@ -598,7 +601,7 @@ class TestEnd:
 
     @pytest.mark.parametrize("error", [None, ZeroDivisionError, KeyboardInterrupt, SystemExit])
     def test_leaving(self, tmp_path, error):
-        """Leaving the `with`, by whatever exception, ends all before it is left."""
+        """Leaving the `with` of a batch, by any exception, first stops everything."""
         downloads = [Blocking(FileWriter(tmp_path / f"{n}")) for n in range(3)]
         with suppress(error or ()), Batch([Nop(), *downloads], concurrent=2, backlog=2) as batch:
             next(batch())
@@ -611,7 +614,7 @@ class TestEnd:
         assert set(outcomes(batch.iterator)) == {SHUT_DOWN}
 
     def test_twice(self):
-        """shutdown() may be called again, and after the end, from any thread."""
+        """shutdown() of a batch may be called again, after the end, and from any thread."""
         batch = Batch([Nop(), Blocking()])
         next(batch())
         for _ in range(2):
@@ -624,7 +627,7 @@ class TestEnd:
         assert threads_left() == []
 
     def test_from_two_threads_at_once(self):
-        """Each of them returns only when all has stopped."""
+        """If two threads call shutdown(), both return only when everything has stopped."""
         download = Held()
         batch = Batch([Nop(), download], concurrent=2)
         next(batch())
@@ -650,7 +653,7 @@ class TestEnd:
         "event", [Event.PREPARED, Event.SENT, Event.FETCHED, Event.ERROR, Event.FAILED]
     )
     def test_from_handler(self, event, tmp_path):
-        """A handler may shut down; it doesn't wait for itself, and its own download ends too."""
+        """A handler may call shutdown() without a deadlock, and its own download stops, too."""
 
         def send(download):
             download._write(b"content")
@@ -672,7 +675,7 @@ class TestEnd:
         assert list(tmp_path.iterdir()) == []
 
     def test_from_last_handler(self):
-        """One that succeeded already stays so when its handler shuts down."""
+        """A download that has succeeded stays so if its handler calls shutdown()."""
         trigger = Stub()
         batch = Batch([trigger, *(Blocking() for _ in range(5))], concurrent=1, backlog=6)
         trigger.register(Event.SUCCEEDED, lambda _: batch.shutdown())
@@ -683,7 +686,7 @@ class TestEnd:
         assert threads_left() == []
 
     def test_backoff_is_cut(self):
-        """A download that waits to try again hears the shutdown at once."""
+        """A shutdown interrupts the back-off of a download at once."""
         from urllib3.util import Retry
 
         waiting = threading.Event()
@@ -703,12 +706,12 @@ class TestEnd:
         assert outcomes(batch.iterator) == [SHUT_DOWN]
 
     def test_bug_after_cancel(self):
-        """What an interrupted read raises, whatever it is, is told as the shutdown that it is."""
+        """Any exception of a read that a shutdown interrupted is reported as the shutdown."""
         running = threading.Event()
 
         def send(_):
             running.set()
-            # A read is interrupted when its own download has been told to stop, and not before.
+            # A read is interrupted after its own download was cancelled, and not before.
             with suppress(Cancelled):
                 current().wait(SECONDS)
             raise ValueError("I/O operation on closed file")
@@ -722,7 +725,7 @@ class TestEnd:
         assert isinstance(plan.error.__cause__, ValueError)
 
     def test_shut_down_while_taken(self):
-        """A download that is taken while another thread shuts down is a plan that says so."""
+        """A download taken while another thread calls shutdown() gives a plan that says so."""
         taken = Nop()
 
         def source():
@@ -737,7 +740,7 @@ class TestEnd:
         assert plan.error.reason == SHUT_DOWN
 
     def test_shut_down_at_any_moment(self):
-        """Wherever another thread's shutdown hits, each plan comes and nothing hangs."""
+        """Whenever another thread calls shutdown(), each plan is returned and nothing hangs."""
         interval = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)
         try:
@@ -763,7 +766,7 @@ class TestEnd:
         assert threads_left() == []
 
     def test_abandoned(self):
-        """A batch that nobody holds any more leaves no thread, though nobody ended it."""
+        """A batch that nobody references leaves no thread, even if it wasn't shut down."""
         batch = Batch(map(Nop, range(100)))
         next(batch())
         del batch
@@ -775,7 +778,7 @@ class TestEnd:
 
     @pytest.mark.parametrize("allowed", [0, 1, 2])
     def test_no_thread_to_be_had(self, monkeypatch, allowed):
-        """Where the system gives no more threads, each download is run or fails, and once."""
+        """If the system gives no more threads, each download is run or fails, exactly once."""
         real, starts = _thread.start_new_thread, []
 
         def start(function, arguments):
@@ -796,9 +799,10 @@ class TestEnd:
         assert not any(plan.error and SHUT_DOWN in str(plan.error) for plan in found)
 
     def test_no_thread_for_a_consumer_in_a_thread(self, monkeypatch):
-        """Where the system gives none, a thread that iterates runs the downloads by itself.
+        """If no thread can be started, a consumer in a thread runs the downloads itself.
 
-        So it is in Python 3.12 when the main thread has ended. One with an event loop does not.
+        This happens in Python 3.12 when the main thread has ended. A thread with an event loop
+        doesn't run them.
         """
 
         def refuse(function, arguments):
@@ -823,7 +827,7 @@ class TestEnd:
         assert "new thread" in found[-1]
 
     def test_nothing_logged(self, caplog):
-        """An orderly end is no news."""
+        """An orderly end of a batch logs nothing."""
         caplog.set_level(logging.WARNING)
         with Batch([Nop(), Blocking()]) as batch:
             next(batch())
@@ -832,7 +836,7 @@ class TestEnd:
 
 class TestNested:
     def test_inside_a_handler(self):
-        """A handler may run a batch of its own, by the same context too."""
+        """A handler may run a batch of its own, also with the same context."""
         inner = []
 
         def run(event):
@@ -846,7 +850,7 @@ class TestNested:
         assert len(inner) == 5
 
     def test_outer_stops_inner(self):
-        """Shutting the outer one down stops what the inner one runs."""
+        """Shutting down a batch stops a batch that runs in its handler."""
         blocking, ends = Blocking(), []
 
         def run(_):
@@ -863,10 +867,10 @@ class TestNested:
         assert outcomes(batch.iterator) == [SHUT_DOWN]
 
     def test_outer_stops_endless_inner(self):
-        """The inner one then takes nothing more, or an endless iterable would never end."""
+        """Shutting down a batch stops an inner batch even if that has an endless iterable."""
         running = threading.Event()
         inner = []
-        limit = 2_000  # stands for endless, so that a failure is no hang
+        limit = 2_000  # stands for endless, so that a failure isn't a hang
         last = 0
 
         def source():
@@ -892,7 +896,7 @@ class TestNested:
         assert running.wait(SECONDS)
         ender = threading.Thread(target=batch.shutdown)
         ender.start()
-        # The outer one is so a moment before.
+        # The outer batch stops a moment earlier.
         while not inner[0].is_shutdown:
             time.sleep(0.001)
         gate.set()
@@ -900,7 +904,7 @@ class TestNested:
         assert last < 100
 
     def test_inner_stops_outer(self):
-        """A handler within the inner one may shut the outer one down, and waits for nothing."""
+        """A handler in an inner batch may shut down the outer one without a deadlock."""
         ends = []
 
         def run(_):
@@ -916,7 +920,7 @@ class TestNested:
         assert ends == [SHUT_DOWN]
 
     def test_inner_of_a_stopped_outer(self):
-        """One that is begun when the outer one has been stopped stops too."""
+        """An inner batch that begins after the outer one was shut down stops, too."""
         ends = []
 
         def run(_):
@@ -933,7 +937,7 @@ class TestNested:
         assert set(ends) <= {SHUT_DOWN}
 
     def test_alone_stops_nothing_else(self):
-        """An inner batch that ends leaves the outer one, and the download that ran it, alone."""
+        """Ending an inner batch affects neither the outer batch nor its download."""
 
         def run(_):
             with Batch([Nop(), Blocking()]) as inner:
@@ -947,7 +951,7 @@ class TestNested:
 
 class TestAmongOthers:
     def test_nops(self):
-        """Downloads of 2017 that override __call__ come back like the others."""
+        """Downloads of 2017 that override __call__ are returned like any others."""
         downloads = [Nop(n) if n % 3 else Stub(writer=BufferWriter()) for n in range(300)]
         with Batch(downloads) as batch:
             assert {plan.result() for plan in batch()} == set(downloads)
@@ -956,6 +960,6 @@ class TestAmongOthers:
 @pytest.mark.parametrize("number", [2.5, "4", None])
 @pytest.mark.parametrize("name", ["concurrent", "backlog"])
 def test_no_whole_number(name, number):
-    """What isn't a whole number is refused by name."""
+    """A batch refuses numbers that aren't whole, by name."""
     with pytest.raises(ValueError, match=f"^{name}: must be a whole number"):
         Batch([], **{name: number})

@@ -1,4 +1,4 @@
-"""Batches in async code: the same promises, and an event loop that is never held up."""
+"""Tests of batches in async code: the same guarantees, without blocking the event loop."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ SHUT_DOWN = "the batch was shut down"
 
 
 async def drip(downloads):
-    """An async iterable that has the loop go round before each download."""
+    """An async iterable that lets the event loop run before each download."""
     for download in downloads:
         await asyncio.sleep(0)
         yield download
@@ -43,18 +43,18 @@ def run(main):
 
 
 async def until(condition):
-    """Let the loop go round until something is so."""
+    """Let the event loop run until the condition holds."""
     while not condition():
         await asyncio.sleep(0.001)
 
 
 def batch_threads():
-    """The threads of batches that are alive."""
+    """Return the threads of batches that are alive."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("batch-")]
 
 
 async def outcomes(plans):
-    """The download of each plan, or the reason why there is none."""
+    """Return the download of each plan, or the reason of its failure."""
     found = []
     async for plan in plans:
         try:
@@ -66,7 +66,7 @@ async def outcomes(plans):
 
 class TestPlans:
     def test_order_completed(self):
-        """Plans come in the order completed, not in that of the iterable."""
+        """An async batch gives plans in the order completed, not in that of the iterable."""
 
         async def main():
             downloads = [Held() for _ in range(3)]
@@ -82,7 +82,7 @@ class TestPlans:
 
     @SOURCES
     def test_loop_runs(self, source):
-        """While a plan is waited for, other tasks of the loop run: one of them is what ends it."""
+        """While an async batch waits for a plan, other tasks of the event loop run."""
 
         async def main():
             held = Held()
@@ -99,7 +99,7 @@ class TestPlans:
 
     @SOURCES
     def test_takes_turns(self, source, monkeypatch):
-        """A large window isn't filled, nor is it emptied, without others having their turn."""
+        """Filling or emptying a large window lets other tasks of the event loop run."""
         monkeypatch.setattr(aio, "_TURN", 0.0)
 
         async def main():
@@ -133,7 +133,7 @@ class TestPlans:
         run(main)
 
     def test_cancelled_wait_loses_nothing(self):
-        """Waiting for a plan can be given up, and begun again: the plan comes then."""
+        """If waiting for a plan is cancelled, the next wait gets that plan."""
 
         async def main():
             held = Held()
@@ -150,7 +150,7 @@ class TestPlans:
         run(main)
 
     def test_one_task_at_a_time(self):
-        """A second task that waits for a plan is refused; the first gets its plan."""
+        """A second task that waits for a plan is refused, and the first gets its plan."""
 
         async def main():
             held = Held()
@@ -165,7 +165,7 @@ class TestPlans:
         run(main)
 
     def test_ends_by_itself(self):
-        """A batch that is iterated to its end leaves no thread, without `async with`."""
+        """An async batch iterated to its end leaves no thread, without `async with`."""
 
         async def main():
             batch = Batch(drip([Nop(), Nop()]))
@@ -192,12 +192,12 @@ class TestPlans:
 class TestIterable:
     @pytest.mark.parametrize("use", [iter, next, list])
     def test_async_in_sync_for(self, use):
-        """An async iterable in a `for` is refused at once, in words that say what to do."""
+        """Iterating an async iterable with `for` is refused at once, with advice."""
         with Batch(drip([Nop()])) as batch, pytest.raises(TypeError, match="async for"):
             use(batch())
 
     def test_both_ways(self):
-        """What can be iterated both ways is iterated by `async for`, and by `for` in sync code."""
+        """An object iterable in both ways is iterated by the kind of `for` that the caller uses."""
 
         class Both:
             def __iter__(self):
@@ -216,7 +216,7 @@ class TestIterable:
 
     @SOURCES
     def test_backlog_fills(self, source):
-        """Downloads that take their time are taken up to the backlog, and no further."""
+        """An async batch takes slow downloads up to the backlog and no further."""
 
         async def main():
             downloads = [Held() for _ in range(8)]
@@ -240,7 +240,7 @@ class TestIterable:
         run(main)
 
     def test_slow_holds_nothing_back(self):
-        """A plan is handed back while an async iterable waits: here, for that plan."""
+        """A plan is returned while the async iterable is still waiting, here for that plan."""
 
         async def main():
             handed = asyncio.Queue()
@@ -257,7 +257,7 @@ class TestIterable:
         run(main)
 
     def test_completed_first(self, monkeypatch):
-        """Where the iterable never lets the loop go, what was completed is handed back first."""
+        """If the iterable never yields to the event loop, completed plans are returned first."""
         monkeypatch.setattr(aio, "_TURN", float("inf"))
         taken = handed = 0
 
@@ -267,7 +267,7 @@ class TestIterable:
                 taken += 1
                 assert taken - handed <= 3
                 yield Nop()
-                # Until it is completed.
+                # Until the download has completed.
                 while handed + len(batch.iterator._window.completed) < taken:
                     pass
 
@@ -283,7 +283,7 @@ class TestIterable:
         assert handed == 20
 
     def test_reads_ahead(self):
-        """The next download is taken and run while the consumer works with a plan."""
+        """While the consumer works with a plan, an async batch starts the next download."""
 
         async def main():
             second = Held()
@@ -298,7 +298,7 @@ class TestIterable:
 
     @pytest.mark.parametrize("name", ["__aiter__", "__iter__"])
     def test_raises_at_once(self, name):
-        """An iterable that can't be begun says so."""
+        """An async iterable whose iteration can't begin raises its error."""
 
         def begin(_):
             raise LookupError(name)
@@ -311,7 +311,7 @@ class TestIterable:
             run(main)
 
     def test_cancelled_by_itself(self):
-        """A cancellation that an iterable raises comes through at once, as in any `async for`."""
+        """A CancelledError raised by an async iterable is raised at once, as in any `async for`."""
 
         async def main():
             async def source():
@@ -327,7 +327,7 @@ class TestIterable:
         run(main)
 
     def test_mixed(self):
-        """A batch is iterated by `for` or by `async for`: changing over is refused, and no hang."""
+        """Changing between `for` and `async for` on one batch is refused and doesn't hang."""
 
         async def main():
             held = Held()
@@ -351,7 +351,7 @@ class TestIterable:
 
 class TestContext:
     def test_one_task(self):
-        """An async generator runs in one task and context: what it holds open may span a yield."""
+        """An async generator runs in one task and context. It may hold a `with` across yields."""
         variable = ContextVar("variable", default=0)
         tasks = set()
 
@@ -380,7 +380,10 @@ class TestContext:
 class TestEnd:
     @pytest.mark.parametrize("error", [None, ZeroDivisionError, asyncio.CancelledError])
     def test_leaving(self, tmp_path, error):
-        """Leaving the `async with`, however, stops what runs; no thread or partial file is left."""
+        """Leaving `async with` in any way stops running downloads.
+
+        It leaves no thread and no partial file.
+        """
 
         async def main():
             downloads = [Blocking(FileWriter(tmp_path / f"{n}")) for n in range(5)]
@@ -398,7 +401,7 @@ class TestEnd:
         run(main)
 
     def test_cancelled_twice(self):
-        """Leaving doesn't block the loop, and is done also when the task is cancelled meanwhile."""
+        """Leaving `async with` doesn't block the loop and completes even if cancelled meanwhile."""
 
         async def main():
             held = Held()
@@ -427,7 +430,7 @@ class TestEnd:
 
     @SOURCES
     def test_timeout(self, source):
-        """A time-out around a batch ends it."""
+        """A time-out around an async batch ends it."""
         blocking = Blocking()
 
         async def main():
@@ -446,7 +449,7 @@ class TestEnd:
         assert batch_threads() == []
 
     def test_iterable_that_waits(self):
-        """What an async iterable waits for is ended, and its own clean-up is waited for."""
+        """Ending an async batch cancels its waiting iterable and waits for its clean-up."""
         done = []
 
         async def main():
@@ -469,7 +472,7 @@ class TestEnd:
         run(main)
 
     def test_clean_up_goes_on(self):
-        """Who waits for a plan doesn't wait for the clean-up of an iterable, nor cuts it short."""
+        """Waiting for a plan neither waits for an iterable's clean-up nor interrupts it."""
         done = []
 
         async def main():
@@ -504,7 +507,7 @@ class TestEnd:
         assert done == ["cleaned up"]
 
     def test_clean_up_that_takes_too_long(self):
-        """Cancelling the task a second time cancels the clean-up of an iterable too."""
+        """Cancelling the task a second time cancels an iterable's clean-up, too."""
 
         async def main():
             waits, cleaning = asyncio.Event(), asyncio.Event()
@@ -533,9 +536,9 @@ class TestEnd:
         run(main)
 
     def test_iterable_that_survives(self, monkeypatch, caplog):
-        """An async iterable that goes on when it is cancelled doesn't keep the async with waiting.
+        """An async iterable that ignores cancellation doesn't block `async with`.
 
-        It is cancelled again, and at last left alone, which is logged.
+        It is cancelled again and finally abandoned, which is logged.
         """
         monkeypatch.setattr(aio, "_PATIENCE", 0.01)
         cancelled, free = [], []
@@ -569,7 +572,7 @@ class TestEnd:
         assert len(free) == 3
 
     def test_generator_of_the_caller(self):
-        """A generator that the caller gave is left open, where it isn't waiting."""
+        """An async generator that the caller passed is left open unless it is waiting."""
 
         async def main():
             async with aclosing(pour(map(Nop, range(3)))) as source:
@@ -580,7 +583,7 @@ class TestEnd:
         assert run(main) == 1
 
     def test_generator_of_the_iterable(self):
-        """One that the iterable made for this batch is closed when the batch ends."""
+        """An async generator that the iterable made for this batch is closed at its end."""
         closed = []
 
         class Source:
@@ -600,7 +603,7 @@ class TestEnd:
 
     @pytest.mark.parametrize("how", ["thread", "task"])
     def test_wakes_who_waits(self, how):
-        """Whoever waits for nothing but the iterable hears of a shutdown."""
+        """A task that waits only for the iterable is woken by a shutdown."""
 
         async def main():
             waits = asyncio.Event()
@@ -622,7 +625,7 @@ class TestEnd:
         run(main)
 
     def test_closed_loop(self):
-        """Threads that end when the loop is gone don't mind; the batch can still be ended."""
+        """Threads that end after the event loop has closed do no harm, and the batch can end."""
         held = Held()
 
         async def main():
@@ -639,7 +642,7 @@ class TestEnd:
         gc.collect()
 
     def test_from_handler(self):
-        """A handler may leave the batch that it is part of; it doesn't wait for itself."""
+        """A handler may leave the batch that it runs in without a deadlock."""
 
         async def end():
             async with batch:
@@ -651,7 +654,7 @@ class TestEnd:
             assert [plan.error.reason for plan in batch()] == [SHUT_DOWN]
 
     def test_no_thread_to_be_had(self, monkeypatch):
-        """Where the system gives no thread to wait in, the batch is ended all the same."""
+        """An async batch can be ended even if the system gives no thread for waiting."""
 
         async def main():
             async with Batch([Nop(), Nop()]) as batch:
@@ -666,7 +669,7 @@ class TestEnd:
         run(main)
 
     def test_failing_end(self):
-        """What ending the batch raises isn't swallowed."""
+        """An exception raised while an async batch ends is not swallowed."""
 
         class Stubborn(Batch):
             def shutdown(self):
@@ -683,7 +686,7 @@ class TestEnd:
 
 class TestBell:
     def test_once(self, monkeypatch):
-        """However often it is rung, the loop is woken once for each time that it is listened to."""
+        """Ringing the bell often wakes the event loop once for each time that it listens."""
 
         async def main():
             loop = asyncio.get_running_loop()
@@ -704,7 +707,7 @@ class TestBell:
         run(main)
 
     def test_closed_loop(self):
-        """A loop that was closed meanwhile is no trouble to who rings."""
+        """Ringing the bell of a closed event loop does nothing."""
         bell = aio.Bell()
 
         async def main():
@@ -715,7 +718,7 @@ class TestBell:
         assert not rung.done()
 
     def test_cancelled(self):
-        """A task that doesn't wait any more is no trouble."""
+        """Ringing the bell after its waiting task was cancelled does nothing."""
 
         async def main():
             bell = aio.Bell()

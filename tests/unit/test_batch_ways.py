@@ -1,7 +1,4 @@
-"""What a batch promises however it is iterated: by `for`, and by `async for` over either iterable.
-
-Each scenario is a coroutine function, which gets the way: a `for` never waits in it.
-"""
+"""Tests of batches in each way of iteration: `for`, and `async for` with both kinds of iterable."""
 
 import asyncio
 import gc
@@ -18,17 +15,17 @@ from pulpcore.plugin.download.futures import Batch, Event
 
 
 class End(Exception):
-    """There are no more plans."""
+    """Raised when there are no more plans."""
 
 
 class Sync:
-    """By `for`."""
+    """Iterates with `for`."""
 
     source = staticmethod(iter)
 
     @staticmethod
     def run(scenario):
-        """Run a scenario, in which nothing waits for an event loop."""
+        """Run a scenario in which nothing waits for an event loop."""
         coroutine = scenario
         with pytest.raises(StopIteration):
             coroutine.send(None)
@@ -36,13 +33,13 @@ class Sync:
     @staticmethod
     @asynccontextmanager
     async def opened(downloads, *args, **options):
-        """The ``with`` of a batch."""
+        """Return the ``with`` of a batch."""
         with Batch(downloads, *args, **options) as batch:
             yield batch
 
     @staticmethod
     async def next(plans):
-        """The next plan."""
+        """Return the next plan."""
         try:
             return next(plans)
         except StopIteration:
@@ -50,18 +47,18 @@ class Sync:
 
     @staticmethod
     async def pause():
-        """Let others run."""
+        """Let other threads run."""
 
 
 class Async:
-    """By `async for`."""
+    """Iterates with `async for`."""
 
     def __init__(self, source):
         self.source = source
 
     @staticmethod
     def run(scenario):
-        """Run a scenario on an event loop; it must end."""
+        """Run a scenario on an event loop. It must end."""
 
         async def bounded():
             async with asyncio.timeout(SECONDS):
@@ -72,13 +69,13 @@ class Async:
     @staticmethod
     @asynccontextmanager
     async def opened(downloads, *args, **options):
-        """The ``async with`` of a batch."""
+        """Return the ``async with`` of a batch."""
         async with Batch(downloads, *args, **options) as batch:
             yield batch
 
     @staticmethod
     async def next(plans):
-        """The next plan."""
+        """Return the next plan."""
         try:
             return await anext(plans)
         except StopAsyncIteration:
@@ -86,12 +83,12 @@ class Async:
 
     @staticmethod
     async def pause():
-        """Let others run."""
+        """Let other tasks and threads run."""
         await asyncio.sleep(0)
 
 
 async def drip(downloads):
-    """An async iterable that has the loop go round before each download."""
+    """An async iterable that lets the event loop run before each download."""
     for download in downloads:
         await asyncio.sleep(0)
         yield download
@@ -108,12 +105,12 @@ async def pour(downloads):
     ids=["for", "async for", "async for, async iterable", "async for, eager async iterable"],
 )
 def way(request):
-    """How the batch is iterated."""
+    """Give each way to iterate a batch."""
     return request.param
 
 
 async def rest(way, plans):
-    """All plans that are left."""
+    """Return all remaining plans."""
     found = []
     while True:
         try:
@@ -123,13 +120,13 @@ async def rest(way, plans):
 
 
 def batch_threads():
-    """The threads of batches that are alive."""
+    """Return the threads of batches that are alive."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("batch-")]
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 300])
 def test_each_once(way, size):
-    """Each download comes back once, whatever their number; then the batch has ended."""
+    """A batch returns each download once, however many there are, and then ends."""
 
     async def scenario():
         downloads = way.source([Nop(n) for n in range(size)])
@@ -145,7 +142,7 @@ def test_each_once(way, size):
 
 @pytest.mark.parametrize(("concurrent", "backlog"), [(1, 1), (1, 7), (4, 4), (4, 10)])
 def test_backlog_bound(way, concurrent, backlog):
-    """Never more than the backlog is taken and not handed back."""
+    """A batch never takes more downloads than its backlog before it returns their plans."""
     taken = most = handed = 0
 
     def downloads():
@@ -171,7 +168,7 @@ def test_backlog_bound(way, concurrent, backlog):
 
 
 def test_raises_after_the_plans(way):
-    """What the iterable raises comes after the plans of what it gave, and once."""
+    """An exception of the iterable is raised once, after the plans of its earlier downloads."""
 
     def downloads():
         yield from (Nop(n) for n in range(60))
@@ -192,7 +189,7 @@ def test_raises_after_the_plans(way):
 
 @pytest.mark.parametrize("thing", [None, "http://host/file", 5, ("a",), object(), Nop])
 def test_no_download(way, thing):
-    """What is no download is an error that names its type, after the plans before it."""
+    """An object that isn't a download is an error that names its type, after earlier plans."""
 
     async def scenario():
         async with way.opened(way.source([Nop(1), thing, Nop(2)]), concurrent=1) as batch:
@@ -206,7 +203,7 @@ def test_no_download(way, thing):
 
 
 def test_endless(way):
-    """An endless iterable can be used as far as one likes."""
+    """A batch of an endless iterable can be iterated as far as needed and then closed."""
 
     async def scenario():
         async with way.opened(way.source(map(Nop, itertools.count())), 2, 16) as batch:
@@ -219,7 +216,7 @@ def test_endless(way):
 
 
 def test_before_start(way):
-    """A batch that was shut down before it was started refuses to start; nothing is taken."""
+    """A batch that was shut down before its start refuses to start and takes no download."""
     taken = []
 
     async def scenario():
@@ -235,7 +232,7 @@ def test_before_start(way):
 
 
 def test_contextvars(way):
-    """A download and its handlers see the variables as they were when it was taken."""
+    """A download and its handlers see the context variables of when it was taken."""
     tenant = ContextVar("tenant", default="nobody")
     seen = []
 
@@ -261,7 +258,7 @@ def test_contextvars(way):
 
 
 def test_memory_is_flat(way):
-    """Plans, downloads and results of a long batch are let go of as they are handed back."""
+    """A long batch frees plans, downloads and results after it has returned them."""
     size = 10_000
 
     async def scenario():

@@ -1,4 +1,4 @@
-"""Clones and copies of a download: what they share with it, and what they don't."""
+"""Tests of clones and copies of a download: what they share with it and what they don't."""
 
 import copy
 from operator import methodcaller
@@ -25,7 +25,7 @@ ACTS = pytest.mark.parametrize(
 
 
 class Plugin(HttpDownload):
-    """A download of a plugin, with attributes of its own that can be changed."""
+    """A plugin's download with mutable attributes of its own."""
 
     __slots__ = ("marks",)
 
@@ -47,17 +47,17 @@ class Nested(Download):
 
 
 class Connections(Resource):
-    """What is closed with its context."""
+    """A resource that is closed with its context."""
 
     is_closed = False
 
     def close(self):
-        """Note it."""
+        """Record the close."""
         self.is_closed = True
 
 
 def mutable(download):
-    """The values of a download that can be changed in place, by name."""
+    """Return the mutable attribute values of a download, by name."""
     values = vars(download) | {name: getattr(download, name, None) for name in ("marks",)}
     fixed = str | int | float | bool | bytes | type(None) | tuple
     return {name: value for name, value in values.items() if not isinstance(value, fixed)}
@@ -74,7 +74,7 @@ def mutable(download):
     ],
 )
 def test_nothing_is_shared(make, act):
-    """Whatever can be changed in place is another object, but for the context and attachment."""
+    """A clone shares no mutable object with its original, except context and attachment."""
     download = make()
     download.attachment = object()
     download.context = Context()
@@ -95,7 +95,7 @@ def test_nothing_is_shared(make, act):
 
 @ACTS
 def test_changes_stay_apart(act):
-    """To change a copy changes nothing of the original: headers, policies, a plugin's own."""
+    """Changing a clone's headers, policies or plugin attributes leaves the original unchanged."""
     download = Plugin("http://h/", None, headers={"A": "1"}, user=("me", "word"), timeout=5)
     download.retry = Retry(total=1)
     twin = act(download)
@@ -112,7 +112,7 @@ def test_changes_stay_apart(act):
 
 
 def test_error_stays_behind():
-    """The errno of a download that failed is not that of its clone."""
+    """A clone doesn't inherit the errno of a failed download."""
     download = FileDownload("file:///nothing/there", BufferWriter())
     with pytest.raises(DownloadError):
         download()
@@ -122,7 +122,7 @@ def test_error_stays_behind():
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_own_context_is_closed_by_the_last(fails):
-    """A context that nobody has set is closed when none of those that share it runs any more."""
+    """An automatic context is closed when the last clone that shares it has ended."""
     seen = []
 
     def work(download):
@@ -146,7 +146,7 @@ def test_own_context_is_closed_by_the_last(fails):
 
 
 def test_context_that_was_set_stays_open():
-    """A context that was set is its owner's to close: neither a download nor a clone does."""
+    """Neither a download nor its clone closes a context that the user has set."""
     context = Context()
     connections = context.cache.setdefault("connections", Connections())
     download = Nested(lambda download: None)

@@ -1,4 +1,4 @@
-"""The context that downloads share, and its cache."""
+"""Tests of the context that downloads share, and of its cache."""
 
 import contextlib
 import gc
@@ -18,14 +18,14 @@ class Thing:
 
 
 class Alike:
-    """A key that hashes as all others of its class do, and equals none of them."""
+    """A key that has the same hash as all others of its class and equals none of them."""
 
     def __hash__(self):
         return 7
 
 
 class Equal:
-    """A key that equals what has its name."""
+    """A key that equals another one with the same name."""
 
     def __init__(self, name):
         self.name = name
@@ -45,26 +45,26 @@ class Counted(Resource):
         self.error = error
 
     def close(self):
-        """Count, and fail if told so."""
+        """Count, and fail if the test says so."""
         self.closed += 1
         if self.error is not None:
             raise self.error
 
 
 def kind(value):
-    """The id of a parameter: the name of its class, which is the same in each process."""
+    """Return the id of a parameter: its class name, which is the same in each process."""
     return type(value).__name__
 
 
 @pytest.fixture
 def cache():
-    """An empty cache."""
+    """Make an empty cache."""
     return Cache()
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until it is set."""
+    """Make a clock that stands still until the test sets it."""
 
     class Clock:
         now = 1000.0
@@ -74,7 +74,7 @@ def clock(monkeypatch):
 
 
 def together(work, threads=THREADS):
-    """Run work(number) in threads that begin at once; return what they returned."""
+    """Run work(number) in threads that start at once. Return the results."""
     barrier = threading.Barrier(threads)
 
     def begin(number):
@@ -91,7 +91,7 @@ def together(work, threads=THREADS):
 @pytest.mark.parametrize("key", ["a", 1, None, ("a", 1), frozenset("ab"), b"", Alike()], ids=kind)
 @pytest.mark.parametrize("thing", [None, False, "", object()], ids=kind)
 def test_put_get_purge(cache, key, thing):
-    """Any key that hashes leads to any object, also one that is None or empty."""
+    """The cache stores any object under any hashable key, also None and empty ones."""
     cache.put(key, thing)
     assert key in cache
     assert cache.get(key) is thing
@@ -101,7 +101,7 @@ def test_put_get_purge(cache, key, thing):
 
 @pytest.mark.parametrize("method", ["get", "purge"])
 def test_missing(cache, method):
-    """What isn't there is a LookupError, which tells nothing of a key that may be a credential."""
+    """A missing key is a LookupError that doesn't show the key, which may be a credential."""
     with pytest.raises(LookupError) as caught:
         getattr(cache, method)("s3cret")
     assert "s3cret" not in str(caught.value)
@@ -109,7 +109,7 @@ def test_missing(cache, method):
 
 @pytest.mark.parametrize("method", ["put", "get", "purge", "setdefault", "__contains__"])
 def test_key_that_does_not_hash(cache, method):
-    """It is a TypeError, and the cache still works."""
+    """An unhashable key is a TypeError, after which the cache still works."""
     cache.put("a", 1)
     with pytest.raises(TypeError, match="unhashable"):
         getattr(cache, method)([], *([1] if method in ("put", "setdefault") else []))
@@ -117,21 +117,21 @@ def test_key_that_does_not_hash(cache, method):
 
 
 def test_replace(cache):
-    """The last object that was put under a key counts."""
+    """Putting another object under a key replaces the first one in the cache."""
     cache.put("a", 1)
     cache.put("a", 2)
     assert cache.get("a") == 2
 
 
 def test_setdefault(cache):
-    """It puts an object in only where there is none."""
+    """setdefault() of the cache stores an object only if the key is missing."""
     assert cache.setdefault("a", None) is None
     assert cache.setdefault("a", 2) is None
     assert cache.get("a") is None
 
 
 def test_keys_that_hash_alike(cache):
-    """Keys that hash alike, such as -1 and -2, don't collide."""
+    """Different cache keys with equal hashes, such as -1 and -2, don't collide."""
     keys = [Alike() for _ in range(10)]
     for number, key in enumerate(keys):
         cache.put(key, number)
@@ -144,18 +144,18 @@ def test_keys_that_hash_alike(cache):
 
 
 def test_keys_that_are_equal(cache):
-    """A key is found by one that equals it."""
+    """The cache finds an object by an equal key."""
     cache.put(Equal("a"), 1)
     assert cache.get(Equal("a")) == 1
 
 
 def test_evict_of_nothing(cache):
-    """An empty cache has nothing to drop."""
+    """Evicting from an empty cache does nothing."""
     assert cache.evict() == []
 
 
 def test_default_threshold(cache, clock):
-    """An object stays for four hours after it was put or asked for."""
+    """By default evict() keeps an object for four hours after its last use."""
     assert cache.eviction_threshold == timedelta(hours=4)
     cache.put("a", Thing())
     clock.now += 4 * 3600 - 1
@@ -173,7 +173,7 @@ def test_default_threshold(cache, clock):
 
 
 def test_in_is_not_asking_for(cache, clock):
-    """To look whether an object is there doesn't keep it."""
+    """Testing with `in` doesn't count as use of a cached object."""
     cache.put("a", Thing())
     clock.now += 4 * 3600
     assert "a" in cache
@@ -181,7 +181,7 @@ def test_in_is_not_asking_for(cache, clock):
 
 
 def test_threshold_of_zero(clock):
-    """Zero is zero: what was put in this moment goes at once."""
+    """A threshold of zero evicts an object at once."""
     cache = Cache(timedelta(0))
     cache.put("a", Thing())
     cache.put("b", Thing())
@@ -191,7 +191,7 @@ def test_threshold_of_zero(clock):
 
 
 def test_what_is_held_stays():
-    """What somebody outside of the cache holds stays, until nobody does."""
+    """evict() keeps an object that is referenced outside of the cache."""
     cache = Cache(timedelta(0))
     held = Thing()
     cache.put("held", held)
@@ -205,7 +205,7 @@ def test_what_is_held_stays():
 
 
 def test_held_by_a_container():
-    """What is held by a list outside of the cache is held."""
+    """evict() keeps an object that a list outside of the cache references."""
     cache = Cache(timedelta(0))
     things = [Thing()]
     cache.put("a", things[0])
@@ -214,7 +214,7 @@ def test_held_by_a_container():
 
 
 def test_one_object_under_two_keys():
-    """The cache itself isn't somebody outside: an object under two keys goes too."""
+    """An object stored under two keys is evicted, as the cache's references don't count."""
     cache = Cache(timedelta(0))
     cache.put("a", Thing())
     cache.put("b", cache.get("a"))
@@ -224,7 +224,7 @@ def test_one_object_under_two_keys():
 
 
 def test_asked_for_while_it_is_evicted(cache, clock):
-    """What another thread asks for, or replaces, just when it is to be dropped stays."""
+    """evict() keeps an object that another thread gets or replaces at that moment."""
     cache.eviction_threshold = timedelta(seconds=10)
 
     class Looking(dict):
@@ -246,14 +246,14 @@ def test_asked_for_while_it_is_evicted(cache, clock):
 
 
 def test_threshold_may_be_changed(cache, clock):
-    """The attribute counts at the time of evicting."""
+    """evict() uses the current value of the threshold attribute."""
     cache.put("a", Thing())
     cache.eviction_threshold = timedelta(0)
     assert len(cache.evict()) == 1
 
 
 def test_close(cache):
-    """Closing closes the resources and removes them; other objects stay; it can be repeated."""
+    """Closing the cache closes and removes its resources and keeps others. It can be repeated."""
     resource = Counted()
     cache.put("resource", resource)
     cache.put("token", "t")
@@ -265,7 +265,7 @@ def test_close(cache):
 
 
 def test_close_that_fails(cache):
-    """A resource that can't be closed doesn't keep the others open."""
+    """If closing one resource fails, the cache still closes the others."""
     resources = [Counted(OSError("broken")) if number == 1 else Counted() for number in range(3)]
     for number, resource in enumerate(resources):
         cache.put(number, resource)
@@ -275,19 +275,19 @@ def test_close_that_fails(cache):
 
 
 def test_resource_is_abstract():
-    """A resource that can't be closed is none."""
+    """A Resource subclass without close() can't be instantiated."""
     with pytest.raises(TypeError, match="close"):
         Resource()
 
 
 def test_repr_of_a_cache(cache):
-    """Neither keys nor objects are shown."""
+    """The repr of a cache shows neither keys nor objects."""
     cache.put("k3y", "s3cret")
     assert repr(cache) == "<Cache of 1>"
 
 
 def test_an_object_that_ends_may_use_the_cache(cache):
-    """An object's finalizer can use the cache, whichever call drops the object."""
+    """An object's finalizer may use the cache, whichever call drops the object."""
     free = []
 
     class Final:
@@ -308,7 +308,7 @@ def test_an_object_that_ends_may_use_the_cache(cache):
 
 
 def test_32_threads(cache):
-    """Threads that put, get, purge and evict at once see whole objects and no error."""
+    """Threads that put, get, purge and evict at once see consistent objects and no error."""
     cache.eviction_threshold = timedelta(0)
     keys = [Alike() for _ in range(8)]
 
@@ -332,7 +332,7 @@ def test_32_threads(cache):
 
 
 def test_32_threads_purge(cache):
-    """Of many threads that purge one key, just one gets the object."""
+    """If many threads purge one key, exactly one gets the object."""
 
     def work(number):
         try:
@@ -345,7 +345,7 @@ def test_32_threads_purge(cache):
 
 
 def test_32_threads_setdefault(cache):
-    """Of many threads that put an object under one key, all get the same."""
+    """If many threads call setdefault() with one key, all get the same object."""
     assert (
         len({id(thing) for thing in together(lambda number: cache.setdefault("a", Thing()))}) == 1
     )
@@ -355,7 +355,7 @@ def test_32_threads_setdefault(cache):
 
 
 def test_attributes():
-    """Attributes are given, set, changed and deleted as those of any object."""
+    """Attributes of a context are set, read, changed and deleted like those of any object."""
     context = Context(a=1)
     context.b = 2
     context.a += 1
@@ -365,13 +365,13 @@ def test_attributes():
 
 
 def test_missing_attribute():
-    """An attribute that isn't there is an AttributeError that names it."""
+    """A missing attribute of a context is an AttributeError that names it."""
     with pytest.raises(AttributeError, match="'token'"):
         _ = Context().token
 
 
 def test_each_has_a_cache():
-    """Each context has a cache of its own, unless one is given."""
+    """Each context has its own cache unless one is passed."""
     cache = Cache()
     assert isinstance(Context().cache, Cache)
     assert Context().cache is not Context().cache
@@ -379,7 +379,7 @@ def test_each_has_a_cache():
 
 
 def test_attributes_are_shared_by_threads():
-    """Unlike threading.local, what one thread sets another sees."""
+    """Unlike threading.local, a context shares its attributes between threads."""
     context = Context()
     thread = threading.Thread(target=setattr, args=(context, "token", "t"))
     thread.start()
@@ -388,7 +388,7 @@ def test_attributes_are_shared_by_threads():
 
 
 def test_check_then_set():
-    """With the lock held, of many threads just one sets an attribute."""
+    """With the context's lock held, exactly one of many threads sets an attribute."""
     context = Context(made=[])
 
     def work(number):
@@ -404,7 +404,7 @@ def test_check_then_set():
 
 
 def test_lock_is_reentrant():
-    """A thread that holds the lock may take it again; it is free afterwards, by an error too."""
+    """The lock of a context is reentrant, and is released after an exception, too."""
     context = Context()
     with pytest.raises(KeyError), context, context:
         raise KeyError
@@ -412,14 +412,14 @@ def test_lock_is_reentrant():
 
 
 def test_with_gives_the_context():
-    """``with context as name`` names the context."""
+    """``with context as name`` gives the context."""
     context = Context()
     with context as same:
         assert same is context
 
 
 def test_context_close():
-    """Closing closes the resources of the cache, keeps attributes, and can be used on."""
+    """Closing a context closes its resources, and it can still be used."""
     context = Context(token="t")
     resource = Counted()
     context.cache.put("a", resource)
@@ -431,12 +431,12 @@ def test_context_close():
 
 
 def test_no_secret():
-    """Names are shown and values are not: they may be tokens."""
+    """The repr of a context shows names of attributes but no values, as they may be tokens."""
     assert repr(Context(token="s3cret", b=1)) == "<Context b, token>"
 
 
 def test_contexts_are_collected():
-    """A context that nobody holds goes, and what is in its cache too."""
+    """A context without references is freed together with the objects in its cache."""
 
     class Probe:
         alive = 0

@@ -1,4 +1,4 @@
-"""The life of one download: what happens, in which order, and what is left of it."""
+"""Tests of the life of one download: its events, their order, and what it leaves."""
 
 import contextlib
 import errno
@@ -56,37 +56,37 @@ NOW = Retry(total=3, backoff_factor=0)
 
 
 class FakeProtocol(Protocol):
-    """Answers the engine as the download says."""
+    """A protocol that answers the engine as the download says."""
 
     def check(self, download):
-        """Validate what the download has of settings."""
+        """Validate the settings of the download."""
         validate(**download.settings)
         if download.problem:
             raise ValueError(download.problem)
 
     def host(self, download):
-        """The host."""
+        """Return the host."""
         return download.hosted
 
     def is_up(self, error):
-        """What the error says, unless it was made to say something else."""
+        """Return what the error says, unless the test set something else."""
         return getattr(error, "is_up", super().is_up(error))
 
     def has_content(self, download):
-        """Whether there is content."""
+        """Return whether there is content."""
         return download.brings
 
     def can_resume(self, download):
-        """Whether it resumes."""
+        """Return whether it resumes."""
         return download.resumes
 
     def recall(self, download, note):
-        """Know one version."""
+        """Recognize one version."""
         return note == download.known
 
 
 class Fake(Download):
-    """Does what a script says: a list for each attempt; the last one also for those after it.
+    """Follows a script: a list of steps for each attempt, whose last list is repeated.
 
     A step is a buffer to write, an exception to raise, or a function to call.
     """
@@ -115,7 +115,7 @@ class Fake(Download):
 
 
 class Flaky(BufferWriter):
-    """Fails at some of its calls, which are counted from 1 by method, after half of a write."""
+    """A writer that fails at given calls, counted from 1 for each method, after half a write."""
 
     def __init__(self, fail=(), error=FULL):
         super().__init__()
@@ -134,7 +134,7 @@ class Flaky(BufferWriter):
         super().open()
 
     def append(self, buffer):
-        """Write half of it before failing."""
+        """Write half of the buffer before failing."""
         half = len(buffer) // 2
         super().append(buffer[:half])
         self._count("append")
@@ -147,13 +147,13 @@ class Flaky(BufferWriter):
         super().close()
 
     def discard(self):
-        """Drop."""
+        """Discard."""
         super().discard()
         self._count("discard")
 
 
 class Keep(Validation):
-    """Keeps what it sees, and fails at some of its updates, which are counted from 1."""
+    """A validation that records its updates and fails at some of them, counted from 1."""
 
     def __init__(self, fail=(), error=None):
         super().__init__()
@@ -164,26 +164,26 @@ class Keep(Validation):
         self.applied = 0
 
     def update(self, buffer):
-        """Keep it."""
+        """Record the buffer."""
         self.updates += 1
         self.seen += buffer
         if self.updates in self.fail:
             raise self.error
 
     def apply(self):
-        """Count."""
+        """Count the call."""
         self.applied += 1
 
     def reset(self):
-        """Forget."""
+        """Clear the record."""
         self.seen = b""
 
 
 class OnlyUpdate(Validation):
-    """Can't be reset."""
+    """A validation that can't be reset."""
 
     def update(self, buffer):
-        """Keep something."""
+        """Record something."""
 
 
 class Pipe(io.RawIOBase):
@@ -193,20 +193,20 @@ class Pipe(io.RawIOBase):
         self.content = b""
 
     def writable(self):
-        """It can be written."""
+        """Return true."""
         return True
 
     def write(self, buffer):
-        """Keep it."""
+        """Record the bytes."""
         self.content += bytes(buffer)
         return len(buffer)
 
 
 class Broken(Settings):
-    """A setting that can't work."""
+    """An invalid setting."""
 
     def validate(self):
-        """Complain."""
+        """Raise."""
         raise ValueError("name: why")
 
 
@@ -216,12 +216,12 @@ class Counted(Resource):
     closed = 0
 
     def close(self):
-        """Count."""
+        """Count the close."""
         self.closed += 1
 
 
 def transient(reason="try again"):
-    """An error that may be gone when tried again."""
+    """Make a transient error."""
     error = DownloadFailed(reason)
     error.transient = True
     return error
@@ -236,12 +236,12 @@ def listen(download):
 
 
 def names(events):
-    """Their names."""
+    """Return the names of events."""
     return [event.name for event in events]
 
 
 def repair(download, times=100):
-    """Have a handler repair, and return the errors that it saw."""
+    """Register a handler that repairs. Return the errors that it saw."""
     errors = []
 
     def handler(event):
@@ -253,7 +253,7 @@ def repair(download, times=100):
 
 
 def tree(folder):
-    """The name of each file in a folder, and its content."""
+    """Return the name and content of each file in a folder."""
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
@@ -264,7 +264,7 @@ def tree(folder):
     ("script", "fetched"), [([b"abc", b"def"], 2), ([], 0), ([b""], 0), ([b"a", b"", b"b"], 2)]
 )
 def test_order(script, fetched):
-    """The events of a run that succeeds come in the order of the contract, also without bytes."""
+    """A successful run publishes its events in the documented order, also without content."""
     download = Fake(script)
     events = listen(download)
     assert download() is None
@@ -279,7 +279,7 @@ def test_order(script, fetched):
 
 
 def test_what_is_there_at_each_event(tmp_path):
-    """At Succeeded the content stands in its place; before it, nothing does."""
+    """The content is at the target path at Succeeded and not before."""
     target = tmp_path / "a"
     download = Fake(writer=FileWriter(target))
     download.validations.append(Keep())
@@ -306,7 +306,7 @@ def test_what_is_there_at_each_event(tmp_path):
 
 
 def test_fetched():
-    """Fetched has each buffer and its offset, after the writer and the validations had it."""
+    """Fetched has each buffer and its offset, after the writer and validations got it."""
     keep = Keep()
     download = Fake([b"abc", b"def"])
     download.validations.append(keep)
@@ -322,7 +322,7 @@ def test_fetched():
 
 
 def test_nobody_listens():
-    """A run without handlers, writer and validations works."""
+    """A download without handlers, writer and validations works."""
     download = Fake()
     download.writer = None
     download()
@@ -331,7 +331,7 @@ def test_nobody_listens():
 
 @pytest.mark.parametrize("call", [lambda nop: nop(), Download.__call__])
 def test_a_download_that_does_nothing(call):
-    """What 2017's plugins put among the others: no URL, no writer, __call__ overridden or not."""
+    """Empty downloads of 2017, without URL and writer, work with and without own __call__."""
 
     class Nop(Download):
         def __init__(self, thing):
@@ -350,7 +350,7 @@ def test_a_download_that_does_nothing(call):
 
 
 def test_prepared_may_change_everything():
-    """What a Prepared handler changes counts: URL, writer, validations, settings."""
+    """A handler of Prepared may change URL, writer, validations and settings."""
     download = Fake()
     keep = Keep()
 
@@ -368,7 +368,7 @@ def test_prepared_may_change_everything():
 
 
 def test_reply():
-    """The reply that a protocol announces is there at Replied; announced twice counts once."""
+    """The response that a protocol announces is there at Replied, which is published once."""
     download = Fake()
     replies = iter(["first", "second"])
     download.scripts = [[lambda: Attempt.of(download).announce(next(replies))] * 2 + [b"abc"]]
@@ -382,7 +382,7 @@ def test_reply():
 
 
 def test_no_content(tmp_path):
-    """Where there is no content, the target isn't touched and nothing is validated."""
+    """Without content the target isn't touched and no validation is applied."""
     (tmp_path / "a").write_bytes(OLD)
     download = Fake([], writer=FileWriter(tmp_path / "a"))
     download.brings = False
@@ -396,7 +396,7 @@ def test_no_content(tmp_path):
 
 
 def test_validations_are_applied_in_order():
-    """Each is applied once, in order, after all bytes; the first that fails ends it."""
+    """Validations are applied once, in order, after all bytes, until one fails."""
     applied = []
 
     class Named(Validation):
@@ -419,7 +419,7 @@ def test_validations_are_applied_in_order():
 
 
 def test_expected_size():
-    """It is what the server says, else what a validation expects, else not known."""
+    """The expected size is the server's, else that of a validation, else unknown."""
     download = Fake()
     assert download.expected_size is None
     download.validations += [Validation(), SizeValidation(7)]
@@ -443,7 +443,7 @@ def test_expected_size():
     ],
 )
 def test_failed(script, events, tmp_path):
-    """The error is raised, with its download and facts; Error and Failed come once, at the end."""
+    """A failed run raises an error with facts, and publishes Error and Failed once, at the end."""
     (tmp_path / "a").write_bytes(OLD)
     download = Fake(script, writer=FileWriter(tmp_path / "a"))
     download.validations.append(SizeValidation(6))
@@ -474,7 +474,10 @@ BUGS = [ZeroDivisionError("bug"), KeyboardInterrupt(), SystemExit(1)]
     ids=str,
 )
 def test_bugs(where, bug):
-    """What is no DownloadError is raised as it is: no Error event, no other try, but Failed."""
+    """An exception that isn't a DownloadError is raised unchanged.
+
+    Failed is published, not Error.
+    """
     download = Fake([b"abc", bug] if where == "send" else [b"abc"])
     download.retry = NOW
     if where in ("update", "apply"):
@@ -509,7 +512,7 @@ def test_bugs(where, bug):
     ],
 )
 def test_writer_fails(name, error, reason):
-    """What the system refuses to write is a DownloadFailed that says so, and is not retried."""
+    """An OSError of the writer is a DownloadFailed that says so and isn't retried."""
     download = Fake(writer=Flaky({name: 1}, error))
     download.retry = NOW
     events = listen(download)
@@ -522,7 +525,7 @@ def test_writer_fails(name, error, reason):
 
 
 def test_writer_cannot_be_discarded(caplog):
-    """What the run failed for is what is raised; the other is logged."""
+    """If discard() fails after an error, the original error is raised and the other is logged."""
     download = Fake([b"abc", NotFound("why")], writer=Flaky({"discard": 1}, LookupError("bug")))
     events = listen(download)
     with caplog.at_level(logging.ERROR), pytest.raises(NotFound):
@@ -533,7 +536,7 @@ def test_writer_cannot_be_discarded(caplog):
 
 
 def test_interrupt_while_discarding():
-    """Failed comes also then."""
+    """Failed is published even if discard() is interrupted."""
     download = Fake([NotFound("why")], writer=Flaky({"discard": 1}, KeyboardInterrupt()))
     events = listen(download)
     with pytest.raises(KeyboardInterrupt):
@@ -542,7 +545,7 @@ def test_interrupt_while_discarding():
 
 
 def test_settings_are_validated():
-    """A setting that can't work fails the run before anything is sent, and is named."""
+    """An invalid setting fails the run before anything is sent, and the error names it."""
     download = Fake()
     download.settings = {"timeout": Settings(), "ssl": Broken()}
     events = listen(download)
@@ -562,7 +565,7 @@ def test_settings_are_validated():
     ],
 )
 def test_policy_is_validated(name, value):
-    """A policy of trying again that is none fails the run before anything is sent."""
+    """A retry policy of a wrong type fails the run before anything is sent."""
     download = Fake()
     setattr(download, name, value)
     with pytest.raises(DownloadFailed, match=rf"a setting is wrong: {name}: must be .*: {value!r}"):
@@ -571,7 +574,7 @@ def test_policy_is_validated(name, value):
 
 
 def test_no_wait_is_heard_of():
-    """A server may be allowed to ask for no wait at all."""
+    """retry_after_max may be 0, so that no server can ask for a wait."""
     download = Fake()
     download.retry_after_max = 0
     download()
@@ -579,7 +582,7 @@ def test_no_wait_is_heard_of():
 
 
 def test_protocol_validates():
-    """So does what a protocol checks by itself; a Prepared handler may still put it right."""
+    """A check of the protocol fails the run, unless a handler of Prepared repairs the setting."""
     download = Fake()
     download.problem = "method: must be GET"
     with pytest.raises(DownloadFailed, match="method: must be GET"):
@@ -589,7 +592,7 @@ def test_protocol_validates():
 
 
 def test_protocol_validates_again():
-    """What a handler of Error changed to nonsense fails the next attempt, before it is sent."""
+    """An invalid setting made by a handler of Error fails the next attempt before sending."""
     download = Fake([transient()])
     download.retry = NOW
     download.register(Event.ERROR, lambda event: setattr(download, "problem", "url: no"))
@@ -600,7 +603,7 @@ def test_protocol_validates_again():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_handler_that_raises(name, caplog):
-    """It is logged with its traceback and without a secret; nothing else changes."""
+    """An exception of a handler is logged without secrets, and the download goes on."""
 
     def broken(event):
         raise LookupError("broken handler")
@@ -629,7 +632,7 @@ def test_handler_that_raises(name, caplog):
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_repair(retries):
-    """A handler that repairs gets another attempt at once, as often as `retries` says."""
+    """A handler that repairs gets another attempt at once, up to `retries` times."""
     download = Fake(*[[NotFound(str(number))] for number in range(retries)], [b"abc"])
     download.retries = retries
     errors = repair(download)
@@ -643,7 +646,7 @@ def test_repair(retries):
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_repair_too_often(retries):
-    """Beyond `retries` the error is raised; it never returns as if it had succeeded."""
+    """When a handler has used up `retries`, the error is raised instead of a false success."""
     download = Fake([NotFound("why")])
     download.retries = retries
     errors = repair(download)
@@ -655,7 +658,7 @@ def test_repair_too_often(retries):
 
 
 def test_repairs_by_default():
-    """By default a handler may repair once, and each run begins anew with it."""
+    """By default a handler may repair once in each run."""
     assert Download.RETRIES == Fake().retries == 1
     download = Fake([NotFound("why")], [b"abc"], [NotFound("why")], [b"abc"])
     repair(download)
@@ -664,7 +667,7 @@ def test_repairs_by_default():
 
 
 def test_repaired_handlers_after_it():
-    """All handlers of Error are called, whichever of them repairs; a later one may think better."""
+    """All handlers of Error are called after a repair, and a later one may revoke it."""
     download = Fake([NotFound("why")], [b"abc"])
     errors = repair(download)
     download.register(Event.ERROR, lambda event: setattr(event, "repaired", False))
@@ -678,7 +681,7 @@ def test_repaired_handlers_after_it():
     "make", [BufferWriter, lambda: Writer(io.BytesIO()), Flaky], ids=["buffer", "given", "flaky"]
 )
 def test_repair_starts_clean(first, make):
-    """The next attempt starts as if nothing had been fetched."""
+    """The attempt after a repair starts without the content fetched before."""
     download = Fake([first, NotFound("why")], [b"def"], writer=make())
     fp = download.writer.fp
     keep = Keep()
@@ -695,7 +698,7 @@ def test_repair_starts_clean(first, make):
 
 @pytest.mark.parametrize("calls", [1, 2])
 def test_repair_after_half_a_write(calls):
-    """Half of a buffer that was written before the disk was full isn't kept: the first too."""
+    """After a repair of a full disk, the half-written buffer isn't kept, not even the first."""
     download = Fake([b"abc", b"def"], writer=Flaky({"append": calls}))
     keep = Keep()
     download.validations += [keep]
@@ -706,7 +709,7 @@ def test_repair_after_half_a_write(calls):
 
 @pytest.mark.parametrize("updates", [1, 2])
 def test_repair_after_a_validation_saw_more(updates):
-    """A buffer that one validation refused, after others had it, isn't kept: the first too."""
+    """After a repair, a buffer that only some validations saw isn't kept."""
     download = Fake([b"abc", b"def"])
     before, after = Keep(), Keep()
     download.validations += [before, Keep([updates]), after]
@@ -716,7 +719,7 @@ def test_repair_after_a_validation_saw_more(updates):
 
 
 def test_repair_of_a_mismatch():
-    """A mismatch is an attempt that failed: it may be repaired, and it starts clean."""
+    """A mismatch may be repaired by a handler, and the next attempt starts clean."""
     digest = hashlib.sha256(NEW).hexdigest()
     download = Fake([b"abc"], [b"far too much of it"], [NEW], resumes=True)
     download.retries = 2
@@ -728,7 +731,7 @@ def test_repair_of_a_mismatch():
 
 
 def test_mismatch_is_not_retried():
-    """By itself a mismatch isn't tried again."""
+    """A mismatch isn't retried by itself."""
     download = Fake()
     download.retry = NOW
     download.validations.append(SizeValidation(7))
@@ -744,7 +747,7 @@ def test_mismatch_is_not_retried():
 
 
 def test_retry():
-    """What is transient is tried again without help, within one budget."""
+    """A transient error is retried within one budget."""
     download = Fake([transient("1")], [b"abc", transient("2")], [b"abc", transient("3")], [NEW])
     download.retry = NOW
     events = listen(download)
@@ -760,7 +763,7 @@ def test_retry():
 
 
 def test_retry_until_the_budget_is_spent():
-    """Then the last error is raised, and the last Error event knew it."""
+    """When the retry budget is spent, the last error is raised, and its Error event said so."""
     download = Fake(*[[transient(str(number))] for number in range(9)])
     download.retry = NOW
     events = listen(download)
@@ -777,7 +780,7 @@ def test_retry_until_the_budget_is_spent():
     [(None, transient()), (Retry(total=0), transient()), (NOW, DownloadFailed("why"))],
 )
 def test_no_retry(policy, error):
-    """Without a policy, without a budget, and what isn't transient is not tried again."""
+    """Nothing is retried without a policy or budget, nor if the error isn't transient."""
     download = Fake([error])
     download.retry = policy
     with pytest.raises(DownloadFailed):
@@ -786,12 +789,12 @@ def test_no_retry(policy, error):
 
 
 def test_no_retry_by_default():
-    """A download of a plugin's own has no policy unless it sets one."""
+    """A plugin's download has no retry policy unless it sets one."""
     assert Fake().retry is None
 
 
 def test_each_run_has_a_budget():
-    """A second call begins with a whole budget."""
+    """A second call of a download has the whole retry budget again."""
     scripts = [[transient()], [transient()], [transient()], [NEW]]
     download = Fake(*scripts, *scripts)
     download.retry = NOW
@@ -801,7 +804,7 @@ def test_each_run_has_a_budget():
 
 
 def test_repair_does_not_spend_the_budget():
-    """A repair goes before a retry, and at once."""
+    """A repair takes precedence over a retry, without a wait and without using the budget."""
     download = Fake(*[[transient()]] * 4, [NEW])
     download.retry = NOW
     repair(download, times=1)
@@ -810,7 +813,7 @@ def test_repair_does_not_spend_the_budget():
 
 
 def test_retry_is_logged(caplog):
-    """The log tells what failed, and no secret."""
+    """A retry is logged with its reason and without secrets."""
     download = Fake([transient(f"lost {URL}")], [NEW])
     download.retry = NOW
     with caplog.at_level(logging.INFO, steps.__name__):
@@ -822,7 +825,7 @@ def test_retry_is_logged(caplog):
 
 
 def test_no_secret():
-    """Neither str nor repr of a download tells a secret."""
+    """The str and repr of a download show no secret."""
     download = Fake()
     assert (str(download), repr(download)) == (SHOWN, f"<Fake {SHOWN}>")
 
@@ -831,7 +834,7 @@ def test_no_secret():
 
 
 def test_resume():
-    """A protocol that can resume goes on where it stopped; digests carry on."""
+    """A retry resumes where the attempt stopped if the protocol can, and digests continue."""
     download = Fake([b"abc", transient()], [transient()], [b"def"], resumes=True)
     download.retry = NOW
     download.validations.append(DigestValidation("sha256", hashlib.sha256(NEW).hexdigest()))
@@ -843,7 +846,7 @@ def test_resume():
 
 
 def test_start_again_without_a_writer():
-    """What has no writer is started again like the rest."""
+    """A download without a writer restarts like any other."""
     keep = Keep()
     download = Fake([b"abc", NotFound("why")], [NEW])
     download.writer = None
@@ -854,7 +857,7 @@ def test_start_again_without_a_writer():
 
 
 def test_fails_without_a_writer():
-    """What has no writer has nothing to discard."""
+    """A download without a writer can fail, with nothing to discard."""
     download = Fake([NotFound("why")])
     download.writer = None
     with pytest.raises(NotFound):
@@ -862,7 +865,7 @@ def test_fails_without_a_writer():
 
 
 def test_no_resume_by_default():
-    """A protocol that says nothing starts clean."""
+    """By default a protocol can't resume, so the next attempt restarts."""
 
     class Plain(Download):
         sent = 0
@@ -880,7 +883,7 @@ def test_no_resume_by_default():
 
 
 def test_resume_by_repair():
-    """What a handler repairs may go on, too."""
+    """The attempt after a handler's repair may resume."""
     download = Fake([b"abc", NotFound("why")], [b"def"], resumes=True)
     repair(download)
     download()
@@ -888,7 +891,7 @@ def test_resume_by_repair():
 
 
 def test_resume_where_nothing_can_be_reset():
-    """To go on needs no reset."""
+    """Resuming works with a writer and validations that can't be reset."""
     download = Fake([b"abc", transient()], [b"def"], writer=Writer(Pipe()), resumes=True)
     download.retry = NOW
     download.validations.append(OnlyUpdate())
@@ -897,7 +900,7 @@ def test_resume_where_nothing_can_be_reset():
 
 
 def test_no_resume_of_what_is_torn():
-    """Where a buffer was written and not validated, going on would be wrong."""
+    """If a buffer was written but not validated, the next attempt restarts."""
     download = Fake([b"abc", b"def"], [b"abc", b"def"], writer=Flaky({"append": 2}), resumes=True)
     repair(download)
     events = listen(download)
@@ -907,7 +910,7 @@ def test_no_resume_of_what_is_torn():
 
 
 def test_a_protocol_may_start_again():
-    """A reply that doesn't go on where we stand is one restart for all that saw the content."""
+    """If a response can't continue the content, writer and validations restart once."""
     download = Fake(resumes=True)
     keep = Keep()
     download.validations.append(keep)
@@ -929,7 +932,7 @@ def test_a_protocol_may_start_again():
 )
 @pytest.mark.parametrize("way", ["repair", "retry"])
 def test_what_cannot_start_again_does_not(make, validations, way):
-    """The download fails with the error that it had, and a second call refuses."""
+    """A download that can't restart fails with its original error and refuses a second call."""
     error = transient()
     download = Fake([b"abc", error], [NEW], writer=make())
     download.validations += [cls() for cls in validations]
@@ -949,7 +952,7 @@ def test_what_cannot_start_again_does_not(make, validations, way):
 
 
 def test_what_cannot_start_again_may_before_it_began():
-    """As long as nothing was fetched, there is nothing to reset."""
+    """Before the first byte a retry works even with a writer that can't be reset."""
     download = Fake([transient()], [NEW], writer=Writer(Pipe()))
     download.validations.append(OnlyUpdate())
     download.retry = NOW
@@ -963,7 +966,7 @@ def test_what_cannot_start_again_may_before_it_began():
     ids=["writer", "validation"],
 )
 def test_torn_at_the_first_buffer(fail, validations):
-    """What can't be reset isn't started again either when the first buffer was the one torn."""
+    """A writer that can't be reset isn't restarted if the first buffer was only partly handled."""
 
     class Grows(Flaky):
         def can_restart(self):
@@ -979,7 +982,7 @@ def test_torn_at_the_first_buffer(fail, validations):
 
 
 def test_a_refused_start_is_no_resume():
-    """A run that was refused at its start doesn't go on where the run before it had ended."""
+    """After a run that was refused at its start, the next one doesn't resume an earlier run."""
     download = Fake([b"abc"], [b""], resumes=True)
     download.validations.append(OnlyUpdate())
     download()
@@ -990,7 +993,7 @@ def test_a_refused_start_is_no_resume():
 
 
 def test_a_failed_restart_is_no_resume():
-    """A writer that failed to start again isn't gone on with."""
+    """If the writer's restart failed, its content isn't resumed."""
 
     class Stuck(BufferWriter):
         stuck = 1
@@ -1012,7 +1015,7 @@ def test_a_failed_restart_is_no_resume():
 
 
 def test_writer_cannot_start_again_after_all():
-    """A writer that fails to start again fails the download; the Restarted event doesn't come."""
+    """If the writer's restart fails, so does the download, without a Restarted event."""
 
     class Stuck(BufferWriter):
         def restart(self):
@@ -1033,7 +1036,7 @@ def test_writer_cannot_start_again_after_all():
     "make", [BufferWriter, lambda: Writer(io.BytesIO())], ids=["buffer", "given"]
 )
 def test_second_call(make):
-    """It starts over, with one Restarted, and ends as the first did."""
+    """A second call starts from 0 with one Restarted event and succeeds like the first."""
     download = Fake([b"abc", b"def"], [b"xy"], [NotFound("why")], [b"z"], writer=make())
     fp = download.writer.fp
     keep = Keep()
@@ -1057,7 +1060,7 @@ def test_second_call(make):
 
 
 def test_second_call_of_a_file(tmp_path):
-    """The file of the first run stays until the second has succeeded."""
+    """The file of the first run stays until the second run has succeeded."""
     target = tmp_path / "a"
     download = Fake([b"abc"], [b"x", NotFound("why")], [b"def"], writer=FileWriter(target))
     download()
@@ -1069,7 +1072,7 @@ def test_second_call_of_a_file(tmp_path):
 
 
 def test_second_call_with_a_used_validation():
-    """A validation that was used before the run starts anew with it."""
+    """A validation that was used before the run is reset."""
     download = Fake()
     size = SizeValidation(6)
     size.update(b"used")
@@ -1078,7 +1081,7 @@ def test_second_call_with_a_used_validation():
 
 
 def test_reply_of_the_run_before():
-    """The reply of an earlier run isn't taken for that of this one."""
+    """The response of an earlier run isn't taken for that of the current one."""
     download = Fake()
     download.scripts = [[lambda: Attempt.of(download).announce("reply")], [NotFound("why")]]
     download()
@@ -1089,7 +1092,7 @@ def test_reply_of_the_run_before():
 
 
 def test_called_while_running():
-    """A second call while it runs is a RuntimeError without a secret, and disturbs nothing."""
+    """Calling a running download raises RuntimeError without secrets and doesn't disturb it."""
     download = Fake()
     caught = []
 
@@ -1109,7 +1112,7 @@ def test_called_while_running():
 
 
 def test_called_while_running_in_another_thread():
-    """The same from another thread; afterwards it can be called again."""
+    """Calling a download that runs in another thread raises RuntimeError until it ends."""
     entered, leave = threading.Event(), threading.Event()
     download = Fake([entered.set, lambda: leave.wait(30), NEW])
     thread = threading.Thread(target=download)
@@ -1127,7 +1130,7 @@ def test_called_while_running_in_another_thread():
 
 @pytest.mark.parametrize("end", [NotFound("why"), ZeroDivisionError(), KeyboardInterrupt()])
 def test_called_after_a_failure(end):
-    """However a run ends, the download can be called again."""
+    """A download can be called again however its last run ended."""
     download = Fake([b"abc", end], [NEW])
     with pytest.raises(type(end)):
         download()
@@ -1139,7 +1142,7 @@ def test_called_after_a_failure(end):
 
 
 def test_clone():
-    """Settings are copied, context and attachment shared; the rest starts anew."""
+    """A clone copies the settings, shares context and attachment, and has no results."""
     download = Fake()
     download.context = Context()
     download.timeout = Timeout(1, 2)
@@ -1169,20 +1172,20 @@ def test_clone():
 
 @pytest.mark.parametrize("attachment", [{}, [], Settings(), {"a": threading.Lock()}], ids="abcd")
 def test_clone_shares_the_attachment(attachment):
-    """Whatever it is: two downloads of one record have the same record."""
+    """A clone has the same attachment object, whatever its type."""
     download = Fake()
     download.attachment = attachment
     assert download.clone().attachment is attachment
 
 
 def test_clone_shares_a_context_that_was_not_set():
-    """Two that are clones of each other have one context."""
+    """A download and its clone share one context even if none was set."""
     download = Fake()
     assert download.clone().context is download.context
 
 
 def test_clone_without_a_writer():
-    """A download without a writer has clones without one."""
+    """The clone of a download without a writer has none either."""
     download = Fake()
     download.writer = None
     twin = download.clone()
@@ -1191,7 +1194,7 @@ def test_clone_without_a_writer():
 
 
 def test_clone_of_a_running_download(tmp_path):
-    """A clone runs beside its original; neither disturbs the other's file."""
+    """A clone can run beside its original, without disturbing its file."""
     download = Fake([b"abc", b"def"], writer=FileWriter(tmp_path / "a"))
     twins = []
 
@@ -1209,7 +1212,7 @@ def test_clone_of_a_running_download(tmp_path):
 
 
 def test_clone_after_a_run():
-    """A clone of what has run starts at byte 0, without a restart."""
+    """A clone of a finished download starts at byte 0, without a Restarted event."""
     download = Fake()
     download()
     twin = download.clone()
@@ -1223,7 +1226,7 @@ def test_clone_after_a_run():
 
 
 def test_context_of_its_own():
-    """A download has a context of its own until one is set, and closes it with each run."""
+    """A download without a given context has its own, which each run closes."""
     download, resource = Fake(), Counted()
     assert isinstance(download.context, Context)
     assert download.context is download.context is not Fake().context
@@ -1236,7 +1239,7 @@ def test_context_of_its_own():
 
 
 def test_context_that_is_given():
-    """Whoever made the context ends it."""
+    """A run doesn't close a context that was given."""
     download, resource, context = Fake(), Counted(), Context()
     context.cache.put("a", resource)
     download.context = context
@@ -1245,7 +1248,7 @@ def test_context_that_is_given():
 
 
 def test_context_that_cannot_be_closed():
-    """The download isn't running for ever then."""
+    """If closing its context fails, the download isn't left in the running state."""
 
     class Stuck(Resource):
         def close(self):
@@ -1262,14 +1265,14 @@ def test_context_that_cannot_be_closed():
 
 
 def run_cancelled(download, token):
-    """Run a download that is part of what a cancellation stops; return the error."""
+    """Run a download below a cancellation token. Return the error."""
     with scope(token), pytest.raises(DownloadFailed) as caught:
         download()
     return caught.value
 
 
 def test_cancelled_before():
-    """Nothing is sent, and the error has the reason."""
+    """A download whose token was cancelled before sends nothing and fails with the reason."""
     token = Cancellation()
     token.cancel("shut down")
     download = Fake()
@@ -1294,7 +1297,7 @@ def test_cancelled_before():
     ids=repr,
 )
 def test_cancelled_meanwhile(step, tmp_path):
-    """Whatever comes of it, it fails with the reason, without help, and leaves nothing."""
+    """A cancelled run fails with the reason whatever it raises, and leaves nothing."""
     (tmp_path / "a").write_bytes(OLD)
     token = Cancellation()
     script = [b"abc", lambda: token.cancel("shut down"), *([] if step is None else [step])]
@@ -1316,7 +1319,7 @@ def test_cancelled_meanwhile(step, tmp_path):
 
 @pytest.mark.parametrize("name", ["PREPARED", "SENT", "FETCHED", "ERROR"])
 def test_cancelled_by_a_handler(name):
-    """It may come from a handler."""
+    """A handler may cancel the run that calls it."""
     token = Cancellation()
     download = Fake([b"abc", b"def", transient()], [NEW])
     download.retry = NOW
@@ -1329,7 +1332,7 @@ def test_cancelled_by_a_handler(name):
 
 
 def test_cancelled_in_a_wait():
-    """A wait for another try hears it at once."""
+    """A cancellation ends the wait before a retry at once."""
     token = Cancellation()
     error = transient()
     error.retry_after = 100
@@ -1359,7 +1362,7 @@ def test_cancelled_in_a_wait():
 
 
 def test_cancelled_after_the_end():
-    """What has succeeded has succeeded, and a handler's downloads are part of the run."""
+    """A cancellation after the success changes nothing, but stops downloads of handlers."""
     token = Cancellation()
     download = Fake()
     inner = []
@@ -1381,18 +1384,18 @@ def test_cancelled_after_the_end():
 
 
 class Limiter:
-    """Says how long to wait, and counts how often it was asked."""
+    """A rate limiter with given waits, which counts its calls."""
 
     def __init__(self, *delays):
         self.delays = list(delays)
 
     def delay(self):
-        """The next wait."""
+        """Return the next wait."""
         return self.delays.pop(0)
 
 
 def test_rate():
-    """Each attempt waits as long as the limiter says; the first request needs no other turn."""
+    """Each attempt waits as the rate limiter says, and its first request has no further wait."""
     download = Fake()
     download.scripts = [[lambda: Attempt.of(download).wait_for_turn(), NEW]]
     download()
@@ -1403,7 +1406,7 @@ def test_rate():
 
 
 def test_rate_within_an_attempt():
-    """A further request of one attempt has to wait for its own turn, also one of no wait."""
+    """Each further request of an attempt asks the rate limiter again."""
     download = Fake()
     download.scripts = [[lambda: Attempt.of(download).wait_for_turn()] * 3]
     download.rate_limiter = limiter = Limiter(0, 0.001, 0)
@@ -1412,7 +1415,7 @@ def test_rate_within_an_attempt():
 
 
 def test_cancelled_while_it_waits_for_its_turn():
-    """A run that is cancelled there has sent nothing, and fails with the reason."""
+    """A run cancelled while it waits for the rate limiter fails without sending anything."""
     token = Cancellation()
     download = Fake()
 
@@ -1427,18 +1430,18 @@ def test_cancelled_while_it_waits_for_its_turn():
 
 
 def test_total():
-    """A run that takes longer than the limit is stopped, and says so."""
+    """A run that exceeds the total limit is stopped, and its error says so."""
     download = Fake([b"abc", lambda: current().wait(30)])
     download.timeout = Timeout(total=0.01)
     download.retry = NOW
     with pytest.raises(DownloadFailed, match=r"within the total limit of 0\.01 s"):
         download()
-    # None where the limit was over before anything could be sent.
+    # There is no attempt if the limit is over before anything could be sent.
     assert download.sent <= 1
 
 
 def test_total_before_the_timer():
-    """A time-out that is due to the total limit is that limit's, though the timer is late."""
+    """A socket time-out caused by the total limit is reported as that limit."""
     download = Fake(
         [b"abc", lambda: setattr(record_of(download).run, "deadline", 0.0), transient()], [NEW]
     )
@@ -1452,7 +1455,7 @@ def test_total_before_the_timer():
 
 
 class FakePace:
-    """Is too slow as often as told."""
+    """Reports too low a speed as often as told."""
 
     slow = 0
 
@@ -1473,7 +1476,7 @@ class FakePace:
 @pytest.mark.parametrize("step", [b"", OSError("the socket was shut down")], ids=repr)
 @pytest.mark.parametrize("slow", [0, 1, 9])
 def test_too_slow(step, slow, monkeypatch):
-    """An attempt that is too slow failed, whatever became of it, and is tried again."""
+    """An attempt below the least speed fails, whatever it raised, and is retried."""
     monkeypatch.setattr(steps, "Pace", FakePace)
     monkeypatch.setattr(FakePace, "slow", slow)
     download = Fake(*[[step]] * slow, [NEW])
@@ -1489,7 +1492,7 @@ def test_too_slow(step, slow, monkeypatch):
 
 
 def test_a_bug_under_a_limit_of_speed():
-    """What fails for another reason is raised as it is."""
+    """With a least speed, an attempt that fails for another reason raises that error."""
     download = Fake([ZeroDivisionError()])
     download.timeout = Timeout(least_speed=1)
     with pytest.raises(ZeroDivisionError):
@@ -1497,29 +1500,29 @@ def test_a_bug_under_a_limit_of_speed():
 
 
 class FakeBreaker:
-    """Takes notes."""
+    """A circuit breaker that records its calls."""
 
     def __init__(self, is_open=False, error=None):
         self.is_open, self.error = is_open, error
         self.calls = []
 
     def admit(self):
-        """Let it be tried, or not."""
+        """Admit the attempt or not."""
         self.calls.append("admit")
         if self.error:
             raise self.error
 
     def failed(self, began):
-        """Take note."""
+        """Record the call."""
         self.calls.append("failed")
 
     def succeeded(self):
-        """Take note."""
+        """Record the call."""
         self.calls.append("succeeded")
 
 
 def hosted(script, breaker, shared=True):
-    """A download from a host with a circuit breaker."""
+    """Make a download from a host with a circuit breaker."""
     download = Fake(script)
     download.hosted = "host"
     context = Context() if shared else download.context
@@ -1531,7 +1534,7 @@ def hosted(script, breaker, shared=True):
 
 
 def said(error, is_up):
-    """An error that says whether the host is up."""
+    """Make an error that says whether the host is up."""
     error.is_up = is_up
     return error
 
@@ -1548,7 +1551,7 @@ def said(error, is_up):
 )
 @pytest.mark.parametrize("shared", [True, False])
 def test_breaker(script, calls, shared):
-    """Each attempt tells those who share the context whether the host is up."""
+    """Each attempt reports to the shared circuit breaker whether the host is up."""
     breaker = FakeBreaker()
     with contextlib.suppress(DownloadFailed):
         hosted(script, breaker, shared)()
@@ -1557,7 +1560,7 @@ def test_breaker(script, calls, shared):
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
 def test_what_is_used_up_here_is_no_failure_of_the_host(code):
-    """An attempt without a descriptor, or memory, says so and doesn't count against the host."""
+    """An attempt that lacks a descriptor or memory says so and doesn't count against the host."""
     breaker = FakeBreaker()
 
     def fail():
@@ -1569,7 +1572,7 @@ def test_what_is_used_up_here_is_no_failure_of_the_host(code):
 
 
 def test_breaker_is_made():
-    """Whoever is first with a shared context makes the breaker of a host."""
+    """The first download with a shared context makes the circuit breaker of a host."""
     download = Fake()
     download.hosted, download.context = "host", Context()
     download()
@@ -1578,18 +1581,18 @@ def test_breaker_is_made():
 
 @pytest.mark.parametrize(("is_open", "error"), [(True, None), (True, DownloadFailed("down"))])
 def test_host_that_is_down(is_open, error):
-    """Nothing is tried again; and nothing is sent where it isn't admitted."""
+    """If the circuit breaker refuses an attempt, nothing is sent and nothing is retried."""
     download = hosted([transient()], FakeBreaker(is_open, error))
     with pytest.raises(DownloadFailed, match="down" if error else "try again"):
         download()
     assert download.sent == (error is None)
 
 
-# What an earlier run left
+# Partial files of an earlier run
 
 
 class Left(BufferWriter):
-    """Has a part of the content from an earlier run, as long as it isn't started again."""
+    """A writer with a partial file of an earlier run, until it restarts."""
 
     def __init__(self, content, note="v1", error=None):
         super().__init__()
@@ -1597,20 +1600,20 @@ class Left(BufferWriter):
         self.forgotten = False
 
     def open(self):
-        """Begin after what is left."""
+        """Open the partial file."""
         super().open()
         self.fp.write(self.left)
 
     def recall(self):
-        """What is left is of this version."""
+        """Return the note of the partial file."""
         return self.note if self.left else None
 
     def remember(self, note):
-        """Forget it all."""
+        """Delete the note."""
         self.left, self.forgotten = b"", note is None
 
     def replay(self, size):
-        """Tell what is left, and fail in the middle if told so."""
+        """Return the partial content, or fail in the middle if the test says so."""
         yield self.left[:2]
         if self.error:
             error, self.error = self.error, None
@@ -1618,18 +1621,18 @@ class Left(BufferWriter):
         yield self.left[2:]
 
     def truncate(self):
-        """Start again."""
+        """Restart."""
         self.remember(None)
         super().truncate()
 
     def restart(self):
-        """Start again."""
+        """Restart."""
         self.remember(None)
         super().restart()
 
 
 class Resumes(Fake):
-    """Knows one version, and fetches the rest of it."""
+    """Recognizes one version and fetches the rest of it."""
 
     def __init__(self, writer):
         super().__init__(writer=writer, resumes=True)
@@ -1642,7 +1645,7 @@ class Resumes(Fake):
     [("v1", True, [b"ab", b"cd", b"ef"]), ("v2", True, [NEW]), ("v1", False, [NEW])],
 )
 def test_recall(note, resets, fetched):
-    """What is left of the same version is gone on with, and all see it; else it is dropped."""
+    """A partial file of the same version is resumed and seen by all; any other is deleted."""
     download = Resumes(Left(b"abcd", note))
     keep = Keep()
     download.validations += [keep, *([] if resets else [OnlyUpdate()])]
@@ -1654,14 +1657,14 @@ def test_recall(note, resets, fetched):
 
 
 def test_nobody_recognizes_it():
-    """A protocol that knows of no versions drops what is left."""
+    """A protocol without versions deletes the partial file."""
     download = Fake([NEW], writer=Left(b"abcd"))
     download()
     assert download.writer.getvalue() == NEW
 
 
 def test_recall_of_what_is_wrong():
-    """What is left and refused by a validation is dropped, and all is fetched."""
+    """If a validation refuses the partial file, it is deleted and all is fetched."""
     download = Resumes(Left(b"abcdefg"))
     download.validations.append(SizeValidation(6))
     events = listen(download)
@@ -1671,7 +1674,7 @@ def test_recall_of_what_is_wrong():
 
 
 def test_recall_that_fails():
-    """What can't be read to its end isn't gone on with in its middle."""
+    """A partial file that can't be read to its end isn't resumed in the middle."""
     download = Resumes(Left(b"abcd", error=OSError(errno.EIO, "Input/output error")))
     repair(download)
     download()
@@ -1682,7 +1685,7 @@ def test_recall_that_fails():
     ("error", "forgotten"), [(ValidationError(reason="wrong"), True), (NotFound("why"), False)]
 )
 def test_what_is_kept_for_later(error, forgotten):
-    """What a validation refused isn't kept for a later run; what was cut short may be."""
+    """Content that failed a validation isn't kept for a later run; interrupted content may be."""
     download = Fake([b"abc", error], writer=Left(b""))
     with pytest.raises(type(error)):
         download()
@@ -1693,7 +1696,7 @@ def test_what_is_kept_for_later(error, forgotten):
 
 
 def fault(kind):
-    """An exception of a kind, each a new one."""
+    """Make a new exception of a kind."""
     return {
         "transient": transient(),
         "fatal": NotFound("why"),
@@ -1702,7 +1705,7 @@ def fault(kind):
 
 
 class Faulty(Download):
-    """Fetches a content, with a fault for some attempts: before which buffer, and of what kind."""
+    """Fetches a content with faults of some attempts: before which buffer, and of what kind."""
 
     def __init__(self, writer, buffers, faults, resumes):
         super().__init__(URL, writer)
@@ -1729,14 +1732,14 @@ class Faulty(Download):
 
 
 class FaultyFile(FileWriter):
-    """A FileWriter with faults, counted over the life of the writer."""
+    """A FileWriter with faults, counted over its lifetime."""
 
     def __init__(self, path, append, close):
         super().__init__(path)
         self.append_in, self.close_in = append, close
 
     def append(self, buffer):
-        """Fail after half of it, if it is the turn."""
+        """Fail after half of the buffer when it is due."""
         self.append_in -= 1
         if self.append_in == 0:
             super().append(buffer[: len(buffer) // 2])
@@ -1744,7 +1747,7 @@ class FaultyFile(FileWriter):
         return super().append(buffer)
 
     def close(self):
-        """Fail before publishing, if it is the turn."""
+        """Fail before publishing when it is due."""
         self.close_in -= 1
         if self.close_in == 0:
             raise FULL
@@ -1752,7 +1755,7 @@ class FaultyFile(FileWriter):
 
 
 def check_invariants(download, keep, folder):
-    """Run a download, and hold it to the four invariants."""
+    """Run a download and check the four invariants."""
     content = b"".join(download.buffers)
     events = listen(download)
     expected, error = {"a": content}, None
@@ -1761,12 +1764,12 @@ def check_invariants(download, keep, folder):
         download()
     except (DownloadError, ZeroDivisionError) as caught:
         expected, error = before, caught
-    # Exactly one of Succeeded and Failed, last.
+    # Exactly one of Succeeded and Failed, as the last event.
     ends = [name for name in names(events) if name in ("SUCCEEDED", "FAILED")]
     assert ends == names(events)[-1:] == ["FAILED" if error else "SUCCEEDED"]
-    # The whole old file or the whole new one, nothing else, and never another content.
+    # The complete old file or the complete new one, nothing else, and never another content.
     assert tree(folder) == expected
-    # The same bytes for all, each once since the last Restarted.
+    # All see the same bytes, each once since the last Restarted.
     heard = b"".join(download.heard)
     assert content.startswith(keep.seen)
     assert keep.seen.startswith(heard)
@@ -1796,7 +1799,7 @@ def check_invariants(download, keep, folder):
 def test_invariants(
     buffers, faults, repairs, retry, resumes, writer, update, stubborn, broken, old, cancel
 ):
-    """Whatever fails when: one end, a whole file, the same bytes for all, and the right ones."""
+    """With random faults, a download ends once, with a complete file and correct bytes for all."""
     keep, token = Keep([update]), Cancellation()
     with tempfile.TemporaryDirectory() as folder, scope(token), quiet():
         target = Path(folder, "a")
@@ -1816,7 +1819,7 @@ def test_invariants(
 
 @contextlib.contextmanager
 def quiet():
-    """Log nothing."""
+    """Turn logging off."""
     logging.disable()
     try:
         yield
@@ -1825,7 +1828,7 @@ def quiet():
 
 
 def test_received_too_much():
-    """The error of a size tells what had come, that which was too much included."""
+    """The error of a size mismatch counts all received bytes, including the excess."""
     download = Fake([b"abcdef"])
     download.validations.append(SizeValidation(3))
     with pytest.raises(ValidationError) as caught:
@@ -1834,7 +1837,7 @@ def test_received_too_much():
 
 
 def test_refused_before_anything_came():
-    """A run that is refused at once tells nothing of the run before."""
+    """The error of a run refused at its start has no facts of the previous run."""
     download = Fake([NEW])
     download()
     download.problem = "bad"

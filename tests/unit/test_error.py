@@ -1,4 +1,4 @@
-"""The errors: their tree, what they tell, what they hide, and that they pickle."""
+"""Tests of the errors: hierarchy, messages, redaction and pickling."""
 
 import copy
 import pickle
@@ -42,7 +42,7 @@ class Nothing(Download):
 
 
 class Quota(DownloadFailed):
-    """A plugin's error, made of other arguments than ours."""
+    """A plugin's error with constructor arguments of its own."""
 
     def __init__(self, used, limit, *, unit):
         super().__init__(None, f"used {used} of {limit} {unit}")
@@ -51,7 +51,7 @@ class Quota(DownloadFailed):
 
 
 class Picky(DownloadFailed):
-    """A plugin's error whose __new__ takes arguments of its own."""
+    """A plugin's error whose __new__ has arguments of its own."""
 
     def __new__(cls, code, *rest):
         """Take a code."""
@@ -63,7 +63,7 @@ class Picky(DownloadFailed):
 
 
 class LatePicky(NotFound):
-    """A plugin's error that never calls ours."""
+    """A plugin's error whose constructor never calls ours."""
 
     def __init__(self, code):
         self.code = code
@@ -71,19 +71,19 @@ class LatePicky(NotFound):
 
 @pytest.fixture
 def download():
-    """A download whose URL has secrets."""
+    """Make a download whose URL has secrets."""
     return Nothing(SECRET_URL, BufferWriter())
 
 
 @pytest.mark.parametrize(("cls", "base"), TREE.items())
 def test_tree(cls, base):
-    """Each error has the base that the contract gives it."""
+    """Each error class has the documented base class."""
     assert cls.__bases__ == (base,)
 
 
 @pytest.mark.parametrize("cls", PLAIN)
 def test_made_of_download_and_reason(cls, download):
-    """Download and reason are positional, both may be left out, and a str alone is the reason."""
+    """An error takes an optional download and reason. A single str is the reason."""
     error = cls(download, "why")
     assert (error.download, error.reason) == (download, "why")
     assert (cls().download, cls().reason) == (None, "")
@@ -94,7 +94,7 @@ def test_made_of_download_and_reason(cls, download):
 
 @pytest.mark.parametrize("cls", MISMATCHES)
 def test_mismatch(cls, download):
-    """A mismatch has expected and actual; its reason is made of them where none is given."""
+    """A mismatch error has `expected` and `actual`, from which it makes its reason."""
     error = cls(1, 2, download, "why")
     assert (error.expected, error.actual) == (1, 2)
     assert (error.download, error.reason) == (download, "why")
@@ -103,19 +103,19 @@ def test_mismatch(cls, download):
 
 @pytest.mark.parametrize("cls", PLAIN)
 def test_text_without_a_download(cls):
-    """The reason alone is told; without one, the kind of the error."""
+    """An error without a download shows its reason, or else its kind."""
     assert str(cls("why")) == "why"
     assert str(cls()) == cls.__name__
     assert repr(cls("why")) == f"{cls.__name__}('why')"
 
 
 def test_text_with_a_download(download):
-    """URL and reason are told, without secrets."""
+    """An error with a download shows its URL without secrets, and the reason."""
     assert str(DownloadFailed(download, "why")) == f"{SHOWN_URL}: why"
 
 
 def test_text_with_facts(download):
-    """URL, reason, received of expected, status, attempt and time are told in one line."""
+    """An error shows URL, reason, received of expected, status, attempt and time in one line."""
     error = DownloadFailed(download, "why\n not")
     error.facts = Facts(SHOWN_URL, 10, 20, 503, 2, 1.25)
     assert str(error) == (
@@ -132,14 +132,14 @@ def test_text_with_facts(download):
     ],
 )
 def test_facts_that_are_not_known(facts, shown):
-    """What isn't known isn't told."""
+    """The text of an error omits facts that aren't known."""
     assert str(facts) == shown
 
 
 @pytest.mark.parametrize("show", [str, repr, "{}".format])
 @pytest.mark.parametrize("told", [True, False])
 def test_no_secret(show, told, download):
-    """No secret of the URL comes out, neither by the download nor by the reason."""
+    """An error shows no secret of the URL, neither by its download nor by its reason."""
     error = DownloadFailed(download, f"tried {SECRET_URL}, got a redirect to /x?key=t0ps3cret")
     if told:
         error.facts = Facts(str(download))
@@ -149,12 +149,12 @@ def test_no_secret(show, told, download):
 
 
 def test_a_reason_cannot_forge_a_line():
-    """A reason that has line ends, such as a server's words, stays in one line."""
+    """Line breaks in a reason, such as a server's text, are escaped in the error."""
     assert "\n" not in str(DownloadFailed("one\r\n2026-01-01 INFO two"))
 
 
 def test_defaults():
-    """An error isn't transient, and nobody said when to come back, unless somebody says so."""
+    """By default an error isn't transient and has no time for a retry."""
     error = DownloadFailed("why")
     assert (error.transient, error.retry_after, error.facts) == (False, None, None)
 
@@ -162,7 +162,7 @@ def test_defaults():
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("cls", TREE)
 def test_pickle(cls, protocol, download):
-    """Each error survives pickling, but for the download, whose URL is still told."""
+    """Each error can be pickled. It loses its download but keeps its text with the URL."""
     error = cls(1, 2, download) if cls in MISMATCHES else cls(download, "why")
     error.retry_after = 3.5
     twin = pickle.loads(pickle.dumps(error, protocol))
@@ -184,20 +184,20 @@ def test_pickle(cls, protocol, download):
     ids=lambda value: type(value).__name__,
 )
 def test_pickle_of_subclasses(error, attributes):
-    """A plugin's error pickles and copies, whatever its constructor takes."""
+    """A plugin's error can be pickled and copied, whatever its constructor takes."""
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is type(error)
         assert {name: getattr(twin, name) for name in attributes} == attributes
 
 
 def test_pickle_has_no_secret(download):
-    """What is pickled keeps no secret of the URL."""
+    """The pickle of an error contains no secret of the URL."""
     pickled = pickle.dumps(DownloadFailed(download, "why"))
     assert not [secret for secret in SECRETS if secret.encode() in pickled]
 
 
 def test_pickle_keeps_facts(download):
-    """What was known when it failed survives pickling."""
+    """The facts of an error survive pickling."""
     error = DownloadFailed(download, "why")
     error.facts = Facts(SHOWN_URL, 10, 20, 503, 2, 1.25)
     assert pickle.loads(pickle.dumps(error)).facts == error.facts
@@ -205,5 +205,5 @@ def test_pickle_keeps_facts(download):
 
 
 def test_the_docstring_draws_the_tree():
-    """The module's docstring names every error."""
+    """The module's docstring lists every error class."""
     assert not [cls for cls in TREE if cls is not Exception and cls.__name__ not in module.__doc__]

@@ -1,4 +1,4 @@
-"""Events, and the router that sends them."""
+"""Tests of events, and of the router that calls their handlers."""
 
 import logging
 import threading
@@ -40,25 +40,25 @@ class Nothing(Download):
 
 @pytest.fixture
 def download():
-    """A download whose URL has secrets."""
+    """Make a download whose URL has secrets."""
     return Nothing("http://bob:hunter2@example.org/?token=t0ps3cret", None)
 
 
 @pytest.fixture
 def router():
-    """A router without handlers."""
+    """Make a router without handlers."""
     return EventRouter()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names(name):
-    """The names of events are strings equal to the names of the class attributes."""
+    """Event names are strings equal to the names of the class attributes."""
     assert getattr(Event, name) == name
 
 
 @pytest.mark.parametrize(("cls", "name"), list(zip(CLASSES, NAMES, strict=True)))
 def test_classes(cls, name, download):
-    """Each event has a class with its name, made of the download."""
+    """Each event name has a class of that name, which takes the download."""
     more = {Fetched: [b""], Error: [ValueError()]}.get(cls, [])
     event = cls(download, *more)
     assert isinstance(event, Event)
@@ -67,7 +67,7 @@ def test_classes(cls, name, download):
 
 
 def test_what_events_carry(download):
-    """Fetched has buffer and offset, Error has its error and two flags, Failed its error."""
+    """Fetched has buffer and offset, Error has an error and two flags, Failed has an error."""
     error = DownloadFailed("why")
     fetched = Fetched(download, b"abc", 7)
     assert (fetched.buffer, fetched.offset) == (b"abc", 7)
@@ -80,12 +80,12 @@ def test_what_events_carry(download):
 
 
 def test_no_secret(download):
-    """What an event shows of its download has no secret."""
+    """The repr of an event shows no secret of its download."""
     assert repr(Prepared(download)) == "<Prepared http://example.org/?token=***>"
 
 
 def test_order(router, download):
-    """Handlers are called in the order registered, also one that was registered twice."""
+    """The router calls handlers in the order registered, and twice if registered twice."""
     called = []
     one, two = (lambda event: called.append((1, event))), (lambda event: called.append((2, event)))
     for handler in (one, two, one):
@@ -96,7 +96,7 @@ def test_order(router, download):
 
 
 def test_only_those_registered(router, download):
-    """A handler hears the events of its name only."""
+    """The router calls only the handlers registered for the event's name."""
     called = []
     router.register(Event.SENT, called.append)
     router.send(Replied(download))
@@ -104,7 +104,7 @@ def test_only_those_registered(router, download):
 
 
 def test_contains(router):
-    """It can be asked whether anybody listens."""
+    """`in` tells whether the router has a handler for an event name."""
     assert Event.SENT not in router
     router.register(Event.SENT, print)
     assert Event.SENT in router
@@ -113,7 +113,7 @@ def test_contains(router):
 
 
 def test_unregister(router, download):
-    """It takes back one registration, and it is an error if there is none."""
+    """unregister() removes one registration and raises if there is none."""
     called = []
     router.register(Event.SENT, called.append)
     router.register(Event.SENT, called.append)
@@ -127,7 +127,7 @@ def test_unregister(router, download):
 
 
 def test_clear(router, download):
-    """All handlers are forgotten."""
+    """clear() removes all handlers of the router."""
     router.register(Event.SENT, pytest.fail)
     router.clear()
     router.send(Sent(download))
@@ -135,20 +135,20 @@ def test_clear(router, download):
 
 @pytest.mark.parametrize("name", ["", "sent", "NO_EVENT", None])
 def test_unknown_name(router, name):
-    """A name that no event has is refused at once."""
+    """Registering a handler for an unknown event name raises at once."""
     with pytest.raises(ValueError, match="no event is named"):
         router.register(name, print)
 
 
 @pytest.mark.parametrize("handler", [None, "print", 7])
 def test_handler_that_cannot_be_called(router, handler):
-    """It is refused when registered, not in a thread later."""
+    """Registering a handler that isn't callable raises at once."""
     with pytest.raises(TypeError, match="must be callable"):
         router.register(Event.SENT, handler)
 
 
 def test_events_of_a_plugin(router, download):
-    """A plugin may define events of its own."""
+    """A plugin may define event classes of its own."""
 
     class Paused(Event):
         NAME = "PAUSED"
@@ -160,7 +160,7 @@ def test_events_of_a_plugin(router, download):
 
 
 def test_handler_that_raises(router, download, caplog):
-    """It is logged with its traceback, without a secret, and the next handler is called."""
+    """A handler's exception is logged without secrets, and the next handler is called."""
     called = []
 
     def broken(event):
@@ -179,7 +179,7 @@ def test_handler_that_raises(router, download, caplog):
 
 
 def test_interrupt_in_a_handler(router, download):
-    """Ctrl-C in a handler isn't swallowed."""
+    """A KeyboardInterrupt in a handler isn't swallowed."""
 
     def interrupted(event):
         raise KeyboardInterrupt
@@ -190,7 +190,7 @@ def test_interrupt_in_a_handler(router, download):
 
 
 def test_changes_by_a_handler(router, download):
-    """Handlers that a handler adds or removes count from the next event on."""
+    """Handlers added or removed by a handler take effect with the next event."""
     called = []
 
     def first(event):
@@ -207,7 +207,7 @@ def test_changes_by_a_handler(router, download):
 
 
 def test_changes_by_other_threads(router, download):
-    """Registering and clearing beside a thread that sends breaks nothing."""
+    """Threads may register and clear handlers while another thread sends events."""
     stop = threading.Event()
 
     def churn():

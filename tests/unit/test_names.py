@@ -1,4 +1,4 @@
-"""The names of the API: where they are, and that each is documented."""
+"""Tests that each documented name of the API exists and has a docstring."""
 
 import importlib
 import inspect
@@ -90,7 +90,7 @@ DIRECTIVES = {
     "context.Cache": "",
     "Factory": "",
 }
-# Attributes of objects: they are documented in the docstring of the class, or of its base.
+# Attributes of objects, which the docstring of the class or of its base documents.
 ATTRIBUTES = {
     "Download": "url writer validations retries router attachment reply",
     "HttpDownload": "method timeout user ssl proxy_url headers status",
@@ -118,7 +118,7 @@ ATTRIBUTES = {
     "batch.Plan": "download executed error",
     "DownloadMonitor": "size algorithms",
 }
-# The methods and properties of the contract.
+# The documented methods and properties.
 MEMBERS = {
     "Download": "register clone context BLOCK RETRIES",
     "HttpDownload": "session",
@@ -137,14 +137,14 @@ MEMBERS = {
 
 
 def find(name):
-    """The class at a dotted name below the package."""
+    """Return the class at a dotted name below the package."""
     module, _, name = name.rpartition(".")
     where = importlib.import_module(f"{package.__name__}.{module}") if module else package
     return getattr(where, name)
 
 
 def modules():
-    """Each module of the package, but for those of the command line, which is no API."""
+    """Return each module of the package except the command line, which isn't API."""
     yield package
     for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if ".cli" not in info.name:
@@ -152,7 +152,7 @@ def modules():
 
 
 def public_members(cls):
-    """The methods and properties that a class defines under a public name, and __call__."""
+    """Return the public methods and properties that a class defines, and __call__."""
     for name, member in vars(cls).items():
         if (name == "__call__" or not name.startswith("_")) and isinstance(
             inspect.unwrap(getattr(member, "__func__", member)), types.FunctionType | property
@@ -161,7 +161,7 @@ def public_members(cls):
 
 
 def test_public_names():
-    """What is public in the namespace is exported, and is what the contract lists."""
+    """The package exports exactly the documented public names."""
     public = {
         name
         for name, value in vars(package).items()
@@ -173,13 +173,13 @@ def test_public_names():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_names_of_modules(module):
-    """Each module of the API has its names."""
+    """Each public module has its documented names."""
     found = importlib.import_module(f"{package.__name__}.{module}")
     assert not [name for name in MODULES[module].split() if not hasattr(found, name)]
 
 
 def test_constants():
-    """The constants have the values of the contract."""
+    """The public constants have their documented values."""
     assert (batch.CONCURRENT, batch.BACKLOG, package.Download.RETRIES) == (4, 1024, 1)
     assert list(validation.DigestValidation.ALGORITHMS) == [
         *("sha512", "sha384", "sha256", "sha224", "sha1", "md5")
@@ -187,7 +187,7 @@ def test_constants():
 
 
 def test_one_class_one_name():
-    """The same class is found by each of its paths."""
+    """Each import path of a class leads to the same class."""
     for names in MODULES.values():
         for name in names.split():
             homes = [
@@ -199,7 +199,7 @@ def test_one_class_one_name():
 
 @pytest.mark.parametrize("directive", DIRECTIVES)
 def test_directives(directive):
-    """Each class and member that the page of the API names exists and has a docstring."""
+    """Each class and member named by the API page exists and has a docstring."""
     cls = find(directive)
     assert inspect.isclass(cls)
     assert inspect.getdoc(cls)
@@ -210,12 +210,12 @@ def test_directives(directive):
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_members(name):
-    """Each member that the contract names exists."""
+    """Each documented member exists."""
     assert not [member for member in MEMBERS[name].split() if not hasattr(find(name), member)]
 
 
 def is_documented(cls, attribute):
-    """Whether an attribute has a docstring, or a line in that of its class or a base."""
+    """Return whether an attribute has a docstring, or a line in that of its class or a base."""
     return any(
         f"\n    {attribute} (" in (inspect.getdoc(base) or "")
         or isinstance(vars(base).get(attribute), property | derived)
@@ -227,7 +227,7 @@ def is_documented(cls, attribute):
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_attributes(name):
-    """Each attribute that the contract names is documented."""
+    """Each documented attribute is described in a docstring."""
     cls = find(name)
     assert not [each for each in ATTRIBUTES[name].split() if not is_documented(cls, each)]
 
@@ -237,7 +237,7 @@ def test_attributes(name):
 )
 @pytest.mark.parametrize("attribute", ["download", "reason"])
 def test_attributes_of_errors(name, attribute):
-    """The classes have what `:members: download, reason` asks for, or Sphinx warns."""
+    """The error classes have what `:members: download, reason` needs to build without warnings."""
     cls = find(name)
     annotated = {key for base in cls.__mro__ for key in vars(base).get("__annotations__", {})}
     assert attribute in annotated or hasattr(cls, attribute)
@@ -264,6 +264,6 @@ def test_docstrings():
 
 
 def test_download_is_abstract():
-    """A download without a protocol can't be made."""
+    """A Download without a protocol can't be instantiated."""
     with pytest.raises(TypeError, match="_send"):
         package.Download("http://example.org/", None)

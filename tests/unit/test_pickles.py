@@ -114,7 +114,7 @@ def load(name):
     ],
 )
 def test_error(kind, text):
-    """An error has the class and the text that it had, and no download."""
+    """An error pickled by version 0.1.0 has the same class and text, and no download."""
     error = load(kind.__name__)
     assert type(error) is kind
     assert str(error) == text
@@ -122,7 +122,7 @@ def test_error(kind, text):
 
 
 def test_facts():
-    """What was known of the failed download comes back, and whether a retry may help."""
+    """The facts of an error pickled by version 0.1.0, and whether it is transient, are kept."""
     error = load("DownloadFailed")
     assert type(error) is DownloadFailed
     assert error.facts == Facts(URL, 3, 7, 503, 2, 1.5)
@@ -135,7 +135,7 @@ def test_facts():
     [("MismatchError", 1, 2), ("SizeMismatch", 7, 3), ("DigestMismatch", "aa", "bb")],
 )
 def test_mismatch(name, expected, actual):
-    """A mismatch still says what was expected and what came."""
+    """A mismatch error pickled by version 0.1.0 keeps `expected` and `actual`."""
     error = load(name)
     assert (error.expected, error.actual) == (expected, actual)
 
@@ -145,14 +145,14 @@ def test_mismatch(name, expected, actual):
     [SSL("ca.pem", "cert.pem", "key.pem", False), User("ann", "s3cret"), Timeout(1, 2.5, 3, 4, 5)],
 )
 def test_setting(setting):
-    """A setting equals one that is made today, attributes that are new today included."""
+    """A setting pickled by version 0.1.0 equals a new one, including newer attributes."""
     loaded = load(type(setting).__name__)
     assert loaded == setting
     assert repr(loaded) == repr(setting)
 
 
 def test_a_loaded_setting_can_be_checked():
-    """`validate()` works on what was loaded, although 0.1.0 knew fewer attributes."""
+    """`validate()` works on a setting pickled by 0.1.0, which had fewer attributes."""
     loaded = load("SSL")
     loaded.ca_certificate = loaded.client_certificate = loaded.client_key = None
     loaded.validate()

@@ -1,4 +1,4 @@
-"""Figures of progress: right under everything that downloads do, from many threads."""
+"""Tests of progress figures, which stay correct through restarts and with many threads."""
 
 import sys
 import threading
@@ -21,15 +21,15 @@ from pulpcore.plugin.download.futures.progress import ProgressMonitor
 
 
 class Resumes(Protocol):
-    """Can always go on."""
+    """A writer that can always resume."""
 
     def can_resume(self, download):
-        """It can."""
+        """Return true."""
         return True
 
 
 class Sized(Stub):
-    """A download that says its size, and brings buffers of so many bytes."""
+    """A download that reports its size and brings buffers of the given sizes."""
 
     def __init__(self, *buffers, size=None, error=None, validated=None):
         super().__init__(self._bring, BufferWriter())
@@ -47,7 +47,7 @@ class Sized(Stub):
 
 
 def seen(download, **options):
-    """The figures that are shown while a download runs, and its monitor."""
+    """Return the figures shown while a download runs, and its monitor."""
     shown = []
     monitor = ProgressMonitor(lambda *figures: shown.append(figures), **options)
     monitor.watch(download)
@@ -58,11 +58,11 @@ def seen(download, **options):
 
 class TestTotal:
     def test_by_the_server(self):
-        """The total is known from the reply's head on."""
+        """The progress total is known once the response's head has arrived."""
         assert seen(Sized(1, 2, size=3))[0] == [(0, 3), (1, 3), (3, 3)]
 
     def test_by_a_validation(self):
-        """Where a validation knows the size, so is the total, before anything was sent."""
+        """The progress total is known from a size validation before anything is sent."""
         monitor = ProgressMonitor()
         assert monitor.total is None
         monitor.watch(Sized(validated=3))
@@ -70,15 +70,15 @@ class TestTotal:
         assert seen(Sized(1, 2, validated=3))[0] == [(0, 3), (1, 3), (3, 3)]
 
     def test_unknown(self):
-        """It is None while nobody knows it, and the size in the end."""
+        """The progress total is None while unknown, and the real size at the end."""
         assert seen(Sized(1, 2))[0] == [(1, None), (3, None), (3, 3)]
 
     def test_empty(self):
-        """An empty file is complete."""
+        """The progress of an empty file ends as complete."""
         assert seen(Sized(size=0))[0] == [(0, 0)]
 
     def test_given(self):
-        """A total that was given counts each file once, however late its size is known."""
+        """With a given total, each file counts once, however late its size is known."""
         monitor = ProgressMonitor(total=10)
         downloads = [Sized(1, 2, size=3), Sized(2, validated=2), Sized(5)]
         for download in downloads:
@@ -90,20 +90,20 @@ class TestTotal:
 
     @pytest.mark.parametrize("total", [None, 3])
     def test_never_past(self, total):
-        """What is larger than was said makes the total larger; what is smaller, smaller."""
+        """The progress total is corrected when a file is larger or smaller than announced."""
         for buffers in [(2, 4), (1,), ()]:
             shown, monitor = seen(Sized(*buffers, validated=3), total=total)
             assert all(completed <= of for completed, of in shown)
             assert monitor.figures == (sum(buffers), sum(buffers))
 
     def test_given_too_small(self):
-        """A total that was given too small is no less than what is completed."""
+        """A given total that is too small is raised to the completed bytes."""
         monitor = ProgressMonitor(total=3)
         monitor.add(5)
         assert monitor.figures == (5, 5)
 
     def test_one_unknown_of_many(self):
-        """One file of unknown size makes the sum unknown, until it has ended."""
+        """One file of unknown size makes the progress total unknown until it has ended."""
         monitor = ProgressMonitor()
         known, unknown = Sized(2, size=2), Sized(3)
         totals = []
@@ -119,7 +119,7 @@ class TestTotal:
 class TestAgain:
     @pytest.mark.parametrize("total", [None, 7])
     def test_failed(self, total):
-        """A file that failed counts no more; when it is run again, it does."""
+        """A failed file no longer counts in the progress; when run again, it counts again."""
         download = Sized(1, size=7, error=DownloadFailed(None, "no"))
         shown, monitor = seen(download, total=total)
         assert shown[-2:] == [(1, 7), (0, 0 if total else None)]
@@ -128,7 +128,7 @@ class TestAgain:
         assert monitor.figures == (7, 7)
 
     def test_failed_of_unknown_size(self):
-        """So it is where the size isn't known."""
+        """A failed file of unknown size no longer counts in the progress."""
         download = Sized(1, error=DownloadFailed(None, "no"))
         shown, monitor = seen(download)
         assert shown == [(1, None), (0, None)]
@@ -137,7 +137,7 @@ class TestAgain:
         assert monitor.figures == (1, 1)
 
     def test_repaired(self):
-        """A restart steps back to 0, and the total stays, or becomes that of the new version."""
+        """A restart sets a file's progress back to 0 and updates its size."""
         download = Sized(1, 2, size=5, error=DownloadFailed(None, "no"))
 
         def repair(event):
@@ -149,7 +149,7 @@ class TestAgain:
         assert shown == [(0, 5), (1, 5), (3, 5), (0, 5), (0, 4), (4, 4)]
 
     def test_resumed(self):
-        """What is resumed goes on where it was, and a reply that says no size changes nothing."""
+        """Progress continues after a resume, and a response without a size changes no total."""
 
         class Resuming(Sized):
             _protocol = Resumes
@@ -164,7 +164,7 @@ class TestAgain:
         assert seen(download)[0] == [(0, 5), (2, 5), (5, 5)]
 
     def test_smaller_version(self):
-        """Where the reply to a resumed attempt is another, smaller version, its size counts."""
+        """If a resumed attempt gets a smaller version, the progress uses its size."""
         download, monitor = Sized(), ProgressMonitor()
         monitor.watch(download)
         download.router.send(Fetched(download, b"12345"))
@@ -174,7 +174,7 @@ class TestAgain:
         assert monitor.figures == (0, 3)
 
     def test_called_again(self):
-        """A download that is called again counts once."""
+        """A download that is called again counts once in the progress."""
         download = Sized(2, 3, size=5)
         _, monitor = seen(download)
         download()
@@ -183,7 +183,7 @@ class TestAgain:
 
 class TestShow:
     def test_many_threads(self, caplog):
-        """From 32 threads, figures are shown in order, never past the total, the last ones last."""
+        """With 32 threads, progress figures are shown in order and never exceed the total."""
         interval = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)
         shown, inside = [], threading.Lock()
@@ -208,14 +208,14 @@ class TestShow:
                     plan.result()
         finally:
             sys.setswitchinterval(interval)
-        assert caplog.records == []  # where a handler's failure would be
+        assert caplog.records == []  # where the exception of a handler would be logged
         assert monitor.figures == (300 * 60, 300 * 60)
         assert shown[-1] == monitor.figures
         assert all(total is None or completed <= total for completed, total in shown)
         assert [completed for completed, _ in shown] == sorted(completed for completed, _ in shown)
 
     def test_while_another_shows(self):
-        """A thread never waits for one that is showing, which shows the newest figures then."""
+        """A thread never waits while another shows figures; that one then shows the newest."""
         showing, going, shown = threading.Event(), threading.Event(), []
 
         def show(completed, total):
@@ -235,7 +235,7 @@ class TestShow:
         assert shown == [1, 6]
 
     def test_that_raises(self):
-        """What `show` raises doesn't keep it from being called again."""
+        """If `show` raises, it is still called again later."""
         shown = []
 
         def show(completed, total):

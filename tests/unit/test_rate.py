@@ -1,4 +1,4 @@
-"""Keeping to a number of requests a second."""
+"""Tests of the rate limiter."""
 
 import threading
 
@@ -16,13 +16,13 @@ class Clock:
     now = 1000.0
 
     def monotonic(self):
-        """The time."""
+        """Return the time."""
         return self.now
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of the limiters in this test."""
+    """Return the clock of the limiters in this test."""
     clock = Clock()
     monkeypatch.setattr(rate, "time", clock)
     return clock
@@ -30,14 +30,14 @@ def clock(monkeypatch):
 
 @pytest.mark.parametrize("per_second", [0.1, 1, 3, 50])
 def test_even(clock, per_second):
-    """The first request goes at once, each further one after an interval more."""
+    """A rate limiter lets the first request go at once and each further one an interval later."""
     limiter = RateLimiter(per_second)
     delays = [limiter.delay() for _ in range(5)]
     assert delays == pytest.approx([number / per_second for number in range(5)])
 
 
 def test_time_goes_on(clock):
-    """Time that has passed is taken off the wait, and time without requests isn't saved up."""
+    """Elapsed time shortens the rate limiter's wait, but unused time isn't saved up."""
     limiter = RateLimiter(2)
     assert limiter.delay() == 0
     clock.now += 0.2
@@ -47,20 +47,20 @@ def test_time_goes_on(clock):
 
 
 def test_starts_at_once_whatever_the_clock(clock):
-    """A machine that was started just now has a clock near 0."""
+    """The rate limiter works right after the start of a machine, with a clock near 0."""
     clock.now = 0.0
     assert RateLimiter(1).delay() == 0
 
 
 @pytest.mark.parametrize("per_second", [0, -1, -0.5, float("nan")])
 def test_cannot_be(per_second):
-    """What is no rate above 0 is refused, with its value."""
+    """A rate that isn't a number above 0 is refused, and the error shows its value."""
     with pytest.raises(ValueError, match=f"above 0.*{per_second}"):
         RateLimiter(per_second)
 
 
 def test_shared(clock):
-    """32 threads that share a limiter each get a time of their own."""
+    """32 threads that share a rate limiter each get a different time."""
     limiter = RateLimiter(1)
     delays = []
 

@@ -1,4 +1,4 @@
-"""What may be shown of a text."""
+"""Tests of redaction, which removes secrets from texts before they are shown."""
 
 import errno
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pulpcore.plugin.download.futures import redact
 
-# Marks that tell generated secrets from the rest of a URL: no other part has them.
+# Marks that identify generated secrets: no other part of a URL contains them.
 MARK = "§"
 
 
@@ -63,7 +63,7 @@ MARK = "§"
     ],
 )
 def test_url(value, shown):
-    """Userinfo, values of the query and the fragment are hidden; all else stays."""
+    """Redaction hides userinfo, query values and the fragment of a URL and keeps the rest."""
     assert redact.url(value) == shown
 
 
@@ -83,7 +83,7 @@ def test_url(value, shown):
     ],
 )
 def test_url_that_is_malformed_or_relative(value):
-    """A secret is also hidden where the text is no whole URL."""
+    """Redaction also hides secrets in malformed and relative URLs."""
     assert "s3cret" not in redact.url(value)
 
 
@@ -95,7 +95,7 @@ def test_url_that_is_malformed_or_relative(value):
 )
 @example("p", "rt:", "/", "@h/")
 def test_password_of_any_characters(first, last, between, rest):
-    """A password with an '@' that nobody encoded is hidden, whatever of a URL it looks like."""
+    """Redaction hides a password with an unencoded `@`, whatever URL it resembles."""
     url = f"http://u:x@{first}{MARK}{between}{MARK}{last}{rest}"
     assert MARK not in redact.url(url)
     if not any(c.isspace() or c in "\"'<>" for c in first + last):
@@ -112,14 +112,14 @@ path = st.lists(st.text(st.characters(exclude_characters=MARK + "?#"), max_size=
 @given(st.sampled_from(["http", "https", "ftp", "HTTP", "socks5h", "x"]), secret, host, port, path)
 @example("http", f"{MARK}\\{MARK}", "h", "", [])
 def test_userinfo_never_comes_out(scheme, userinfo, host, port, path):
-    """Whatever userinfo is made of, nothing of it is in the result."""
+    """Redaction shows nothing of a URL's userinfo, whatever its characters."""
     url = "/".join([f"{scheme}://{userinfo}@{host}{port}", *path])
     assert MARK not in redact.url(url)
 
 
 @given(st.text(plain, max_size=8), secret, host, path)
 def test_password_never_comes_out(name, password, host, path):
-    """The same for a user with a password, with a scheme and (a proxy's URL) without."""
+    """Redaction shows nothing of user and password, with or without a scheme."""
     url = "/".join([f"{name}:{password}@{host}", *path])
     assert MARK not in redact.url(f"http://{url}")
     assert MARK not in redact.url(url)
@@ -134,14 +134,14 @@ values = st.text(st.characters(exclude_characters=MARK + "&#"), max_size=8)
     values,
 )
 def test_values_of_a_query_never_come_out(base, query, fragment):
-    """Whatever the values and the fragment are made of, nothing of them is in the result."""
+    """Redaction shows nothing of query values and fragment, whatever their characters."""
     url = f"{base}?" + "&".join(f"{name}={MARK}{value}{MARK}" for name, value in query)
     assert MARK not in redact.url(f"{url}#{MARK}{fragment}")
 
 
 @given(st.text())
 def test_any_text_is_taken(value):
-    """No text is an error, and the result is one that can be printed and redacted again."""
+    """Redaction accepts any text. Its result is printable and can be redacted again."""
     shown = redact.url(value)
     assert shown.isprintable()
     shown.encode()
@@ -162,7 +162,7 @@ def test_any_text_is_taken(value):
     ],
 )
 def test_text(value, shown):
-    """Each URL of a text is redacted, and so is a query without its URL."""
+    """Redaction hides the secrets of each URL in a text, and of a query alone."""
     assert redact.text(value) == shown
 
 
@@ -179,19 +179,19 @@ def test_text(value, shown):
     ],
 )
 def test_text_with_a_quote_in_a_secret(value):
-    """A quote in a password, a query or a fragment doesn't end its URL."""
+    """For redaction a quote in a password, query or fragment doesn't end the URL."""
     assert "cret" not in redact.text(value)
 
 
 def test_exception():
-    """The arguments are redacted in place, the type and what is no text stay."""
+    """The arguments of an exception are redacted in place; other types stay."""
     error = ValueError("GET http://u:s3cret@h/", 7, "plain")
     redact.exception(error)
     assert error.args == ("GET http://h/", 7, "plain")
 
 
 def test_exceptions_behind():
-    """Cause, context, `reason` and exceptions among the arguments are redacted too."""
+    """Cause, context, `reason` and nested exceptions are redacted, too."""
     secret = "http://u:s3cret@h/"
     behind = [ValueError(secret) for _ in range(4)]
     error = RuntimeError("failed", behind[0])
@@ -201,7 +201,7 @@ def test_exceptions_behind():
 
 
 def test_exceptions_in_a_circle():
-    """Exceptions that are behind each other are each seen once."""
+    """Redaction handles exceptions that refer to each other in a circle."""
     one, two = ValueError("?"), ValueError("http://u:s3cret@h/")
     one.__context__, two.__context__ = two, one
     redact.exception(one)
@@ -209,7 +209,7 @@ def test_exceptions_in_a_circle():
 
 
 def test_secrets_that_are_given():
-    """A secret that is given is hidden wherever it stands; a URL among them stays a URL."""
+    """A given secret is hidden wherever it occurs, and a URL that contains it stays a URL."""
     error = ValueError("bad s3cret and http://h/a?b=c d")
     redact.exception(error, "s3cret", "http://h/a?b=c d", "")
     assert error.args == ("bad *** and http://h/a?b=***",)
@@ -228,14 +228,14 @@ def test_secrets_that_are_given():
     ids=repr,
 )
 def test_exceptions_that_keep_their_texts_elsewhere(error):
-    """Neither str nor repr tells a secret, wherever the class of the exception keeps its text."""
+    """The str and repr of an exception show no secret, wherever its class keeps its text."""
     redact.exception(error)
     assert "s3cret" not in str(error)
     assert "s3cret" not in repr(error)
 
 
 def test_exception_with_bytes():
-    """The name of a file may be bytes."""
+    """Redaction handles exceptions whose file name is bytes."""
     error = OSError(errno.ENOENT, "failed", b"/a?b=s3cret\xff")
     redact.exception(error)
     assert error.filename == b"/a?b=***"
@@ -255,20 +255,20 @@ def test_exception_with_bytes():
     ],
 )
 def test_scheme(value, shown):
-    """A scheme may be shown; what may be a user's name may not."""
+    """Redaction shows a scheme, but hides a part that may be a user name."""
     assert redact.scheme(value) == shown
 
 
 @pytest.mark.parametrize("start", [" ", "\t", "\0", "ht\n", "\r\n "])
 def test_characters_that_a_parser_leaves_out(start):
-    """A blank before the scheme, or in it, hides no secret from us."""
+    """White space before or within a URL's scheme doesn't prevent redaction."""
     value = f"{start}tp://u:s3cret@h/?a=s3cret" if "ht" in start else f"{start}http://u:s3cret@h/"
     assert "s3cret" not in redact.url(value)
 
 
 @pytest.mark.parametrize("act", ["s3cret\udc80".encode, b"s3cret\xff".decode])
 def test_text_that_is_not_unicode(act):
-    """An error of encoding shows neither the text nor a position in it, and so no length."""
+    """A redacted encoding error shows neither the text nor a position in it."""
     with pytest.raises(UnicodeError) as caught:
         act()
     error = caught.value

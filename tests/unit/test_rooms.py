@@ -74,7 +74,7 @@ class Import(NamedTuple):
 
 
 def module_name(path: Path) -> str:
-    """The name of a module below the package; '' for the package itself."""
+    """Return the name of a module below the package; '' for the package itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -84,23 +84,23 @@ TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
 
 
 def room(module: str) -> str:
-    """The room of a module: its folder, or itself where it lies flat."""
+    """Return the room of a module: its folder, or the module itself if it lies flat."""
     return module.partition(".")[0]
 
 
 def floor(module: str) -> int:
-    """The number of the floor of a module, from the ground up."""
+    """Return the number of a module's floor, from the ground up."""
     (found,) = (number for number, rooms in enumerate(FLOORS) if room(module) in rooms)
     return found
 
 
 def is_typing(node: ast.If) -> bool:
-    """Whether a branch is for type checkers only."""
+    """Return whether a branch is for type checkers only."""
     return ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 def statements(tree: ast.AST, typing: bool = False) -> list[tuple[ast.AST, bool]]:
-    """Each import statement below a node, in functions too, and whether it is for typing."""
+    """Return each import statement below a node, in functions too, and whether it is for typing."""
     found = []
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -116,7 +116,7 @@ def statements(tree: ast.AST, typing: bool = False) -> list[tuple[ast.AST, bool]
 
 
 def base(module: str, node: ast.ImportFrom) -> str | None:
-    """The absolute name that a `from` statement imports from."""
+    """Return the absolute name that a `from` statement imports from."""
     if not node.level:
         return node.module
     package = SOURCES[module].parent.relative_to(PACKAGE).parts
@@ -126,7 +126,7 @@ def base(module: str, node: ast.ImportFrom) -> str | None:
 
 
 def below(name: str | None) -> str | None:
-    """The part of an absolute name that is below the package; None if it is none of ours."""
+    """Return the part of an absolute name below the package; None if it isn't ours."""
     if name == NAME:
         return ""
     if name is not None and name.startswith(NAME + "."):
@@ -135,7 +135,7 @@ def below(name: str | None) -> str | None:
 
 
 def imports(module: str) -> list[Import]:
-    """What a module imports of the package."""
+    """Return what a module imports of the package."""
     found = []
     for node, typing in statements(TREES[module]):
         if isinstance(node, ast.Import):
@@ -160,7 +160,7 @@ IMPORTS = [found for module in SOURCES for found in imports(module)]
 
 
 def direction(found: Import) -> str | None:
-    """What is wrong with the direction of an import, or None."""
+    """Return what is wrong with the direction of an import, or None."""
     here, there = found.module, found.target
     if here == DOOR or (room(here) == room(there) and there != DOOR):
         return None
@@ -177,7 +177,7 @@ def direction(found: Import) -> str | None:
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_imports_go_down(module: str) -> None:
-    """A module imports from lower floors and from its own room, but for the listed exceptions."""
+    """A module imports only from lower floors and its own room, except for listed exceptions."""
     wrong = {
         f"{module}:{found.line} {reason}"
         for found in imports(module)
@@ -188,7 +188,7 @@ def test_imports_go_down(module: str) -> None:
 
 
 def test_each_exception_is_needed() -> None:
-    """Each listed exception stands for an import that is there, goes up, and is for typing only."""
+    """Each listed exception is an existing import that goes up, for type checkers only."""
     found = {
         (each.module, each.target)
         for each in IMPORTS
@@ -201,19 +201,19 @@ def test_each_exception_is_needed() -> None:
 
 
 def test_each_room_has_a_floor() -> None:
-    """Each room stands on exactly one floor, and each room of the list exists."""
+    """Each room of the package is on exactly one floor, and each listed room exists."""
     listed = [name for rooms in FLOORS for name in rooms]
     assert sorted(listed) == sorted({room(module) for module in SOURCES} - {DOOR})
 
 
 def test_only_public_modules_lie_flat() -> None:
-    """A module that lies beside the public ones is public too; the only exception is `redact`."""
+    """Each module directly in the package is public, except `redact`."""
     flat = {module for module, path in SOURCES.items() if path.parent == PACKAGE} - {DOOR}
     assert {module for module in flat if SOURCES[module].stem != "__init__"} == PUBLIC | {"redact"}
 
 
 def test_no_cycle() -> None:
-    """No chain of imports leads back to where it began; those of type checkers count too."""
+    """The imports of the package have no cycle, including those for type checkers."""
     after: dict[str, set[str]] = {module: set() for module in SOURCES}
     for found in IMPORTS:
         if (found.module, found.target) not in EXCEPTIONS | CYCLES:
@@ -232,7 +232,7 @@ def test_no_cycle() -> None:
 
 
 def test_waiting_needs_only_the_standard_library() -> None:
-    """The room `waiting` imports nothing but its own modules and the standard library."""
+    """The room `waiting` imports only its own modules and the standard library."""
     for module in SOURCES:
         if room(module) != "waiting":
             continue
@@ -248,7 +248,7 @@ def test_waiting_needs_only_the_standard_library() -> None:
 
 
 def test_no_private_name_is_imported() -> None:
-    """No module imports a name that begins with an underscore from another module of ours."""
+    """No module imports a private name from another module of the package."""
     private = [
         found
         for found in IMPORTS
@@ -258,12 +258,12 @@ def test_no_private_name_is_imported() -> None:
 
 
 def is_private(name: str) -> bool:
-    """Whether a name begins with one underscore."""
+    """Return whether a name begins with one underscore."""
     return name.startswith("_") and not name.endswith("__")
 
 
 def private_names(tree: ast.AST) -> set[str]:
-    """The private names that a module gives to something: functions, attributes, slots."""
+    """Return the private names that a module defines: functions, attributes, slots."""
     found = set()
     for node in ast.walk(tree):
         match node:
@@ -283,10 +283,10 @@ PRIVATE = {name: private_names(tree) for name, tree in TREES.items()}
 
 @pytest.mark.parametrize("module", SOURCES)
 def test_nobody_uses_private_attributes_of_others(module: str) -> None:
-    """A private attribute of anything but `self` is one that the same module defines.
+    """A module uses private attributes of other objects only if it defines them itself.
 
-    Only names that another module of ours defines are looked at: those of dependencies have a list
-    of their own.
+    Only names that another module of ours defines are checked. Those of dependencies have a list of
+    their own.
     """
     elsewhere = set().union(*(names for other, names in PRIVATE.items() if other != module))
     wrong = [
@@ -302,9 +302,9 @@ def test_nobody_uses_private_attributes_of_others(module: str) -> None:
 
 
 def sizes(tree: ast.AST) -> list[tuple[str, int, int]]:
-    """The name, the number of lines, and the limit of each function and class of a module.
+    """Return name, number of lines and limit of each function and class of a module.
 
-    A function's docstring isn't counted, and a class is counted with everything in it.
+    A function's docstring isn't counted. A class is counted with everything in it.
     """
     found = []
     for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""Settings: values that are compared by content, checked when asked, and that show no secret."""
+"""Tests of settings: comparison by value, validation, and a repr without secrets."""
 
 import copy
 import traceback
@@ -15,14 +15,17 @@ PEM = "-----BEGIN PRIVATE KEY-----\nc0ntent\n-----END PRIVATE KEY-----\n"
 
 @pytest.fixture
 def pem(tmp_path):
-    """The path of a PEM file."""
+    """Return the path of a PEM file."""
     path = tmp_path / "some.pem"
     path.write_text(PEM)
     return str(path)
 
 
 def test_defaults():
-    """Nothing is needed to make a setting; a download waits 10 s to connect and 30 s to read."""
+    """Each setting can be made without arguments.
+
+    Time-outs are 10 s to connect and 30 s to read.
+    """
     assert vars(SSL()) == {
         "ca_certificate": None,
         "client_certificate": None,
@@ -36,7 +39,7 @@ def test_defaults():
 
 
 def test_positions():
-    """The arguments may be given by position, in the order of the contract."""
+    """The arguments of settings may be positional, in the documented order."""
     assert SSL("a", "b", "c", False) == SSL(
         ca_certificate="a", client_certificate="b", client_key="c", validation=False
     )
@@ -46,7 +49,7 @@ def test_positions():
 
 @pytest.mark.parametrize("cls", [SSL, User, Timeout])
 def test_they_are_values(cls):
-    """Settings are Settings; they are equal by content, copy, and differ from those of a kind."""
+    """Settings are equal by content, can be copied, and differ from other classes."""
     assert isinstance(cls(), Settings)
     assert cls() == cls() == copy.copy(cls())
     assert cls("1") != cls()
@@ -56,7 +59,7 @@ def test_they_are_values(cls):
 
 @pytest.mark.parametrize("cls", [SSL, User, Timeout])
 def test_nothing_is_checked_when_made(cls):
-    """A setting that can't work may be made and changed; only validate() complains."""
+    """An invalid setting may be made and changed; only validate() raises."""
     setting = cls("a:b\0")
     for name in vars(setting):
         setattr(setting, name, object())
@@ -65,7 +68,7 @@ def test_nothing_is_checked_when_made(cls):
 
 
 def test_ssl(pem):
-    """Paths that can be read, PEM text and what isn't set are fine."""
+    """TLS settings accept readable paths, PEM text and None."""
     for setting in (
         SSL(pem, pem, pem),
         SSL(PEM, PEM, PEM),
@@ -88,7 +91,7 @@ def test_ssl(pem):
     ],
 )
 def test_ssl_that_cannot_be_read(attribute, path, reason, tmp_path, pem):
-    """The message names the attribute and what is wrong with it."""
+    """The error about an unreadable file in the TLS settings names the attribute."""
     (tmp_path / "file").touch()
     setting = SSL(client_certificate=pem)
     setattr(setting, attribute, path.format(tmp_path) if isinstance(path, str) else path)
@@ -98,27 +101,27 @@ def test_ssl_that_cannot_be_read(attribute, path, reason, tmp_path, pem):
 
 @pytest.mark.parametrize("text", ["s3cret\nAQAB", "s3cret" * 50])
 def test_ssl_of_what_is_no_path(text):
-    """A key whose first line was left out isn't told as a path that can't be read."""
+    """PEM text without its first line isn't shown as an unreadable path."""
     with pytest.raises(ValueError, match=r"^client_key: can't read <text>") as caught:
         SSL("", "", text).validate()
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_ssl_key_alone(pem):
-    """A key without a certificate can't work."""
+    """TLS settings with a key but no certificate are invalid."""
     with pytest.raises(ValueError, match=r"^client_key: .*client_certificate"):
         SSL(client_key=pem).validate()
 
 
 def test_system_is_no_path():
-    """Only the CA can be the system's; elsewhere it is the path of no file."""
+    """SSL.SYSTEM is valid for the CA only."""
     with pytest.raises(ValueError, match=r"^client_certificate: can't read"):
         SSL(SSL.SYSTEM, SSL.SYSTEM).validate()
 
 
 @pytest.mark.parametrize("password", [b"p4ss", 1234, ["p4ss"]])
 def test_ssl_password_that_is_no_text(pem, password):
-    """The message names the attribute, and not what it holds."""
+    """The error about a key password of a wrong type names the attribute, not the value."""
     with pytest.raises(ValueError, match=r"^client_key_password: must be a str") as caught:
         SSL(None, pem, client_key_password=password).validate()
     assert str(password) not in str(caught.value)
@@ -128,7 +131,7 @@ def test_ssl_password_that_is_no_text(pem, password):
 @pytest.mark.parametrize("name", ["bob", "", None, "bøb"])
 @pytest.mark.parametrize("password", ["a:b", "", None, "π"])
 def test_user(name, password):
-    """Any name without a colon and any password are fine."""
+    """User settings accept any name without a colon and any password."""
     User(name, password).validate()
 
 
@@ -142,7 +145,7 @@ def test_user(name, password):
     ],
 )
 def test_user_that_cannot_work(user, attribute):
-    """The message names the attribute, and no password."""
+    """The error about invalid user settings names the attribute and shows no password."""
     with pytest.raises(ValueError, match=f"^{attribute}: ") as caught:
         user.validate()
     assert "p4ss" not in str(caught.value)
@@ -151,7 +154,7 @@ def test_user_that_cannot_work(user, attribute):
 
 @pytest.mark.parametrize("seconds", [None, 1, 0.001, 86400])
 def test_timeout(seconds):
-    """Seconds above 0, and None for ever, are fine."""
+    """Time-outs accept numbers above 0, and None for no limit."""
     Timeout(seconds, seconds).validate()
 
 
@@ -160,7 +163,10 @@ def test_timeout(seconds):
     "seconds", [0, -1, True, "10", (1, 2), float("nan"), float("inf"), 1e300], ids=repr
 )
 def test_timeout_that_cannot_work(attribute, seconds):
-    """The message names the attribute. What a socket can't wait for is refused too."""
+    """The error about an invalid time-out names the attribute.
+
+    A value that a socket can't wait for is invalid, too.
+    """
     setting = Timeout()
     setattr(setting, attribute, seconds)
     with pytest.raises(ValueError, match=f"^{attribute}: "):
@@ -202,13 +208,13 @@ def test_timeout_that_cannot_work(attribute, seconds):
     ],
 )
 def test_no_secret(setting, shown):
-    """No password, nor its length, no PEM text, and no name that may be a token is shown."""
+    """The repr of settings shows no password or its length, no PEM text and no user name."""
     shown = shown.replace("<PEM>", "<PEM text>")
     assert (str(setting), repr(setting), f"{setting}") == (shown, shown, shown)
 
 
 def test_timeout_text():
-    """The values of a time-out are shown."""
+    """The repr of a time-out shows its values."""
     assert repr(Timeout(1, None)).startswith("Timeout(connect=1, read=None")
 
 
@@ -228,7 +234,7 @@ def test_timeout_text():
     ids=repr,
 )
 def test_copied(value):
-    """What can be changed in place is copied: changing the copy leaves the original as it is."""
+    """Mutable settings are copied: changing the copy leaves the original unchanged."""
     before = repr(value)
     twin = copied(value)
     assert type(twin) is type(value)
@@ -243,5 +249,5 @@ def test_copied(value):
 
 @pytest.mark.parametrize("value", [1, "a", (1,), None, frozenset({1}), len], ids=repr)
 def test_not_copied(value):
-    """Anything else stays what it is, for it is shared on purpose or can't be changed."""
+    """Settings that are immutable or shared on purpose aren't copied."""
     assert copied(value) is value

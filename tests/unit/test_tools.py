@@ -1,4 +1,4 @@
-"""DownloadMonitor: its facts follow what was written, whatever the download goes through."""
+"""Tests of DownloadMonitor, whose facts always describe the written content."""
 
 import copy
 import hashlib
@@ -27,7 +27,7 @@ MODELS = "pulpcore.app.models"
 
 
 def facts(content, algorithms=ALL):
-    """What a monitor is to say of a content."""
+    """Return the facts that a monitor must give for a content."""
     digests = {
         name: hashlib.new(name, content, usedforsecurity=False).hexdigest() for name in algorithms
     }
@@ -35,7 +35,7 @@ def facts(content, algorithms=ALL):
 
 
 class Parts(Download):
-    """Each attempt writes the next of these; an error among them is raised."""
+    """A download whose attempts write one part after the other, or raise it if it is an error."""
 
     resumes = False
 
@@ -55,12 +55,12 @@ class Parts(Download):
 
 @pytest.fixture(autouse=True)
 def no_pulpcore(monkeypatch):
-    """As where pulpcore is not loaded."""
+    """Make pulpcore seem not loaded."""
     monkeypatch.delitem(sys.modules, MODELS, raising=False)
 
 
 def test_update():
-    """What update() is given is in the facts."""
+    """The facts of a monitor describe the bytes passed to update()."""
     monitor = DownloadMonitor()
     assert monitor.size == 0
     assert monitor.algorithms == ALL == tuple(DigestValidation.ALGORITHMS)
@@ -73,7 +73,7 @@ def test_update():
 
 
 def test_new_dict():
-    """Each call gives a dict of its own."""
+    """Each call of facts() returns a new dict."""
     monitor = DownloadMonitor()
     monitor.facts()["size"] = 5
     monitor.facts().clear()
@@ -82,7 +82,7 @@ def test_new_dict():
 
 @pytest.mark.parametrize("attach", [False, True])
 def test_follows(attach):
-    """A monitor follows the download that it was made with, or attached to."""
+    """A monitor follows the download that it was created with or attached to."""
     download = Parts([b"a" * 1000, b"b"])
     if attach:
         monitor = DownloadMonitor()
@@ -95,7 +95,7 @@ def test_follows(attach):
 
 
 def test_empty_file():
-    """The facts of an empty file are those of no bytes."""
+    """The facts of an empty file are size 0 and the digests of no bytes."""
     download = Parts([])
     monitor = DownloadMonitor(download)
     download()
@@ -113,7 +113,7 @@ def test_empty_file():
     ids=["restarted", "resumed", "nothing yet", "restarted empty"],
 )
 def test_tried_again(resumes, attempts, content):
-    """After another attempt the facts are those of what was written."""
+    """After a retry the facts describe the content that was written."""
     download = Parts(*attempts)
     download.resumes = resumes
     monitor = DownloadMonitor(download)
@@ -124,7 +124,7 @@ def test_tried_again(resumes, attempts, content):
 
 @pytest.mark.parametrize("second", [[b"second"], []], ids=["content", "empty"])
 def test_called_again(second):
-    """A download that is called again starts over, and so does the monitor."""
+    """When a download is called again, its monitor starts again, too."""
     download = Parts([b"first"], second)
     monitor = DownloadMonitor(download)
     download()
@@ -133,7 +133,7 @@ def test_called_again(second):
 
 
 def test_called_again_after_failure():
-    """So it is after a run that failed in the middle."""
+    """When a failed download is called again, its monitor starts again, too."""
     download = Parts([b"some", DownloadFailed("cut")], [b"all"])
     download.retries = 0
     monitor = DownloadMonitor(download)
@@ -144,7 +144,7 @@ def test_called_again_after_failure():
 
 
 def test_attached_again():
-    """Attached twice to one download, it counts each byte once."""
+    """A monitor attached twice to the same download counts each byte once."""
     download = Parts([b"content"])
     monitor = DownloadMonitor(download)
     monitor.attach(download)
@@ -153,7 +153,7 @@ def test_attached_again():
 
 
 def test_attached_to_another():
-    """It follows one download at a time: the one before is left."""
+    """Attaching a monitor to another download detaches it from the first."""
     first, second = Parts([b"first"]), Parts([b"second"])
     monitor = DownloadMonitor(first)
     monitor.attach(second)
@@ -163,7 +163,7 @@ def test_attached_to_another():
 
 
 def test_two_monitors():
-    """Two monitors of one download don't disturb each other."""
+    """Two monitors of one download don't affect each other."""
     download = Parts([b"content"])
     monitors = DownloadMonitor(download), DownloadMonitor(download, ["md5"])
     download()
@@ -175,7 +175,7 @@ def test_two_monitors():
 
 @pytest.mark.parametrize("names", [("sha256",), ["md5", "sha512"], ()])
 def test_algorithms_named(names, monkeypatch):
-    """The caller may name others, in the caller's order, also where pulpcore is loaded."""
+    """The caller may choose a monitor's algorithms and their order."""
     artifact = SimpleNamespace(DIGEST_FIELDS=["sha384"])
     monkeypatch.setitem(sys.modules, MODELS, SimpleNamespace(Artifact=artifact))
     monitor = DownloadMonitor(algorithms=names)
@@ -186,7 +186,7 @@ def test_algorithms_named(names, monkeypatch):
 
 @pytest.mark.parametrize("names", [["crc32"], ["sha256", "SHA1024"], "sha256"])
 def test_unknown_algorithm(names):
-    """A name that is no algorithm of ours is refused at once."""
+    """A monitor refuses an unknown algorithm at once."""
     with pytest.raises(ValueError, match="unknown"):
         DownloadMonitor(algorithms=names)
 
@@ -210,7 +210,7 @@ def test_unknown_algorithm(names):
     ],
 )
 def test_pulpcore(module, expected, monkeypatch):
-    """Where pulpcore is loaded the digests are exactly the fields of its Artifact."""
+    """If pulpcore is loaded, a monitor has exactly the digests of its Artifact."""
     monkeypatch.setitem(sys.modules, MODELS, module)
     monitor = DownloadMonitor()
     monitor.update(b"content")
@@ -219,7 +219,7 @@ def test_pulpcore(module, expected, monkeypatch):
 
 
 def test_pulpcore_is_not_imported():
-    """A monitor never loads pulpcore by itself."""
+    """A monitor never imports pulpcore by itself."""
     code = f"""
 import sys
 from pulpcore.plugin.download.futures import DownloadMonitor
@@ -231,7 +231,7 @@ assert 'django' not in sys.modules
 
 
 def test_fips(monkeypatch):
-    """A monitor also has md5 and sha1 where they are forbidden: it uses them for no security."""
+    """A monitor computes md5 and sha1 also in FIPS mode, as they aren't used for security."""
     real = hashlib.new
 
     def new(name, data=b"", *, usedforsecurity=True):
@@ -255,7 +255,7 @@ def test_fips(monkeypatch):
 
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
 def test_a_copy_shares_nothing(way):
-    """A copy of a monitor has its algorithms, follows no download, and has seen nothing."""
+    """A copied monitor has the same algorithms, follows no download and has seen no bytes."""
     download = Parts()
     monitor = DownloadMonitor(download, ["md5"])
     monitor.update(b"abc")
@@ -269,7 +269,7 @@ def test_a_copy_shares_nothing(way):
 
 
 def test_facts_belong_together():
-    """Size and digests that another thread gets are those of the same bytes, at any moment."""
+    """Facts read by another thread always have size and digests of the same bytes."""
     monitor = DownloadMonitor(algorithms=["md5", "sha256"])
     buffer = b"a" * 5000
     done = threading.Event()
@@ -292,7 +292,7 @@ def test_facts_belong_together():
 
 
 def test_facts_of_an_update_that_was_interrupted(monkeypatch):
-    """An update that an interrupt cut short doesn't keep anybody waiting for the facts."""
+    """After an interrupted update(), facts() doesn't block."""
     monkeypatch.setattr(tools, "_MOMENT", 0)
     monitor = DownloadMonitor(algorithms=["md5", "sha256"])
     monkeypatch.setattr(monitor._collected.digests["sha256"], "update", Mock(side_effect=KeyError))
@@ -302,9 +302,9 @@ def test_facts_of_an_update_that_was_interrupted(monkeypatch):
 
 
 def test_attached_in_the_middle():
-    """A monitor that was attached too late gives no facts, rather than those of a part.
+    """A monitor attached during a transfer gives no facts for that run.
 
-    The next run begins at the beginning, and so do they.
+    It gives them for the next run.
     """
     download = Parts([b"abc", b"def"], [b"ghi"])
     monitor = DownloadMonitor(algorithms=["md5"])

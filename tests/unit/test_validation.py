@@ -1,4 +1,4 @@
-"""Validations: what they expect, how they fail, and that they start again."""
+"""Tests of validations: what they expect, how they fail and how they are reset."""
 
 import copy
 import hashlib
@@ -28,19 +28,19 @@ BUFFERS = [b"co", b"", b"ntent"]
 
 
 def digest(name, content=CONTENT):
-    """The digest of a content (hex)."""
+    """Return the digest of a content (hex)."""
     return hashlib.new(name, content, usedforsecurity=False).hexdigest()
 
 
 def feed(validation, buffers=BUFFERS):
-    """Give a validation the content, and return it."""
+    """Pass the content to a validation and return it."""
     for buffer in buffers:
         validation.update(buffer)
     return validation
 
 
 class Refuses(Validation):
-    """A plugin's validation, which always fails."""
+    """A plugin's validation that always fails."""
 
     def apply(self):
         """Fail."""
@@ -51,7 +51,7 @@ class Refuses(Validation):
 
 
 def test_base():
-    """The base takes any content, passes, and starts again."""
+    """The base class Validation accepts any content and can be reset."""
     validation = feed(Validation())
     assert validation.enforced is True
     validation.apply()
@@ -60,13 +60,13 @@ def test_base():
 
 
 def test_custom_enforced():
-    """Calling a validation applies it; enforced, what it raises is raised."""
+    """Calling an enforced validation raises what its apply() raises."""
     with pytest.raises(ValidationError, match="refused"):
         Refuses()()
 
 
 def test_custom_not_enforced(caplog):
-    """Not enforced, a plugin's validation is logged as a warning, also one that always raises."""
+    """A validation that isn't enforced logs its failure as a warning instead of raising it."""
     with caplog.at_level(logging.WARNING, module.__name__):
         Refuses(enforced=False)()
     (record,) = caplog.records
@@ -74,7 +74,7 @@ def test_custom_not_enforced(caplog):
 
 
 def test_bug_in_a_validation():
-    """What is no ValidationError is a bug, and is raised whether enforced or not."""
+    """An exception other than ValidationError is raised, whether enforced or not."""
 
     class Broken(Validation):
         def apply(self):
@@ -91,7 +91,7 @@ def test_bug_in_a_validation():
     ("expected", "buffers"), [(0, []), (0, [b""]), (7, BUFFERS), (7.0, BUFFERS)]
 )
 def test_size(expected, buffers):
-    """The right size passes."""
+    """SizeValidation accepts content of the right size."""
     validation = feed(SizeValidation(expected), buffers)
     validation()
     validation.apply()
@@ -101,7 +101,7 @@ def test_size(expected, buffers):
 
 @pytest.mark.parametrize("call", [SizeValidation.__call__, SizeValidation.apply])
 def test_size_too_small(call):
-    """Too few bytes are known at the end; the error has both sizes and says so."""
+    """SizeValidation fails at the end of too short content, with both sizes in the error."""
     validation = feed(SizeValidation(8))
     with pytest.raises(SizeMismatch, match="should be 8 bytes, but is 7") as caught:
         call(validation)
@@ -109,7 +109,7 @@ def test_size_too_small(call):
 
 
 def test_size_too_big():
-    """Too many bytes are known at the buffer that crosses the size, not before."""
+    """SizeValidation fails with the buffer that exceeds the size, and not before."""
     validation = feed(SizeValidation(7))
     validation.update(b"")
     with pytest.raises(SizeMismatch, match="should be 7 bytes, but there are more") as caught:
@@ -120,7 +120,7 @@ def test_size_too_big():
 
 
 def test_size_not_enforced(caplog):
-    """Not enforced, a content of another size goes through whole, with one warning."""
+    """A SizeValidation that isn't enforced lets all content pass, with one warning."""
     validation = feed(SizeValidation(3, enforced=False))
     with caplog.at_level(logging.WARNING, module.__name__):
         validation()
@@ -130,7 +130,7 @@ def test_size_not_enforced(caplog):
 
 
 def test_size_reset():
-    """It starts again at no bytes, also after it failed."""
+    """SizeValidation counts from 0 after reset(), also after a failure."""
     validation = SizeValidation(7)
     with pytest.raises(SizeMismatch):
         feed(validation, [b"too much!"])
@@ -141,13 +141,13 @@ def test_size_reset():
 
 @pytest.mark.parametrize("size", [-1, 1.5, True, "7", "x", float("nan"), float("inf"), "", b"7"])
 def test_size_that_is_none(size):
-    """What is no whole number of bytes is refused when made."""
+    """SizeValidation refuses a size that isn't a non-negative integer when it is made."""
     with pytest.raises(ValueError, match="size must be a whole number"):
         SizeValidation(size)
 
 
 def test_size_of_nothing():
-    """A size that isn't known is no size."""
+    """SizeValidation refuses None as a size."""
     with pytest.raises((TypeError, ValueError)):
         SizeValidation(None)
 
@@ -156,14 +156,14 @@ def test_size_of_nothing():
 
 
 def test_algorithms():
-    """The algorithms are listed from the strongest."""
+    """ALGORITHMS lists the digest algorithms from the strongest to the weakest."""
     assert list(DigestValidation.ALGORITHMS) == ALGORITHMS
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("change", [str, str.upper, str.title, " {}\n".format])
 def test_digest(name, change):
-    """The right digest passes, in upper and lower case alike, and with white space around."""
+    """DigestValidation accepts the right digest in any case and with white space around it."""
     validation = feed(DigestValidation(name, change(digest(name))))
     validation()
     validation.apply()
@@ -172,7 +172,7 @@ def test_digest(name, change):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_digest_of_an_empty_file(name):
-    """The digest of an empty file is that of no bytes, also where no buffer comes."""
+    """DigestValidation accepts the digest of an empty file without any update."""
     DigestValidation(name, EMPTY[name])()
     with pytest.raises(DigestMismatch):
         DigestValidation(name, digest(name))()
@@ -180,7 +180,7 @@ def test_digest_of_an_empty_file(name):
 
 @pytest.mark.parametrize("call", [DigestValidation.__call__, DigestValidation.apply])
 def test_digest_mismatch(call):
-    """The error has both digests and says which algorithm."""
+    """The error of DigestValidation has both digests and names the algorithm."""
     validation = feed(DigestValidation("sha256", EMPTY["sha256"]))
     with pytest.raises(DigestMismatch, match="sha256") as caught:
         call(validation)
@@ -188,7 +188,7 @@ def test_digest_mismatch(call):
 
 
 def test_digest_not_enforced(caplog):
-    """Not enforced, there is one warning and no error."""
+    """A DigestValidation that isn't enforced logs one warning and raises nothing."""
     validation = feed(DigestValidation("md5", EMPTY["md5"], enforced=False))
     with caplog.at_level(logging.WARNING, module.__name__):
         validation()
@@ -197,7 +197,7 @@ def test_digest_not_enforced(caplog):
 
 
 def test_digest_reset():
-    """It starts again at the digest of no bytes."""
+    """DigestValidation starts again at the digest of no bytes after reset()."""
     validation = feed(DigestValidation("sha1", digest("sha1")))
     validation.reset()
     assert validation.actual == EMPTY["sha1"]
@@ -205,7 +205,7 @@ def test_digest_reset():
 
 
 def test_algorithm_is_of_hashlib():
-    """`algorithm` is hashlib's object."""
+    """`algorithm` of a DigestValidation is a hashlib object."""
     validation = DigestValidation("SHA256", EMPTY["sha256"])
     assert validation.algorithm.name == "sha256"
     assert validation.algorithm.digest() == hashlib.sha256().digest()
@@ -213,7 +213,7 @@ def test_algorithm_is_of_hashlib():
 
 @pytest.mark.parametrize("name", ["", "sha3_256", "crc32", "sha-256", None, "shake_128", 256])
 def test_unknown_algorithm(name):
-    """An unknown algorithm is refused when made, and those that are known are named."""
+    """DigestValidation refuses an unknown algorithm when made and names the known ones."""
     with pytest.raises(ValueError, match="use one of sha512"):
         DigestValidation(name, EMPTY["sha256"])
 
@@ -222,14 +222,14 @@ def test_unknown_algorithm(name):
     "value", ["", None, EMPTY["sha1"], EMPTY["sha256"][:-1], EMPTY["sha256"][:-1] + "g", b"ab"]
 )
 def test_digest_that_cannot_be_one(value):
-    """A text that can't be a digest of the algorithm is refused when made."""
+    """DigestValidation refuses an impossible digest text when it is made."""
     with pytest.raises(ValueError, match="64 hex digits"):
         DigestValidation("sha256", value)
 
 
 @given(st.lists(st.binary(max_size=50), max_size=6))
 def test_buffers_do_not_matter(buffers):
-    """Size and digest are those of the content, however it is cut into buffers."""
+    """Size and digest don't depend on how the content is split into buffers."""
     content = b"".join(buffers)
     feed(SizeValidation(len(content)), buffers)()
     for name in ALGORITHMS:
@@ -238,7 +238,7 @@ def test_buffers_do_not_matter(buffers):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_where_digests_are_restricted(name, monkeypatch):
-    """It is said that a digest isn't for security: so FIPS allows md5 and sha1."""
+    """DigestValidation passes usedforsecurity=False, so FIPS mode permits md5 and sha1."""
     asked = []
     real = hashlib.new
 
@@ -252,34 +252,34 @@ def test_where_digests_are_restricted(name, monkeypatch):
 
 
 def test_repr():
-    """What is expected is shown."""
+    """The repr of a validation shows what it expects."""
     assert repr(SizeValidation(7)) == "SizeValidation(7, enforced=True)"
     assert repr(DigestValidation("md5", EMPTY["md5"], False)) == (
         f"DigestValidation('md5', '{EMPTY['md5']}', enforced=False)"
     )
 
 
-# Whether a validation can be started again
+# Whether a validation can be reset
 
 
 class OnlyUpdate(Validation):
     def update(self, buffer):
-        """Keep something."""
+        """Record something."""
 
 
 class Both(OnlyUpdate):
     def reset(self):
-        """Forget it."""
+        """Clear the record."""
 
 
 class UpdateBelowReset(Both):
     def update(self, buffer):
-        """Keep something more."""
+        """Record something more."""
 
 
 class CountingSize(SizeValidation):
     def update(self, buffer):
-        """Keep something more."""
+        """Record something more."""
 
 
 class OnlyReset(SizeValidation):
@@ -288,7 +288,7 @@ class OnlyReset(SizeValidation):
 
 
 class Unrelated:
-    """Quacks, and knows of no reset."""
+    """Has the interface of a validation but no reset."""
 
 
 @pytest.mark.parametrize(
@@ -308,12 +308,12 @@ class Unrelated:
     ids=lambda value: type(value).__name__,
 )
 def test_can_reset(validation, able):
-    """It can't if its class overrides update below the class that defines its reset."""
+    """A validation can't be reset if a subclass overrides update but not reset."""
     assert can_reset(validation) is able
 
 
 def test_subclass_that_never_calls_us():
-    """A plugin's validation whose __init__ doesn't call ours is enforced."""
+    """A plugin's validation that doesn't call our __init__ counts as enforced."""
 
     class Picky(Validation):
         def __init__(self):
@@ -332,7 +332,7 @@ def test_subclass_that_never_calls_us():
     [lambda: SizeValidation(9, False), lambda: DigestValidation("sha256", digest("sha256"), False)],
 )
 def test_a_copy_has_seen_nothing(make, way):
-    """A copy of a validation expects the same, and shares nothing of what was seen."""
+    """A copied validation expects the same and shares no state."""
     validation, fresh = make(), make()
     validation.update(b"abc")
     actual = validation.actual

@@ -1,4 +1,4 @@
-"""Writers: what they publish, when, and that nothing is left of what they don't."""
+"""Tests of writers: what they publish and when, and that failures leave nothing behind."""
 
 import contextlib
 import copy
@@ -26,13 +26,13 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The working directory of each test is an empty folder of its own."""
+    """Make an empty working directory for the test."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def tree(folder):
-    """The path of each file below a folder, and its content."""
+    """Return the path and content of each file below a folder."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in Path(folder).rglob("*")
@@ -41,20 +41,20 @@ def tree(folder):
 
 
 def write(writer, *buffers):
-    """Write a content, and publish it."""
+    """Write a content and publish it."""
     with writer:
         for buffer in buffers or (NEW,):
             assert writer.append(buffer) == len(buffer)
 
 
 def temporary(folder):
-    """The temporary file that is in a folder."""
+    """Return the temporary file in a folder."""
     (path,) = Path(folder).glob(".download-*")
     return path
 
 
 def kind(value):
-    """The id of a parameter: the name of its class, which is the same in each process."""
+    """Return the id of a parameter: its class name, which is the same in each process."""
     return type(value).__name__
 
 
@@ -65,17 +65,17 @@ class Pipe(io.RawIOBase):
         self.content = b""
 
     def writable(self):
-        """It can be written."""
+        """Return true."""
         return True
 
     def write(self, buffer):
-        """Keep it."""
+        """Record the bytes."""
         self.content += bytes(buffer)
         return len(buffer)
 
 
 class Slow(io.BytesIO):
-    """A raw file that takes a few bytes at a time, as long as it takes any."""
+    """A raw file that accepts only a few bytes at a time."""
 
     def __init__(self, most, total=1000):
         super().__init__()
@@ -83,28 +83,28 @@ class Slow(io.BytesIO):
         self.total = total
 
     def write(self, buffer):
-        """Take a part."""
+        """Accept a part."""
         part = bytes(buffer)[: min(self.most, self.total)]
         self.total -= len(part)
         return super().write(part)
 
 
 class Sink:
-    """An object with nothing of a file but write(), which returns nothing."""
+    """An object with only a write(), which returns nothing."""
 
     def __init__(self):
         self.content = b""
 
     def write(self, buffer):
-        """Keep it."""
+        """Record the bytes."""
         self.content += buffer
 
 
 class Busy(Pipe):
-    """A file object that doesn't block, and takes nothing at the second call."""
+    """A non-blocking file object that accepts nothing at the second call."""
 
     def write(self, buffer):
-        """Take one byte, then nothing."""
+        """Accept one byte, then nothing."""
         return None if self.content else super().write(bytes(buffer)[:1])
 
 
@@ -112,7 +112,7 @@ class Busy(Pipe):
 
 
 def test_given_file():
-    """What is appended is written to the file object; it stays open, and the caller's."""
+    """Writer writes to the caller's file object and leaves it open."""
     fp = io.BytesIO()
     writer = Writer(fp)
     assert (writer.fp, writer.is_open) == (fp, False)
@@ -127,7 +127,7 @@ def test_given_file():
 
 
 def test_given_file_begins_where_it_stands():
-    """What the caller has written before stays, however often it starts again."""
+    """Writer keeps what the caller has written to the file object before, even when it restarts."""
     fp = io.BytesIO()
     fp.write(b"head ")
     writer = Writer(fp)
@@ -142,7 +142,7 @@ def test_given_file_begins_where_it_stands():
 
 
 def test_given_file_written_again():
-    """Opened again, it starts again at the same place; what it wrote before is cut off."""
+    """A reopened Writer starts at the same position and truncates its earlier content."""
     fp = io.BytesIO(b"head ")
     fp.seek(5)
     writer = Writer(fp)
@@ -153,7 +153,7 @@ def test_given_file_written_again():
 
 
 def test_given_file_discarded():
-    """Nothing of what was written is left, and there is nothing to publish."""
+    """discard() removes everything that Writer has written to the file object."""
     fp = io.BytesIO(b"head ")
     fp.seek(5)
     writer = Writer(fp)
@@ -169,7 +169,7 @@ def test_given_file_discarded():
 
 
 def test_discard_without_open():
-    """A file object that wasn't opened is left as it is."""
+    """discard() doesn't change a file object that wasn't opened."""
     fp = io.BytesIO(OLD)
     Writer(fp).discard()
     assert fp.getvalue() == OLD
@@ -177,14 +177,14 @@ def test_discard_without_open():
 
 @pytest.mark.parametrize("fp", [Pipe(), Sink(), Slow(2), Slow(1)], ids=kind)
 def test_any_file_object(fp):
-    """All bytes are written, also where the object takes a part, or says nothing."""
+    """Writer writes all bytes, even if the file object's write() is partial or returns None."""
     write(Writer(fp), b"abcde", b"f")
     assert (fp.getvalue() if isinstance(fp, Slow) else fp.content) == b"abcdef"
 
 
 @pytest.mark.parametrize("fp", [Slow(2, 3), Busy()], ids=kind)
 def test_file_object_that_takes_only_a_part(fp):
-    """Bytes that nobody takes are an error, not a loss."""
+    """Writer raises if the file object refuses to accept the remaining bytes."""
     writer = Writer(fp)
     writer.open()
     with pytest.raises(OSError, match="only a part"):
@@ -193,7 +193,7 @@ def test_file_object_that_takes_only_a_part(fp):
 
 
 def test_pipe_is_discarded():
-    """What can't be taken back is left, without an error."""
+    """discard() of a pipe raises nothing, though the bytes can't be taken back."""
     fp = Pipe()
     writer = Writer(fp)
     writer.open()
@@ -205,7 +205,7 @@ def test_pipe_is_discarded():
 
 @pytest.mark.parametrize("act", [Writer.truncate, lambda writer: writer.append(b"x")])
 def test_nothing_to_write_to(act):
-    """A writer without a file object says so."""
+    """A Writer without a file object raises an error that says so."""
     writer = Writer()
     writer.open()
     assert not writer.is_open
@@ -217,7 +217,7 @@ def test_nothing_to_write_to(act):
 
 @pytest.mark.parametrize("make", [FileWriter, BufferWriter, lambda path: Writer(io.BytesIO())])
 def test_append_when_not_open(make):
-    """What is appended to a writer that was closed or discarded isn't lost silently."""
+    """append() to a closed or discarded writer raises instead of losing data."""
     writer = make("a") if make is FileWriter else make(None)
     for end in (writer.close, writer.discard):
         writer.open()
@@ -230,7 +230,7 @@ def test_append_when_not_open(make):
     ("fp", "able"), [(io.BytesIO(), True), (Pipe(), False), (Sink(), False)], ids=kind
 )
 def test_can_restart(fp, able):
-    """A writer can start again where its file object can seek."""
+    """A writer can restart if its file object can seek."""
     writer = Writer(fp)
     assert writer.can_restart() is able
     writer.open()
@@ -241,7 +241,7 @@ def test_can_restart(fp, able):
 
 
 def test_can_restart_closed_file():
-    """A file object that the caller has closed can't start again."""
+    """A writer can't restart if the caller has closed the file object."""
     fp = io.BytesIO()
     fp.close()
     assert not Writer(fp).can_restart()
@@ -249,12 +249,12 @@ def test_can_restart_closed_file():
 
 @pytest.mark.parametrize("writer", [Writer(), Writer(io.BytesIO()), BufferWriter()], ids=kind)
 def test_nobody_knows_what_is_missing(writer):
-    """A writer that knows no place can't tell that something is missing there."""
+    """A writer without a path never reports its target as missing."""
     assert not writer.is_missing()
 
 
 def test_missing_file(folder):
-    """A file is missing until one stands at the path: not while it is written, nor after a link."""
+    """A file counts as missing until it exists at the path; a temporary file doesn't count."""
     writer = FileWriter("folder/file")
     assert writer.is_missing()
     writer.open()
@@ -270,7 +270,7 @@ def test_missing_file(folder):
 
 
 def appending(folder, buffering):
-    """A file that was opened for appending, with a content."""
+    """Make a file with content that is opened for appending."""
     path = folder / "log"
     path.write_bytes(OLD)
     return path, path.open("ab", buffering)
@@ -279,9 +279,9 @@ def appending(folder, buffering):
 @pytest.mark.parametrize("buffering", [0, -1])
 @pytest.mark.parametrize("where", [0, 3, None])
 def test_file_opened_for_appending(buffering, where, folder):
-    """What was in the file stays, wherever its position is: the system writes at its end.
+    """A writer keeps the old content of a file opened for appending, whatever its position.
 
-    A shell's ``>>`` leaves the position at 0.
+    A shell's ``>>`` leaves the position at 0, and the system writes at the end of the file.
     """
     path, fp = appending(folder, buffering)
     with fp:
@@ -303,7 +303,7 @@ def test_file_opened_for_appending(buffering, where, folder):
 
 @pytest.mark.parametrize("buffering", [0, -1])
 def test_others_append_to_the_file(buffering, folder):
-    """What others have appended meanwhile isn't cut off: the writer can't start again."""
+    """If others have appended meanwhile, the writer doesn't truncate and can't restart."""
     path, fp = appending(folder, buffering)
     with fp, path.open("ab", 0) as others:
         writer = Writer(fp)
@@ -320,7 +320,7 @@ def test_others_append_to_the_file(buffering, folder):
 
 
 def test_something_behind(folder):
-    """What stands behind the place of the content is never cut off."""
+    """A writer never truncates data that follows its content in the file."""
     fp = io.BytesIO(b"head and more")
     fp.seek(5)
     writer = Writer(fp)
@@ -333,7 +333,7 @@ def test_something_behind(folder):
         writer.restart()
     writer.discard()
     assert fp.getvalue() == b"head ANd more"
-    # Once all of it was written over, there is nothing left to spare.
+    # Once all old content was overwritten, there is nothing left to preserve.
     fp.seek(5)
     writer = Writer(fp)
     writer.open()
@@ -343,7 +343,7 @@ def test_something_behind(folder):
 
 
 def test_end_that_is_not_known(folder):
-    """A file object that can't find its end, such as one that compresses, can't start again."""
+    """A writer can't restart on a file object without a known end, such as a compressor."""
     with gzip.open("a", "wb") as fp:
         writer = Writer(fp)
         writer.open()
@@ -356,7 +356,7 @@ def test_end_that_is_not_known(folder):
 
 
 def test_append_of_a_plugin(folder):
-    """What a subclass writes past our append() is taken back as well, where that is certain."""
+    """Bytes that a subclass writes around our append() are also undone, where that is safe."""
 
     class Direct(Writer):
         def append(self, buffer):
@@ -381,7 +381,7 @@ def test_append_of_a_plugin(folder):
 
 
 def test_copy_of_a_writer():
-    """A copy writes to the same file object, and isn't open."""
+    """A copied Writer has the same file object and isn't open."""
     writer = Writer(io.BytesIO())
     writer.open()
     writer.append(b"a")
@@ -408,14 +408,14 @@ class Opens(Writer):
 
 
 class OpensWithoutInit(Opens):
-    """The same, and never calls our __init__."""
+    """Overrides open() only, and never calls our __init__."""
 
     def __init__(self, path):
         self.path = path
 
 
 class OpensAndCloses(Opens):
-    """Closes its file by itself, and forgets it."""
+    """Closes its file by itself and drops it."""
 
     def close(self):
         """Close the file."""
@@ -424,7 +424,7 @@ class OpensAndCloses(Opens):
 
 
 class ClosesAndKeeps(Opens):
-    """Closes its file by itself, and keeps it."""
+    """Closes its file by itself and keeps the object."""
 
     def close(self):
         """Close the file."""
@@ -440,7 +440,7 @@ class Appends(FileWriter):
 
 
 class OpensFile(FileWriter):
-    """A FileWriter that opens the path by itself, as 2017's did."""
+    """A FileWriter that opens the path by itself, as in 2017."""
 
     def open(self):
         """Open the path."""
@@ -448,7 +448,7 @@ class OpensFile(FileWriter):
 
 
 class Wraps(FileWriter):
-    """Sets a compressor up around the file in open(), and finishes it in close()."""
+    """Puts a compressor around the file in open(), and finishes it in close()."""
 
     def open(self):
         """Begin to compress."""
@@ -463,7 +463,7 @@ class Wraps(FileWriter):
         super().close()
 
     def discard(self):
-        """Forget the compressor."""
+        """Drop the compressor."""
         if self.fp is not None:
             self.fp.close()
             self.fp = self.raw
@@ -485,7 +485,7 @@ class Keeps(Writer):
         self.parts = []
 
     def append(self, buffer):
-        """Keep it."""
+        """Record the bytes."""
         self.parts.append(buffer)
         return len(buffer)
 
@@ -495,14 +495,14 @@ class Keeps(Writer):
 
 
 class OnlyAppends(Writer):
-    """Overrides append() only, and uses no file object: it never learns of a start."""
+    """Overrides append() only and uses no file object, so it never learns of a restart."""
 
     def __init__(self):
         super().__init__()
         self.content = b""
 
     def append(self, buffer):
-        """Keep it."""
+        """Record the bytes."""
         self.content += buffer
         return len(buffer)
 
@@ -521,7 +521,7 @@ class OnlyAppends(Writer):
     ],
 )
 def test_writers_of_plugins(make, content, folder):
-    """A writer that overrides any of the methods works, again and after starting again."""
+    """A plugin's writer works whichever methods it overrides, also again and after a restart."""
     writer = make("target")
 
     def read():
@@ -546,7 +546,7 @@ def test_writers_of_plugins(make, content, folder):
 @pytest.mark.parametrize("make", [ShortFileWriter, FileWriter, Appends, Wraps])
 @pytest.mark.parametrize("act", ["close", "discard"])
 def test_end_before_the_beginning(make, act, folder):
-    """To close or discard a writer that was never opened changes nothing."""
+    """Closing or discarding a writer that was never opened does nothing."""
     Path("target").write_bytes(OLD)
     getattr(make("target"), act)()
     assert tree(folder) == {"target": OLD}
@@ -554,7 +554,7 @@ def test_end_before_the_beginning(make, act, folder):
 
 @pytest.mark.parametrize("make", [Appends, Wraps, ShortFileWriter])
 def test_writers_of_plugins_discarded(make, folder):
-    """A subclass of FileWriter keeps its promises."""
+    """A discarded FileWriter subclass of a plugin keeps the old file and leaves nothing."""
     Path("target").write_bytes(OLD)
     with contextlib.suppress(KeyError), make("target") as writer:
         writer.append(NEW)
@@ -563,7 +563,7 @@ def test_writers_of_plugins_discarded(make, folder):
 
 
 def test_writer_that_keeps_by_itself():
-    """A writer without a file object is started again by open(), where it has one of its own."""
+    """A writer without a file object is restarted by its own open()."""
     writer = Keeps()
     writer.open()
     writer.append(b"lost")
@@ -575,7 +575,7 @@ def test_writer_that_keeps_by_itself():
 
 
 def test_writer_that_cannot_be_started_again():
-    """A writer that only overrides append() can't be told to start again, and says so."""
+    """A writer that overrides only append() reports that it can't restart."""
     writer = OnlyAppends()
     write(writer)
     assert writer.content == NEW
@@ -592,7 +592,7 @@ def test_writer_that_cannot_be_started_again():
 )
 @pytest.mark.parametrize("absolute", [True, False])
 def test_file(path, absolute, folder):
-    """A file is written at any path, with missing folders made; nothing else is left."""
+    """FileWriter creates a file at any path with missing folders, and leaves nothing else."""
     if str(path).startswith("new/.."):
         Path("new").mkdir()
     path = folder / path if absolute else path
@@ -604,7 +604,7 @@ def test_file(path, absolute, folder):
 
 
 def test_path_as_bytes(folder):
-    """A path of bytes is that path, or is refused; never the text of its repr."""
+    """FileWriter accepts a path as bytes or refuses it, and never uses the text of its repr."""
     try:
         write(FileWriter(b"a"))
     except TypeError:
@@ -614,20 +614,20 @@ def test_path_as_bytes(folder):
 
 @pytest.mark.parametrize("path", [7, object(), ["a"]])
 def test_path_that_is_none(path):
-    """What is no path is refused when made."""
+    """FileWriter refuses an object that isn't a path when it is made."""
     with pytest.raises(TypeError):
         FileWriter(path)
 
 
 def test_nothing_before_open(folder):
-    """Making a writer makes no file and no folder."""
+    """Making a FileWriter creates no file and no folder."""
     FileWriter("new/a")
     FileWriter()
     assert list(folder.iterdir()) == []
 
 
 def test_old_file_stays_until_closed(folder):
-    """The old file is whole until the new one is: readers of either see all of it."""
+    """The old file stays complete until close(), and readers see only complete files."""
     Path("a").write_bytes(OLD)
     with Path("a").open("rb") as reader:
         writer = FileWriter("a")
@@ -641,7 +641,7 @@ def test_old_file_stays_until_closed(folder):
 
 
 def test_temporary_file(folder):
-    """It is in the target's folder, has a short name not made of the target's, and is new."""
+    """The temporary file is a new file in the target's folder, with a short name of its own."""
     Path("sub").mkdir()
     writers = [FileWriter("sub/target") for _ in range(3)]
     for writer in writers:
@@ -655,9 +655,9 @@ def test_temporary_file(folder):
 
 
 def test_temporary_file_is_exclusive(folder, monkeypatch):
-    """What stands at the temporary name, a planted link too, is neither written nor followed.
+    """FileWriter never opens an existing file or link at the name of its temporary file.
 
-    Another name is taken then.
+    It takes another name.
     """
     planted = folder / ".download-0000000000000000"
     Path("victim").write_bytes(OLD)
@@ -679,7 +679,7 @@ def test_temporary_file_is_exclusive(folder, monkeypatch):
 
 
 def test_no_name_is_free(folder, monkeypatch):
-    """Where every name is taken that is tried, it ends with an error."""
+    """If each temporary name that is tried is taken, open() raises."""
     monkeypatch.setattr("random.Random.getrandbits", lambda _, bits: 0)
     planted = folder / ".download-0000000000000000"
     planted.write_bytes(OLD)
@@ -691,7 +691,7 @@ def test_no_name_is_free(folder, monkeypatch):
 @pytest.mark.parametrize("old", [None, OLD])
 @pytest.mark.parametrize("end", ["discard", "exception", "open", "truncate", "restart"])
 def test_discard(old, end, folder):
-    """After it, what stood there stands there, and nothing else is left."""
+    """discard() keeps the old file at the path and leaves no other file."""
     if old:
         Path("a").write_bytes(old)
     writer = FileWriter("a")
@@ -713,7 +713,7 @@ def test_discard(old, end, folder):
 
 @pytest.mark.parametrize("again", ["open", "truncate", "restart"])
 def test_start_again(again, folder):
-    """What was written before isn't published, however long it was."""
+    """After a restart the content written before isn't published, however long it was."""
     writer = FileWriter("a")
     writer.open()
     writer.append(b"long and lost")
@@ -724,7 +724,7 @@ def test_start_again(again, folder):
 
 
 def test_close_twice(folder):
-    """The second time does nothing, also when the file is gone meanwhile."""
+    """A second close() does nothing, even if the file was removed meanwhile."""
     writer = FileWriter("a")
     write(writer)
     Path("a").unlink()
@@ -733,14 +733,14 @@ def test_close_twice(folder):
 
 
 def test_empty_file(folder):
-    """A file of no bytes replaces one of some."""
+    """An empty new file replaces an old file with content."""
     Path("a").write_bytes(OLD)
     write(FileWriter("a"), b"")
     assert tree(folder) == {"a": b""}
 
 
 def test_working_directory_may_change(folder, monkeypatch):
-    """A relative path is that of the moment of open()."""
+    """A relative path is resolved when the FileWriter is opened."""
     Path("elsewhere").mkdir()
     writer = FileWriter("a")
     writer.open()
@@ -751,7 +751,7 @@ def test_working_directory_may_change(folder, monkeypatch):
 
 
 def test_no_path(folder):
-    """Without a path, it is a new file in the working directory, and its name is in `path`."""
+    """Without a path FileWriter makes a new file in the working directory and sets `path`."""
     writers = [FileWriter() for _ in range(3)]
     for writer in writers:
         write(writer)
@@ -766,7 +766,7 @@ def test_no_path(folder):
 @pytest.mark.parametrize("exists", [True, False])
 @pytest.mark.parametrize("absolute", [True, False])
 def test_link(exists, absolute, folder):
-    """A link stays a link, dangling or not, and the file behind it is replaced."""
+    """If the path is a symbolic link, even a dangling one, the file it leads to is replaced."""
     Path("sub").mkdir()
     if exists:
         Path("sub/file").write_bytes(OLD)
@@ -783,7 +783,7 @@ def test_link(exists, absolute, folder):
 
 
 def test_link_discarded(folder):
-    """After a failure the link and the file behind it are as they were."""
+    """discard() keeps a symbolic link at the path and the file that it leads to."""
     Path("file").write_bytes(OLD)
     Path("a").symlink_to("file")
     writer = FileWriter("a")
@@ -795,7 +795,7 @@ def test_link_discarded(folder):
 
 
 def test_link_into_a_missing_folder(folder):
-    """A dangling link's folders are made, too."""
+    """FileWriter creates the missing folders that a dangling link leads to."""
     Path("a").symlink_to("new/folder/file")
     write(FileWriter("a"))
     assert Path("a").is_symlink()
@@ -803,7 +803,7 @@ def test_link_into_a_missing_folder(folder):
 
 
 def test_folder_behind_a_link(folder):
-    """A folder may be a link."""
+    """The folder of the path may be a symbolic link."""
     Path("real").mkdir()
     Path("link").symlink_to("real")
     write(FileWriter("link/sub/a"))
@@ -811,7 +811,7 @@ def test_folder_behind_a_link(folder):
 
 
 def test_hard_link(folder):
-    """Only the path's own name gets the new file; the other name keeps the old one whole."""
+    """With a hard link only the path gets the new file. The other name keeps the old one."""
     Path("other").write_bytes(OLD)
     Path("a").hardlink_to("other")
     write(FileWriter("a"))
@@ -820,7 +820,7 @@ def test_hard_link(folder):
 
 @pytest.mark.parametrize("path", ["one", "self", "one/file", "self/file"])
 def test_links_in_a_circle(path, folder):
-    """They are refused, and stay."""
+    """Symbolic links in a circle are refused and stay."""
     Path("one").symlink_to("two")
     Path("two").symlink_to("one")
     Path("self").symlink_to("self")
@@ -841,13 +841,13 @@ def umask():
 
 
 def bits(path):
-    """The permission bits of a file."""
+    """Return the permission bits of a file."""
     return stat.S_IMODE(os.stat(path).st_mode)
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o027, 0o077, 0o002])
 def test_new_file_follows_the_umask(mask, umask, folder):
-    """A new file has the bits that open() gives one; before it is published, too."""
+    """A new file, temporary or published, has the permission bits that the umask allows."""
     umask(mask)
     Path("like").write_bytes(b"")
     writer = FileWriter("a")
@@ -860,7 +860,7 @@ def test_new_file_follows_the_umask(mask, umask, folder):
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o666, 0o755, 0o444, 0o400])
 @pytest.mark.parametrize("link", [True, False])
 def test_existing_file_keeps_its_bits(mode, link, umask, folder):
-    """Whatever the umask; and what nobody may read can't be read in the temporary file either."""
+    """A replaced file keeps its permissions. The temporary file never has more of them."""
     umask(0o077)
     Path("file").write_bytes(OLD)
     Path("file").chmod(mode)
@@ -876,7 +876,7 @@ def test_existing_file_keeps_its_bits(mode, link, umask, folder):
 
 
 def test_bits_that_give_power_are_dropped():
-    """A download never becomes set-user-ID."""
+    """A replaced set-user-ID file loses that bit."""
     Path("a").write_bytes(OLD)
     Path("a").chmod(0o6755)
     write(FileWriter("a"))
@@ -886,7 +886,7 @@ def test_bits_that_give_power_are_dropped():
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize(("mode", "after"), [(0o644, 0o600), (0o640, 0o600), (0o600, 0o600)])
 def test_bits_that_cannot_be_set(mode, after, resume, umask, folder, monkeypatch):
-    """A file system that refuses costs bits, and not the file; others never get more of them."""
+    """If permissions can't be set, the file is published with fewer bits and never with more."""
 
     def refuse(descriptor, mode):
         raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -903,9 +903,9 @@ def test_bits_that_cannot_be_set(mode, after, resume, umask, folder, monkeypatch
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o400])
 def test_never_more_bits(mode, resume, umask, folder, monkeypatch):
-    """Not for a moment can the new file be read by more people than the old one.
+    """At no moment is the new file readable by more users than the old one.
 
-    Bits that agree already aren't set again.
+    Bits that already agree aren't set again.
     """
     umask(0o000)
     Path("a").write_bytes(OLD)
@@ -944,7 +944,7 @@ def make_socket(path):
 @pytest.mark.parametrize("link", [True, False])
 @pytest.mark.parametrize("make", [make_folder, os.mkfifo, make_socket])
 def test_no_regular_file(make, link, folder):
-    """A folder, pipe or socket at the path, or behind a link, is refused and stays."""
+    """FileWriter refuses a folder, pipe or socket at the path and leaves it there."""
     make(folder / "thing")
     Path("link").symlink_to("thing")
     before = os.lstat("thing")
@@ -955,7 +955,7 @@ def test_no_regular_file(make, link, folder):
 
 
 def test_device():
-    """A device is refused."""
+    """FileWriter refuses a device at the path."""
     before = os.lstat(os.devnull)
     with pytest.raises(OSError, match="other than a file"):
         FileWriter(os.devnull).open()
@@ -980,7 +980,7 @@ def test_device():
     ],
 )
 def test_path_that_cannot_be(path, number, folder):
-    """It is an OSError that says what is wrong; nothing is made."""
+    """An impossible path is an OSError that says why, and nothing is created."""
     Path("file").write_bytes(OLD)
     with pytest.raises(OSError, match=f"Errno {number}. [A-Z]"):
         FileWriter(path).open()
@@ -988,11 +988,11 @@ def test_path_that_cannot_be(path, number, folder):
     assert os.listdir(folder) == ["file"]
 
 
-# The system fails
+# Failures of the system
 
 
 def test_folder_appears_meanwhile(folder):
-    """A folder that takes the target's place is left alone, and nothing else is left."""
+    """If a folder appears at the path, close() fails, keeps it and leaves no other file."""
     writer = FileWriter("a")
     writer.open()
     writer.append(NEW)
@@ -1004,7 +1004,7 @@ def test_folder_appears_meanwhile(folder):
 
 
 def test_folder_vanishes_meanwhile(folder):
-    """It is an error, not a loss, and the writer can be used again."""
+    """If the folder vanishes, close() fails, and the writer can be used again."""
     Path("sub").mkdir()
     writer = FileWriter("sub/a")
     writer.open()
@@ -1020,7 +1020,7 @@ def test_folder_vanishes_meanwhile(folder):
 
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=repr)
 def test_rename_fails(error, folder, monkeypatch):
-    """The old file stays, the temporary one goes."""
+    """If the rename fails, the old file stays and the temporary file is removed."""
     Path("a").write_bytes(OLD)
     writer = FileWriter("a")
     writer.open()
@@ -1039,7 +1039,7 @@ def test_rename_fails(error, folder, monkeypatch):
 
 @pytest.mark.parametrize("method", ["write", "close"])
 def test_disk_is_full(method, folder, monkeypatch):
-    """Full at a write, or at the close only (network file systems): the old file stays."""
+    """If the disk is full at a write or at the close, the old file stays."""
     real = DescriptorFile
 
     class Full(real):
@@ -1060,7 +1060,7 @@ def test_disk_is_full(method, folder, monkeypatch):
 
 
 def test_file_of_a_plugin_fails_to_close():
-    """A subclass that opens the path by itself gets the error of its own file."""
+    """A subclass that opens the path by itself gets the error of its own file's close()."""
 
     class Full(io.BytesIO):
         def close(self):
@@ -1075,7 +1075,7 @@ def test_file_of_a_plugin_fails_to_close():
 
 
 def test_temporary_file_cannot_be_removed(folder, monkeypatch):
-    """To discard never fails: what went wrong before is what is to be told."""
+    """discard() never raises, so that the original error is reported."""
 
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied")
@@ -1089,7 +1089,7 @@ def test_temporary_file_cannot_be_removed(folder, monkeypatch):
 
 
 def test_file_objects_are_closed(folder, no_leaks):
-    """No file descriptor stays open, whichever way it ends."""
+    """A FileWriter leaves no open descriptor, however it ends."""
     Path("a").write_bytes(OLD)
     writer = FileWriter("a")
     for end in (writer.close, writer.discard, writer.open, writer.truncate, writer.restart):
@@ -1103,7 +1103,7 @@ def test_file_objects_are_closed(folder, no_leaks):
 
 
 def test_copy_of_a_file_writer(folder):
-    """A copy writes to the same path, and neither takes the other's temporary file."""
+    """A copied FileWriter has the same path and never the other's temporary file."""
     writer = FileWriter("a")
     writer.open()
     writer.append(b"first")
@@ -1118,9 +1118,9 @@ def test_copy_of_a_file_writer(folder):
 
 
 def test_travelling_file_writer(folder, monkeypatch, no_leaks):
-    """Pickled or copied deeply, a FileWriter isn't open, and owns no file of the original.
+    """A pickled or deep-copied FileWriter isn't open and owns no file of the original.
 
-    A pickle has an absolute path, for another process may have another working directory.
+    A pickle has an absolute path, because another process may have another working directory.
     """
     writer = FileWriter("sub/a", resume=True, durable=True)
     writer.open()
@@ -1139,7 +1139,7 @@ def test_travelling_file_writer(folder, monkeypatch, no_leaks):
 
 
 def test_travelling_buffer_writer():
-    """Pickled or copied deeply, a BufferWriter is empty and has the limit."""
+    """A pickled or deep-copied BufferWriter is empty and has the same limit."""
     writer = BufferWriter(5)
     write(writer)
     for twin in (pickle.loads(pickle.dumps(writer)), copy.deepcopy(writer)):
@@ -1148,7 +1148,7 @@ def test_travelling_buffer_writer():
 
 
 def test_travelling_writer():
-    """A file object that was given stays in its process; copies share it, and nothing else."""
+    """A Writer with a file object can't be pickled; copies share only the file object."""
     fp = io.BytesIO()
     writer = Writer(fp)
     with pytest.raises(TypeError, match="FileWriter"):
@@ -1163,7 +1163,7 @@ def test_travelling_writer():
 
 @pytest.mark.parametrize("act", [copy.copy, copy.deepcopy])
 def test_copy_of_a_writer_of_a_plugin(act):
-    """What a subclass keeps is copied where it can be changed."""
+    """Copying a plugin's writer copies its mutable attributes."""
     writer = Keeps()
     writer.open()
     twin = act(writer)
@@ -1173,9 +1173,9 @@ def test_copy_of_a_writer_of_a_plugin(act):
 
 
 def test_texts():
-    """The text of a FileWriter is its path."""
+    """The str of a FileWriter is its path."""
     assert (str(FileWriter("a/b")), repr(FileWriter("a/b"))) == ("a/b", "FileWriter('a/b')")
-    # A URL that was given for a path.
+    # A URL that was given as a path.
     writer = FileWriter("http://me:s3cret@h/a?b=s3cret")
     assert repr(writer) == "FileWriter('http://h/a?b=***')"
     assert repr(FileWriter("a?b=c")) == "FileWriter('a?b=c')"
@@ -1192,7 +1192,7 @@ def test_texts():
     )
 )
 def test_any_order(tmp_path_factory, steps):
-    """Whatever is called in whatever order, the path has the last content that was published."""
+    """After any sequence of calls the path has the content that was published last."""
     folder = tmp_path_factory.mktemp("any")
     writer, buffer = FileWriter(folder / "a"), BufferWriter()
     published = current = None
@@ -1221,7 +1221,7 @@ def test_any_order(tmp_path_factory, steps):
 
 
 def test_resume(folder):
-    """What a run that failed left, with a note, is told to the next, which goes on with it."""
+    """A partial file and note left by a failed run are found and continued by the next one."""
     writer = FileWriter("a", resume=True)
     for _ in range(2):
         writer.open()
@@ -1242,7 +1242,7 @@ def test_resume(folder):
 @pytest.mark.parametrize("again", ["truncate", "restart"])
 @pytest.mark.parametrize("note", ["v1", None])
 def test_resume_starts_again(again, note, folder):
-    """What is started again has no note, and is nothing to go on with."""
+    """After a restart there is no note, and the next run finds nothing to resume."""
     writer = FileWriter("a", resume=True)
     writer.open()
     writer.remember(note)
@@ -1257,7 +1257,7 @@ def test_resume_starts_again(again, note, folder):
 
 
 def test_resume_without_a_note(folder):
-    """Without a note nothing stays."""
+    """Without a note no partial file is kept."""
     with contextlib.suppress(KeyError), FileWriter("a", resume=True) as writer:
         writer.append(NEW)
         raise KeyError
@@ -1265,7 +1265,7 @@ def test_resume_without_a_note(folder):
 
 
 def test_resume_keeps_bits_and_old_file(folder):
-    """The promises are those of a writer that doesn't resume."""
+    """A resuming FileWriter keeps the old file and its permissions like any other."""
     Path("a").write_bytes(OLD)
     Path("a").chmod(0o640)
     writer = FileWriter("a", resume=True)
@@ -1279,9 +1279,9 @@ def test_resume_keeps_bits_and_old_file(folder):
 
 @pytest.mark.parametrize("half", [True, False])
 def test_resume_that_was_not_read(half, folder):
-    """What an earlier run left and this one hasn't read to its end isn't gone on with.
+    """A partial file that wasn't read to its end isn't continued.
 
-    So it is for a subclass that writes to the file object by itself, too.
+    This also applies to a subclass that writes to the file object by itself.
     """
     for other in (b"other", b"and other"):
         writer = FileWriter("a", resume=True)
@@ -1301,7 +1301,7 @@ def test_resume_that_was_not_read(half, folder):
 
 
 def test_note_that_cannot_be_written(folder, monkeypatch):
-    """Then the file is written all the same, and of a run that fails nothing is left."""
+    """If the note can't be written, the file is still written. A failed run leaves nothing."""
 
     def refuse(self, note):
         raise FULL
@@ -1317,10 +1317,10 @@ def test_note_that_cannot_be_written(folder, monkeypatch):
 
 
 def test_durable(folder, monkeypatch):
-    """File and folder are on the disk when close() returns: the file before it is renamed.
+    """With ``durable`` close() syncs the file before the rename, and its folder after it.
 
-    So are the entries of folders that were made. Nothing is synced without ``durable``, nor for
-    a file that is dropped.
+    It also syncs the entries of new folders. Without ``durable``, and for a discarded file, nothing
+    is synced.
     """
     calls = []
     rename = os.replace
@@ -1346,7 +1346,7 @@ def test_durable(folder, monkeypatch):
 
 @pytest.mark.parametrize("at", [1, 2])
 def test_durable_fails(at, folder, monkeypatch, no_leaks):
-    """A disk that fails to take the file, or the folder's entry, is an error of close()."""
+    """If syncing the file or its folder fails, close() raises the error."""
     calls = []
 
     def fail(descriptor):
@@ -1362,7 +1362,7 @@ def test_durable_fails(at, folder, monkeypatch, no_leaks):
 
 
 def test_two_that_resume(folder):
-    """The second that writes the same path does without, and neither spoils the other's file."""
+    """A second resuming writer of the same path works without resuming, and both succeed."""
     writers = [FileWriter("a", resume=True) for _ in range(2)]
     for writer in writers:
         writer.open()
@@ -1375,7 +1375,7 @@ def test_two_that_resume(folder):
 
 
 def test_partial_file_that_became_shorter(folder):
-    """What somebody cut off meanwhile is an error, not a gap."""
+    """A partial file that somebody truncated is an error instead of a gap."""
     writer = FileWriter("a", resume=True)
     writer.open()
     writer.remember("v1")
@@ -1392,14 +1392,14 @@ def test_partial_file_that_became_shorter(folder):
 
 
 def test_resume_needs_a_path():
-    """A new name each time can't be gone on with."""
+    """A FileWriter without a path can't resume, as its name is new each time."""
     with pytest.raises(ValueError, match="resume"):
         FileWriter(resume=True)
 
 
 @pytest.mark.parametrize("make", [FileWriter, Writer, BufferWriter])
 def test_no_resume_by_default(make):
-    """Other writers keep nothing: there is no note, and nothing to tell."""
+    """By default a FileWriter keeps no partial file and no note."""
     writer = make("a") if make is FileWriter else make(None)
     for act in (lambda: None, writer.open):
         act()
@@ -1425,7 +1425,7 @@ def test_no_resume_by_default(make):
     ],
 )
 def test_buffer(buffers, text):
-    """The text is UTF-8 with undecodable bytes replaced; the bytes are as they came."""
+    """BufferWriter gives its bytes unchanged, and its text as UTF-8 with replacements."""
     writer = BufferWriter()
     assert writer.content() == writer.read() == ""
     with writer:
@@ -1439,7 +1439,7 @@ def test_buffer(buffers, text):
 
 @pytest.mark.parametrize("end", ["discard", "open", "truncate", "restart"])
 def test_buffer_starts_again(end):
-    """After it there is no content."""
+    """A restarted BufferWriter is empty."""
     writer = BufferWriter()
     writer.open()
     writer.append(NEW)
@@ -1451,7 +1451,7 @@ def test_buffer_starts_again(end):
 
 
 def test_buffer_again():
-    """The second content takes the place of the first."""
+    """A second content replaces the first in a BufferWriter."""
     writer = BufferWriter()
     for content in (b"long content", b"short"):
         write(writer, content)
@@ -1460,7 +1460,7 @@ def test_buffer_again():
 
 @pytest.mark.parametrize("limit", [0, 5])
 def test_buffer_limit(limit):
-    """As many bytes as the limit are fine, one more is an error."""
+    """BufferWriter accepts as many bytes as its limit and raises on one more."""
     writer = BufferWriter(limit)
     writer.open()
     writer.append(b"x" * limit)
@@ -1475,7 +1475,7 @@ def test_buffer_limit(limit):
 
 
 def test_copy_of_a_buffer_writer():
-    """A copy has the limit and none of the content."""
+    """A copied BufferWriter has the limit and no content."""
     writer = BufferWriter(7)
     write(writer)
     writer.open()

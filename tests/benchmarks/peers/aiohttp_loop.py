@@ -1,4 +1,4 @@
-"""aiohttp, in a loop that does no more than it must: it writes and hashes by itself."""
+"""aiohttp in a minimal loop that writes and hashes by itself."""
 
 import asyncio
 

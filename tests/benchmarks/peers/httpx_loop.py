@@ -1,6 +1,6 @@
 """httpx in a ThreadPoolExecutor, with one Client for all threads.
 
-That was quicker than a Client for each thread, and than an AsyncClient.
+This was faster than a Client for each thread and than an AsyncClient.
 """
 
 from concurrent.futures import ThreadPoolExecutor

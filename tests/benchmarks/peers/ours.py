@@ -15,12 +15,12 @@ from pulpcore.plugin.download.futures import (
     SizeValidation,
 )
 
-# Those of pulpcore's Artifact.
+# The digests of pulpcore's Artifact.
 FOUR = ("sha512", "sha384", "sha256", "sha224")
 
 
 def downloads(job: Job, *, digest: bool = True) -> Iterator[Download]:
-    """The downloads of a job."""
+    """Make the downloads of a job."""
     for file in job.files:
         download = HttpDownload(job.url(file), FileWriter(str(job.target / file.name)))
         download.validations.append(SizeValidation(file.size))
@@ -30,28 +30,28 @@ def downloads(job: Job, *, digest: bool = True) -> Iterator[Download]:
 
 
 def run(job: Job) -> None:
-    """Do a job the way the documentation says."""
+    """Do a job as documented."""
     with Batch(downloads(job), concurrent=job.threads) as batch:
         for plan in batch():
             plan.result()
 
 
 def transfer(job: Job) -> None:
-    """Do it without a digest."""
+    """Do a job without digests."""
     with Batch(downloads(job, digest=False), concurrent=job.threads) as batch:
         for plan in batch():
             plan.result()
 
 
 def removed(job: Job) -> None:
-    """Do it, and remove each file as soon as it is there."""
+    """Do a job and remove each file as soon as it is complete."""
     with Batch(downloads(job), concurrent=job.threads) as batch:
         for plan in batch():
             (job.target / plan.result().writer.path).unlink()
 
 
 def monitored(job: Job, *, digest: bool = False) -> None:
-    """Do it with four digests, of which one is checked by the caller."""
+    """Do a job with four digests, of which the caller checks one."""
 
     def generate() -> Iterator[Download]:
         for file, download in zip(job.files, downloads(job, digest=digest), strict=True):
@@ -66,12 +66,12 @@ def monitored(job: Job, *, digest: bool = False) -> None:
 
 
 def monitored_and_validated(job: Job) -> None:
-    """Do it with four digests and a validation, which is one more."""
+    """Do a job with four digests and a validation, which computes one more."""
     monitored(job, digest=True)
 
 
 def two_processes(job: Job) -> None:
-    """Do it in two processes, with a batch of half of the files and half of the threads each."""
+    """Do a job in two processes, each with half of the files and threads."""
     halves = [
         replace(job, files=job.files[number::2], threads=max(job.threads // 2, 1))
         for number in range(2)

@@ -1,4 +1,4 @@
-"""Programs that a person would call from a shell."""
+"""Programs that a user would call from a shell."""
 
 import hashlib
 import subprocess
@@ -10,7 +10,7 @@ from benchmarks.job import File, Job
 
 
 def curl(job: Job) -> None:
-    """Do a job by ``curl --parallel``, and ``sha256sum`` for all files then."""
+    """Do a job with ``curl --parallel``, followed by ``sha256sum`` for all files."""
     with tempfile.TemporaryDirectory() as folder:
         _curl(job, Path(folder))
         sums = Path(folder, "sums")
@@ -20,7 +20,7 @@ def curl(job: Job) -> None:
 
 
 def curl_and_hashlib(job: Job) -> None:
-    """The same with hashlib in as many threads, which is quicker than one ``sha256sum``."""
+    """Do a job with curl, followed by hashlib in threads, which is faster than ``sha256sum``."""
 
     def check(file: File) -> None:
         with (job.target / file.name).open("rb") as content:
@@ -35,7 +35,7 @@ def curl_and_hashlib(job: Job) -> None:
 
 
 def aria2(job: Job) -> None:
-    """Do a job by aria2, which checks the digests itself."""
+    """Do a job with aria2, which checks the digests itself."""
     with tempfile.TemporaryDirectory() as folder:
         entries = Path(folder, "entries")
         entries.write_text(

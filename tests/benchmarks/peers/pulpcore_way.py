@@ -52,5 +52,5 @@ async def _handle(
         out.flush()
         os.fsync(out.fileno())
     file.check(size, digests["sha256"].hexdigest())
-    # What its artifact is made of.
+    # The digests of its artifact.
     _ = {name: digest.hexdigest() for name, digest in digests.items()}

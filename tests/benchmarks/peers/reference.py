@@ -1,4 +1,4 @@
-"""What the others are measured by: a part of the work, done with as little as possible."""
+"""Reference figures: parts of the work, done with as little code as possible."""
 
 import hashlib
 import os
@@ -15,17 +15,17 @@ BLOCK = 1024 * 1024
 
 
 def one_digest(job: Job) -> None:
-    """One digest of as many bytes, from memory."""
+    """Compute one digest of as many bytes, from memory."""
     _hash(job, ("sha256",))
 
 
 def four_digests(job: Job) -> None:
-    """Four digests of as many bytes, from memory, one after the other."""
+    """Compute four digests of as many bytes, from memory, one after the other."""
     _hash(job, FOUR)
 
 
 def digests_by_two(job: Job) -> None:
-    """The same by two threads, one long and one short digest each."""
+    """Compute four digests in two threads, one long and one short digest in each."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda number: _hash(job, sorted(FOUR)[number::2]), range(2)))
 
@@ -42,12 +42,12 @@ def _hash(job: Job, algorithms: Iterable[str]) -> None:
 
 
 def sockets(job: Job) -> None:
-    """Requests by bare sockets, which write and check nothing: as fast as the server is."""
+    """Send requests over bare sockets without writing or checking: as fast as the server is."""
     _fetch(job, lambda file, content: None)
 
 
 def sockets_and_files(job: Job) -> None:
-    """Requests by bare sockets, and of all that is to be done with a file the least."""
+    """Send requests over bare sockets, and do the minimum with each file."""
 
     def keep(file: File, content: bytes) -> None:
         file.check(len(content), hashlib.sha256(content).hexdigest())
@@ -84,7 +84,7 @@ def _fetch(job: Job, keep: Callable[[File, bytes], None]) -> None:
 
 
 def executor(job: Job) -> None:
-    """Calls of a function that does nothing, by a ThreadPoolExecutor with a window of 1024."""
+    """Call an empty function in a ThreadPoolExecutor with a window of 1024."""
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(job.threads) as pool:
         for _ in range(job.count):

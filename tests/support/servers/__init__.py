@@ -1,5 +1,5 @@
 """Loopback servers for the functional tests.
 
 Each is a context manager that listens on 127.0.0.1 at a port of the system's choice, and records
-what it saw. Import from the submodule: `raw`, `files`, `tls`, `proxy`, `ftp`.
+the requests. Import from the submodule: `raw`, `files`, `tls`, `proxy`, `ftp`.
 """

@@ -12,7 +12,7 @@ BLOCK = 1 << 16
 
 
 class ClientGone(Exception):
-    """The client ended the connection, or the server closes."""
+    """The client closed the connection, or the server is closing."""
 
 
 class Connection:
@@ -24,8 +24,8 @@ class Connection:
     """
 
     def __init__(self, index: int, sock: socket.socket, tls: ssl.SSLContext | None):
-        # Wrapped here, but shaken hands with in the connection's own thread: that may block, and
-        # the server must know the socket by then, to be able to interrupt it.
+        # Wrap the socket here, but do the handshake in the connection's own thread. It may block,
+        # and the server must know the socket by then to interrupt it.
         if tls is not None:
             sock = tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -34,7 +34,7 @@ class Connection:
         self._buffer = bytearray()
 
     def handshake(self) -> None:
-        """Shake hands, where there is TLS."""
+        """Do the TLS handshake, if the server has TLS."""
         if isinstance(self.socket, ssl.SSLSocket):
             self.socket.do_handshake()
 
@@ -50,13 +50,13 @@ class Connection:
         return data
 
     def read(self, size: int) -> bytes:
-        """Read exactly that many bytes."""
+        """Read exactly so many bytes."""
         while len(self._buffer) < size:
             self._receive()
         return self._take(size)
 
     def read_until(self, end: bytes) -> bytes:
-        """Read up to and with that mark."""
+        """Read up to and including the mark."""
         while (found := self._buffer.find(end)) < 0:
             self._receive()
         return self._take(found + len(end))
@@ -66,18 +66,18 @@ class Connection:
         return Request(self.read_until(b"\r\n\r\n"))
 
     def read_some(self) -> bytes:
-        """Read what is there, one byte at least."""
+        """Read what has arrived, at least one byte."""
         if not self._buffer:
             self._receive()
         return self._take(len(self._buffer))
 
     def wait_until_gone(self) -> None:
-        """Block until the client leaves, or the server closes."""
+        """Block until the client disconnects or the server is closing."""
         while True:
             self.read_some()
 
     def ready(self, other: socket.socket) -> bool:
-        """Wait for this or the other socket; tell whether it is (also) the other one."""
+        """Wait until this or the other socket is readable. Return whether the other one is."""
         waiting = bool(self._buffer) or (
             isinstance(self.socket, ssl.SSLSocket) and self.socket.pending() > 0
         )
@@ -87,39 +87,39 @@ class Connection:
         return other.fileno() in dict(poll.poll(0 if waiting else None))
 
     def send(self, data: bytes | memoryview) -> None:
-        """Send all of it."""
+        """Send all the data."""
         self.socket.sendall(data)
 
     def finish(self) -> None:
-        """End in order: close_notify where there is TLS, then FIN."""
+        """Close properly: close_notify if there is TLS, then FIN."""
         if isinstance(self.socket, ssl.SSLSocket):
-            # Not blocking: our half is sent, the client's isn't waited for.
+            # Non-blocking: this sends our close_notify without waiting for the client's.
             with suppress(OSError, ValueError):
                 self.socket.setblocking(False)
                 self.socket.unwrap()
         self.cut()
 
     def cut(self) -> None:
-        """End by FIN alone, which in TLS is no proper end."""
+        """End by FIN alone, which is a truncation in TLS."""
         # The system answers with a reset, which may overtake what was sent, where something
         # received was never read.
         with suppress(OSError):
             self.socket.setblocking(False)
             while socket.socket.recv(self.socket, BLOCK):
                 pass
-        # A child that a test forked may hold the socket too: closing would not end it then.
+        # A forked child of the test may hold the socket, too. Closing alone wouldn't end it then.
         with suppress(OSError):
             socket.socket.shutdown(self.socket, socket.SHUT_WR)
         self.socket.close()
 
     def reset(self) -> None:
-        """End by RST. What the client has not yet received may be lost."""
+        """End by RST. Data that the client hasn't received yet may be lost."""
         with suppress(OSError):
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     def interrupt(self) -> None:
-        """From another thread: make whatever blocks on the socket return."""
-        # Not SSLSocket.shutdown, which takes the TLS object away from under the reader.
+        """Wake whatever blocks on the socket, from another thread."""
+        # Not SSLSocket.shutdown, which removes the TLS object while the reader uses it.
         with suppress(OSError):
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)

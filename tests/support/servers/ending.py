@@ -1,4 +1,4 @@
-"""What is done at the end of the process that runs the tests, also when it is killed."""
+"""Commands that run when the process of the tests ends, even if it is killed."""
 
 import subprocess
 from typing import Any
@@ -7,21 +7,21 @@ SECONDS = 60
 
 
 class Ending:
-    """A command of the shell that is run when it is told to, or when this process ends.
+    """A shell command that runs on request, or when this process ends.
 
-    It waits for the end of a pipe that nobody else has: the system closes that, however this
-    process ends, kill -9 included.
+    The shell waits for the end of a pipe that only this process holds. The system closes it
+    however this process ends, even by kill -9.
     """
 
     def __init__(self, command: str, *arguments: object, **options: Any) -> None:
-        """Have a shell wait.
+        """Start the waiting shell.
 
         Args:
             command: For ``sh``; ``$1`` and so on are the arguments.
             arguments: Its arguments.
-            options: More for ``Popen``.
+            options: Further options for ``Popen``.
         """
-        # A session of its own: Ctrl-C is not for it.
+        # A session of its own, so that Ctrl-C doesn't reach it.
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", f"cat\n{command}", "sh", *map(str, arguments)],
             stdin=subprocess.PIPE,
@@ -30,7 +30,7 @@ class Ending:
         )
 
     def run(self) -> None:
-        """Run the command now, if it wasn't run yet, and wait until it has ended.
+        """Run the command now unless it has run already, and wait until it has ended.
 
         Raises:
             subprocess.TimeoutExpired: It doesn't end.

@@ -18,22 +18,22 @@ from .connection import Connection
 from .listener import Listener
 from .message import Headers, Request, basic, head, pairs
 
-# A reply up to this size goes out in one call to the system.
+# A response up to this size is sent with one system call.
 SMALL = 1 << 16
 
 
 @dataclass(frozen=True)
 class File:
-    """A file with more than its bytes.
+    """A file with headers, validators and other options.
 
     Attributes:
-        body: The bytes, as they go over the wire.
-        etag: With its quotes, and W/ if weak.
+        body: The bytes as they are sent.
+        etag: The ETag with its quotes, and W/ if weak.
         last_modified: An HTTP date.
-        content_encoding: What the body is encoded with.
-        headers: Further header fields; one given here replaces the server's own of that name.
-        status: The status; ranges and conditions are answered with 200 only.
-        ranges: Whether ranges are answered at all.
+        content_encoding: The coding of the body.
+        headers: Further header fields, which replace the server's own of the same name.
+        status: The status. Only with 200 are ranges and conditions supported.
+        ranges: Whether ranges are supported.
     """
 
     body: bytes
@@ -81,7 +81,7 @@ class StallAfter:
 
 @dataclass(frozen=True)
 class Status:
-    """Answer with this status in place of the file."""
+    """Answer with this status instead of the file."""
 
     status: int
     headers: Headers = ()
@@ -90,7 +90,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Hold:
-    """Answer only when the test sets the event."""
+    """Answer when the test sets the event."""
 
     event: threading.Event
 
@@ -107,7 +107,7 @@ class _Reply:
 
 
 class FileServer(Listener):
-    """Serves files by GET and HEAD, with ranges and conditions; 404 for what isn't there.
+    """Serves files by GET and HEAD, with ranges and conditions, and 404 for missing ones.
 
     Args:
         files: From the path, as it stands in the request (with its query, or without), to what
@@ -144,7 +144,7 @@ class FileServer(Listener):
 
     @property
     def paths(self) -> list[str]:
-        """The target of each request, in their order."""
+        """The target of each request, in order."""
         return [request.target for request in self.requests]
 
     def serve(self, connection: Connection) -> None:
@@ -212,14 +212,14 @@ class FileServer(Listener):
         kept, reply = self._built.get(path, (None, None))
         if reply is None or kept is not entry:
             reply = self._reply(file.status, self._describe(file), file.body)
-            # A mapping that makes its entries as they are asked for isn't filled up here.
+            # `get` would make a lazy mapping create its entries here.
             if isinstance(self.files, dict):
                 self._built[path] = (entry, reply)
         return reply
 
     @staticmethod
     def _is_unchanged(request: Request, file: File) -> bool:
-        """Whether a condition is answered with 304 (RFC 9110, 13.1.2, 13.1.3 and 13.2.2)."""
+        """Return whether a condition is answered with 304 (RFC 9110, 13.1.2, 13.1.3 and 13.2.2)."""
         etags, since = request.header("If-None-Match"), request.header("If-Modified-Since")
         if file.status != 200:
             return False
@@ -231,7 +231,7 @@ class FileServer(Listener):
         return parsedate_to_datetime(file.last_modified) <= parsedate_to_datetime(since)
 
     def _part(self, request: Request, file: File) -> _Reply | None:
-        """The reply to a range (RFC 9110, 14.2 and 13.1.5); None to send the whole file."""
+        """Return the response to a range (RFC 9110, 14.2 and 13.1.5); None for the whole file."""
         found = re.fullmatch(r"bytes=(\d*)-(\d*)", request.header("Range") or "")
         if not found or not any(found.groups()):
             return None

@@ -1,4 +1,4 @@
-"""An FTP server over a folder, made of pyftpdlib."""
+"""An FTP server for a folder, based on pyftpdlib."""
 
 import io
 import logging
@@ -14,7 +14,7 @@ from .listener import HOST, THREADS
 from .tls import Certificate
 
 with warnings.catch_warnings():
-    # It stands on asyncore and asynchat, which Python 3.11 warns of.
+    # pyftpdlib is based on asyncore and asynchat, of which Python 3.11 warns.
     warnings.simplefilter("ignore", DeprecationWarning)
     from OpenSSL import SSL
     from pyftpdlib.authorizers import DummyAuthorizer
@@ -30,11 +30,11 @@ logging.getLogger("pyftpdlib").propagate = False
 
 @dataclass(frozen=True)
 class Cut:
-    """End the data connection after so many bytes from where the transfer started.
+    """Cut the data connection after so many bytes from the start of the transfer.
 
     Attributes:
         size: Bytes sent before the end.
-        claim: Say that all is well (226) in place of 426: only the size can tell.
+        claim: Report success (226) instead of 426, so that only the size shows the cut.
     """
 
     size: int
@@ -46,8 +46,8 @@ class Security:
     """How a server speaks TLS, which it demands for control and data connections.
 
     Attributes:
-        certificate: What it presents.
-        implicit: From the first byte on, and not by AUTH.
+        certificate: The server's certificate.
+        implicit: TLS from the first byte on instead of by AUTH.
         client_ca: Demand a client certificate that this CA signed.
     """
 
@@ -56,11 +56,11 @@ class Security:
     client_ca: Path | None = None
 
     def context(self) -> SSL.Context:
-        """A new context."""
+        """Make a new TLS context."""
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.use_certificate_chain_file(str(self.certificate.certificate))
         context.use_privatekey_file(str(self.certificate.key))
-        # Else no session can be resumed where client certificates are demanded.
+        # Otherwise no session can be resumed when client certificates are demanded.
         context.set_session_id(b"ftp")
         if self.client_ca is not None:
             context.load_verify_locations(str(self.client_ca))
@@ -72,22 +72,22 @@ class FtpServer:
     """Serves a folder, read only, from one thread.
 
     Args:
-        folder: What is served.
+        folder: The folder to serve.
         users: From a name to its password. None for anonymous alone; given, anonymous is refused
             unless it is one of the names.
         cuts: From the number of a transfer (from 0, all connections together) to how it ends.
             The attribute may be set anew at any time.
-        security: How it speaks TLS. None for not at all.
-        unknown: Commands that it doesn't know.
+        security: The TLS settings; None for no TLS.
+        unknown: Commands that the server doesn't know.
         host: The address it listens on.
-        most: How many may be logged in at a time.
-        full: What it replies to one more, before it hangs up; nothing if it is empty.
+        most: The greatest number of users logged in at once.
+        full: The reply to one more before the server hangs up; nothing if it is empty.
 
     Attributes:
         port: The port it listens on.
         connections: How many control connections were accepted.
         commands: Each command as (name, argument): ('RETR', '/a'). The password of PASS too.
-        transfers: How many files were opened to be sent.
+        transfers: The number of files opened for sending.
         before: From a command to what is called once, in the server's thread, before it is done.
     """
 
@@ -125,16 +125,16 @@ class FtpServer:
         self._thread.start()
 
     def url(self, path: str = "/", userinfo: str = "") -> str:
-        """The URL of a path on this server; `userinfo` is 'name:password', encoded."""
+        """Return the URL of a path on this server. `userinfo` is 'name:password', encoded."""
         at = "@" if userinfo else ""
         return f"{self._scheme}://{userinfo}{at}{self._host}:{self.port}{path}"
 
     def told(self, *names: str) -> list[tuple[str, str]]:
-        """The commands of these names, in order, as `commands` has them."""
+        """Return the commands with these names, in order, in the form of `commands`."""
         return [command for command in self.commands if command[0] in names]
 
     def close(self) -> None:
-        """End all connections, and the thread."""
+        """End all connections and the thread."""
         self._ending = True
         self._waker.close()
         self._thread.join(30)
@@ -167,7 +167,7 @@ class FtpServer:
         class Handler(base):
             authorizer = DummyAuthorizer()
             abstracted_fs = Files
-            # The file is to be read through Python, where it can be cut.
+            # pyftpdlib must read the file through Python, where it can be cut.
             use_sendfile = False
             auth_failed_timeout = 0
 
@@ -187,7 +187,7 @@ class FtpServer:
 
 
 def _limited(base: type[FTPHandler], most: int | None, full: str) -> type[FTPHandler]:
-    """A handler that lets only so many log in."""
+    """Make a handler that limits the number of logins."""
     inside: set[FTPHandler] = set()
 
     class Handler(base):
@@ -217,7 +217,7 @@ def _limited(base: type[FTPHandler], most: int | None, full: str) -> type[FTPHan
 
 
 def _secured(security: Security) -> type[FTPHandler]:
-    """A handler that speaks TLS."""
+    """Make a handler with TLS."""
 
     class Handler(TLS_FTPHandler):
         ssl_context = security.context()
@@ -238,7 +238,7 @@ def _secured(security: Security) -> type[FTPHandler]:
 
 
 class _File(io.FileIO):
-    """A file that ends, or fails, before its end."""
+    """A file that seems to end, or fails, too early."""
 
     def __init__(self, name: str, cut: Cut | None):
         super().__init__(name)
@@ -246,7 +246,7 @@ class _File(io.FileIO):
         self._left = 0 if cut is None else cut.size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read, as far as the cut allows."""
+        """Read as far as the cut allows."""
         if self._cut is None:
             return super().read(size)
         data = super().read(self._left if size is None or size < 0 else min(size, self._left))
@@ -257,10 +257,10 @@ class _File(io.FileIO):
 
 
 class _Wake(AsyncChat):
-    """Makes the loop look at `_ending` when the other end of the pair is closed."""
+    """Wakes the loop to check `_ending` when the other end of the pair is closed."""
 
     def handle_read(self) -> None:
-        """Take the end of file, which closes this end."""
+        """Read the end of file, which closes this end."""
         self.recv(1)
 
     def handle_close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a test left behind: threads and file descriptors."""
+"""Detection of threads and file descriptors that a test has leaked."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ def threads_left(before: Collection[threading.Thread], seconds: float = 20.0) ->
         if thread in before or thread.name.startswith(THREADS):
             continue
         while not thread.is_alive() and thread in threading.enumerate():
-            # It is being started, and can't be waited for yet.
+            # The thread is just being started and can't be joined yet.
             time.sleep(0.001)
         thread.join(max(0.0, end - time.monotonic()))
         frame = sys._current_frames().get(thread.ident or 0)
@@ -32,7 +32,7 @@ def threads_left(before: Collection[threading.Thread], seconds: float = 20.0) ->
 
 
 def open_files() -> dict[int, str]:
-    """The open file descriptors with what they stand for; {} where /proc is missing."""
+    """Return the open file descriptors with their targets; {} without /proc."""
     gc.collect()
     found = {}
     try:
@@ -42,6 +42,6 @@ def open_files() -> dict[int, str]:
     for number in map(int, numbers):
         try:
             found[number] = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:  # the one of listdir itself
+        except FileNotFoundError:  # the descriptor of listdir itself
             continue
     return found

@@ -1,4 +1,4 @@
-"""The base of the servers: accepts connections, and gives each a thread."""
+"""The base class of the servers, which runs each connection in a thread."""
 
 import itertools
 import socket
@@ -26,8 +26,8 @@ class Listener:
     Attributes:
         port: The port it listens on.
         connections: How many connections were accepted.
-        most_connections: How many of them were open at one time, at most.
-        failed_handshakes: What each TLS handshake that failed did fail of.
+        most_connections: The greatest number of them that were open at once.
+        failed_handshakes: The error of each failed TLS handshake.
         changed: The condition that guards the records; notified when there is a new one.
         closing: Set when the server closes.
     """
@@ -49,24 +49,24 @@ class Listener:
         self._acceptor.start()
 
     def serve(self, connection: Connection) -> None:
-        """Serve one connection; on return it is ended in order. Runs in its thread."""
+        """Serve one connection in its thread. It is closed properly on return."""
         raise NotImplementedError
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now."""
+        """The number of connections that are open now."""
         return len(self._open)
 
     @property
     def host(self) -> str:
-        """Host and port, as in a Host header."""
+        """Host and port in the form of a Host header."""
         return f"{HOST}:{self.port}"
 
     def url(self, path: str = "/", host: str = HOST, userinfo: str = "") -> str:
         """The URL of a path on this server.
 
         Args:
-            path: With its leading slash, encoded as it shall be sent.
+            path: The path with its leading slash, encoded as it is to be sent.
             host: Another name for the host.
             userinfo: 'name:password', encoded.
         """
@@ -77,20 +77,20 @@ class Listener:
         """Wait until the server's records meet the condition.
 
         Raises:
-            TimeoutError: They don't within the time.
+            TimeoutError: The condition doesn't become true in time.
         """
         with self.changed:
             if not self.changed.wait_for(lambda: bool(condition()), seconds):
                 raise TimeoutError(f"the server did not see it within {seconds} s")
 
     def wait(self, event: threading.Event) -> None:
-        """Wait for a test's event, or for the end of the server."""
+        """Wait for a test's event or for the end of the server."""
         while not event.wait(0.05):
             if self.closing.is_set():
                 raise ClientGone
 
     def close(self) -> None:
-        """End all connections and threads, and raise what went wrong in them."""
+        """End all connections and threads, and raise their errors."""
         if self.closing.is_set():
             return
         self.closing.set()

@@ -1,4 +1,4 @@
-"""HTTP/1.1 messages: a request's head as it came, and the bytes of replies."""
+"""HTTP/1.1 messages: a received request head, and the bytes of responses."""
 
 import base64
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class Request:
-    """The head of a request, as it came.
+    """The head of a request as it was received.
 
     Attributes:
         raw: All bytes of the head, the empty line that ends it included.
@@ -52,7 +52,7 @@ class Request:
         return [(name, value.strip()) for name, _, value in pairs]
 
     def header(self, name: str, default: str | None = None) -> str | None:
-        """The value of the first field of that name, in any case."""
+        """Return the value of the first field of that name, ignoring case."""
         return self._first.get(name.lower(), default)
 
     @cached_property
@@ -61,7 +61,7 @@ class Request:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether the client lets the connection live on."""
+        """Whether the client keeps the connection alive."""
         return self.version != "HTTP/1.0" and (self.header("Connection") or "").lower() != "close"
 
     def __repr__(self) -> str:
@@ -69,14 +69,14 @@ class Request:
 
 
 def pairs(headers: Headers) -> list[tuple[str, str]]:
-    """Header fields as a list of pairs."""
+    """Return header fields as a list of pairs."""
     return list(headers.items() if isinstance(headers, Mapping) else headers)
 
 
 def head(
     status: int, headers: Headers = (), reason: str | None = None, version: str = "HTTP/1.1"
 ) -> bytes:
-    """The head of a reply: nothing is added to what is given."""
+    """Make the head of a response from exactly what is given."""
     if reason is None:
         reason = REASONS.get(status, "Unknown")
     fields = [f"{name}: {value}" for name, value in pairs(headers)]
@@ -92,12 +92,12 @@ def reply(
     reason: str | None = None,
     version: str = "HTTP/1.1",
 ) -> bytes:
-    """The bytes of a whole reply.
+    """Make the bytes of a complete response.
 
     Args:
         status: The status code; any integer goes.
         headers: A mapping, or pairs where a name comes more than once.
-        body: The body as it goes over the wire.
+        body: The body as it is sent.
         length: Add the Content-Length, unless `headers` frame the body or the status has none.
         reason: The reason phrase; None for the usual one.
         version: The version in the status line.
@@ -110,7 +110,7 @@ def reply(
 
 
 def chunked(body: bytes, sizes: Iterable[int] = (), end: bytes = b"0\r\n\r\n") -> bytes:
-    """The chunked coding of a body (RFC 9112, 7.1).
+    """Encode a body as chunks (RFC 9112, 7.1).
 
     Args:
         body: The content.
@@ -126,5 +126,5 @@ def chunked(body: bytes, sizes: Iterable[int] = (), end: bytes = b"0\r\n\r\n") -
 
 
 def basic(name: str, password: str) -> str:
-    """The value of an Authorization field for basic authentication (RFC 7617)."""
+    """Make the value of an Authorization field for basic authentication (RFC 7617)."""
     return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()

@@ -54,17 +54,17 @@ END = 'read -r process <"$1" && kill -s TERM "$process"'
 
 
 class Logged(NamedTuple):
-    """A request that nginx is done with.
+    """A request that nginx has finished.
 
     Attributes:
         worker: The process id of the worker that served it.
         connection: The number of its connection.
         number: Which of the requests of its connection it was, from 1.
         status: The status that was replied.
-        target: As it stood in the request.
+        target: The target of the request.
         range: Its Range header, or ''.
         if_range: Its If-Range header, or ''.
-        sent: How many bytes of the body were sent.
+        sent: The number of bytes of the body that were sent.
     """
 
     worker: str
@@ -78,7 +78,7 @@ class Logged(NamedTuple):
 
 
 class Nginx:
-    """An nginx on loopback, at a port that stays its own while it is down.
+    """An nginx on loopback, whose port stays reserved while it is down.
 
     Listens from the moment it is made, and ends with the process that made it, if it isn't closed
     before. Where the tests are run by root, so are its workers, for other users can't read a test's
@@ -90,11 +90,11 @@ class Nginx:
     """
 
     def __init__(self, root: Path, folder: Path, server: str = "", http: str = ""):
-        """Start it.
+        """Start nginx.
 
         Args:
             root: The folder to serve.
-            folder: Where its own files go.
+            folder: The folder for its own files.
             server: Directives for its server.
             http: Directives for outside of its server.
 
@@ -135,17 +135,17 @@ class Nginx:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started, and not stopped since."""
+        """Whether it was started and not stopped since."""
         return self._process is not None
 
     @property
     def version(self) -> str:
-        """Its name and version."""
+        """The name and version of nginx."""
         said = subprocess.run([self._program, "-v"], capture_output=True, text=True, check=True)
         return re.search(r"nginx/\S+", said.stderr)[0]
 
     def start(self, server: str = "") -> None:
-        """Start it; it mustn't run.
+        """Start nginx, which must not be running.
 
         Args:
             server: Directives for its server.
@@ -154,7 +154,7 @@ class Nginx:
             RuntimeError: It doesn't start; its log is in the text.
         """
         config = self._configure(server)
-        # A session of its own: Ctrl-C is not for it, and its workers can be killed with it.
+        # A session of its own: Ctrl-C doesn't reach it, and its workers can be killed with it.
         self._process = subprocess.Popen(
             [self._program, "-e", self._folder / "error.log", "-p", self._folder, "-c", config],
             stdin=subprocess.DEVNULL,
@@ -165,7 +165,7 @@ class Nginx:
         self._wait()
 
     def reload(self, server: str = "") -> None:
-        """Have another worker serve, while the old one ends what it is at.
+        """Let a new worker serve while the old one finishes its requests.
 
         Returns when the old one takes no more requests: for a while there are both.
 
@@ -182,12 +182,12 @@ class Nginx:
             self._configure(server)
             self._process.send_signal(signal.SIGHUP)
             self._wait()
-            # A worker that ends closes what is idle, when it has stopped to listen.
+            # A worker that ends stops listening and then closes its idle connections.
             if kept.sock is not None:
                 kept.sock.recv(1)
 
     def stop(self) -> None:
-        """Stop it at once, in the middle of what it sends; returns when it has ended."""
+        """Stop nginx at once, even within a transfer, and wait for its end."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -202,7 +202,7 @@ class Nginx:
         process.wait()
 
     def close(self) -> None:
-        """Stop it, and give its port back."""
+        """Stop nginx and release its port."""
         try:
             self.stop()
         finally:
@@ -210,10 +210,10 @@ class Nginx:
             self._held.close()
 
     def logged(self, count: int) -> list[Logged]:
-        """Wait until so many requests are done with, and return all that are.
+        """Wait until so many requests are finished, and return all that are.
 
         Raises:
-            TimeoutError: They don't come.
+            TimeoutError: There are fewer in time.
         """
         _until(lambda: len(self._log()) >= count)
         return self._log()
@@ -243,7 +243,7 @@ class Nginx:
         return config
 
     def _wait(self) -> None:
-        """Wait until it serves with the present configuration."""
+        """Wait until nginx serves with the current configuration."""
         process, wanted = self._process, str(self._generation).encode()
         try:
             _until(lambda: process.poll() is not None or self._ask() == wanted)
@@ -255,7 +255,7 @@ class Nginx:
         raise RuntimeError(f"nginx doesn't serve:\n{(self._folder / 'error.log').read_text()}")
 
     def _ask(self) -> bytes | None:
-        """With which configuration it serves; None if it doesn't answer."""
+        """Return the configuration with which nginx serves; None if it doesn't answer."""
         with contextlib.closing(self._connect()) as connection:
             try:
                 connection.request("GET", GENERATION)
@@ -275,8 +275,8 @@ class Nginx:
 
 
 def find_nginx() -> str | None:
-    """The path of nginx, or None."""
-    # Debian has it where only root looks.
+    """Return the path of nginx, or None."""
+    # Debian installs it in a folder that only root's PATH has.
     return shutil.which("nginx", path=os.pathsep.join([os.environ["PATH"], "/usr/sbin"]))
 
 

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the test's own, made of the binaries that Debian installs."""
+"""A private PostgreSQL server for tests, from the binaries that Debian installs."""
 
 import os
 import pwd
@@ -13,7 +13,7 @@ BINARIES = Path("/usr/lib/postgresql")
 USERS = ("postgres", "nobody")
 NAME = "pulp"
 
-# What is lost with the machine may be lost; only this user's own folder leads to the server.
+# Data may be lost with the machine, and only this user's own folder gives access to the server.
 SETTINGS = """
 listen_addresses = ''
 unix_socket_directories = '{folder}'
@@ -40,7 +40,7 @@ class PostgreSQL:
     """
 
     def __init__(self) -> None:
-        """Start it.
+        """Start PostgreSQL.
 
         Raises:
             FileNotFoundError: PostgreSQL isn't installed.
@@ -74,7 +74,7 @@ class PostgreSQL:
             raise
 
     def close(self) -> None:
-        """Stop it, and remove its folder."""
+        """Stop PostgreSQL and remove its folder."""
         self._end.run()
 
     def __enter__(self) -> Self:
@@ -84,7 +84,7 @@ class PostgreSQL:
         self.close()
 
     def _run(self, program: str, *arguments: str) -> None:
-        # Not a pipe: the server would inherit it, and whoever reads it wait for the server's end.
+        # Not a pipe: the server would inherit it, and its reader would wait for the server's end.
         with tempfile.TemporaryFile("w+") as output:
             done = subprocess.run(
                 [self._binaries / program, *arguments],
@@ -106,7 +106,7 @@ class PostgreSQL:
 
 
 def _binaries() -> Path:
-    """The folder of the newest version's programs."""
+    """Return the folder with the programs of the newest version."""
     found = sorted(
         BINARIES.glob("*/bin/initdb"), key=lambda path: [int(n) for n in path.parts[-3].split(".")]
     )
@@ -116,7 +116,7 @@ def _binaries() -> Path:
 
 
 def _user() -> pwd.struct_passwd | None:
-    """Who is to run it; None for who runs the tests."""
+    """Return the user that runs PostgreSQL; None for the user of the tests."""
     if os.geteuid() != 0:
         return None
     there = {user.pw_name: user for user in pwd.getpwall()}

@@ -1,4 +1,4 @@
-"""An HTTP proxy that reaches loopback only: forwards http, and tunnels by CONNECT."""
+"""An HTTP proxy that reaches loopback only, by forwarding http and by CONNECT tunnels."""
 
 import socket
 import ssl
@@ -10,23 +10,23 @@ from .connection import BLOCK, ClientGone, Connection
 from .listener import HOST, Listener
 from .message import Request, basic, head, reply
 
-# Fields that are between the client and the proxy only (RFC 9110, 7.6.1).
+# Fields for the client's connection to the proxy only (RFC 9110, 7.6.1).
 HOP = {"proxy-authorization", "proxy-connection"}
 
 
 class Proxy(Listener):
-    """Forwards to servers on loopback, and records what it was asked.
+    """Forwards to servers on loopback and records its requests.
 
     Args:
         user: Name and password demanded by basic authentication, else 407.
-        tls: Speak TLS with the clients, with this context.
+        tls: Speak TLS with clients, with this context.
         refuse_connect: Answer each CONNECT with 403.
         hosts: From 'name:port', as a client asks for it, to the port on loopback that it stands
             for: so a test can have hosts with names, on ports 80 and 443. What isn't there, and
             isn't localhost or 127.0.0.1, gets 502.
 
     Attributes:
-        requests: Each request as it came, CONNECT and refused ones included.
+        requests: Each request as it was received, including CONNECT and refused ones.
         tunnels: The 'name:port' of each tunnel that was opened.
     """
 
@@ -45,7 +45,7 @@ class Proxy(Listener):
         super().__init__(tls)
 
     def serve(self, connection: Connection) -> None:
-        """Answer the client's requests, until one opens a tunnel."""
+        """Answer the client's requests until one opens a tunnel."""
         while True:
             request = connection.read_request()
             with self.changed:

@@ -1,4 +1,4 @@
-"""A server that does, byte for byte, what a script says.
+"""A server that follows a script byte by byte.
 
 Example::
 
@@ -44,12 +44,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Recv:
-    """Read the head of one request, and record it."""
+    """Read and record the head of one request."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """Read `size` bytes, or up to and with the mark `until`, and record them."""
+    """Read and record `size` bytes, or up to and including the mark `until`."""
 
     size: int = 1
     until: bytes = b""
@@ -57,14 +57,14 @@ class Read:
 
 @dataclass(frozen=True)
 class Send:
-    """Send bytes, or what a function makes of the connection's last request."""
+    """Send bytes, or the result of a function of the connection's last request."""
 
     data: bytes | Callable[[Request], bytes]
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Send bytes below TLS, where they can't be what the client expects."""
+    """Send bytes below the TLS layer, which damages the TLS stream."""
 
     data: bytes = bytes([23, 3, 3, 0, 32, *range(32)])
 
@@ -87,34 +87,34 @@ class Wait:
 
 @dataclass(frozen=True)
 class Signal:
-    """Set the event: tell the test that the script has come so far."""
+    """Set the event, to tell the test that the script has reached this step."""
 
     event: threading.Event
 
 
 @dataclass(frozen=True)
 class Stall:
-    """Do nothing until the client leaves or the server closes."""
+    """Do nothing until the client disconnects or the server is closing."""
 
 
 @dataclass(frozen=True)
 class Close:
-    """End in order (what the end of a script does too)."""
+    """Close properly, like the end of a script."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """End by FIN alone: as `Close`, but in TLS without the close_notify."""
+    """End by FIN alone: like `Close`, but over TLS without the close_notify."""
 
 
 @dataclass(frozen=True)
 class Reset:
-    """End by RST. What the client has not yet received may be lost."""
+    """End by RST. Data that the client hasn't received yet may be lost."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Do these steps again and again, until the client leaves, or so many times."""
+    """Repeat these steps so many times, or until the client disconnects."""
 
     steps: Sequence["Step"]
     times: int | None = None
@@ -125,13 +125,13 @@ Script = Sequence[Step]
 
 
 def serve(data: bytes | Callable[[Request], bytes]) -> Script:
-    """The script that answers every request on the connection with the same bytes."""
+    """Make the script that answers every request of a connection with the same bytes."""
     return [Loop([Recv(), Send(data)])]
 
 
 @dataclass
 class ConnectionLog:
-    """What happened on one connection.
+    """A record of one connection.
 
     Attributes:
         index: The connection's number, from 0.
@@ -151,7 +151,7 @@ class ConnectionLog:
 
 
 class _Over(Exception):
-    """A step ended the connection."""
+    """Raised when a step has ended the connection."""
 
 
 class RawServer(Listener):

@@ -10,7 +10,7 @@ from .listener import HOST, Listener
 
 
 class SocksProxy(Listener):
-    """Connects clients to servers on loopback, and records what it was asked.
+    """Connects clients to servers on loopback and records its requests.
 
     Args:
         user: Name and password demanded by version 5; None for no authentication.
@@ -37,7 +37,7 @@ class SocksProxy(Listener):
         super().__init__()
 
     def serve(self, connection: Connection) -> None:
-        """Greet a client, connect it, and hand on what both say."""
+        """Greet a client, connect it, and forward data in both directions."""
         version = connection.read(1)[0]
         found = self._greet_5(connection) if version == 5 else self._greet_4(connection)
         if found is None:

@@ -1,4 +1,4 @@
-"""Certificates, good and bad, and the server contexts that present them."""
+"""Good and bad certificates, and TLS contexts of servers that present them."""
 
 import datetime as dt
 import ipaddress
@@ -26,7 +26,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate with its key, in PEM files.
+    """A certificate with its private key, in PEM files.
 
     Attributes:
         certificate: The file of the certificate, its chain included.
@@ -40,18 +40,18 @@ class Certificate:
 
 
 class Tls:
-    """A certificate authority and what it signed, as PEM files in a folder.
+    """A certificate authority and its certificates, as PEM files in a folder.
 
     Attributes:
-        ca: The CA that signed all that is not said to be signed otherwise.
+        ca: The CA that signed every certificate, unless another is named.
         other_ca: A CA that signed nothing but `stranger`.
         good: For localhost, 127.0.0.1 and *.example.test, valid today.
-        wrong_name: For another host.
-        expired: Its time is over.
-        not_yet_valid: Its time will come.
+        wrong_name: Valid, but for another host.
+        expired: No longer valid.
+        not_yet_valid: Not valid yet.
         self_signed: For the names of `good`, signed by no CA.
-        client: A client's, signed by `ca`.
-        stranger: A client's, signed by `other_ca`.
+        client: A client certificate, signed by `ca`.
+        stranger: A client certificate, signed by `other_ca`.
     """
 
     def __init__(self, folder: Path):
@@ -79,10 +79,10 @@ class Tls:
         client_ca: Path | None = None,
         maximum: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED,
     ) -> ssl.SSLContext:
-        """A new context for a server.
+        """Make a new TLS context for a server.
 
         Args:
-            certificate: What it presents; `good` by default.
+            certificate: The server's certificate; `good` by default.
             client_ca: Demand a client certificate that this CA signed.
             maximum: The highest version spoken. (With TLS 1.3 a client learns only from its
                 first read that its certificate was refused, with TLS 1.2 in the handshake.)
@@ -116,7 +116,7 @@ class Tls:
 def encrypted(
     certificate: Certificate, folder: Path, kind: str = "PKCS8", password: str = PASSWORD
 ) -> Certificate:
-    """The certificate with its key encrypted, in new files of a folder."""
+    """Write the certificate and its encrypted key to new files in a folder."""
     key = serialization.load_pem_private_key(certificate.key.read_bytes(), None).private_bytes(
         serialization.Encoding.PEM,
         FORMATS[kind],
@@ -129,7 +129,7 @@ def encrypted(
 
 
 def _self_signed(now: dt.datetime) -> tuple[bytes, bytes]:
-    """Certificate and key; trustme has always a CA sign."""
+    """Make a self-signed certificate and its key, which trustme can't do."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "self-signed")])
     names: list[x509.GeneralName] = [

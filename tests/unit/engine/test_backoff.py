@@ -1,4 +1,4 @@
-"""How often, and after which wait, what failed is tried again."""
+"""Tests of the retry policy's back-off and budget."""
 
 import email.utils
 import time
@@ -20,7 +20,7 @@ CAP = 120
 
 
 def failure(transient=True, wait=None):
-    """An error of an attempt."""
+    """Make an error of an attempt."""
     error = DownloadError("why")
     error.transient = transient
     error.retry_after = wait
@@ -29,12 +29,12 @@ def failure(transient=True, wait=None):
 
 @pytest.fixture
 def longest(monkeypatch):
-    """Have each wait be as long as it can be."""
+    """Make each wait as long as possible."""
     monkeypatch.setattr("random.uniform", lambda low, high: high)
 
 
 def waits(budget, error=None, most=100):
-    """The waits until the budget is spent."""
+    """Return the waits until the budget is spent."""
     found = []
     while len(found) < most:
         delay = budget.delay(error or failure())
@@ -46,7 +46,7 @@ def waits(budget, error=None, most=100):
 
 
 def test_default():
-    """Six tries more, a factor of 0.5 s, 60 s at most, and the statuses of the contract."""
+    """The default policy has six retries, a factor of 0.5 s, at most 60 s, and its statuses."""
     assert (DEFAULT.total, DEFAULT.backoff_factor, DEFAULT.backoff_max) == (6, 0.5, 60)
     assert DEFAULT.status_forcelist == TRANSIENT == {408, 425, 429, 500, 502, 503, 504}
     assert DEFAULT.respect_retry_after_header is True
@@ -65,25 +65,25 @@ def test_default():
 )
 @pytest.mark.usefixtures("longest")
 def test_waits(policy, expected):
-    """The back-off begins at the factor, doubles to its limit, and ends with the budget."""
+    """The back-off starts with its factor, doubles up to its limit, and ends with the budget."""
     assert waits(Budget(policy, CAP)) == expected
 
 
 @pytest.mark.usefixtures("longest")
 def test_no_limit():
-    """A policy without a total tries for ever, and its wait never overflows."""
+    """A policy without a total retries for ever, and its back-off never overflows."""
     budget = Budget(Retry(total=None, backoff_factor=1, backoff_max=60), CAP)
     assert waits(budget, most=2000)[-1] == 60
 
 
 def test_default_outlasts_ten_seconds(monkeypatch):
-    """However the dice fall, the tries of the default policy last longer than a restart."""
+    """Even with the shortest random waits, the default retries last longer than 10 seconds."""
     monkeypatch.setattr("random.uniform", lambda low, high: low)
     assert sum(waits(Budget(DEFAULT, CAP))) > 12
 
 
 def test_jitter():
-    """A wait is anything between half of the back-off and all of it."""
+    """A wait is random, between half of the back-off and all of it."""
     budget = Budget(Retry(total=1, backoff_factor=1), CAP)
     found = [budget.delay(failure()) for _ in range(200)]
     assert 0.5 <= min(found) < 0.6
@@ -91,7 +91,7 @@ def test_jitter():
 
 
 def test_not_transient():
-    """What isn't transient is never tried again, whatever the server says."""
+    """A permanent error is never retried, whatever Retry-After the server sends."""
     assert Budget(DEFAULT, CAP).delay(failure(transient=False, wait=1)) is None
 
 
@@ -100,12 +100,12 @@ def test_not_transient():
 )
 @pytest.mark.usefixtures("longest")
 def test_retry_after_counts(wait, expected):
-    """The wait is no shorter than asked for, nor than the back-off; beyond the limit is none."""
+    """The wait is at least Retry-After and at least the back-off; above the limit there is none."""
     assert Budget(DEFAULT, CAP).delay(failure(wait=wait)) == pytest.approx(expected)
 
 
 def test_retry_after_is_spread():
-    """Up to a tenth is added to what the server asked for, and never less is waited."""
+    """Up to a tenth is added to the server's Retry-After, and nothing is taken off."""
     found = [Budget(DEFAULT, CAP).delay(failure(wait=100)) for _ in range(200)]
     assert 100 <= min(found) < 102
     assert 108 < max(found) <= 110
@@ -113,18 +113,18 @@ def test_retry_after_is_spread():
 
 @pytest.mark.usefixtures("longest")
 def test_retry_after_may_be_ignored():
-    """Where the policy says so, Retry-After doesn't count."""
+    """A policy may ignore Retry-After."""
     budget = Budget(Retry(total=4, backoff_factor=1, respect_retry_after_header=False), CAP)
     assert budget.delay(failure(wait=CAP + 1)) == 1
 
 
 def test_retry_after_spends():
-    """A server that always asks to come back doesn't keep us for ever."""
+    """A server that always sends Retry-After uses up the retry budget."""
     assert len(waits(Budget(DEFAULT, CAP), failure(wait=0))) == 6
 
 
 def test_to_ask_spends_nothing():
-    """Asking for a wait doesn't count; only what is spent does."""
+    """Asking a policy for the next wait doesn't use up the budget."""
     budget = Budget(Retry(total=1, backoff_factor=0), CAP)
     assert [budget.delay(failure()) for _ in range(5)] == [0] * 5
     budget.spend()
@@ -145,7 +145,7 @@ def test_to_ask_spends_nothing():
     ],
 )
 def test_progress(positions, renewed):
-    """Only an attempt that got past the highest position by a real amount renews the budget."""
+    """Only an attempt that gets well past the highest offset renews the retry budget."""
     budget = Budget(Retry(total=1, backoff_factor=0), CAP)
     for position in positions[:-1]:
         budget.progress(position)
@@ -156,7 +156,7 @@ def test_progress(positions, renewed):
 
 @pytest.mark.parametrize("cut", [1000, 10 * PROGRESS])
 def test_a_server_that_always_cuts_at_one_place(cut):
-    """It doesn't keep us for ever, wherever it cuts."""
+    """A server that always cuts at the same offset uses up the retry budget."""
     budget = Budget(Retry(total=4, backoff_factor=0), CAP)
     tries = 0
     while budget.delay(failure()) is not None:
@@ -172,12 +172,12 @@ def test_a_server_that_always_cuts_at_one_place(cut):
     [("0", 0), ("120", 120), (" 7 ", 7), ("1000000000", 10**9), ("00", 0)],
 )
 def test_retry_after_in_seconds(value, seconds):
-    """Seconds are read, also those beyond any limit of urllib3's."""
+    """Retry-After in seconds is read, even above urllib3's limit."""
     assert retry_after(value) == seconds
 
 
 def test_retry_after_as_a_date():
-    """A date is read as the seconds from now, and one that is past as none."""
+    """Retry-After as a date gives the seconds from now, and a past date gives 0."""
     assert 3500 < retry_after(email.utils.formatdate(time.time() + 3600, usegmt=True)) <= 3600
     assert retry_after("Fri, 31 Dec 1999 23:59:59 GMT") == 0
 
@@ -199,11 +199,11 @@ def test_retry_after_as_a_date():
     ],
 )
 def test_retry_after_that_says_nothing(value):
-    """A header that is neither seconds nor a date is as if it weren't there."""
+    """A Retry-After that is neither seconds nor a date is ignored."""
     found = retry_after(value)
     assert found is None or found == 0
 
 
 def test_it_names_its_rule():
-    """The constants are documented."""
+    """The constants of the back-off are documented."""
     assert backoff.__doc__

@@ -1,4 +1,4 @@
-"""The circuit breaker: whether a host is down, as all who share a context see it."""
+"""Tests of the circuit breaker, which all downloads with one context share."""
 
 import threading
 
@@ -22,13 +22,13 @@ class Clock:
     now = 1000.0
 
     def monotonic(self):
-        """The time."""
+        """Return the time."""
         return self.now
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """The clock of this test."""
+    """Return the clock of this test."""
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     return clock
@@ -36,12 +36,12 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def host():
-    """A host that nothing is known of."""
+    """Make a host without history."""
     return Breaker()
 
 
 def fail(host, clock, attempts=FAILURES, seconds=SILENCE):
-    """Attempts that all began now, and failed after some seconds."""
+    """Let attempts start now and fail after some seconds."""
     began = clock.now
     clock.now += seconds
     for _ in range(attempts):
@@ -49,7 +49,7 @@ def fail(host, clock, attempts=FAILURES, seconds=SILENCE):
 
 
 def is_admitted(host):
-    """Whether an attempt is let through."""
+    """Return whether an attempt is admitted."""
     try:
         host.admit()
     except DownloadFailed:
@@ -58,7 +58,7 @@ def is_admitted(host):
 
 
 def test_the_limits_make_sense():
-    """One failure is none, a blip is no outage, and a host that is back is soon found out."""
+    """The breaker's limits ignore single failures and short outages, and probe soon."""
     assert FAILURES > 1
     assert SILENCE >= PROBE > 0
 
@@ -75,14 +75,14 @@ def test_the_limits_make_sense():
     ],
 )
 def test_down(host, clock, attempts, seconds, down):
-    """It takes enough attempts in a row, and enough time since the first of them began."""
+    """The breaker opens after enough consecutive failures over a long enough time."""
     fail(host, clock, attempts, seconds)
     assert host.is_open is down
     assert is_admitted(host) is not down
 
 
 def test_an_outage_that_is_over_is_none(host, clock):
-    """Failures within a short time don't make an outage while all wait for their next try."""
+    """Failures within a short time don't open the breaker while all wait for a retry."""
     fail(host, clock, attempts=100, seconds=SILENCE / 2)
     clock.now += SILENCE
     assert not host.is_open
@@ -90,7 +90,7 @@ def test_an_outage_that_is_over_is_none(host, clock):
 
 
 def test_error(host, clock):
-    """What isn't tried says so, says why, and won't be tried again by itself."""
+    """The error of a refused attempt says that the host is down, and isn't retried."""
     fail(host, clock, FAILURES + 3, SILENCE + 2)
     with pytest.raises(DownloadFailed) as caught:
         host.admit()
@@ -103,7 +103,7 @@ def test_error(host, clock):
 
 
 def test_probe(host, clock):
-    """While it is down, one attempt is let through from time to time, and no more than one."""
+    """An open breaker admits one probe at a time, at intervals."""
     fail(host, clock)
     for _ in range(3):
         clock.now += PROBE - 0.01
@@ -113,7 +113,7 @@ def test_probe(host, clock):
 
 
 def test_probe_that_fails(host, clock):
-    """The time to the next probe counts from when the last one failed."""
+    """The time to the next probe counts from the failure of the last one."""
     fail(host, clock)
     clock.now += PROBE
     began = clock.now
@@ -126,7 +126,7 @@ def test_probe_that_fails(host, clock):
 
 
 def test_sign_of_life(host, clock):
-    """One sign of life and all is as it was: it takes as many failures again."""
+    """One success closes the breaker, which needs as many failures again to open."""
     fail(host, clock)
     host.succeeded()
     assert not host.is_open
@@ -136,7 +136,7 @@ def test_sign_of_life(host, clock):
 
 
 def test_in_a_row(host, clock):
-    """Failures with signs of life between them never make an outage."""
+    """Failures with successes between them never open the breaker."""
     for _ in range(10):
         fail(host, clock, FAILURES - 1, 3600)
         assert not host.is_open
@@ -144,7 +144,7 @@ def test_in_a_row(host, clock):
 
 
 def test_threads(host, clock):
-    """Of many threads at once, one gets the probe."""
+    """If many threads ask an open breaker at once, exactly one gets the probe."""
     fail(host, clock)
     clock.now += PROBE
     admitted = []
@@ -159,7 +159,7 @@ def test_threads(host, clock):
 
 
 def test_forgotten(host, clock):
-    """What was known long ago isn't held against a host: the row begins anew."""
+    """Old failures expire: the breaker counts again from the next one."""
     fail(host, clock, FAILURES, SILENCE)
     assert host.is_open
     clock.now += module.FORGET

@@ -1,4 +1,4 @@
-"""What a run claims, so that no other run uses it meanwhile."""
+"""Tests of claims, by which a run keeps its writer and validations from other runs."""
 
 import gc
 
@@ -9,7 +9,7 @@ from pulpcore.plugin.download.futures.engine.claim import Claims
 
 
 class Runner:
-    """A run that claims what it is told to, and can be left at any moment."""
+    """A run that claims what the test says, and can be abandoned at any moment."""
 
     def __init__(self):
         self.steps = self._run()
@@ -21,29 +21,29 @@ class Runner:
             things = yield self.claims.add(things)
 
     def start(self):
-        """Begin, and return itself."""
+        """Start, and return itself."""
         next(self.steps)
         return self
 
     def add(self, *things):
-        """Claim things; what another has."""
+        """Claim things. Return those that another run has."""
         return self.steps.send(things)
 
     def interrupt(self):
-        """Leave it without any clean-up."""
+        """Abandon the run without clean-up."""
         with pytest.raises(KeyboardInterrupt):
             self.steps.throw(KeyboardInterrupt())
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left():
-    """Let no claim stay behind."""
+    """Assert that the test leaves no claim."""
     yield
     claim._owners.clear()
 
 
 def test_one_at_a_time():
-    """Another run doesn't get what a run has, and is told what; the run itself may ask again."""
+    """A claimed object is refused to another run, which is told so, but not to the run itself."""
     one, other = Runner().start(), Runner().start()
     things = object(), object()
     assert one.add(things[1]) is None
@@ -53,13 +53,13 @@ def test_one_at_a_time():
 
 
 def test_equal_is_not_the_same():
-    """What counts is the object, and not whether two are equal or can be hashed."""
+    """Claims compare objects by identity, whether they are hashable or not."""
     assert Runner().start().add([]) is None
     assert Runner().start().add([]) is None
 
 
 def test_released():
-    """What was released another may have, and what was kept it may not."""
+    """Another run may claim a released object, but not one that was kept."""
     one, other = Runner().start(), Runner().start()
     kept, left = object(), object()
     one.add(kept, left)
@@ -71,7 +71,7 @@ def test_released():
 
 
 def test_a_run_that_was_interrupted_has_nothing():
-    """A claim ends with its run, also where nothing was released; the next one is as good."""
+    """The claims of an abandoned run end with it, and another run may take the objects."""
     thing = object()
     first, second, third = Runner().start(), Runner().start(), Runner().start()
     first.add(thing)
@@ -86,19 +86,19 @@ def test_a_run_that_was_interrupted_has_nothing():
 
 
 def test_of_two_that_find_it_dead_one_gets_it():
-    """Two runs that found the same dead owner at the same time don't both have the object."""
+    """If two runs find the same dead owner at once, only one gets the object."""
     thing = object()
     dead, winner, loser = Runner().start(), Runner().start(), Runner().start()
     dead.add(thing)
     dead.interrupt()
     winner.add(thing)
-    # As the loser saw it, a moment before the winner wrote.
+    # The state that the loser saw, a moment before the winner wrote.
     claim._owners[id(thing)] = dead.claims
     assert loser.add(thing) is thing
 
 
 def test_an_id_that_is_used_again():
-    """An object that has the id of one that was claimed and is gone is free."""
+    """An object that reuses the id of a freed, claimed object is unclaimed."""
     first = Runner().start()
     first.add(object())
     key = next(iter(first.claims._held))
@@ -109,5 +109,5 @@ def test_an_id_that_is_used_again():
 
 
 def test_not_begun():
-    """A run that was made and not begun is not live."""
+    """A run that was made but not started doesn't count as running."""
     assert not Runner().claims.is_live

@@ -1,4 +1,4 @@
-"""The steps of a run: how a pool drives it, what it claims, and what comes of an exchange."""
+"""Tests of the state machine of a run: its steps, claims, and exchanged writers."""
 
 import errno
 import gc
@@ -33,14 +33,14 @@ SECONDS = 20
 
 
 def transient(reason="try again"):
-    """An error that may be gone when tried again."""
+    """Make a transient error."""
     error = DownloadFailed(reason)
     error.transient = True
     return error
 
 
 class Scripted(Download):
-    """Does what a script says: a list for each attempt, of buffers, errors and functions."""
+    """A download that follows a script: for each attempt a list of buffers, errors, functions."""
 
     def __init__(self, *scripts, writer=None):
         super().__init__("test://x", BufferWriter() if writer is None else writer)
@@ -54,25 +54,25 @@ class Scripted(Download):
                 try:
                     raise step
                 finally:
-                    # Or the error and this frame would hold each other.
+                    # Otherwise the error and this frame would reference each other.
                     del step
             else:
                 step()
 
 
 def ends(download):
-    """Collect the names of the events of a download."""
+    """Collect the event names of a download."""
     seen = []
     for name in (Event.PREPARED, Event.ERROR, Event.RESTARTED, Event.SUCCEEDED, Event.FAILED):
         download.register(name, lambda event: seen.append(event.name))
     return seen
 
 
-# The table
+# The transition table
 
 
 def test_every_state_is_reached_and_left():
-    """Each state but the first is somebody's next, and each that isn't an end has a step."""
+    """Each state of the machine but the first can be reached, and each but the ends has a step."""
     reached = {state for moves in MOVES.values() for state in moves.values()}
     assert reached | {machine.PREPARE} == {*MOVES, machine.SUCCEEDED}
     assert machine.STEPS.keys() == MOVES.keys()
@@ -82,7 +82,7 @@ def test_every_state_is_reached_and_left():
 
 
 def test_advance_without_a_wait():
-    """A run that needs no wait is done in one call."""
+    """A run without waits ends within one call of advance()."""
     download = Scripted([NEW])
     life = begin(download)
     assert life.advance() is None
@@ -91,7 +91,7 @@ def test_advance_without_a_wait():
 
 
 def test_a_wait_holds_no_thread():
-    """A back-off is told and not waited for; the next call goes on, in whatever thread."""
+    """advance() returns the time of a retry instead of waiting. Any thread may continue the run."""
     download = Scripted([b"abc", transient()], [NEW])
     download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
     seen = ends(download)
@@ -107,7 +107,7 @@ def test_a_wait_holds_no_thread():
 
 
 def test_the_rate_limiter_holds_no_thread():
-    """Nor is it waited for the turn of the first request."""
+    """advance() returns the rate limiter's time instead of waiting for the first request."""
 
     class Limiter:
         def delay(self):
@@ -121,7 +121,7 @@ def test_the_rate_limiter_holds_no_thread():
 
 
 def test_no_wait_is_longer_than_the_total_limit():
-    """A wait ends when the run must end: whoever drives it comes back then."""
+    """advance() never returns a time after the total limit."""
     download = Scripted([transient()])
     download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
     download.timeout = Timeout(total=0.05)
@@ -135,7 +135,7 @@ def test_no_wait_is_longer_than_the_total_limit():
 
 
 def test_cancelled_while_it_waits():
-    """A cancelled run fails at its next step, with the reason, and sends nothing more."""
+    """A run that is cancelled during a wait fails in its next step and sends nothing more."""
     parent = Cancellation()
     download = Scripted([transient()])
     download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
@@ -152,7 +152,7 @@ def test_cancelled_while_it_waits():
 
 
 def test_dropped_while_it_waits(tmp_path):
-    """A run that nobody goes on with leaves nothing behind, and ends with Failed."""
+    """A waiting run that is abandoned leaves nothing behind and publishes Failed."""
     download = Scripted([b"abc", transient()], writer=FileWriter(tmp_path / "a"))
     download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
     seen = ends(download)
@@ -166,7 +166,7 @@ def test_dropped_while_it_waits(tmp_path):
 
 
 def test_the_token_is_that_of_the_step():
-    """Within a step the run is the current work; between steps it isn't."""
+    """The run's token is the current one within a step and not between two steps."""
     download = Scripted([lambda: seen.append(current()), NEW])
     seen = []
     life = begin(download)
@@ -177,7 +177,7 @@ def test_the_token_is_that_of_the_step():
 
 @pytest.mark.parametrize("error", [StopIteration("bug"), GeneratorExit(), KeyboardInterrupt()])
 def test_whatever_is_raised_comes_out_as_it_is(error):
-    """Also an exception that means something to a generator."""
+    """An exception of a step, even StopIteration, is raised unchanged."""
     download = Scripted([error])
     seen = ends(download)
     with pytest.raises(type(error)) as caught:
@@ -187,7 +187,7 @@ def test_whatever_is_raised_comes_out_as_it_is(error):
 
 
 def test_nothing_keeps_a_download_alive():
-    """A download that has run is freed with its last reference, without the garbage collector."""
+    """A finished download is freed with its last reference, without the garbage collector."""
     gc.collect()
     gc.disable()
     try:
@@ -202,7 +202,7 @@ def test_nothing_keeps_a_download_alive():
 
 
 def test_contextvars_of_the_caller_stay():
-    """A run has a copy of the caller's context: an interrupt leaves nothing in the caller's."""
+    """A run copies the caller's context variables, so an interrupt leaves none behind."""
     download = Scripted([lambda: seen.append(copy_context()), NEW])
     seen = []
     download()
@@ -215,7 +215,7 @@ def test_contextvars_of_the_caller_stay():
 
 @pytest.mark.parametrize("name", [Event.PREPARED, Event.FETCHED, Event.SUCCEEDED, Event.FAILED])
 def test_interrupted_anywhere(name):
-    """A download that was interrupted in any handler, the last one too, can be called again."""
+    """After an interrupt in any handler a download can be called again."""
     download = Scripted([NEW, *([transient()] if name == Event.FAILED else [])], [NEW])
 
     def interrupt(event):
@@ -233,7 +233,7 @@ def test_interrupted_anywhere(name):
 
 
 def test_interrupted_while_its_claims_are_released(monkeypatch):
-    """An interrupt at the very end of a run leaves no download that is running for ever."""
+    """An interrupt at the very end of a run doesn't leave the download in the running state."""
     download = Scripted([NEW], [NEW])
 
     def interrupted(self):
@@ -252,7 +252,7 @@ def test_interrupted_while_its_claims_are_released(monkeypatch):
 
 
 def share(make, first_script, second_script):
-    """Two downloads that share what `make` gives, the second run in the middle of the first."""
+    """Make two downloads that share an object; the second runs in the middle of the first."""
     first, second = Scripted(first_script), Scripted(second_script)
     make(first, second)
     errors = []
@@ -267,19 +267,19 @@ def share(make, first_script, second_script):
 
 
 def same_writer(first, second):
-    """One writer for both."""
+    """Return one writer for both."""
     second.writer = first.writer
 
 
 def same_validation(first, second):
-    """One validation for both."""
+    """Return one validation for both."""
     first.validations.append(SizeValidation(6))
     second.validations += first.validations
 
 
 @pytest.mark.parametrize("make", [same_writer, same_validation])
 def test_claimed(make):
-    """What a run uses no other run gets; the loser touches nothing of the winner's."""
+    """A run that shares a writer or validation with a running one fails without touching it."""
     first, second, errors = share(make, [b"abc", b"def"], [b"x"])
     seen = ends(second)
     first()
@@ -287,14 +287,14 @@ def test_claimed(make):
     assert seen == ["PREPARED", "FAILED"] * 2
     assert first.writer.getvalue() == NEW
     assert second.scripts
-    # Afterwards it is free.
+    # Afterwards the writer is free.
     second.validations.clear()
     second()
     assert second.writer.getvalue() == b"x"
 
 
 def test_claimed_and_no_file_is_touched(tmp_path):
-    """The loser of one file's writer neither discards what is written nor the file at the path."""
+    """A run refused a shared writer neither discards its content nor the file at the path."""
     writer = FileWriter(tmp_path / "a")
     first, second, errors = share(same_writer, [b"abc", b"def"], [b"x"])
     first.writer = second.writer = writer
@@ -304,7 +304,7 @@ def test_claimed_and_no_file_is_touched(tmp_path):
 
 
 def test_claimed_by_a_later_attempt():
-    """A writer that a handler of Error takes from another run is refused, and that run goes on."""
+    """If a handler of Error sets the writer of another run, it is refused and that run goes on."""
     winner = Scripted()
     loser = Scripted([b"x", transient()], [b"y"])
     loser.retry = Retry(total=1, backoff_factor=0)
@@ -326,7 +326,7 @@ def test_claimed_by_a_later_attempt():
 
 @pytest.mark.parametrize("name", [Event.PREPARED, Event.SENT, Event.REPLIED])
 def test_exchanged_before_the_first_byte(name, tmp_path):
-    """A writer that is set before there are bytes counts in this attempt; so do validations."""
+    """A writer or validation that is set before the first byte is used in that attempt."""
     download = Scripted([NEW], writer=FileWriter(tmp_path / "old"))
     size = SizeValidation(6)
     size.update(b"used")
@@ -344,7 +344,7 @@ def test_exchanged_before_the_first_byte(name, tmp_path):
 @pytest.mark.parametrize("retry", [None, Retry(total=1, backoff_factor=0)])
 @pytest.mark.parametrize("script", [[b"abc", b"def"], [NEW]], ids=["middle", "end"])
 def test_exchanged_after_bytes_had_come(script, retry, tmp_path):
-    """A writer that is exchanged later ends the attempt; the next begins at byte 0."""
+    """Replacing the writer after the first byte ends the attempt; the next begins at 0."""
     download = Scripted(script, script, writer=FileWriter(tmp_path / "old"))
     download.retry = retry
     seen = ends(download)
@@ -360,7 +360,7 @@ def test_exchanged_after_bytes_had_come(script, retry, tmp_path):
 
 
 def test_a_validation_that_is_added_later_sees_all():
-    """A validation that is added after bytes had come sees them in the next attempt."""
+    """A validation added after the first byte sees the whole content in the next attempt."""
     download = Scripted([b"abc", b"def"], [b"abc", b"def"])
     size = SizeValidation(6)
 
@@ -374,7 +374,7 @@ def test_a_validation_that_is_added_later_sees_all():
 
 
 def test_exchanged_again_and_again():
-    """A handler that exchanges each time gets no endless run."""
+    """A handler that replaces the writer each time can't make an endless run."""
     download = Scripted(*[[b"abc", b"def"]] * 5)
     download.register(Event.FETCHED, lambda event: setattr(download, "writer", BufferWriter()))
     with pytest.raises(DownloadFailed, match="exchanged"):
@@ -383,13 +383,13 @@ def test_exchanged_again_and_again():
 
 
 class Resuming(Scripted):
-    """Goes on where it was, for all that the protocol knows."""
+    """A download whose protocol can always resume."""
 
     _protocol = type("P", (Protocol,), {"can_resume": lambda *_: True})
 
 
 def test_exchanged_at_error():
-    """The next attempt doesn't put the rest into another writer, though it could resume."""
+    """If a handler of Error replaces the writer, the next attempt doesn't resume."""
     download = Resuming([b"abc", transient()], [NEW])
     download.retry = Retry(total=1, backoff_factor=0)
     download.register(Event.ERROR, lambda event: setattr(download, "writer", BufferWriter()))
@@ -398,7 +398,7 @@ def test_exchanged_at_error():
 
 
 def test_a_writer_that_was_opened_again():
-    """The same writer with another file behind it doesn't have the bytes either."""
+    """If a writer was reopened with another file, the next attempt doesn't resume."""
     download = Resuming([b"abc", transient()], [NEW])
     download.retry = Retry(total=1, backoff_factor=0)
 
@@ -412,7 +412,7 @@ def test_a_writer_that_was_opened_again():
 
 
 def test_a_note_of_an_earlier_run_in_the_middle(tmp_path):
-    """A writer that comes in at Replied begins at byte 0, whatever an earlier run left for it."""
+    """A writer set at Replied begins at byte 0, even if it has a partial file."""
 
     class Knows(Protocol):
         def recall(self, download, note):
@@ -433,7 +433,7 @@ def test_a_note_of_an_earlier_run_in_the_middle(tmp_path):
 
 
 def test_a_note_without_bytes(tmp_path):
-    """A run that left a note and no byte leaves nothing for other bytes to be taken for."""
+    """A run that fails before its first byte leaves no note."""
 
     class Knows(Protocol):
         def recall(self, download, note):
@@ -456,7 +456,7 @@ def test_a_note_without_bytes(tmp_path):
 
 
 def test_a_note_that_cannot_be_written(tmp_path):
-    """It fails the download, and says why."""
+    """If the note can't be written, the download fails and says why."""
 
     class Full(BufferWriter):
         resume = True
@@ -471,7 +471,7 @@ def test_a_note_that_cannot_be_written(tmp_path):
 
 
 def test_only_what_has_seen_bytes_must_be_reset():
-    """A pipe that replaces a writer that has bytes can begin: nothing was written to it."""
+    """A pipe may replace a writer, because the pipe has no bytes that must be undone."""
 
     class Pipe(io.RawIOBase):
         content = b""
@@ -500,11 +500,11 @@ def test_only_what_has_seen_bytes_must_be_reset():
     assert pipe.content == NEW
 
 
-# Errors of others
+# Errors of other downloads
 
 
 def test_facts_of_another_download():
-    """An error of a download that was run within another keeps its own facts and its download."""
+    """An error of a download that ran in a handler keeps its own facts and download."""
     inner = Scripted([b"abc", DownloadFailed("why")])
     outer = Scripted([b"x", inner])
     with pytest.raises(DownloadFailed) as caught:
@@ -526,7 +526,7 @@ def test_facts_of_another_download_that_knows_none():
 
 
 def plain_names():
-    """The names with one underscore that a download has."""
+    """Return a download's names with one underscore."""
     download = Scripted([NEW])
     download()
     return {
@@ -537,7 +537,7 @@ def plain_names():
 
 
 def test_names_with_one_underscore():
-    """A download has no names with one underscore but the three that are documented."""
+    """A download has only the three documented names with one underscore."""
     assert plain_names() == {"_send", "_write", "_protocol"}
 
 
@@ -549,7 +549,7 @@ def test_names_with_one_underscore():
     ],
 )
 def test_names_of_plugins(name):
-    """A subclass may call its own attributes what it likes, in the class and in the object."""
+    """A subclass may use any other names for its attributes, in class and object."""
     kind = type("Plugin", (Scripted,), {name: "mine"})
     download = kind([b"abc", transient()], [NEW])
     setattr(download, name, "mine")
@@ -561,7 +561,7 @@ def test_names_of_plugins(name):
 
 @pytest.mark.parametrize("name", ["position", "expected_size", "reply"])
 def test_public_names_of_plugins(name):
-    """Public names that came later are defaults: a subclass, or an object, may have its own."""
+    """A subclass may define public names that the library added after 2017."""
 
     class Plugin(Scripted):
         def __init__(self, *scripts):
@@ -575,12 +575,12 @@ def test_public_names_of_plugins(name):
 
 
 def test_documentation_of_what_is_derived():
-    """Asked of the class, such an attribute shows what it is."""
+    """A derived attribute, looked up on the class, has its documentation."""
     assert "fetched so far" in Download.position.__doc__
 
 
 def test_protocol_of_a_class():
-    """The nearest class that has one says which protocol it is."""
+    """A download uses the protocol of its nearest base class that has one."""
 
     class Mine(Protocol):
         pass
@@ -596,7 +596,7 @@ def test_protocol_of_a_class():
 
 
 def test_send_without_a_run():
-    """A class of 2017 that overrides __call__ and calls _send by itself gets its bytes written."""
+    """A 2017 class that overrides __call__ and calls _send itself has its content written."""
 
     class Own(Scripted):
         def __call__(self):
@@ -611,7 +611,7 @@ def test_send_without_a_run():
 
 
 def test_progress_while_it_waits():
-    """Time in which the download waited for its turn says nothing of its speed."""
+    """Time that a download spends waiting doesn't count in its speed."""
     looks = []
 
     class Limiter:

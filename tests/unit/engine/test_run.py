@@ -1,4 +1,4 @@
-"""What belongs to one run of a download."""
+"""Tests of the state of one run of a download."""
 
 import threading
 import time
@@ -13,17 +13,17 @@ SECONDS = 20
 
 
 def timers():
-    """The threads of the timer."""
+    """Return the threads of the timer."""
     return [thread for thread in threading.enumerate() if thread.name == "download-timer"]
 
 
 def new_run(parent=None):
-    """A run that nobody drives."""
+    """Make a run that nobody drives."""
     return Run(parent, Claims(iter(number for number in ())))
 
 
 def test_begins_with_nothing():
-    """A new run has no attempt, no size, and nothing that cancels it."""
+    """A new run has no attempt, no size and no cancellation."""
     before = time.monotonic()
     run = new_run()
     assert before <= run.began <= time.monotonic()
@@ -34,7 +34,7 @@ def test_begins_with_nothing():
 
 
 def test_parent():
-    """What stops the parent stops the run, until it is closed."""
+    """Cancelling a run's parent token cancels the run, until it is closed."""
     parent = Cancellation()
     run, closed = new_run(parent), new_run(parent)
     closed.close()
@@ -44,7 +44,7 @@ def test_parent():
 
 
 def test_limit():
-    """The total limit stops the run, in the middle of a wait, and says which limit it was."""
+    """The total limit cancels a run even in a wait, and the reason names the limit."""
     parent = Cancellation()
     run = new_run(parent)
     run.limit(0.01)
@@ -55,7 +55,7 @@ def test_limit():
 
 
 def test_limit_counts_from_the_beginning():
-    """Time that was used up before the limit is set counts."""
+    """The total limit counts from the start of the run, even if it is set later."""
     run = new_run()
     run.began -= 3600
     run.limit(3599)
@@ -65,7 +65,7 @@ def test_limit_counts_from_the_beginning():
 
 
 def test_expire():
-    """A run whose time is over stops, whether the timer has come to it or not, and not before."""
+    """A run whose total limit is over expires even if the timer is late, and never earlier."""
     parent = Cancellation()
     run = new_run(parent)
     run.expire()
@@ -80,7 +80,7 @@ def test_expire():
 
 
 def test_close():
-    """A run that is closed has no alarm any more, and no thread waits for it."""
+    """A closed run has no alarm, and no timer thread waits for it."""
     run = new_run()
     run.limit(3600)
     while not (waiting := timers()):
@@ -93,6 +93,6 @@ def test_close():
 
 
 def test_no_other_attributes():
-    """There are thousands of runs: they have these attributes and no others."""
+    """A run has only its declared attributes (slots), as there are thousands of runs."""
     with pytest.raises(AttributeError):
         new_run().other = 1

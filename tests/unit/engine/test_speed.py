@@ -1,4 +1,4 @@
-"""Giving up what is too slow."""
+"""Tests of the least speed."""
 
 import functools
 import threading
@@ -27,24 +27,24 @@ class Clockwork:
         self.windows = []
 
     def set(self, seconds, function):
-        """Note the alarm."""
+        """Record the alarm."""
         alarm = Alarm(function)
         self.alarms.append(alarm)
         self.windows.append(seconds)
         return alarm
 
     def cancel(self, alarm):
-        """Cancel it."""
+        """Cancel the alarm."""
         alarm.cancel()
 
     def pass_window(self):
-        """Ring what was set last."""
+        """Ring the latest alarm."""
         self.alarms[-1].ring()
 
 
 @pytest.fixture
 def clockwork(monkeypatch):
-    """The clockwork that a Pace uses in this test."""
+    """Replace the timer of Pace in this test."""
     clockwork = Clockwork()
     monkeypatch.setattr(pace, "timer", clockwork)
     return clockwork
@@ -55,13 +55,13 @@ def clockwork(monkeypatch):
     [
         (10, 5, [0, 49], 1),  # a byte less than 10 a second over 5 s
         (10, 5, [7, 7], 1),  # nothing at all
-        (10, 5, [0, 50, 100, 149], 3),  # well at first
-        (10, 5, [0, 10**9, 10**9 + 49], 2),  # what came before the window doesn't count
+        (10, 5, [0, 50, 100, 149], 3),  # fast at first
+        (10, 5, [0, 10**9, 10**9 + 49], 2),  # bytes from before the window don't count
         (0.5, 30, [0, 14], 1),
     ],
 )
 def test_too_slow(clockwork, least, window, received, windows):
-    """The first window with too few bytes stops what is done, and nothing above."""
+    """The first window with too few bytes cancels the attempt, but not its parent."""
     parent = Cancellation()
     counts = iter(received)
     with Pace(parent, least, window, functools.partial(next, counts)) as measured:
@@ -83,13 +83,13 @@ def test_too_slow(clockwork, least, window, received, windows):
     [
         [0, 50, 100, 150],
         [0, 51, 10**12, 10**12 + 50],
-        # None is a window that isn't to be looked at.
+        # None marks a window that isn't checked.
         [0, None, None, 50, None, 100],
         [None, None, 50],
     ],
 )
 def test_fast_enough(clockwork, received):
-    """Exactly the least speed, and what is faster, goes on."""
+    """A transfer at or above the least speed continues."""
     counts = iter(received)
     with Pace(Cancellation(), 10, 5, functools.partial(next, counts)) as measured:
         for _ in received[1:]:
@@ -100,7 +100,7 @@ def test_fast_enough(clockwork, received):
 
 
 def test_stopped_from_above(clockwork):
-    """What stops the parent stops this too, and then this isn't the reason."""
+    """If the parent is cancelled, the reason isn't the least speed."""
     parent = Cancellation()
     with Pace(parent, 10, 5, lambda: 0) as measured:
         parent.cancel("the end")
@@ -111,7 +111,7 @@ def test_stopped_from_above(clockwork):
 
 
 def test_left(clockwork):
-    """After the ``with`` there is no alarm, the scope is that of before, the parent is free."""
+    """Leaving the `with` of a Pace removes its alarm and restores the previous token."""
     parent = Cancellation()
     with scope(parent):
         with Pace(parent, 10, 5, lambda: 0) as measured:
@@ -125,7 +125,7 @@ def test_left(clockwork):
 
 
 def test_left_by_an_exception(clockwork):
-    """An exception goes through, and nothing is left either."""
+    """An exception passes through the `with` of a Pace, which is cleaned up."""
     before = current()
     with pytest.raises(KeyError), Pace(Cancellation(), 10, 5, lambda: 0):
         raise KeyError
@@ -134,11 +134,11 @@ def test_left_by_an_exception(clockwork):
 
 
 def test_left_while_it_looks(clockwork):
-    """Left at the moment of a look, the alarm that this sets is cancelled too."""
+    """If the `with` is left while the alarm is checking, the new alarm is cancelled, too."""
     measured = Pace(Cancellation(), 0.1, 1, Mock(side_effect=[0, 1]))
     look = []
     with measured:
-        # It rings, and is about to look, when the ``with`` is left.
+        # The alarm rings, and is about to check, when the ``with`` is left.
         look.append(clockwork.alarms[-1]._function)
     look[0]()
     assert len(clockwork.alarms) == 2
@@ -146,7 +146,7 @@ def test_left_while_it_looks(clockwork):
 
 
 def test_real_timer():
-    """With the timer of the process: a wait within the ``with`` ends when it is too slow."""
+    """With the real timer a wait within the `with` ends when the transfer is too slow."""
     looked = threading.Semaphore(0)
     counts = iter([0, 100, 200])
 

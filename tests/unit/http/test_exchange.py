@@ -1,4 +1,4 @@
-"""A request and the redirects that follow it."""
+"""Tests of an HTTP request and the redirects that follow it."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from pulpcore.plugin.download.futures.http.exchange import Exchange
 
 @pytest.mark.parametrize("url", ["http//typo", "ftp://h/", "http://h:s3cret/", None, ""])
 def test_changed_url(url):
-    """A URL that was changed to nonsense after it was checked is an error in words."""
+    """An invalid URL that a handler sets after the check is a clear error."""
     download = HttpDownload("http://h/", None)
     exchange = Exchange(download, {}, lambda: None)
     download.url = url

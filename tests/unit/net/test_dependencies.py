@@ -1,4 +1,4 @@
-"""What we rely on of dependencies beyond their documentation is listed, there, and nothing else."""
+"""Tests of the list of undocumented names of dependencies that the source uses."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ from pulpcore.plugin.download.futures.net.dependencies import NAMES, check, miss
 SOURCE = Path(dependencies.__file__).parents[1]
 PACKAGES = ("requests", "urllib3", "certifi", "socks")
 
-# What the documentation of requests, urllib3 and certifi describes.
+# The names that the documentation of requests, urllib3 and certifi describes.
 DOCUMENTED = {
     *("certifi.where", "requests.Response", "requests.Session", "requests.PreparedRequest"),
     *("requests.RequestException", "requests.ConnectionError", "requests.ConnectTimeout"),
@@ -34,13 +34,13 @@ DOCUMENTED = {
 
 
 def dotted(node: ast.AST) -> str:
-    """The text of `a.b.c`; '' for anything else."""
+    """Return the text of `a.b.c`, or '' for anything else."""
     text = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
     return text if re.fullmatch(r"[\w.]+", text) else ""
 
 
 def used() -> set[str]:
-    """What the source uses of the packages, and of the module ssl by numbers of errors."""
+    """Return the names of the packages that the source uses, and the numbers of ssl errors."""
     found = set()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -56,7 +56,7 @@ def used() -> set[str]:
 
 
 def test_listed() -> None:
-    """Each undocumented name that the source uses is in the list, and each of the list is used."""
+    """The list has exactly the undocumented names of dependencies that the source uses."""
     found = used()
     assert [name for name in NAMES if name not in found] == []
     undocumented = {
@@ -73,13 +73,13 @@ def test_listed() -> None:
 
 
 def test_no_others_underscore() -> None:
-    """Nowhere the linter is told to pass over another's private name."""
+    """The source has no `noqa` that permits the use of another class's private name."""
     sources = "".join(path.read_text() for path in SOURCE.rglob("*.py"))
     assert "SLF001" not in sources
 
 
 def test_all_there() -> None:
-    """Each name has a reason, and is there in the installed versions."""
+    """Each listed name of a dependency has a reason and exists in the installed version."""
     assert all(NAMES.values())
     assert missing("") == []
     check()
@@ -93,7 +93,7 @@ def test_all_there() -> None:
     ],
 )
 def test_missing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, listed: str) -> None:
-    """A name that is gone is told by one sentence, and so is a parameter."""
+    """If a listed name or parameter of a dependency is missing, one sentence says so."""
     if "(" in listed:
         monkeypatch.setattr(owner, name, lambda body: None)
     else:
@@ -106,7 +106,7 @@ def test_missing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, list
 
 @pytest.mark.parametrize("version", ["2.12.900", "2.15.901"])
 def test_fork(version: str) -> None:
-    """A urllib3 that is a fork under its name is refused when the package is imported."""
+    """Importing the package fails clearly if urllib3 is a fork with the same name."""
     code = f"""
 import urllib3
 urllib3.__version__ = {version!r}
@@ -121,5 +121,5 @@ import pulpcore.plugin.download.futures.error
 
 
 def test_optional() -> None:
-    """PySocks may be missing; nobody is told so before a SOCKS proxy is to be used."""
+    """PySocks may be missing, which is reported only when a SOCKS proxy is used."""
     assert not any(name.startswith("socks.") for name in missing(""))

@@ -1,4 +1,4 @@
-"""Making a TLS context: the forms of PEM that are taken, and what can go wrong meanwhile."""
+"""Tests of making a TLS context: accepted PEM forms, and possible failures."""
 
 import errno
 import os
@@ -22,13 +22,13 @@ FORMS = {
 
 
 def trusted(given: str) -> int:
-    """How many certificates a context trusts."""
+    """Return the number of certificates that a context trusts."""
     return make_context(SSL(ca_certificate=given), None).cert_store_stats()["x509"]
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_text_is_taken_as_a_file_is(tls: Any, tmp_path: Path, form: Any) -> None:
-    """Certificates are read in all forms that OpenSSL reads from a file, from text too."""
+    """CA certificates are read from text in every form that OpenSSL reads from a file."""
     text = form(tls.ca.read_text())
     path = tmp_path / "ca.pem"
     path.write_bytes(text.encode(errors="replace"))
@@ -36,33 +36,33 @@ def test_text_is_taken_as_a_file_is(tls: Any, tmp_path: Path, form: Any) -> None
 
 
 def test_several_certificates(tls: Any) -> None:
-    """All certificates of a text are trusted, also behind a byte order mark in its middle."""
+    """All CA certificates in a PEM text are trusted, even after a byte order mark within it."""
     assert trusted(tls.ca.read_text() + "\ufeff" + tls.other_ca.read_text()) == 2
 
 
 @pytest.mark.parametrize("form", [FORMS["byte order mark"], FORMS["CRLF"]])
 def test_client_certificate(tls: Any, form: Any) -> None:
-    """A client's certificate and key are read in these forms too."""
+    """A client certificate and key are read in every form that OpenSSL reads from a file."""
     certificate, key = (form(path.read_text()) for path in (tls.client.certificate, tls.client.key))
     make_context(SSL(client_certificate=certificate, client_key=key), None)
 
 
 @pytest.mark.parametrize("text", ["-----BEGIN CERTIFICATE-----\nnonsense\n", "-----BEGIN"])
 def test_text_without_certificates(text: str) -> None:
-    """Text that holds none is named by its attribute, and not shown."""
+    """PEM text without a certificate is an error that names the attribute, not the text."""
     with pytest.raises(ValueError, match=r"^ca_certificate: the PEM text holds no certificates"):
         trusted(text)
 
 
 def test_key_log_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file for TLS keys that can't be written to is named by its variable."""
+    """If the file for TLS keys can't be written, the error names its variable."""
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "missing" / "log"))
     with pytest.raises(ValueError, match=r"^SSLKEYLOGFILE: .*can't be written to: No such file"):
         make_context(SSL(), None)
 
 
 def test_openssl_that_cannot_be_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What OpenSSL itself refuses isn't taken for a matter of that file."""
+    """An error of OpenSSL itself isn't blamed on the file for TLS keys."""
 
     def refuse() -> None:
         raise ssl.SSLError(1, "[SSL: NO_CIPHER_MATCH] no cipher match")
@@ -74,7 +74,7 @@ def test_openssl_that_cannot_be_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("where", ["set up", "certificates"])
 def test_descriptors_used_up(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    """That this process can't open another file isn't told of the certificates."""
+    """Running out of descriptors isn't blamed on the certificates."""
 
     def refuse(*unused: Any, **also_unused: Any) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

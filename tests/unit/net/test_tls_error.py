@@ -1,4 +1,4 @@
-"""What ended TLS: which of it may be gone the next time, and in which words it is told."""
+"""Tests of classifying TLS errors: which are transient, and their messages."""
 
 import ssl
 
@@ -43,7 +43,7 @@ FINAL = {
 
 
 def handshake(*answer: bytes) -> ssl.SSLError:
-    """What a client's handshake raises at an answer to its first message."""
+    """Return what a client's handshake raises for an answer to its first message."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
@@ -56,13 +56,13 @@ def handshake(*answer: bytes) -> ssl.SSLError:
 
 
 def alert(number: int) -> ssl.SSLError:
-    """What a client's handshake raises at a fatal alert."""
+    """Return what a client's handshake raises for a fatal alert."""
     return handshake(bytes([21, 3, 3, 0, 2, 2, number]))
 
 
 @pytest.mark.parametrize("number", TRANSIENT.values(), ids=TRANSIENT)
 def test_transient_alerts(number: int) -> None:
-    """An alert about damage, or about the server's own trouble, may be gone the next time."""
+    """A TLS alert about damage or internal trouble of the server is transient."""
     failure = from_tls(alert(number))
     assert type(failure) is DownloadFailed
     assert failure.transient
@@ -71,7 +71,7 @@ def test_transient_alerts(number: int) -> None:
 
 @pytest.mark.parametrize("number", REFUSALS.values(), ids=REFUSALS)
 def test_refusals(number: int) -> None:
-    """An alert about the client's certificate is a matter of authorization."""
+    """A TLS alert about the client's certificate is NotAuthorized."""
     failure = from_tls(alert(number), "proxy")
     assert type(failure) is NotAuthorized
     assert not failure.transient
@@ -80,21 +80,21 @@ def test_refusals(number: int) -> None:
 
 @pytest.mark.parametrize("number", FINAL.values(), ids=FINAL)
 def test_other_alerts(number: int) -> None:
-    """An alert that says that the two can't agree will come the next time too."""
+    """A TLS alert about incompatible settings is permanent."""
     failure = from_tls(alert(number))
     assert type(failure) is DownloadFailed
     assert not failure.transient
 
 
 def test_damage_in_the_handshake() -> None:
-    """A record that can't be decrypted was damaged, in the handshake too."""
+    """A TLS record that can't be decrypted is transient, in the handshake, too."""
     error = ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC] decryption failed")
     assert from_tls(error).transient
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"220 welcome\r\n"])
 def test_no_tls(answer: bytes) -> None:
-    """A peer that speaks another protocol is told to, in a sentence."""
+    """A peer without TLS is reported in one sentence."""
     failure = from_tls(handshake(answer), "proxy")
     assert type(failure) is DownloadFailed
     assert not failure.transient
@@ -102,21 +102,21 @@ def test_no_tls(answer: bytes) -> None:
 
 
 def test_other_failure_of_the_handshake() -> None:
-    """What else the handshake fails of is final, and told by OpenSSL's name for it."""
+    """Any other failure of the TLS handshake is permanent and shown by OpenSSL's name."""
     failure = from_tls(ssl.SSLError(1, "[SSL: UNSUPPORTED_PROTOCOL] unsupported (_ssl.c:1006)"))
     assert not failure.transient
     assert failure.reason == "TLS failed: UNSUPPORTED_PROTOCOL"
 
 
 def test_reason_that_python_has_no_name_for() -> None:
-    """A newer OpenSSL says what Python has no name for: the text tells it."""
+    """An OpenSSL error that Python has no name for is recognized by its text."""
     failure = from_tls(ssl.SSLError(1, "[SSL] record layer failure (_ssl.c:1006)"))
     assert "doesn't speak TLS there" in failure.reason
     assert "RECORD_LAYER_FAILURE" in failure.reason
 
 
 def test_after_the_handshake() -> None:
-    """Whatever OpenSSL doesn't understand after the handshake is damage: there TLS was spoken."""
+    """A TLS protocol error after the handshake counts as damage and is transient."""
     error = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:2580)")
 
     def recv() -> None:
@@ -139,7 +139,7 @@ def test_after_the_handshake() -> None:
     ids=repr,
 )
 def test_cut(error: ssl.SSLError) -> None:
-    """A connection that ends without the end of TLS was cut, and may not be the next time."""
+    """A TLS connection that ends without a close_notify was cut, which is transient."""
     assert is_cut(error)
     failure = from_tls(error)
     assert failure.transient
@@ -147,7 +147,7 @@ def test_cut(error: ssl.SSLError) -> None:
 
 
 def test_trust() -> None:
-    """A certificate that isn't trusted is a matter of authorization, and told whose it is."""
+    """An untrusted certificate is NotAuthorized, and the error says whose certificate it is."""
     error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] failed")
     error.verify_message = "certificate has expired"
     failure = from_tls(error, "proxy")

@@ -1,4 +1,4 @@
-"""A URL that is parsed once."""
+"""Tests of parsing URLs."""
 
 import re
 from urllib.parse import quote, unquote_to_bytes
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pulpcore.plugin.download.futures.net.url import PORTS, Origin, join, parse
 
-# Every character that a URL may have in its path (RFC 3986 section 2), but '%' and the two that
-# end a path.
+# Every character that the path of a URL may contain (RFC 3986 section 2), except '%' and the two
+# that end the path.
 STAYS = "ABCXYZabcxyz0123456789-._~:/[]@!$&'()*+,;="
 SECRET = "s3cretPW"
 
@@ -38,7 +38,7 @@ SECRET = "s3cretPW"
     ],
 )
 def test_origin(text, origin):
-    """Scheme and host are in lower case, a name is IDNA, the port by default the scheme's."""
+    """The origin has scheme and host in lower case, IDNA names and the default port."""
     url = parse(text)
     assert url.origin == origin
     assert (url.scheme, url.host, url.port) == origin
@@ -59,7 +59,7 @@ def test_origin(text, origin):
     ],
 )
 def test_userinfo(text, user, password):
-    """User and password are decoded; the last '@' before the path ends them."""
+    """User and password are decoded. The last `@` before the path ends them."""
     url = parse(text)
     assert (url.user, url.password, url.host) == (user, password, "h")
 
@@ -84,20 +84,20 @@ def test_userinfo(text, user, password):
     ],
 )
 def test_target(rest, target):
-    """Only what is no character of a URL is encoded; the fragment is dropped."""
+    """The request target encodes only characters that URLs can't contain, without the fragment."""
     for start in ("http://h", "HTTP://h", "ftp://u:p@h:2121"):
         assert parse(start + rest).target == target
 
 
 @given(st.text(st.sampled_from(STAYS + "?"), max_size=30))
 def test_characters_of_a_url_stay(rest):
-    """Whatever is made of the characters of a URL is sent as it was given."""
+    """A target made of valid URL characters is sent unchanged."""
     assert parse(f"http://h/{rest}").target == f"/{rest}"
 
 
 @given(st.text(max_size=30).filter(lambda text: "#" not in text))
 def test_encoding_loses_nothing(rest):
-    """What is sent decodes to what was given, is plain ASCII, and is encoded but once."""
+    """The request target is ASCII, decodes to the given text and is never encoded twice."""
     target = parse(f"http://h/{rest}").target
     assert re.fullmatch(r"/([A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})*", target)
     stray = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", f"/{rest}")
@@ -113,7 +113,7 @@ def test_encoding_loses_nothing(rest):
     st.text(st.sampled_from(STAYS + "?"), max_size=9),
 )
 def test_round_trip(scheme, host, port, user, rest):
-    """The text of a URL is parsed to the same, but for the userinfo, which it doesn't have."""
+    """The text of a parsed URL parses to the same URL without userinfo."""
     place = f"[{host.replace('%', '%25')}]" if ":" in host else host
     userinfo = "" if user is None else f"{quote(user, safe='')}:pw@"
     url = parse(f"{scheme}://{userinfo}{place}:{port}/{rest}")
@@ -136,7 +136,7 @@ def test_round_trip(scheme, host, port, user, rest):
     ],
 )
 def test_forms(text, authority, absolute, whole):
-    """The zone of an address is for this machine only: neither Host nor a proxy gets it."""
+    """The zone of an IPv6 address is not sent in the Host header or to a proxy."""
     url = parse(text)
     assert (url.authority, url.absolute, url.text) == (authority, absolute, whole)
 
@@ -185,7 +185,7 @@ def test_forms(text, authority, absolute, whole):
     ],
 )
 def test_refused(text):
-    """What isn't a URL, or can be read in two ways, is refused, and no text of it is told."""
+    """An invalid or ambiguous URL is refused, and the error shows none of its text."""
     with pytest.raises(ValueError, match=r"scheme|host and port") as caught:
         parse(text)
     assert SECRET.lower() not in str(caught.value).lower()
@@ -194,7 +194,7 @@ def test_refused(text):
 
 @given(st.text())
 def test_any_text(text):
-    """Whatever it is, it is a URL or a ValueError without a context, which would have the text."""
+    """Any text gives a URL or a ValueError without a context, which would show the text."""
     error, url = None, None
     try:
         url = parse(f"http://{text}")
@@ -209,13 +209,13 @@ def test_any_text(text):
 
 @pytest.mark.parametrize("value", [None, b"http://h/", 7, []])
 def test_no_text(value):
-    """What isn't a str is refused by its type."""
+    """A URL that isn't a str is refused by its type."""
     with pytest.raises(ValueError, match=r"must be a str, not (NoneType|bytes|int|list)"):
         parse(value)
 
 
 def test_schemes():
-    """Who takes certain schemes names them; the error does, too."""
+    """parse() accepts only the schemes that the caller lists, and its error names them."""
     assert parse("https://h/", ("http", "https")).port == 443
     with pytest.raises(ValueError, match=r"must be http or https, not 'ftp'"):
         parse("ftp://h/", ("http", "https"))
@@ -224,13 +224,13 @@ def test_schemes():
 
 
 def test_schemes_that_cannot_be():
-    """A mistake of ours in what is asked for is none of the URL."""
+    """An invalid list of schemes is reported as an error of the caller, not of the URL."""
     with pytest.raises(TypeError, match="unhashable"):
         parse("http://h/", ["http"])
 
 
 def test_repr():
-    """No secret is shown."""
+    """The repr of a parsed URL shows no secret."""
     shown = repr(parse(f"https://me:{SECRET}@h/a?token={SECRET}"))
     assert shown == "<URL https://h/a?token=***>"
 
@@ -264,21 +264,21 @@ def test_repr():
         ("g?y/../x", "/b/c/g?y/../x"),
         ("g//h", "/b/c/g//h"),
         ("?", "/b/c/d;p?"),
-        # These two, not: they are taken as they were given.
+        # These two are exceptions: they are kept unchanged.
         ("/./g/../h", "/./g/../h"),
         ("/g//h", "/g//h"),
         ("/100%/%20", "/100%25/%20"),
     ],
 )
 def test_join(reference, expected):
-    """A reference is resolved against the path of a URL; one that begins with a slash is kept."""
+    """A relative reference is resolved against a URL; an absolute path is kept unchanged."""
     url = join(parse("http://u:p@a:81/b/c/d;p?q"), reference)
     assert url == parse(f"http://a:81{expected}")
     assert url.target == expected
 
 
 def test_join_elsewhere():
-    """A reference may name another host, and the scheme too."""
+    """A relative reference may also name another host and scheme."""
     base = parse("https://[fe80::1%lo]/a//b/../c")
     assert join(base, "//h//x/../y").text == "https://h//x/../y"
     assert join(base, "HTTP://H").text == "http://h/"

@@ -1,4 +1,4 @@
-"""What ran out on this machine is told so, and not as a failure of the host."""
+"""Tests of errors about exhausted resources of this machine, which don't count against the host."""
 
 import errno
 from typing import Any
@@ -20,7 +20,7 @@ from pulpcore.plugin.download.futures.net.used_up import from_used_up, used_up
     ],
 )
 def test_used_up(number: int, words: str) -> None:
-    """It is local, and may be there again when other downloads have ended."""
+    """An exhausted resource of this machine is a local, transient error."""
     failure = from_used_up(OSError(number, "text of the system"))
     assert failure is not None
     assert failure.reason.startswith(words)
@@ -30,12 +30,12 @@ def test_used_up(number: int, words: str) -> None:
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(111, "no"), OSError("odd"), ValueError()])
 def test_other_errors(error: Exception) -> None:
-    """Anything else is none of it."""
+    """Other errors of the system aren't reported as exhausted resources."""
     assert from_used_up(error) is None
 
 
 def chained(cause: BaseException) -> DownloadFailed:
-    """An error of ours with a cause."""
+    """Make an error of ours with a cause."""
     error = DownloadFailed("why")
     error.__cause__ = cause
     return error
@@ -50,21 +50,21 @@ def chained(cause: BaseException) -> DownloadFailed:
     ],
 )
 def test_behind_what_libraries_made_of_it(error: Exception, words: str) -> None:
-    """What ran out is found behind whatever libraries made of it."""
+    """An exhausted resource is found behind the exceptions of other libraries."""
     found = used_up(error)
     assert found is not None
     assert words in found
 
 
 def test_in_a_reason() -> None:
-    """The exceptions of urllib3 have it in their reason."""
+    """An exhausted resource is found in the `reason` of urllib3's exceptions."""
     error: Any = LookupError()
     error.reason = OSError(errno.ENFILE, "x")
     assert "machine" in str(used_up(error))
 
 
 def test_nothing_ran_out() -> None:
-    """Other failures are none of these, also where two errors are each other's cause."""
+    """Other failures aren't exhausted resources, even if two errors cause each other."""
     one, other = chained(ConnectionRefusedError(errno.ECONNREFUSED, "x")), OSError("y")
     other.__cause__ = one
     one.args = (other,)

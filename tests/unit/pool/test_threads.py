@@ -1,4 +1,4 @@
-"""The engine that executes plans by threads of its own: plans that wait hold no thread."""
+"""Tests of the thread pool that executes plans, in which waiting plans hold no thread."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ FAR = 3600.0
 
 
 class Life:
-    """A run that waits as often as its download says, and then calls it."""
+    """A run that waits as often as its download says and then calls it."""
 
     def __init__(self, download):
         self.download = download
@@ -27,7 +27,7 @@ class Life:
         self.waits = list(getattr(download, "waits", ()))
 
     def advance(self):
-        """Wait, or end."""
+        """Return the next wait, or end."""
         if self.token.reason is not None:
             raise DownloadFailed(self.download, self.token.reason)
         self.download.steps = getattr(self.download, "steps", 0) + 1
@@ -39,20 +39,20 @@ class Life:
 
 @pytest.fixture(autouse=True)
 def lives(monkeypatch):
-    """All downloads are advanced in steps; give a class to have them advanced by it."""
+    """Advance all downloads in steps, by the class that the test gives."""
     monkeypatch.setattr(window, "begin", Life)
     return lambda cls: monkeypatch.setattr(window, "begin", cls)
 
 
 def waiting(*waits):
-    """A download that waits so many times, so many seconds each."""
+    """Make a download that waits so many times, so many seconds each."""
     download = Stub()
     download.waits = waits
     return download
 
 
 def test_waits_hold_no_thread():
-    """While 100 downloads wait, 4 threads finish 1,000 others; a shutdown ends those that wait."""
+    """While 100 downloads wait, 4 threads complete 1,000 others. A shutdown ends the waits."""
     slow = [waiting(FAR) for _ in range(100)]
     batch = Batch([*slow, *(Nop() for _ in range(1000))], concurrent=4, backlog=1100)
     plans = batch()
@@ -66,14 +66,14 @@ def test_waits_hold_no_thread():
 
 
 def test_goes_on_when_the_time_has_come():
-    """A plan that waited goes on, however often, and comes back when it has ended."""
+    """A waiting plan continues when its time has come, however often it waits."""
     with Batch([waiting(0.01, 0, 0.02), waiting(-1)], concurrent=1) as batch:
         found = [plan.result() for plan in batch()]
     assert sorted(download.steps for download in found) == [2, 4]
 
 
 def test_cancelled_alone(lives):
-    """A plan that waits goes on at once when its own run is cancelled, as by a total limit."""
+    """A waiting plan continues at once when its own run is cancelled, as by a total limit."""
 
     class Limited(Life):
         def advance(self):
@@ -87,7 +87,7 @@ def test_cancelled_alone(lives):
 
 
 def test_context(lives):
-    """Each step runs in the copy of the context that was made when the download was taken."""
+    """Each step runs in the copy of the context made when the download was taken."""
     variable = ContextVar("variable")
     seen = []
 
@@ -110,7 +110,7 @@ def test_context(lives):
 
 
 def test_no_thread_for_the_timer(monkeypatch):
-    """Where there is no thread for the timer, a plan waits in its own, also for a shutdown."""
+    """If no timer thread can be started, a plan waits in its own thread until a shutdown."""
 
     def refuse(*_):
         raise RuntimeError("can't start new thread")
@@ -124,7 +124,7 @@ def test_no_thread_for_the_timer(monkeypatch):
 
 
 def test_no_thread_to_go_on(monkeypatch):
-    """Where there is no thread when a wait is over, the plan tries again later."""
+    """If no thread can be started when a wait is over, the plan tries again later."""
     monkeypatch.setattr(module, "_LATER", 0.01)
     refused = []
 
@@ -142,7 +142,7 @@ def test_no_thread_to_go_on(monkeypatch):
 
 
 def test_forgotten_engines_are_not_kept():
-    """The list of the batches that are to be stopped at the end of the program doesn't grow."""
+    """The list of batches to stop at exit doesn't keep finished ones."""
     for _ in range(50):
         Batch([])
     Batch([])
@@ -150,7 +150,7 @@ def test_forgotten_engines_are_not_kept():
 
 
 def test_waits_of_real_downloads(monkeypatch):
-    """A download that a server has told to come again later waits without a thread, too."""
+    """A real download that waits for Retry-After holds no thread."""
     monkeypatch.undo()
 
     def busy(_):
@@ -169,7 +169,7 @@ def test_waits_of_real_downloads(monkeypatch):
 
 
 def test_traceback_does_not_grow():
-    """Each result() raises with the traceback of the failure and of this call, and no others."""
+    """Each result() raises with the traceback of the failure and of this call only."""
 
     def fail(_):
         raise DownloadFailed("gone")

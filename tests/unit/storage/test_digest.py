@@ -1,4 +1,4 @@
-"""Digests that are computed beside the transfer."""
+"""Tests of digests that are computed in helper threads beside the transfer."""
 
 import _thread
 import functools
@@ -23,20 +23,20 @@ from pulpcore.plugin.download.futures.storage.digest import (
 
 BUFFER = bytes(range(256)) * 512
 MANY = 3 * WINDOW // len(BUFFER)
-# As much as a thread is given.
+# As much as a helper thread gets at once.
 PART = BUFFER * (PIECE // len(BUFFER))
 
 
 class Fake:
-    """A digest that is its own copy, so that a test sees what is done to it."""
+    """A digest that is its own copy, so that the test sees its state."""
 
     def copy(self):
-        """Itself."""
+        """Return itself."""
         return self
 
 
 class Slow(Fake):
-    """A digest that is computed only when somebody lets it, and knows the threads that did."""
+    """A digest that computes only when the test lets it, and records its threads."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -44,7 +44,7 @@ class Slow(Fake):
         self.sizes: list[int] = []
 
     def update(self, buffer: bytes) -> None:
-        """Take a buffer, when the test says so."""
+        """Take a buffer when the test says so."""
         self.go_on.wait(20)
         self.threads.append(threading.current_thread())
         self.sizes.append(len(buffer))
@@ -52,13 +52,13 @@ class Slow(Fake):
 
 @pytest.fixture(autouse=True)
 def own_helpers(monkeypatch):
-    """Threads of each test's own, as many as two processors would have."""
+    """Give each test its own helper threads, as on a machine with two processors."""
     monkeypatch.setattr(module, "_helpers_of", functools.cache(module._helpers_of.__wrapped__))
     monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
 
 
 def large(algorithm, monkeypatch):
-    """A digest that has gone over to threads, with an algorithm of the test's."""
+    """Make a digest that is already computed by threads, with an algorithm of the test's."""
     digest = Digest("sha256")
     monkeypatch.setattr(digest, "_hash", algorithm)
     digest.size = LARGE
@@ -70,7 +70,7 @@ def large(algorithm, monkeypatch):
 )
 @pytest.mark.parametrize("total", [0, 1, LARGE, 5 * LARGE])
 def test_right(size, total):
-    """However large the content is, and however it comes, the digest is that of all of it."""
+    """The digest is right for any size of content and of buffers."""
     content = (BUFFER * (total // len(BUFFER) + 1))[:total]
     if total > LARGE and size == 1:
         size = 1001
@@ -81,7 +81,7 @@ def test_right(size, total):
 
 
 def test_right_at_once():
-    """Many digests of the same buffers, by more threads than there are helpers, are right."""
+    """Many digests of the same buffers, with more threads than helpers, are right."""
     digests = [[Digest(name) for name in ("sha512", "sha1", "md5", "sha256")] for _ in range(6)]
     kinds = [BUFFER, BUFFER[:100], bytearray(BUFFER), BUFFER[1:]]
 
@@ -103,7 +103,7 @@ def test_right_at_once():
 
 
 def test_goes_on_after_it_was_settled():
-    """It may be looked at in the middle."""
+    """A digest may be read in the middle and then updated further."""
     digest = Digest("sha256")
     for count in range(1, 40):
         digest.update(BUFFER)
@@ -111,7 +111,7 @@ def test_goes_on_after_it_was_settled():
 
 
 def test_beside():
-    """A large file is worked on by other threads, and a small one by nobody else's."""
+    """Helper threads compute the digest of a large file, but not that of a small one."""
     names = set()
 
     class Watched(Fake):
@@ -131,7 +131,7 @@ def test_beside():
 
 
 def test_rest(monkeypatch):
-    """What is too little for another thread is worked on by who wants the digest, once."""
+    """Bytes too few for a helper are hashed once, by the thread that reads the digest."""
     slow = Slow()
     slow.go_on.set()
     digest = large(slow, monkeypatch)
@@ -143,7 +143,7 @@ def test_rest(monkeypatch):
 
 @pytest.mark.parametrize("size", [len(BUFFER), PIECE])
 def test_asked_by_several(size):
-    """Several threads may want the digest: each gets that of all that came before it asked."""
+    """Threads that read a digest at once each get that of all bytes so far."""
     digest = Digest("sha256")
     content = b"".join(bytes([n]) * size for n in range(5 * LARGE // size))
     allowed = {
@@ -169,7 +169,7 @@ def test_asked_by_several(size):
 
 
 def test_asked_at_the_first_bytes():
-    """A thread that looks just when the first bytes come doesn't make them be forgotten."""
+    """Reading the digest while the first bytes arrive loses none of them."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -186,7 +186,7 @@ def test_asked_at_the_first_bytes():
 
 
 def test_side_by_side(monkeypatch):
-    """Two digests are computed at the same time: each waits for the other here."""
+    """Two digests are computed at the same time in two threads."""
     barrier = threading.Barrier(2)
 
     class Together(Fake):
@@ -201,7 +201,7 @@ def test_side_by_side(monkeypatch):
 
 
 def test_no_more_threads_than_processors(monkeypatch):
-    """Five digests on two processors are computed by two threads, which take turns."""
+    """On two processors two helper threads compute five digests in turns."""
     slow = [Slow() for _ in range(5)]
     digests = [large(algorithm, monkeypatch) for algorithm in slow]
     for digest in digests * 3:
@@ -215,7 +215,7 @@ def test_no_more_threads_than_processors(monkeypatch):
 
 
 def test_bounded(monkeypatch):
-    """Whoever brings more than may wait, waits: memory is bounded."""
+    """A thread that adds buffers faster than they are hashed has to wait: memory is bounded."""
     slow = Slow()
     digest = large(slow, monkeypatch)
     brought = []
@@ -234,7 +234,7 @@ def test_bounded(monkeypatch):
     while not is_waiting():
         assert thread.is_alive()
         time.sleep(0.001)
-    # What was brought before anything could be worked on.
+    # The buffers that were added before any could be hashed.
     assert WINDOW - len(BUFFER) < len(brought) * len(BUFFER) <= WINDOW
     slow.go_on.set()
     thread.join(20)
@@ -243,7 +243,7 @@ def test_bounded(monkeypatch):
 
 
 def test_changing_buffer(monkeypatch):
-    """A buffer that can be changed afterwards is worked on at once, behind those before it."""
+    """A mutable buffer is hashed at once, after the buffers before it."""
     content = bytearray(BUFFER)
     digest = Digest("sha256")
     expected = hashlib.sha256()
@@ -256,7 +256,7 @@ def test_changing_buffer(monkeypatch):
 
 
 def test_failure(monkeypatch):
-    """What goes wrong in the thread is raised to whoever wants the digest, and nobody waits."""
+    """An error of a helper is raised to the reader of the digest, and no thread waits for ever."""
 
     class Broken(Fake):
         def update(self, buffer):
@@ -270,7 +270,7 @@ def test_failure(monkeypatch):
 
 
 def test_no_thread_to_be_had(monkeypatch):
-    """Where the system gives no thread, the one that brings the buffers does it."""
+    """If no thread can be started, the thread that adds the buffers hashes them."""
 
     def refuse(function, arguments):
         raise RuntimeError("can't start new thread")
@@ -285,7 +285,7 @@ def test_no_thread_to_be_had(monkeypatch):
 
 
 def test_no_thread_when_it_is_asked(monkeypatch):
-    """Where there is no thread any more, whoever wants the digest computes what is left."""
+    """If the helpers are gone, the reader of the digest computes the rest."""
 
     def refuse(function):
         raise RuntimeError("can't start new thread")
@@ -306,16 +306,16 @@ def test_no_thread_when_it_is_asked(monkeypatch):
 
 
 def test_unknown_number_of_processors(monkeypatch):
-    """Where the system doesn't say it, there is one thread."""
+    """If the number of processors is unknown, there is one helper thread."""
     monkeypatch.delattr(module.os, "sched_getaffinity", raising=False)
     assert module._helpers_of(None)._most == 1
 
 
 @pytest.mark.parametrize("count", [1, 20, 150])
 def test_forked_child(count):
-    """A child reads the digest of what had come when it was forked, and can go on with it.
+    """A forked child reads the digest of the bytes before the fork and can continue it.
 
-    Whatever the threads of the parent, which it doesn't have, were doing at that moment.
+    This works whatever the parent's threads, which the child lacks, were doing at that moment.
     """
     digest = Digest("sha256")
     for _ in range(count):
@@ -332,7 +332,7 @@ def test_forked_child(count):
 
 
 def test_threads_go():
-    """When there is nothing to do the threads end by themselves."""
+    """Helper threads without work end by themselves."""
     digest = Digest("sha256")
     for _ in range(20):
         digest.update(BUFFER)

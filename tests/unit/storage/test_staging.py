@@ -1,4 +1,4 @@
-"""Where the content of a file waits, and what of it stays for the next run."""
+"""Tests of staging files, and of the partial files that stay for the next run."""
 
 import errno
 import fcntl
@@ -23,25 +23,25 @@ CONTENT = b"the first half"
 
 @pytest.fixture
 def target(tmp_path):
-    """The path of the file that is to be."""
+    """Return the path of the future file."""
     return tmp_path / "file"
 
 
 @pytest.fixture(autouse=True)
 def no_descriptor_left():
-    """Each test closes what it opened, and so does the code, whatever went wrong."""
+    """Assert that test and code close every descriptor."""
     before = open_files()
     yield
     assert open_files() == before
 
 
 def beside(target):
-    """The names of all that is beside the target."""
+    """Return the names of all files beside the target."""
     return sorted(path.name for path in target.parent.iterdir() if path != target)
 
 
 def paths(target):
-    """Where the partial file and its note are."""
+    """Return the paths of the partial file and of its note."""
     stage = Partial(str(target))
     stage.remember("?")
     names = beside(target)
@@ -61,7 +61,7 @@ def finish(stage):
 
 
 def leave(target, content=CONTENT, note=NOTE):
-    """What a run that failed leaves."""
+    """Leave what a failed run leaves."""
     stage = Partial(str(target))
     stage.forget()
     stage.remember(note)
@@ -70,7 +70,7 @@ def leave(target, content=CONTENT, note=NOTE):
 
 
 def found(target):
-    """What the next run finds: the note and the content."""
+    """Return what the next run finds: the note and the content."""
     stage = Partial(str(target))
     content = os.pread(stage.file.fileno(), 1000, 0)
     assert len(content) == stage.size == os.lseek(stage.file.fileno(), 0, os.SEEK_CUR)
@@ -80,7 +80,7 @@ def found(target):
 
 class TestTemporary:
     def test_publish(self, target):
-        """It is in the folder of its target, takes its place, and nothing else is left."""
+        """A temporary file is in the target's folder, replaces the target and leaves no other."""
         stage = Temporary(str(target))
         assert re.fullmatch(r"\.download-[0-9a-f]{16}", *beside(target))
         assert not target.exists()
@@ -92,7 +92,7 @@ class TestTemporary:
         assert beside(target) == []
 
     def test_drop(self, target):
-        """Nothing of it stays, and the old file is as it was; dropping again is no harm."""
+        """Dropping a temporary file removes it and keeps the old file. It may be repeated."""
         target.write_bytes(b"old")
         stage = Temporary(str(target))
         stage.file.write(b"new")
@@ -102,7 +102,7 @@ class TestTemporary:
         assert beside(target) == []
 
     def test_mode(self, target):
-        """It has the permissions that any new file would have, and isn't inherited by programs."""
+        """A temporary file has the permissions of any new file and isn't inherited by programs."""
         stage = Temporary(str(target))
         twin = target.with_name("twin")
         twin.touch()
@@ -111,19 +111,19 @@ class TestTemporary:
         finish(stage)
 
     def test_many(self, target):
-        """Any number of them may be there at once."""
+        """Many temporary files of one target may exist at once."""
         stages = [Temporary(str(target)) for _ in range(50)]
         assert len(beside(target)) == 50
         for stage in stages:
             finish(stage)
 
     def test_no_folder(self, target):
-        """Without the folder it is an error that the caller can make good."""
+        """A missing folder raises FileNotFoundError, after which the caller can create it."""
         with pytest.raises(FileNotFoundError):
             Temporary(str(target / "sub"))
 
     def test_folder_in_the_way(self, target):
-        """Where it can't take its place it is told, and what stands there stays."""
+        """If a folder is at the target path, publishing raises and the folder stays."""
         stage = Temporary(str(target))
         (target / "sub").mkdir(parents=True)
         stage.file.close()
@@ -136,7 +136,7 @@ class TestTemporary:
 
 class TestPartial:
     def test_nothing_there(self, target):
-        """At first there is no note and no content, and without a note nothing stays."""
+        """At first a partial file has no note and no content. Without a note nothing is kept."""
         stage = Partial(str(target))
         assert (stage.note, stage.size) == (None, 0)
         stage.file.write(CONTENT)
@@ -144,7 +144,7 @@ class TestPartial:
         assert beside(target) == []
 
     def test_go_on(self, target):
-        """What stays is found by the next run, which writes on at its end."""
+        """The next run finds the partial file and appends to it."""
         leave(target)
         stage = Partial(str(target))
         assert (stage.note, stage.size) == (NOTE, len(CONTENT))
@@ -154,7 +154,7 @@ class TestPartial:
         assert found(target) == (NOTE, CONTENT + b" and more")
 
     def test_publish(self, target):
-        """Published, it is at its place, and neither note nor lock nor anything else is left."""
+        """Publishing a partial file leaves neither note nor lock nor any other file."""
         target.write_bytes(b"old")
         leave(target)
         stage = Partial(str(target))
@@ -166,7 +166,7 @@ class TestPartial:
         assert beside(target) == []
 
     def test_cannot_be_published(self, target):
-        """Where it can't take its place it is told, and it stays for a run that can."""
+        """If publishing fails, the error is raised and the partial file stays for a later run."""
         leave(target)
         stage = Partial(str(target))
         (target / "sub").mkdir(parents=True)
@@ -177,7 +177,7 @@ class TestPartial:
         assert found(target) == (NOTE, CONTENT)
 
     def test_forget(self, target):
-        """Forgotten, neither content nor note stays, and writing goes on at 0."""
+        """forget() deletes content and note, and writing continues at 0."""
         leave(target)
         stage = Partial(str(target))
         stage.forget()
@@ -188,7 +188,7 @@ class TestPartial:
         assert beside(target) == []
 
     def test_remember_anew(self, target):
-        """Another note takes the place of the first; the same one is not written again."""
+        """A new note replaces the first one, and an equal one isn't written again."""
         _, note = paths(target)
         leave(target)
         stage = Partial(str(target))
@@ -202,7 +202,7 @@ class TestPartial:
 
     @pytest.mark.parametrize("how", ["no descriptor", "full", "full in the middle", "too long"])
     def test_remember_where_it_cannot_be_written(self, target, monkeypatch, how):
-        """A note that can't be written is an error; neither it nor the content stays then."""
+        """If the note can't be written, an error is raised and no partial file stays."""
         leave(target)
         stage = Partial(str(target))
         stage.taken_up()
@@ -225,7 +225,7 @@ class TestPartial:
         assert beside(target) == []
 
     def test_no_byte(self, target):
-        """A note without a byte of content doesn't stay, and nor does the empty file."""
+        """An empty partial file and its note aren't kept."""
         stage = Partial(str(target))
         stage.remember(NOTE)
         assert len(beside(target)) == 2
@@ -234,10 +234,10 @@ class TestPartial:
 
     @pytest.mark.parametrize("note", [None, "another", NOTE])
     def test_not_taken_up(self, target, note):
-        """Whoever writes without having read what is here begins at byte 0, with a note of its own.
+        """A run that ignores the partial file begins at byte 0 with its own note.
 
-        The old note is gone before the first byte is written, so that not even a run that is killed
-        leaves it beside other content.
+        The old note is deleted before the first byte is written, so not even a killed run leaves it
+        beside other content.
         """
         partial, note_path = paths(target)
         leave(target)
@@ -252,13 +252,13 @@ class TestPartial:
         assert found(target) == ((None, b"") if note is None else (note, b"other content"))
 
     def test_nothing_written(self, target):
-        """A run that fails before it writes leaves what was there."""
+        """A run that fails before it writes keeps the existing partial file."""
         leave(target)
         finish(Partial(str(target)))
         assert found(target) == (NOTE, CONTENT)
 
     def test_cut_short(self, target):
-        """A note counts only where there are as many bytes as when it was written."""
+        """A note is valid only if the partial file has as many bytes as it says."""
         partial, _ = paths(target)
         stage = Partial(str(target))
         stage.file.write(CONTENT)
@@ -270,7 +270,7 @@ class TestPartial:
     @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
     @pytest.mark.parametrize(("name", "at"), [("open", 1), ("open", 2), ("read", 1), ("dup", 1)])
     def test_used_up(self, target, monkeypatch, name, at, number):
-        """What is used up in this process says nothing of the file, which stays as it is."""
+        """If this process is out of descriptors, the partial file stays as it is."""
         leave(target)
         real = getattr(os, name)
         calls = []
@@ -290,7 +290,7 @@ class TestPartial:
 
     @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
     def test_no_locks(self, target, monkeypatch, number):
-        """On a file system without locks no empty file is left, and what was there stays."""
+        """On a file system without locks the existing file stays, and no empty file is left."""
 
         def refuse(*unused):
             raise OSError(number, "no locks")
@@ -308,7 +308,7 @@ class TestPartial:
         assert found(target) == (NOTE, CONTENT)
 
     def test_no_second_descriptor(self, target, monkeypatch):
-        """Where the descriptor can't be doubled, neither file nor note is left."""
+        """If the descriptor can't be duplicated, neither file nor note is left."""
 
         def refuse(*unused):
             raise OSError(errno.EMFILE, "used up")
@@ -326,7 +326,7 @@ class TestPartial:
         assert found(target) == (NOTE, CONTENT)
 
     def test_mode(self, target):
-        """It is made with no more permission bits than it is to have, and gets the others."""
+        """A partial file never has more permission bits than the final file."""
         before = os.umask(0o077)
         try:
             stage = Partial(str(target), 0o640)
@@ -336,13 +336,13 @@ class TestPartial:
             os.umask(before)
 
     def test_secrets(self, target):
-        """The note is for nobody else to read."""
+        """The note of a partial file is readable by its owner only."""
         _, note = paths(target)
         leave(target)
         assert stat.S_IMODE(note.stat().st_mode) == 0o600
 
     def test_two_targets(self, target):
-        """Each target has its own, also of the longest name that there can be."""
+        """Each target has its own partial file, even with names of the greatest length."""
         other = target.with_name("o" * 255)
         leave(target, b"one", "1")
         leave(other, b"two", "2")
@@ -350,18 +350,18 @@ class TestPartial:
 
     @pytest.mark.parametrize("name", [b"\xff\xfe", "ü".encode(), b"a\nb"])
     def test_odd_names(self, target, name):
-        """A name that is no text is no harm."""
+        """The target's name may be undecodable."""
         odd = target.with_name(os.fsdecode(name))
         leave(odd)
         assert found(odd) == (NOTE, CONTENT)
 
     def test_no_folder(self, target):
-        """Without the folder it is an error that the caller can make good."""
+        """For a partial file a missing folder raises an error, and the caller can create it."""
         with pytest.raises(FileNotFoundError):
             Partial(str(target / "sub"))
 
 
-# What somebody, or an accident, has put in the place of the partial file.
+# What somebody may have put in place of the partial file.
 
 
 def _gone(partial, note):
@@ -405,7 +405,7 @@ def _not_writable(partial, note):
     partial.chmod(0)
 
 
-# The same with the note.
+# What somebody may have put in place of the note.
 
 
 def _no_note(partial, note):
@@ -486,7 +486,7 @@ TAMPERED = {
 
 @pytest.mark.parametrize("tamper", TAMPERED.values(), ids=TAMPERED)
 def test_thrown_away(target, tamper):
-    """What isn't ours, or has no note of ours, is not gone on with, and doesn't stop a download."""
+    """A partial file or note that isn't ours is deleted, and the download succeeds."""
     partial, note = paths(target)
     leave(target)
     tamper(partial, note)
@@ -499,14 +499,14 @@ def test_thrown_away(target, tamper):
     assert target.read_bytes() == b"new content"
     assert target.is_file()
     assert not target.is_symlink()
-    # A folder is somebody's, and maybe not empty: it is let be.
+    # A folder belongs to somebody and may not be empty, so it is left alone.
     assert not os.path.lexists(partial) or partial.is_dir()
     assert not os.path.lexists(note) or note.is_dir()
 
 
 @pytest.mark.parametrize("tamper", [_full_folder, _note_full_folder])
 def test_folder_stays(target, tamper):
-    """A folder that isn't empty is never thrown away."""
+    """A non-empty folder in place of the partial file is never deleted."""
     partial, note = paths(target)
     leave(target)
     tamper(partial, note)
@@ -517,7 +517,7 @@ def test_folder_stays(target, tamper):
 
 @pytest.mark.parametrize("tamper", [_link, _hard_link])
 def test_what_a_link_leads_to_stays(target, tamper):
-    """A file that a link leads to isn't written to, whoever made the link."""
+    """A symbolic link in place of the partial file isn't written through."""
     partial, note = paths(target)
     leave(target)
     tamper(partial, note)
@@ -529,7 +529,7 @@ def test_what_a_link_leads_to_stays(target, tamper):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 def test_other_owner(target):
-    """What belongs to somebody else isn't gone on with."""
+    """A partial file that belongs to another user isn't resumed."""
     partial, _ = paths(target)
     leave(target)
     os.chown(partial, 65534, 65534)
@@ -538,7 +538,7 @@ def test_other_owner(target):
 
 class TestTwoAtOnce:
     def test_second_is_refused(self, target):
-        """While one writes, another is told so, and changes nothing."""
+        """While one writer has the partial file, a second one is refused and changes nothing."""
         leave(target)
         first = Partial(str(target))
         with pytest.raises(BlockingIOError):
@@ -548,7 +548,7 @@ class TestTwoAtOnce:
         assert found(target) == (NOTE, CONTENT)
 
     def test_other_process(self, target):
-        """So it is for another process."""
+        """While one writer has the partial file, another process is refused."""
         leave(target)
 
         def work():
@@ -560,7 +560,7 @@ class TestTwoAtOnce:
         finish(first)
 
     def test_after_the_first_is_through(self, target, monkeypatch):
-        """One that opened the file just before it was published doesn't write to it then."""
+        """A writer that opened the partial file just before its publication can't write to it."""
         first = Partial(str(target))
         first.file.write(b"first")
         first.file.close()
@@ -581,7 +581,7 @@ class TestTwoAtOnce:
         assert target.read_bytes() == b"2"
 
     def test_three_at_once(self, target, monkeypatch):
-        """Nor does it take the file from a third, which began in between: no two have the same."""
+        """Of three writers that open a partial file in turn, no two ever have the same."""
         first = Partial(str(target))
         first.file.close()
         flock = fcntl.flock
@@ -607,7 +607,7 @@ class TestTwoAtOnce:
         assert target.read_bytes() == b"third"
 
     def test_never_publishes_what_another_wrote(self, target):
-        """A partial file that was taken away, and is another's now, isn't put in place as ours."""
+        """A partial file that was replaced by another writer's isn't published as ours."""
         partial, _ = paths(target)
         target.write_bytes(b"old")
         stage = Partial(str(target))
@@ -621,7 +621,7 @@ class TestTwoAtOnce:
         assert target.read_bytes() == b"old"
 
     def test_made_at_the_same_moment(self, target, monkeypatch):
-        """Where another makes the file just before this one does, that is found."""
+        """If another writer creates the partial file at the same moment, that is detected."""
         real = os.open
         there = []
 
@@ -639,7 +639,7 @@ class TestTwoAtOnce:
         assert target.read_bytes() == b"content"
 
     def test_dropped_twice(self, target):
-        """To drop it again changes nothing, though its descriptor may be another file's by then."""
+        """Dropping twice is harmless, even if its descriptor number was reused."""
         stage = Partial(str(target))
         finish(stage)
         other = Partial(str(target))
@@ -649,7 +649,7 @@ class TestTwoAtOnce:
         assert target.read_bytes() == b"content"
 
     def test_never_to_be_had(self, target, monkeypatch):
-        """Where others are always quicker, it is told, and another way is found."""
+        """If other writers always come first, opening gives up with an error."""
         monkeypatch.setattr(Partial, "_is_there", lambda *unused: False)
         with pytest.raises(BlockingIOError):
             Partial(str(target))
@@ -658,7 +658,7 @@ class TestTwoAtOnce:
         assert target.read_bytes() == b"new"
 
     def test_many_threads(self, target):
-        """Of many at once, one gets it at any time."""
+        """Of many threads exactly one has the partial file at any time."""
         begin = threading.Barrier(8)
         got = []
 
@@ -685,7 +685,7 @@ class TestTwoAtOnce:
 
 
 def test_error_leaves_nothing_open(target, monkeypatch):
-    """Whatever fails while it is opened, no descriptor and so no lock is left."""
+    """A failure at any call while opening leaves no descriptor and no lock."""
 
     def refuse(*unused):
         raise OSError(errno.EIO, "broken")
@@ -700,7 +700,7 @@ def test_error_leaves_nothing_open(target, monkeypatch):
 
 class TestForks:
     def test_names(self, target):
-        """Children of one process take other names than it and one another."""
+        """Forked children take different temporary names from their parent and each other."""
 
         def name():
             stage = Temporary(str(target))
@@ -718,7 +718,7 @@ class TestForks:
         assert len(set(names)) == 3
 
     def test_lock(self, target):
-        """A child that lives on doesn't keep the lock of a file of its parent."""
+        """A surviving forked child doesn't keep the lock of its parent's partial file."""
         leave(target)
         stage = Partial(str(target))
         ours, theirs = socket.socketpair()
@@ -731,7 +731,7 @@ class TestForks:
         theirs.close()
         try:
             assert ours.recv(100)
-            # As a parent that dies does: nothing is unlocked.
+            # Like a dying parent, which unlocks nothing.
             os.close(stage._lock)
             staging._held.pop(stage._lock)
             stage.file.close()
@@ -741,7 +741,7 @@ class TestForks:
             os.waitpid(child, 0)
 
     def test_unlocked(self, target, monkeypatch):
-        """Nor does a child that has the descriptor all the same keep the lock of a file let go."""
+        """A forked child with an inherited descriptor doesn't keep a released lock."""
         leave(target)
         monkeypatch.setattr(staging, "_held", {})
         stage = Partial(str(target))
@@ -752,7 +752,7 @@ class TestForks:
 
     @pytest.mark.parametrize("kind", [Temporary, Partial])
     def test_drop(self, target, kind):
-        """A child that drops what it has of its parent's file leaves it where it is."""
+        """A forked child that drops its parent's partial file doesn't remove it."""
         stage = kind(str(target))
         stage.file.write(CONTENT)
         assert forked(stage.drop) == 0
@@ -762,7 +762,7 @@ class TestForks:
 
 
 def test_never_ours(target, monkeypatch):
-    """One that is taken away again and again is given up."""
+    """A partial file that is taken away again and again is given up."""
     monkeypatch.setattr(os.path, "samestat", lambda *_: False)
     with pytest.raises(BlockingIOError):
         Partial(str(target))

@@ -1,4 +1,4 @@
-"""State that is shared without locks."""
+"""Tests of state that threads share without locks."""
 
 import gc
 import signal
@@ -15,7 +15,7 @@ SECONDS = 20
 
 
 def test_woken_before_and_twice():
-    """A waiter that was woken before doesn't wait, and may be woken again."""
+    """A waiter that was woken before doesn't wait, and waking it twice is harmless."""
     waiter = Waiter()
     assert not waiter.wait(0)
     assert not waiter.wait(0.001)
@@ -26,7 +26,7 @@ def test_woken_before_and_twice():
 
 @pytest.mark.parametrize("hearing", [1.0, 0.001])
 def test_woken_by_another_thread(monkeypatch, hearing):
-    """A thread that waits is woken, however often it looks for signals meanwhile."""
+    """A waiting thread is woken by another thread, however often signals are checked."""
     monkeypatch.setattr(atomic, "HEARING", hearing)
     waiter = Waiter()
     thread = threading.Thread(target=lambda: (time.sleep(0.02), waiter.wake()))
@@ -36,7 +36,7 @@ def test_woken_by_another_thread(monkeypatch, hearing):
 
 
 def test_woken_by_a_signal_handler():
-    """A signal handler may wake its own thread."""
+    """A signal handler may wake the thread that it runs in."""
     waiter = Waiter()
     before = signal.signal(signal.SIGALRM, lambda *_: waiter.wake())
     try:
@@ -47,7 +47,7 @@ def test_woken_by_a_signal_handler():
 
 
 def test_cell_many_threads():
-    """No change is lost, whichever threads change the value at once."""
+    """A cell loses no change when many threads change it at once."""
     cell = Cell(0)
     threads = [
         threading.Thread(target=lambda: [cell.change(lambda n: n + 1) for _ in range(500)])
@@ -61,7 +61,7 @@ def test_cell_many_threads():
 
 
 def test_cell_changed_meanwhile():
-    """Who changes a value that another changes meanwhile begins again with the other's."""
+    """If a cell changes during an update, the update is repeated with the new value."""
     cell = Cell([])
 
     def meanwhile(value):
@@ -74,7 +74,7 @@ def test_cell_changed_meanwhile():
 
 
 def test_cell_reads_on_from_an_old_version():
-    """A thread that puts an old version back, because it was slow, hides nothing."""
+    """A slow thread that stores an old version in a cell hides no newer value."""
     cell = Cell(0)
     old = cell._version
     cell.change(lambda n: n + 1)
@@ -84,7 +84,7 @@ def test_cell_reads_on_from_an_old_version():
 
 
 def test_cell_forgets():
-    """Earlier values aren't kept in memory."""
+    """A cell keeps no earlier values in memory."""
 
     class Value:
         pass

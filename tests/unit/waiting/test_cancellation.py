@@ -1,4 +1,4 @@
-"""The cancellation token that every wait listens to."""
+"""Tests of the cancellation token that every wait observes."""
 
 import contextlib
 import signal
@@ -20,7 +20,7 @@ from pulpcore.plugin.download.futures.waiting.cancellation import (
 
 @pytest.fixture
 def pair():
-    """Two sockets that are connected with each other."""
+    """Make two connected sockets."""
     one, two = socket.socketpair()
     with one, two:
         one.settimeout(30)
@@ -28,7 +28,7 @@ def pair():
 
 
 def in_thread(work):
-    """Start work in a thread; return a function that waits for it and returns its result."""
+    """Start work in a thread. Return a function that waits for its result."""
     result = []
     thread = threading.Thread(target=lambda: result.append(work()))
     thread.start()
@@ -42,7 +42,7 @@ def in_thread(work):
 
 
 def test_nobody_has_cancelled():
-    """Until somebody cancels, work goes on and waits are waited."""
+    """Without a cancellation check() returns and wait() waits its full time."""
     cancellation = Cancellation()
     assert cancellation.reason is None
     cancellation.check()
@@ -51,7 +51,7 @@ def test_nobody_has_cancelled():
 
 
 def test_cancelled():
-    """After it, checks and waits say why, and only the first reason counts."""
+    """After a cancellation check() and wait() raise its first reason."""
     cancellation = Cancellation()
     cancellation.cancel("first")
     cancellation.cancel("second")
@@ -62,7 +62,7 @@ def test_cancelled():
 
 
 def test_a_wait_is_woken():
-    """A thread that waits hears of it at once."""
+    """A cancellation wakes a thread in wait() at once."""
     cancellation = Cancellation()
     begun = threading.Event()
 
@@ -80,7 +80,7 @@ def test_a_wait_is_woken():
 
 @pytest.mark.parametrize("early", [True, False])
 def test_a_read_is_woken(pair, early):
-    """A thread that reads a socket sees its end, cancelled before or while it is watched."""
+    """A cancellation ends a socket read, whether it comes before or during the read."""
     cancellation = Cancellation()
     if early:
         cancellation.cancel("stop")
@@ -92,7 +92,10 @@ def test_a_read_is_woken(pair, early):
 
 
 def test_a_socket_that_is_not_watched_any_more(pair):
-    """It is left alone: somebody else may have it by now. To let go of it twice does no harm."""
+    """A cancellation leaves a socket alone that is no longer watched.
+
+    unwatch() may be called twice.
+    """
     cancellation = Cancellation()
     cancellation.watch(pair[0])
     cancellation.unwatch(pair[0])
@@ -103,7 +106,7 @@ def test_a_socket_that_is_not_watched_any_more(pair):
 
 
 def test_sockets_that_are_closed(pair):
-    """A socket that can't be shut down any more doesn't keep the others from it."""
+    """A closed socket doesn't prevent the shutdown of the other watched sockets."""
     cancellation = Cancellation()
     closed = socket.socket()
     closed.close()
@@ -114,7 +117,7 @@ def test_sockets_that_are_closed(pair):
 
 
 def test_tree():
-    """What stops a parent stops its children and theirs, but not the other way round."""
+    """A cancellation of a token cancels its descendants and no ancestors."""
     root = Cancellation()
     child, sibling = Cancellation(root), Cancellation(root)
     grandchild = Cancellation(child)
@@ -126,14 +129,14 @@ def test_tree():
 
 
 def test_child_of_one_that_was_cancelled():
-    """It is cancelled from the beginning."""
+    """The child of a cancelled token is cancelled from the start."""
     root = Cancellation()
     root.cancel("stop")
     assert Cancellation(root).reason == "stop"
 
 
 def test_close():
-    """A child that let go isn't stopped any more, nor kept in memory; twice does no harm."""
+    """A closed child token isn't cancelled with its parent nor kept in memory."""
     root = Cancellation()
     child = Cancellation(root)
     child.close()
@@ -144,7 +147,7 @@ def test_close():
 
 
 def test_within():
-    """It is within itself and its ancestors, and in nothing else."""
+    """within() is true for the token itself and its ancestors only."""
     root = Cancellation()
     child = Cancellation(Cancellation(root))
     assert child.within(child)
@@ -154,7 +157,7 @@ def test_within():
 
 
 def test_signal_handler():
-    """A signal handler may cancel what its own thread waits for."""
+    """A signal handler may cancel the wait of its own thread."""
     cancellation = Cancellation()
     before = signal.signal(signal.SIGALRM, lambda *args: cancellation.cancel("signal"))
     try:
@@ -166,7 +169,7 @@ def test_signal_handler():
 
 
 def test_cancel_goes_on_where_it_was_interrupted():
-    """A second cancel() wakes what the first, cut short by an interrupt, has not come to."""
+    """A second cancel() completes the first one, which an interrupt had cut short."""
     root = Cancellation()
     sleepers = [Mock(), Mock()]
     for sleeper in sleepers:
@@ -185,7 +188,7 @@ def test_cancel_goes_on_where_it_was_interrupted():
 
 
 def test_attach():
-    """What is attached is woken once it is cancelled, at once if it was before, not once let go."""
+    """An attached waiter is woken by the cancellation, even an earlier one, until detached."""
     cancellation = Cancellation()
     early, gone, late = Mock(), Mock(), Mock()
     for sleeper in (early, gone):
@@ -199,9 +202,9 @@ def test_attach():
 
 
 def test_a_socket_let_go_while_it_is_cancelled(pair, monkeypatch):
-    """A socket that cancel() was about to shut down is dead when its reader has let go of it.
+    """A socket whose reader unwatches it during cancel() is already shut down.
 
-    Whoever gets the connection next must not find it alive, only to lose it in a moment.
+    Otherwise its next user would find the connection alive and lose it a moment later.
     """
     cancellation = Cancellation()
     cancellation.watch(pair[0])
@@ -219,7 +222,7 @@ def test_a_socket_let_go_while_it_is_cancelled(pair, monkeypatch):
 
 
 def test_from_many_threads():
-    """Of many threads that cancel at once, one gives the reason, and all children hear it."""
+    """If many threads cancel at once, one gives the reason and all children are cancelled."""
     root = Cancellation()
     children = [Cancellation(root) for _ in range(32)]
     finishes = [in_thread(lambda number=number: root.cancel(str(number))) for number in range(32)]
@@ -229,7 +232,7 @@ def test_from_many_threads():
 
 
 def test_scope():
-    """Within a scope its cancellation is the current one; scopes nest and end, by an error too."""
+    """Within a scope its token is the current one. Scopes nest and end also by exceptions."""
     one, two = Cancellation(), Cancellation()
     assert current() is None
     with scope(one):
@@ -242,7 +245,7 @@ def test_scope():
 
 
 def test_watched(pair):
-    """Within the ``with`` a reader is woken by what the work is part of, and not afterwards."""
+    """Within the ``with`` of watched() a cancellation wakes the reader, and not afterwards."""
     one, _ = pair
     cancellation = Cancellation()
     with scope(cancellation), watched(one):
@@ -252,7 +255,7 @@ def test_watched(pair):
 
 @pytest.mark.parametrize("has_socket", [True, False])
 def test_nothing_to_watch(pair, has_socket):
-    """Without a socket, or outside of any work, there is nothing to do."""
+    """watched() does nothing without a socket or outside of any work."""
     work = contextlib.nullcontext() if has_socket else scope(Cancellation())
     with work, watched(pair[0] if has_socket else None):
         pair[0].send(b"a")

@@ -1,4 +1,4 @@
-"""A pool of threads for many short pieces of work."""
+"""Tests of the pool of threads for many short tasks."""
 
 import _thread
 import gc
@@ -17,7 +17,7 @@ SECONDS = 20
 
 
 def until(condition):
-    """Wait until something is so."""
+    """Wait until the condition holds."""
     end = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < end
@@ -25,14 +25,14 @@ def until(condition):
 
 
 def end(workers):
-    """Stop a pool, and wait for its threads."""
+    """Stop a pool and wait for its threads."""
     workers.stop()
     workers.join(SECONDS)
 
 
 @pytest.fixture
 def refused(monkeypatch):
-    """The system gives no thread as long as this is set."""
+    """Make the system refuse new threads while this event is set."""
     refused, real = threading.Event(), _thread.start_new_thread
 
     def start(function, arguments):
@@ -46,7 +46,7 @@ def refused(monkeypatch):
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_runs_all(most):
-    """All that is given is run, by no more threads than were named."""
+    """The pool runs every task with no more threads than its limit."""
     workers, names = Workers(most, "w"), queue.SimpleQueue()
     for _ in range(200):
         workers.run(lambda: names.put(threading.current_thread().name))
@@ -57,7 +57,7 @@ def test_runs_all(most):
 
 
 def test_many_at_once():
-    """As many run at once as there may be threads, which are daemons."""
+    """The pool runs as many tasks at once as its limit, in daemon threads."""
     workers, barrier = Workers(4, "w"), threading.Barrier(5)
     for _ in range(4):
         workers.run(lambda: barrier.wait(SECONDS))
@@ -67,7 +67,7 @@ def test_many_at_once():
 
 
 def test_given_by_many_threads():
-    """Whichever threads give work at once, all of it is run, by no more threads than may be."""
+    """Tasks submitted by many threads at once all run within the limit of threads."""
     workers, done = Workers(3, "w"), queue.SimpleQueue()
 
     def give():
@@ -85,7 +85,7 @@ def test_given_by_many_threads():
 
 
 def test_again_after_a_rest(monkeypatch):
-    """Threads that had nothing to do end, and others come when there is work again."""
+    """Idle threads of the pool end, and new tasks start new ones."""
     monkeypatch.setattr(module, "_IDLE", 0)
     workers = Workers(2, "w")
     for _ in range(3):
@@ -97,7 +97,7 @@ def test_again_after_a_rest(monkeypatch):
 
 
 def test_woken():
-    """A thread that has nothing to do is there for a moment, and takes what comes."""
+    """An idle thread stays for a moment and takes the next task."""
     workers, idents = Workers(8, "w"), queue.SimpleQueue()
     for _ in range(3):
         workers.run(lambda: idents.put(threading.get_ident()))
@@ -107,7 +107,7 @@ def test_woken():
 
 
 def test_stopped():
-    """What was given before a stop is run, and what is given afterwards too."""
+    """Tasks submitted before and after the pool's stop are run."""
     workers, first, second = Workers(1, "w"), threading.Event(), threading.Event()
     workers.run(first.set)
     end(workers)
@@ -119,7 +119,7 @@ def test_stopped():
 
 
 def test_join_is_bounded():
-    """A thread that doesn't end is waited for as long as the caller says."""
+    """join() waits for a thread only as long as the caller says."""
     workers, go_on = Workers(1, "w"), threading.Event()
     workers.run(lambda: go_on.wait(SECONDS))
     workers.stop()
@@ -131,7 +131,7 @@ def test_join_is_bounded():
 
 
 def test_no_thread_to_be_had(refused):
-    """Where there is no thread at all, nothing stays to be run some time."""
+    """If no thread can be started, the submission fails and the task isn't kept."""
     workers, done = Workers(1, "w"), threading.Event()
     refused.set()
     with pytest.raises(RuntimeError, match="new thread"):
@@ -143,7 +143,7 @@ def test_no_thread_to_be_had(refused):
 
 
 def test_no_more_threads_to_be_had(refused):
-    """Where there are threads already, they do it."""
+    """If no more threads can be started, the existing ones run the tasks."""
     workers, go_on, done = Workers(2, "w"), threading.Event(), threading.Event()
     workers.run(lambda: go_on.wait(SECONDS))
     until(lambda: workers._running)
@@ -155,7 +155,7 @@ def test_no_more_threads_to_be_had(refused):
 
 
 def test_last_thread_of_the_system(monkeypatch):
-    """A thread that was got only to start another does the work if there is no other."""
+    """A thread started only to start another one runs the task if no other can be started."""
 
     def refuse(thread):
         raise RuntimeError("can't start new thread")
@@ -167,7 +167,7 @@ def test_last_thread_of_the_system(monkeypatch):
 
 
 def test_interrupted_before_the_thread_was_asked_for(monkeypatch):
-    """What an interrupt left without a thread is run with the next call, or by a join."""
+    """A task left without a thread by an interrupt is run by the next call or join()."""
     for follow in (lambda workers: workers.run(int), lambda workers: None):
         workers, done = Workers(1, "w"), threading.Event()
         with monkeypatch.context() as patch:
@@ -180,7 +180,7 @@ def test_interrupted_before_the_thread_was_asked_for(monkeypatch):
 
 
 def test_interrupted_after_the_thread_was_asked_for(monkeypatch):
-    """A thread that was asked for twice, since an interrupt hid that it was, counts once."""
+    """A thread that was requested twice because of an interrupt counts once."""
     real = module.start
     workers, done = Workers(1, "w"), threading.Event()
 
@@ -199,7 +199,7 @@ def test_interrupted_after_the_thread_was_asked_for(monkeypatch):
 
 
 def test_one_too_many():
-    """Of more threads than there may be, which several callers asked for, one leaves at once."""
+    """If several callers started too many threads, the surplus ends at once."""
     workers, go_on = Workers(1, "w"), threading.Event()
     workers.run(lambda: go_on.wait(SECONDS))
     until(lambda: workers._running)
@@ -212,7 +212,7 @@ def test_one_too_many():
 
 
 def test_given_while_the_last_one_leaves(monkeypatch):
-    """What is given just when the last thread ends is run."""
+    """A task submitted just when the last thread ends is still run."""
     monkeypatch.setattr(module, "_IDLE", 0)
     workers, done = Workers(1, "w"), threading.Event()
     real = workers._next
@@ -231,13 +231,13 @@ def test_given_while_the_last_one_leaves(monkeypatch):
 
 @pytest.mark.parametrize("given", [True, False])
 def test_woken_late(monkeypatch, given):
-    """A thread that is woken just when it gave up waiting looks again before it leaves."""
+    """A thread that is woken just when it gives up waiting checks for tasks before it ends."""
     workers, done = Workers(1, "w"), threading.Event()
 
     class Late(module.Waiter):
         def wait(self, seconds):
             if not done.is_set():
-                # As a caller does who was interrupted after it took the waiter.
+                # Like a caller that was interrupted after it took the waiter.
                 if workers._idle and given:
                     workers._idle.pop()
                 workers._functions.append(done.set)
@@ -252,7 +252,7 @@ def test_woken_late(monkeypatch, given):
 
 
 def test_pool_that_nobody_holds():
-    """A pool is let go of, with its threads, though nobody has stopped it."""
+    """A pool without references is freed and its threads end, even if nobody stopped it."""
     workers = Workers(8, "w")
     pool = weakref.ref(workers)
     for _ in range(500):
@@ -266,7 +266,7 @@ def test_pool_that_nobody_holds():
 
 
 def test_forked_child():
-    """A child doesn't wait for the parent's threads, and gets threads of its own."""
+    """A forked child doesn't wait for its parent's threads and starts its own."""
     workers, go_on = Workers(1, "w"), threading.Event()
     workers.run(lambda: go_on.wait(SECONDS))
     until(lambda: workers._running)

@@ -1,4 +1,4 @@
-"""One thread that calls back when a time has come."""
+"""Tests of the timer, one thread that calls back at given times."""
 
 import _thread
 import functools
@@ -22,13 +22,13 @@ NAME = "download-timer"
 
 @pytest.fixture
 def timer():
-    """A timer of the test's own."""
+    """Make a timer for the test."""
     return Timer()
 
 
 @pytest.fixture
 def at_once(timer, monkeypatch):
-    """A ``with`` in which no time passes for the timer, however long it takes."""
+    """Return a ``with`` during which no time passes for the timer."""
 
     @contextmanager
     def stop():
@@ -41,14 +41,14 @@ def at_once(timer, monkeypatch):
 
 
 def thread_of_a_timer():
-    """The thread that a timer has now."""
+    """Return the current thread of a timer."""
     while not (found := [t for t in threading.enumerate() if t.name == NAME and t.is_alive()]):
         time.sleep(0.001)
     return found[0]
 
 
 def test_ring(timer, at_once):
-    """What was set is called, once, when its time has come; then the thread ends."""
+    """An alarm rings once at its time, after which the timer's thread ends."""
     rung = []
     done = threading.Event()
     with at_once():
@@ -62,14 +62,14 @@ def test_ring(timer, at_once):
 
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_time_that_has_come(timer, seconds):
-    """A time that has come already is no harm."""
+    """An alarm for a time in the past rings at once."""
     done = threading.Event()
     timer.set(seconds, done.set)
     assert done.wait(SECONDS)
 
 
 def test_order(timer, at_once):
-    """Alarms ring in the order of their times, also before one that is waited for already."""
+    """Alarms ring in the order of their times, even if an earlier one is set later."""
     rung = []
     done = threading.Event()
     waited_for = timer.set(3600, functools.partial(rung.append, "never"))
@@ -84,7 +84,7 @@ def test_order(timer, at_once):
 
 
 def test_alike(timer, at_once):
-    """Alarms of one and the same time ring in the order in which they were set."""
+    """Alarms for the same time ring in the order in which they were set."""
     rung = []
     done = threading.Event()
     with at_once():
@@ -96,7 +96,7 @@ def test_alike(timer, at_once):
 
 
 def test_cancelled(timer, at_once):
-    """What was cancelled never rings, and doesn't keep the others from it."""
+    """A cancelled alarm never rings and doesn't delay others."""
     done = threading.Event()
     rung = []
     with at_once():
@@ -108,7 +108,7 @@ def test_cancelled(timer, at_once):
 
 
 def test_thread_ends_with_the_last(timer):
-    """The thread lives as long as there are alarms, and another begins with the next one."""
+    """The timer's thread lives while there are alarms, and the next alarm starts a new one."""
     first, second = timer.set(3600, print), timer.set(7200, print)
     thread = thread_of_a_timer()
     assert thread.daemon
@@ -123,7 +123,7 @@ def test_thread_ends_with_the_last(timer):
 
 
 def test_set_by_an_alarm(timer, at_once):
-    """An alarm may set the next one, and cancel others."""
+    """An alarm's callback may set and cancel alarms."""
     done = threading.Event()
     rung = []
 
@@ -139,7 +139,7 @@ def test_set_by_an_alarm(timer, at_once):
 
 
 def test_alarm():
-    """An alarm rings until it is cancelled, and may be cancelled again."""
+    """An Alarm rings until it is cancelled, and cancelling it twice is harmless."""
     rung = []
     alarm = Alarm(lambda: rung.append(1))
     alarm.ring()
@@ -152,9 +152,9 @@ def test_alarm():
 
 
 def test_cancelled_alarms_do_not_pile_up(timer):
-    """A million downloads with a total limit cost no more than a thousand, however long it is.
+    """Cancelled alarms of a million downloads use no more memory than those of a thousand.
 
-    The first of them goes on all the time, so its alarm stays ahead of those of the others.
+    The first download goes on all the time, so its alarm stays ahead of those of the others.
     """
     first = timer.set(3600, print)
     alarms = []
@@ -166,14 +166,14 @@ def test_cancelled_alarms_do_not_pile_up(timer):
     gc.collect()
     end = time.monotonic() + SECONDS
     while sum(ref() is not None for ref in alarms) >= 1000:
-        # On a busy machine the timer's thread comes to them late.
+        # On a busy machine the timer's thread handles them late.
         assert time.monotonic() < end
         time.sleep(0.001)
     timer.cancel(first)
 
 
 def test_many_threads(timer):
-    """Set and cancelled by many threads at once, no alarm is lost."""
+    """No alarm is lost when many threads set and cancel alarms at once."""
     rung = threading.Semaphore(0)
 
     def work():
@@ -191,7 +191,7 @@ def test_many_threads(timer):
 
 
 def test_no_thread_to_be_had(timer, monkeypatch):
-    """Where no thread can be started it is told, and the next alarm gets one."""
+    """If no timer thread can be started, the caller is told, and the next alarm starts one."""
 
     def refuse(function, arguments):
         raise RuntimeError("can't start new thread")
@@ -206,10 +206,7 @@ def test_no_thread_to_be_had(timer, monkeypatch):
 
 
 def test_forked_child(timer):
-    """A child that was forked has no thread of the parent's, and gets one of its own.
-
-    The parent's alarms go on.
-    """
+    """A forked child starts its own timer thread, and the parent's alarms continue."""
     here = threading.Event()
     alarm = timer.set(3600, print)
     thread_of_a_timer()
@@ -227,7 +224,7 @@ def test_forked_child(timer):
 
 
 def test_alarm_of_the_parent_in_a_child(timer):
-    """A child may cancel what the parent had set: there it means nothing, and it doesn't block."""
+    """A forked child may cancel an alarm of its parent, which has no effect and doesn't block."""
     alarm = timer.set(3600, print)
     status = forked(lambda: timer.cancel(alarm))
     is_cancelled_here = alarm.is_cancelled
@@ -237,5 +234,5 @@ def test_alarm_of_the_parent_in_a_child(timer):
 
 
 def test_there_is_one_for_all():
-    """The process has one timer, so that it has one such thread."""
+    """The process has a single shared timer."""
     assert isinstance(shared, Timer)
