@@ -1,6 +1,8 @@
 """Tests of HTTP connections: sending requests, reading responses, detecting stale connections."""
 
+import contextlib
 import http.client
+import os
 import select
 import socket
 import ssl
@@ -62,6 +64,25 @@ def test_content(pair):
     connection, there = pair
     connection.send("POST", b"head", [b"a", b"b"])
     assert there.recv(99) == b"headab"
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_head_without_room(pair, is_full):
+    """A head for which the send buffer has no room is sent whole once the peer reads."""
+    connection, there = pair
+    before = 0
+    if is_full:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                before += os.write(connection._socket.fileno(), bytes(65536))
+    head = b"0123456789abcdef" * 65536
+    thread = threading.Thread(target=connection.send, args=("GET", head, [b"content"]))
+    thread.start()
+    received = b""
+    while len(received) < before + len(head) + 7:
+        received += there.recv(1 << 20)
+    thread.join(30)
+    assert received[before:] == head + b"content"
 
 
 def test_more_than_the_reply(pair):

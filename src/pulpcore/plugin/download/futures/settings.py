@@ -158,7 +158,7 @@ class User(Settings):
             ValueError: The name has a colon, which basic authentication can't express (RFC 7617
                 section 2), or a value is no text.
         """
-        for attribute, value in vars(self).items():
+        for attribute, value in (("name", self.name), ("password", self.password)):
             if value is not None and not isinstance(value, str):
                 raise ValueError(f"{attribute}: must be a str or None")
         if ":" in (self.name or ""):

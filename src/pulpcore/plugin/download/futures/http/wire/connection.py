@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import select
 import socket
 import ssl
@@ -50,6 +51,7 @@ class Connection:
         """
         self._stream = stream
         self._socket = sock
+        self._is_plain = stream is sock and not isinstance(sock, ssl.SSLSocket)
         # TLS may have decrypted more than was read.
         self._pending: Any = getattr(stream, "pending", None)
         # The methods of the requests that have no reply yet.
@@ -108,7 +110,10 @@ class Connection:
         self._asked.append(method)
         # A connection that the server has ended may hold a reply all the same.
         try:
-            self._stream.sendall(head)
+            if self._is_plain:
+                head = head[self._write(head) :]
+            if head:
+                self._stream.sendall(head)
             for data in content:
                 self._stream.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
@@ -189,6 +194,18 @@ class Connection:
         self.unwatch()
         self._stream.close()
         self._socket.close()
+
+    def _write(self, data: bytes) -> int:
+        """Send what there is room for, and return how many bytes that was.
+
+        A socket with a time-out makes two system calls to send: one waits for room, of which there
+        is nearly always enough for a head. Its descriptor doesn't block, so that it can be tried
+        without waiting.
+        """
+        try:
+            return os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            return 0
 
     def _check(self) -> None:
         if self._token is not None:
