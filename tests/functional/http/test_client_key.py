@@ -1,4 +1,4 @@
-"""The key of a client certificate: encrypted, and where it never lies."""
+"""Tests of client certificates whose private key is encrypted, and that keys stay off the disk."""
 
 import itertools
 import logging
@@ -24,14 +24,14 @@ BODY = b"content " * 1000
 
 @pytest.fixture
 def server(file_server: Any, tls: Any) -> Any:
-    """A server that demands a client certificate."""
+    """Start a server that demands a client certificate."""
     return file_server({"/a": BODY}, tls=tls.server(client_ca=tls.ca))
 
 
 class TestEncrypted:
     @pytest.mark.parametrize("kind", FORMATS)
     def test_password(self, server: Any, tls: Any, tmp_path: Path, kind: str) -> None:
-        """With its password it is used: separate or with the certificate, as a path or PEM text."""
+        """An encrypted client key is used with its password, as a file or as PEM text."""
         client, ca = encrypted(tls.client, tmp_path, kind), str(tls.ca)
         for certificate, key in [
             (str(client.both), None),
@@ -47,13 +47,13 @@ class TestEncrypted:
 
     @pytest.mark.parametrize("password", ["pässwörd ☃", "a b\tc", "x" * 1023])
     def test_odd_passwords(self, server: Any, tls: Any, tmp_path: Path, password: str) -> None:
-        """A password is UTF-8, and may be as long as OpenSSL takes it."""
+        """The password of a client key is encoded as UTF-8 and may be as long as OpenSSL allows."""
         client = encrypted(tls.client, tmp_path, password=password)
         settings = SSL(str(tls.ca), str(client.both), client_key_password=password)
         assert content(into_memory(server.url("/a"), ssl=settings)) == BODY
 
     def test_password_that_is_not_needed(self, server: Any, tls: Any) -> None:
-        """A password does no harm where the key isn't encrypted."""
+        """A password for a client key that isn't encrypted is ignored."""
         settings = SSL(str(tls.ca), str(tls.client.both), client_key_password=PASSWORD)
         assert content(into_memory(server.url("/a"), ssl=settings)) == BODY
 
@@ -64,7 +64,7 @@ class TestEncrypted:
     def test_none(
         self, server: Any, tls: Any, tmp_path: Path, separate: bool, name: str, password: str | None
     ) -> None:
-        """Without one the error says where the key is, and which setting it needs."""
+        """If an encrypted client key has no password, the error names the key and the setting."""
         client = encrypted(tls.client, tmp_path)
         given = (str(client.certificate), str(client.key)) if separate else (str(client.both), None)
         settings = SSL(str(tls.ca), *given, client_key_password=password)
@@ -84,7 +84,7 @@ class TestEncrypted:
         kind: str,
         password: str,
     ) -> None:
-        """A wrong one, or one that is too long, is an error that doesn't show it."""
+        """A wrong or overlong password of a client key is an error that doesn't show it."""
         caplog.set_level(logging.DEBUG)
         client = encrypted(tls.client, tmp_path, kind)
         settings = SSL(str(tls.ca), str(client.both), client_key_password=password)
@@ -96,7 +96,7 @@ class TestEncrypted:
         assert server.connections == 0
 
     def test_key_of_another(self, server: Any, tls: Any, tmp_path: Path) -> None:
-        """A key that can be decrypted, and is another's, isn't taken for a wrong password."""
+        """A decrypted key that doesn't fit the certificate isn't reported as a wrong password."""
         stranger = encrypted(tls.stranger, tmp_path)
         settings = SSL(
             str(tls.ca),
@@ -108,7 +108,7 @@ class TestEncrypted:
         assert "client_certificate or client_key: not a certificate with its key" in reason
 
     def test_shared_by_none(self, server: Any, tls: Any, tmp_path: Path) -> None:
-        """Downloads whose passwords differ share no connection: the wrong one isn't let in."""
+        """Downloads with different key passwords share no connection, so a wrong one fails."""
         client = encrypted(tls.client, tmp_path)
         context = Context()
         found = []
@@ -129,7 +129,7 @@ class TestEncrypted:
 def test_threads_share_none(
     raw_server: Any, proxy: Any, tls: Any, tmp_path: Path, through: str | None
 ) -> None:
-    """Downloads on 16 threads whose settings differ share no connection, nor through a proxy."""
+    """Downloads on 16 threads with different TLS settings share no connection, even by proxy."""
     server = raw_server([serve(reply(body=BODY))], tls=tls.server())
     gate = proxy(tls=tls.server() if through == "https proxy" else None) if through else None
     client, ca = encrypted(tls.client, tmp_path), str(tls.ca)
@@ -154,13 +154,13 @@ def test_threads_share_none(
     served = [{request.target for request in log.requests} for log in server.logs]
     assert all(len(targets) <= 1 for targets in served)
     assert set(itertools.chain(*served)) == {f"/{number}" for number in range(len(kinds))}
-    # They were used again, or the test would prove nothing.
+    # The connections were reused; otherwise the test would prove nothing.
     assert len(server.logs) < len(downloads)
     assert gate is None or len(gate.tunnels) == len(server.logs)
 
 
 def test_never_on_disk(server: Any, tls: Any, tmp_path: Path) -> None:
-    """The PEM text of a remote is written to no file, whoever may read it, and nothing is left."""
+    """The PEM texts of a remote are never written to a file, and no descriptor is left open."""
     client = encrypted(tls.client, tmp_path)
     for name in ("work", "home", "tmp"):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""Content-Encoding that nobody asked for: decoded where the file as published is plainly meant."""
+"""Tests of unrequested Content-Encoding, which is decoded unless the file is published so."""
 
 import gzip
 import hashlib
@@ -20,7 +20,10 @@ from pulpcore.plugin.download.futures import (
 
 
 def zipped(data: bytes) -> bytes:
-    """The data as gzip, the same each time: parameters of tests must not change."""
+    """Compress data with gzip.
+
+    The result is always the same, so that parameters of tests don't change.
+    """
     return gzip.compress(data, 9, mtime=0)
 
 
@@ -31,12 +34,12 @@ RAW = ZLIB[2:-4]
 
 
 def served(file_server: Any, path: str, body: bytes, coding: str, **options: Any) -> Any:
-    """A server of one encoded file."""
+    """Start a server of one encoded file."""
     return file_server({path: File(body, content_encoding=coding, **options)})
 
 
 class TestPublished:
-    """A server that publishes a compressed file and labels it so: its bytes as they are."""
+    """A server that labels a published compressed file: its bytes stay as they are."""
 
     @pytest.mark.parametrize(
         "path",
@@ -44,7 +47,7 @@ class TestPublished:
     )
     @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZip"])
     def test_by_name(self, file_server: Any, path: str, coding: str) -> None:
-        """A name that says gzip is that of the compressed file."""
+        """A URL that ends in .gz keeps the gzip bytes of a response labelled gzip."""
         server = served(file_server, path.partition("?")[0].partition("#")[0], GZIP, coding)
         assert content(into_memory(server.url(path))) == GZIP
 
@@ -52,13 +55,13 @@ class TestPublished:
         "media", ["application/gzip", "application/x-gzip; charset=x", "APPLICATION/X-GZIP"]
     )
     def test_by_type(self, file_server: Any, media: str) -> None:
-        """So does a media type."""
+        """A media type of compressed files keeps the gzip bytes of the response."""
         server = served(file_server, "/a", GZIP, "gzip", headers={"Content-Type": media})
         assert content(into_memory(server.url("/a"))) == GZIP
 
     @pytest.mark.parametrize(("first", "last"), [("/a.gz", "/cdn/123"), ("/latest", "/a.gz")])
     def test_by_redirect(self, file_server: Any, first: str, last: str) -> None:
-        """The name as asked for counts, and that to which it led."""
+        """The file names before and after a redirect both decide whether gzip is decoded."""
         files = {first: Redirect(last), last: File(GZIP, content_encoding="gzip")}
         assert content(into_memory(file_server(files).url(first))) == GZIP
 
@@ -74,28 +77,28 @@ class TestPublished:
         ],
     )
     def test_other_codings(self, file_server: Any, path: str, coding: str) -> None:
-        """The same goes for other codings, which need no decoder then."""
+        """A file name such as x.br keeps the bytes of that coding, without its library."""
         server = served(file_server, path, b"anything", coding)
         assert content(into_memory(server.url(path))) == b"anything"
 
     def test_name_of_another(self, file_server: Any) -> None:
-        """A name that says another coding doesn't count."""
+        """A file name that stands for another coding doesn't prevent decoding."""
         server = served(file_server, "/a.br", GZIP, "gzip")
         assert content(into_memory(server.url("/a.br"))) == TEXT
 
     def test_twice(self, file_server: Any) -> None:
-        """What is published compressed and compressed on its way is undone once."""
+        """A published .gz file that was gzipped again for transfer is decoded once."""
         server = served(file_server, "/a.gz", zipped(GZIP), "gzip, gzip")
         assert content(into_memory(server.url("/a.gz"))) == GZIP
 
     def test_by_disposition(self, file_server: Any) -> None:
-        """So does the name that the server gives it."""
+        """A .gz file name in Content-Disposition keeps the gzip bytes of the response."""
         headers = {"Content-Disposition": 'attachment; filename="a.tar.gz"'}
         server = served(file_server, "/get", GZIP, "gzip", headers=headers)
         assert content(into_memory(server.url("/get"))) == GZIP
 
     def test_by_size(self, file_server: Any) -> None:
-        """Where its length is the size that is expected, it is the file, whatever its name."""
+        """If the Content-Length equals the expected size, an encoded file isn't decoded."""
         server = served(file_server, "/blobs/sha256:01", GZIP, "x-gzip", etag='"e"')
         server.faults = {0: CutAfter(20)}
         download = into_memory(server.url("/blobs/sha256:01"), quick())
@@ -105,13 +108,13 @@ class TestPublished:
         assert server.requests[1].header("Range") == "bytes=20-"
 
     def test_label_twice(self, raw_server: Any) -> None:
-        """A label that comes twice counts once."""
+        """A Content-Encoding field that is repeated counts once."""
         headers = [("Content-Encoding", "gzip"), ("Content-Encoding", "gzip")]
         server = raw_server([[Recv(), Send(reply(headers=headers, body=GZIP))]])
         assert content(into_memory(server.url())) == TEXT
 
     def test_resumes(self, file_server: Any) -> None:
-        """It is resumed as any file."""
+        """A published compressed file resumes like any other file."""
         server = served(file_server, "/a.gz", GZIP, "gzip", etag='"e"')
         server.faults = {0: CutAfter(20)}
         assert content(into_memory(server.url("/a.gz"), quick())) == GZIP
@@ -119,7 +122,7 @@ class TestPublished:
 
 
 class TestCompressed:
-    """A server that compresses whatever it sends: what comes out of the decoder."""
+    """A server that compresses whatever it sends: the content is decoded."""
 
     @pytest.mark.parametrize("method", ["length", "chunked", "close"])
     @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ class TestCompressed:
         ],
     )
     def test_decoded(self, raw_server: Any, coding: str, body: bytes, method: str) -> None:
-        """Gzip and both kinds of deflate are decoded, as many times as they were applied."""
+        """Gzip and both kinds of deflate are decoded, as often as they were applied."""
         headers = {"Content-Encoding": coding}
         if method == "chunked":
             headers["Transfer-Encoding"] = "chunked"
@@ -153,14 +156,14 @@ class TestCompressed:
         assert monitor.facts() == {"size": len(TEXT), "sha256": digest}
 
     def test_several_headers(self, raw_server: Any) -> None:
-        """Codings may come in several fields."""
+        """Content codings in several header fields are all decoded."""
         headers = [("Content-Encoding", "gzip"), ("Content-Encoding", "deflate")]
         server = raw_server([[Recv(), Send(reply(headers=headers, body=zlib.compress(GZIP)))]])
         assert content(into_memory(server.url())) == TEXT
 
     @pytest.mark.parametrize("body", [GZIP, ZLIB, RAW])
     def test_byte_by_byte(self, raw_server: Any, body: bytes) -> None:
-        """It doesn't matter how the bytes come."""
+        """Encoded content that arrives byte by byte is decoded."""
         coding = "gzip" if body == GZIP else "deflate"
         whole = reply(headers={"Content-Encoding": coding}, body=body)
         start = len(whole) - len(body)
@@ -173,7 +176,7 @@ class TestCompressed:
         assert content(into_memory(server.url())) == TEXT
 
     def test_members(self, file_server: Any) -> None:
-        """A gzip of several members is decoded whole."""
+        """A gzip body with several members is decoded completely."""
         server = served(file_server, "/a", GZIP + zipped(b"") + GZIP, "gzip")
         assert content(into_memory(server.url("/a"))) == TEXT * 2
 
@@ -181,13 +184,13 @@ class TestCompressed:
         ("coding", "body"), [("gzip", zipped(b"")), ("deflate", zlib.compress(b""))]
     )
     def test_empty(self, file_server: Any, coding: str, body: bytes) -> None:
-        """An empty file, encoded."""
+        """The encoding of an empty file is decoded to an empty file."""
         assert content(into_memory(served(file_server, "/a", body, coding).url("/a"))) == b""
 
     @pytest.mark.parametrize("method", ["length", "chunked", "close"])
     @pytest.mark.parametrize("coding", ["gzip", "deflate", "gzip, deflate"])
     def test_nothing(self, raw_server: Any, coding: str, method: str) -> None:
-        """An empty body is an empty file, however it is labelled and framed."""
+        """An empty body is an empty file with any Content-Encoding and framing."""
         headers = {"Content-Encoding": coding}
         body = b""
         if method == "chunked":
@@ -200,7 +203,7 @@ class TestCompressed:
 
     @pytest.mark.parametrize("coding", ["br", "zstd"])
     def test_by_a_library(self, file_server: Any, coding: str) -> None:
-        """Where the library is installed, brotli and Zstandard are decoded, too."""
+        """If their libraries are installed, brotli and Zstandard are decoded, too."""
         if coding == "br":
             body = pytest.importorskip("brotli").compress(TEXT)
         else:
@@ -210,12 +213,12 @@ class TestCompressed:
 
     @pytest.mark.parametrize("coding", ["", "identity", "Identity, identity"])
     def test_none(self, file_server: Any, coding: str) -> None:
-        """Identity is no coding."""
+        """Content-Encoding: identity changes nothing."""
         server = file_server({"/a": File(GZIP, headers={"Content-Encoding": coding})})
         assert content(into_memory(server.url("/a"))) == GZIP
 
     def test_bomb(self, file_server: Any) -> None:
-        """What swells is decoded a bounded piece at a time, and stops at the size."""
+        """A decompression bomb is decoded in bounded pieces and stopped at the expected size."""
         bomb = zipped(bytes(50_000_000))
         download = into_memory(served(file_server, "/a", bomb, "gzip").url("/a"))
         download.validations.append(SizeValidation(1_000_000))
@@ -226,7 +229,7 @@ class TestCompressed:
         assert sum(sizes) <= 1_000_000
 
     def test_bomb_of_unknown_size(self, file_server: Any) -> None:
-        """Where no size is expected, what swells beyond measure is an error, and all is dropped."""
+        """Without an expected size, a decompression bomb fails and leaves no file."""
         server = served(file_server, "/a", zipped(bytes(80_000_000)), "gzip")
         download = into_memory(server.url("/a"), quick())
         error = failure(download)
@@ -239,7 +242,7 @@ class TestCompressed:
 
     @pytest.mark.parametrize("how", ["expected", "ratio", "none"])
     def test_no_bomb(self, file_server: Any, how: str) -> None:
-        """What is that large indeed comes whole where its size is expected, or the limit is set."""
+        """Highly compressed content is decoded if its size is expected or the limit allows it."""
         size = 80_000_000
         server = served(file_server, "/a", zipped(bytes(size)), "gzip")
         download = HttpDownload(server.url("/a"), None)
@@ -252,7 +255,7 @@ class TestCompressed:
 
     @pytest.mark.parametrize("value", ["200", 0, -1, True, float("nan")])
     def test_no_limit_that_can_be(self, file_server: Any, value: Any) -> None:
-        """A limit that is no number above 0 is refused before anything is sent."""
+        """An invalid decompression limit is refused before anything is sent."""
         server = served(file_server, "/a", GZIP, "gzip")
         download = into_memory(server.url("/a"))
         download.expansion_max = value
@@ -260,7 +263,7 @@ class TestCompressed:
         assert server.count == 0
 
     def test_cut(self, file_server: Any) -> None:
-        """What was cut is started again: positions in it say nothing."""
+        """An interrupted encoded response restarts from 0, because its offsets can't be resumed."""
         server = served(file_server, "/a", GZIP, "gzip", etag='"e"')
         server.faults = {0: CutAfter(len(GZIP) - 9)}
         download = into_memory(server.url("/a"), quick())
@@ -281,13 +284,13 @@ class TestRefused:
         ],
     )
     def test_known(self, file_server: Any, coding: str, body: bytes) -> None:
-        """What can't be undone, and isn't plainly published so, is refused by its name."""
+        """A coding that can't be decoded, and isn't the file's own, fails with its name."""
         error = failure(into_memory(served(file_server, "/a", body, coding).url("/a")))
         assert type(error) is DownloadFailed
         assert coding in error.reason
 
     def test_unknown(self, file_server: Any) -> None:
-        """A label that is no coding means nothing: the content is taken as it comes."""
+        """A Content-Encoding that names no known coding is ignored."""
         assert content(into_memory(served(file_server, "/a", b"x", "utf-8").url("/a"))) == b"x"
 
     @pytest.mark.parametrize(
@@ -305,7 +308,7 @@ class TestRefused:
         ],
     )
     def test_truncated(self, file_server: Any, coding: str, body: bytes) -> None:
-        """What ends too early is an error."""
+        """Truncated encoded content is an error."""
         error = failure(into_memory(served(file_server, "/a", body, coding).url("/a")))
         assert "too early" in error.reason
 
@@ -327,7 +330,7 @@ class TestRefused:
         ],
     )
     def test_broken(self, file_server: Any, tmp_path: Any, coding: str, body: bytes) -> None:
-        """What isn't well-formed, or has something behind its end, is an error."""
+        """Malformed encoded content, or data after its end, is an error."""
         server = served(file_server, "/a", body, coding)
         error = failure(into_memory(server.url("/a"), quick()))
         assert type(error) is DownloadFailed
@@ -339,7 +342,7 @@ class TestAskedFor:
     @pytest.mark.parametrize("name", ["Accept-Encoding", "accept-encoding"])
     @pytest.mark.parametrize(("coding", "body"), [("gzip", GZIP), ("br", b"anything")])
     def test_as_it_comes(self, file_server: Any, name: str, coding: str, body: bytes) -> None:
-        """A caller who asked for a coding gets the bytes as they come."""
+        """A caller that sets Accept-Encoding gets the encoded bytes unchanged."""
         server = served(file_server, "/a", body, coding)
         assert content(into_memory(server.url("/a"), headers={name: coding})) == body
         found = [v for n, v in server.requests[0].headers if n.lower() == "accept-encoding"]

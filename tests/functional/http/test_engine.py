@@ -1,4 +1,4 @@
-"""The session of a download, used by its owner, and the limits of the engine below it."""
+"""Tests of a download's `session` in its user's hands, and of the limits of the HTTP engine."""
 
 import errno
 import hashlib
@@ -47,21 +47,21 @@ OK = reply(body=b"fine")
 
 @pytest.fixture
 def context() -> Any:
-    """A context, closed at the end."""
+    """Make a context and close it after the test."""
     context = Context()
     yield context
     context.close()
 
 
 def session_of(context: Context, url: str, **options: Any) -> requests.Session:
-    """The session of a download."""
+    """Return the session of a download."""
     download = into_memory(url, **options)
     download.context = context
     return download.session
 
 
 class TestSession:
-    """What else a requests.Session is used for works by our engine, too."""
+    """Other uses of a `requests.Session` work with our engine, too."""
 
     @pytest.mark.parametrize(
         ("data", "sent"),
@@ -75,7 +75,7 @@ class TestSession:
         ids=["bytes", "text", "form", "file", "pieces"],
     )
     def test_content(self, raw_server: Any, context: Context, data: Any, sent: bytes) -> None:
-        """Content of each kind that requests takes is sent, in chunks where its size is unknown."""
+        """A session sends any content that requests accepts, chunked if its size is unknown."""
         server = raw_server([[Recv(), Read(len(sent)), Send(OK), Stall()]])
         found = session_of(context, server.url()).post(server.url("/p"), data=data)
         assert (found.status_code, found.content) == (200, b"fine")
@@ -89,7 +89,7 @@ class TestSession:
     def test_another_destination(
         self, file_server: Any, raw_server: Any, tls: Any, context: Context
     ) -> None:
-        """A session reaches other servers, by TLS that verifies; redirects and cookies work."""
+        """A session also reaches other servers, with TLS, redirects and cookies."""
         other = file_server({"/b": BODY}, tls=tls.server())
         server = file_server({"/a": Redirect(other.url("/b"))})
         session = session_of(context, server.url(), ssl=trust(tls.ca))
@@ -101,14 +101,14 @@ class TestSession:
             wary.get(server.url("/a"))
 
     def test_proxies(self, file_server: Any, proxy: Any, context: Context) -> None:
-        """Proxies that are passed with a request are used for it."""
+        """A proxy passed to a request of the session is used for it."""
         server, gate = file_server({"/a": BODY}), proxy(user=("me", "secret"))
         session = session_of(context, server.url())
         url = gate.url("", userinfo="me:secret")
         headers = {"Proxy-Authorization": "Basic x", "Host": "files.example"}
         found = session.get(server.url("/a"), proxies={"http": url}, headers=headers)
         assert found.content == BODY
-        # Those of the proxy's URL win.
+        # The credentials in the proxy's URL take precedence.
         assert gate.requests[0].header("Proxy-Authorization") == basic("me", "secret")
         assert gate.requests[0].header("Host") == "files.example"
         assert session.get(server.url("/a")).content == BODY
@@ -116,7 +116,7 @@ class TestSession:
 
     @pytest.mark.parametrize("timeout", [0.1, (5, 0.1)])
     def test_time_out(self, raw_server: Any, context: Context, timeout: Any) -> None:
-        """A time-out that is passed with a request holds for it."""
+        """A time-out passed to a request of the session applies to it."""
         server = raw_server([[Recv(), Stall()]])
         with pytest.raises(requests.ReadTimeout):
             session_of(context, server.url()).get(server.url(), timeout=timeout)
@@ -135,7 +135,7 @@ class TestSession:
         ids=["refused", "proxy", "scheme"],
     )
     def test_errors(self, context: Context, url: str, options: Any, kind: Any) -> None:
-        """What goes wrong is an error of requests."""
+        """Failures of a session's requests raise the exceptions of requests."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
@@ -149,7 +149,7 @@ class TestSession:
         assert caught.value.request is not None
 
     def test_after_it_was_closed(self, file_server: Any, context: Context, no_leaks: None) -> None:
-        """A session that was closed can be used, and keeps no connection then."""
+        """A closed session still works but keeps no connection alive."""
         server = file_server({"/a": BODY})
         session = session_of(context, server.url())
         assert session.get(server.url("/a")).content == BODY
@@ -164,11 +164,11 @@ URL = "http://127.0.0.1:1/"
 
 
 class TestMountedAdapter:
-    """An adapter of the caller's own, which brings replies that aren't ours."""
+    """An adapter mounted by the user, whose responses aren't ours."""
 
     @pytest.fixture
     def mounted(self, context: Context) -> Any:
-        """Make a download of whose session another adapter sends the requests."""
+        """Make a download whose session has another adapter."""
 
         def make(url: str, **options: Any) -> Any:
             download = into_memory(url, **options)
@@ -184,14 +184,14 @@ class TestMountedAdapter:
             adapter.close()
 
     def test_content(self, file_server: Any, mounted: Any) -> None:
-        """Redirects, lengths and repeated fields are what they are with our engine."""
+        """With the user's adapter, redirects, lengths and repeated fields work as usual."""
         server = file_server({"/a": Redirect("/b"), "/b": BODY})
         download = mounted(server.url("/a"))
         assert content(download) == BODY
         assert download.position == len(BODY)
 
     def test_log(self, file_server: Any, mounted: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """urllib3 logs the requests of such an adapter, and no value of a query in them."""
+        """urllib3's log of requests by the user's adapter has redacted query values."""
         caplog.set_level(logging.DEBUG)
         server = file_server({"/a": BODY})
         assert content(mounted(server.url("/a?token=s3cret"))) == BODY
@@ -200,7 +200,7 @@ class TestMountedAdapter:
         assert "s3cret" not in caplog.text
 
     def test_repeated_field(self, raw_server: Any, mounted: Any) -> None:
-        """A Location that comes twice with one value counts once."""
+        """With the user's adapter, a repeated identical Location counts once."""
         moved = b"HTTP/1.1 302 X\r\nLocation: /b\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n"
         server = raw_server(
             lambda index: serve(moved if not index else reply(body=BODY)),
@@ -208,12 +208,12 @@ class TestMountedAdapter:
         assert content(mounted(server.url("/a"))) == BODY
 
     def test_short(self, raw_server: Any, mounted: Any) -> None:
-        """A body that breaks off is an error."""
+        """With the user's adapter, a truncated body is an error."""
         server = raw_server([[Recv(), Send(reply(body=BODY)[:-1])]])
         failure(mounted(server.url()), DownloadFailed)
 
     def test_touched(self, file_server: Any, mounted: Any) -> None:
-        """A handler that reads of the body makes no short file of it."""
+        """A handler that reads from the body can't make a truncated file succeed."""
         download = mounted(file_server({"/a": BODY}).url("/a"))
         download.register("REPLIED", lambda event: event.download.reply.raw.read(10))
         failure(download, DownloadFailed)
@@ -223,7 +223,7 @@ class TestIdle:
     def test_many_hosts(
         self, file_server: Any, context: Context, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A context keeps so many idle connections, to whatever hosts; the last used stay."""
+        """A context keeps a limited number of idle connections for all hosts, the latest used."""
         server = file_server({"/a": BODY})
         resolve = socket.getaddrinfo
         monkeypatch.setattr(
@@ -242,7 +242,7 @@ class TestIdle:
         assert server.connections == count
 
     def test_few_descriptors(self, file_server: Any) -> None:
-        """Hundreds of hosts need no more descriptors than their connections in use and idle."""
+        """Downloads from hundreds of hosts need few descriptors: idle connections are limited."""
         server = file_server({"/a": b"content"})
         code = """
 import resource, socket, sys
@@ -258,7 +258,7 @@ with Batch((HttpDownload(url, BufferWriter()) for url in urls), concurrent=8, ba
             assert process.communicate(timeout=100)[0].strip().splitlines()[-1] == "300"
 
     def test_shared_by_clones(self, raw_server: Any, no_leaks: None) -> None:
-        """A clone that ends, and closes what it shares, breaks no other one."""
+        """A clone that closes shared connections doesn't break other downloads."""
         arrived, go = threading.Event(), threading.Event()
         slow = [Recv(), Signal(arrived), Wait(go), Send(OK), Recv()]
         server = raw_server(lambda index: slow if not index else serve(OK))
@@ -277,7 +277,7 @@ with Batch((HttpDownload(url, BufferWriter()) for url in urls), concurrent=8, ba
 
 
 def test_alpn(file_server: Any, tls: Any) -> None:
-    """A server that knows HTTP/2, too, is told that HTTP/1.1 is spoken."""
+    """A server with HTTP/2 is told by ALPN that the client speaks HTTP/1.1."""
     context = tls.server()
     context.set_alpn_protocols(["h2", "http/1.1"])
     server = file_server({"/a": BODY}, tls=context)
@@ -292,10 +292,10 @@ def test_alpn(file_server: Any, tls: Any) -> None:
 
 
 class TestMissingCloseNotify:
-    """A body that the end of the connection ends, by TLS that is cut (RFC 9112 section 9.8)."""
+    """A body without a length over TLS that is cut (RFC 9112 section 9.8)."""
 
     def cut(self, raw_server: Any, tls: Any, *validations: Any) -> Any:
-        """A download from a server that cuts TLS behind the body."""
+        """Make a download from a server that cuts TLS after the body."""
         script = [Recv(), Send(b"HTTP/1.1 200 OK\r\n\r\n" + BODY), Cut()]
         server = raw_server([script], tls=tls.server())
         download = into_memory(server.url(), ssl=trust(tls.ca))
@@ -303,7 +303,7 @@ class TestMissingCloseNotify:
         return download
 
     def test_digest_agrees(self, raw_server: Any, tls: Any) -> None:
-        """It is accepted where an enforced digest shows that it is whole."""
+        """A body without length over cut TLS is accepted if an enforced digest matches."""
         right = DigestValidation("sha256", hashlib.sha256(BODY).hexdigest().upper())
         assert content(self.cut(raw_server, tls, SizeValidation(len(BODY)), right)) == BODY
 
@@ -318,17 +318,17 @@ class TestMissingCloseNotify:
         ids=["none", "size", "not enforced", "another"],
     )
     def test_nothing_agrees(self, raw_server: Any, tls: Any, validations: list[Any]) -> None:
-        """Else it is an error that says so, and may be tried again: it isn't the content's."""
+        """A body without length over cut TLS is a transient error without a digest."""
         error = failure(self.cut(raw_server, tls, *validations), DownloadFailed)
         assert "close_notify" in error.reason
         assert error.transient
 
 
 class TestProxies:
-    """Ways through a proxy that fail."""
+    """Failures on the way through a proxy."""
 
     def test_tls_in_tls_is_verified(self, file_server: Any, proxy: Any, tls: Any) -> None:
-        """A server behind a proxy that speaks TLS must be trusted for its own name."""
+        """The server's certificate is verified for its own name behind a TLS proxy, too."""
         server = file_server({"/a": BODY}, tls=tls.server(tls.wrong_name))
         url = proxy(tls=tls.server()).url("")
         error = failure(
@@ -339,7 +339,7 @@ class TestProxies:
 
     @pytest.mark.parametrize("end", [Close(), Cut()])
     def test_tls_in_tls_that_is_cut(self, raw_server: Any, proxy: Any, tls: Any, end: Any) -> None:
-        """A body that breaks off there is an error, too."""
+        """A truncated body over TLS through a TLS proxy is an error."""
         server = raw_server([[Recv(), Send(OK[:-1]), end]], tls=tls.server())
         url = proxy(tls=tls.server()).url("")
         error = failure(into_memory(server.url("/a"), proxy_url=url, ssl=trust(tls.ca)))
@@ -359,7 +359,7 @@ class TestProxies:
     def test_connect(
         self, raw_server: Any, tls: Any, steps: list[Any], reason: str, transient: bool
     ) -> None:
-        """What goes wrong while a proxy is asked for a tunnel is said to be the proxy's."""
+        """A failure during CONNECT is reported as a failure of the proxy."""
         gate = raw_server([[Recv(), *steps]], tls=tls.server())
         download = into_memory("https://h.example/", proxy_url=gate.url(""), ssl=trust(tls.ca))
         download.timeout.connect = 0.5 if reason.endswith("time-out") else 30
@@ -369,10 +369,10 @@ class TestProxies:
 
 
 class TestSetUp:
-    """What the system refuses while a route or a TLS context is made is an error of ours."""
+    """Failures of the system while a route or TLS context is made."""
 
     def test_descriptors(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Descriptors that are used up are said to be, and not taken for a failure of the host."""
+        """Running out of descriptors is reported and doesn't count as a failure of the host."""
 
         def version(name: str) -> str:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -385,7 +385,7 @@ class TestSetUp:
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_key_log(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-        """A file for TLS keys that can't be written is named, and isn't tried again."""
+        """If the SSLKEYLOGFILE can't be written, the error names it and nothing is retried."""
         tmp_path.chmod(0o500)
         monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
         error = failure(into_memory("https://127.0.0.1:1/"), DownloadFailed)
@@ -393,7 +393,7 @@ class TestSetUp:
         assert not error.transient
 
     def test_key_log_in_no_folder(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-        """So is one in a folder that doesn't exist."""
+        """If the folder of the SSLKEYLOGFILE is missing, the error names the file."""
         monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "none" / "keys"))
         downloads = [into_memory("https://127.0.0.1:1/") for _ in range(3)]
         with Batch(downloads) as batch:

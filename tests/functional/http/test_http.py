@@ -1,4 +1,4 @@
-"""HttpDownload against servers that behave: what is asked, and what comes of each reply."""
+"""Tests of HttpDownload with correct servers: the requests and the results of each response."""
 
 import enum
 import gzip
@@ -37,7 +37,7 @@ BODY = bytes(range(256)) * 2000
 
 
 class Method(str, enum.Enum):  # noqa: UP042 - a StrEnum is written as its value
-    """A name that is equal to its value, but written otherwise."""
+    """A string that equals a method name but is printed differently."""
 
     GET = "GET"
 
@@ -45,7 +45,7 @@ class Method(str, enum.Enum):  # noqa: UP042 - a StrEnum is written as its value
 class TestStatuses:
     @pytest.mark.parametrize("status", [200, 203])
     def test_success(self, file_server: Any, status: int) -> None:
-        """200 and 203 bring the file."""
+        """A response with status 200 or 203 is downloaded."""
         server = file_server({"/a": File(BODY, status=status)})
         download = into_memory(server.url("/a"))
         assert content(download) == BODY
@@ -65,7 +65,7 @@ class TestStatuses:
     def test_failure(
         self, file_server: Any, tmp_path: Path, kind: type[DownloadFailed], statuses: list[int]
     ) -> None:
-        """Any other status is an error of its kind that names it, and the old file stays."""
+        """Any other HTTP status raises its error, which names it, and keeps the old file."""
         target = tmp_path / "file"
         target.write_bytes(b"old")
         files = {f"/{status}": File(b"", status=status) for status in statuses}
@@ -80,7 +80,7 @@ class TestStatuses:
         assert (target.read_bytes(), list(tmp_path.iterdir())) == (b"old", [target])
 
     def test_reason_of_the_server(self, raw_server: Any) -> None:
-        """The reason phrase of a reply, which may hold anything, isn't repeated."""
+        """Errors don't repeat a response's reason phrase, because it may contain anything."""
         server = raw_server([serve(reply(418, reason="SECRET"))])
         assert "SECRET" not in str(failure(into_memory(server.url())))
 
@@ -95,7 +95,7 @@ class TestStatuses:
         ],
     )
     def test_interim(self, raw_server: Any, interim: bytes) -> None:
-        """An interim reply is never taken for the answer, and the connection is used again."""
+        """An interim response (1xx) is skipped, and its connection is reused."""
         server = raw_server([serve(interim + reply(body=b"abc"))])
         with_context = into_memory(server.url())
         other = into_memory(server.url())
@@ -105,12 +105,12 @@ class TestStatuses:
         assert server.connections == 1
 
     def test_status_before_a_reply(self) -> None:
-        """Without a reply, status is 0 and reply None."""
+        """Before any response `status` is 0 and `reply` is None."""
         download = into_memory("http://127.0.0.1/")
         assert (download.status, download.reply) == (0, None)
 
     def test_status_is_forgotten(self, raw_server: Any) -> None:
-        """A run that gets no reply doesn't keep the reply of the run before."""
+        """A run without a response resets `status` and `reply` of the previous run."""
         server = raw_server([[Recv(), Send(reply(body=b"abc"))]])
         download = into_memory(server.url())
         download()
@@ -122,19 +122,19 @@ class TestStatuses:
 class TestMethods:
     @pytest.mark.parametrize("method", ["GET", "get", "Get"])
     def test_get(self, file_server: Any, method: str) -> None:
-        """GET goes in any case."""
+        """The method GET is accepted in any letter case."""
         server = file_server({"/a": BODY})
         assert content(into_memory(server.url("/a"), method=method)) == BODY
         assert server.requests[0].method == "GET"
 
     @pytest.mark.parametrize("method", ["POST", "PUT", "", " GET", None, "HEADER"])
     def test_others(self, method: Any) -> None:
-        """Any other method is ValueError at once."""
+        """A method other than GET and HEAD raises ValueError at once."""
         with pytest.raises(ValueError, match="method"):
             into_memory("http://127.0.0.1/", method=method)
 
     def test_changed_later(self, file_server: Any) -> None:
-        """A method that was set later is checked before anything is sent."""
+        """A method that is set after the construction is checked before anything is sent."""
         server = file_server({"/a": BODY})
         download = into_memory(server.url("/a"))
         download.method = "delete"
@@ -142,7 +142,7 @@ class TestMethods:
         assert server.connections == 0
 
     def test_looks_alike(self, file_server: Any) -> None:
-        """So is one that is equal to a method and isn't written so."""
+        """A method object that equals GET but is printed differently is refused."""
         server = file_server({"/a": BODY})
         download = into_memory(server.url("/a"))
         download.method = Method.GET
@@ -150,7 +150,7 @@ class TestMethods:
         assert server.connections == 0
 
     def test_changed_between_attempts(self, file_server: Any) -> None:
-        """One that a handler sets between attempts is checked, too."""
+        """A method that a handler sets between attempts is checked before the next request."""
         server = file_server({"/a": File(b"", status=500)})
         download = into_memory(server.url("/a"), retry=None)
 
@@ -166,7 +166,7 @@ class TestMethods:
         assert [request.method for request in server.requests] == ["GET"]
 
     def test_changed_within_an_attempt(self, file_server: Any) -> None:
-        """One that is set between a redirect and its target ends no line of the request."""
+        """A method set during a redirect can't inject a line into the next request."""
         server = file_server({"/a": Redirect("/b"), "/b": Redirect("/c"), "/c": BODY})
         download = into_memory(server.url("/a"), retry=None)
 
@@ -191,7 +191,7 @@ class TestMethods:
         ],
     )
     def test_head(self, file_server: Any, tmp_path: Path, file: File) -> None:
-        """HEAD brings a reply; the target isn't touched, and validations aren't applied."""
+        """A HEAD download has a response, and neither writes the target nor validates."""
         server = file_server({"/a": Redirect("/b"), "/b": file})
         target = tmp_path / "file"
         target.write_bytes(b"old")
@@ -205,7 +205,7 @@ class TestMethods:
         assert {request.method for request in server.requests} == {"HEAD"}
 
     def test_head_into_a_buffer(self, file_server: Any) -> None:
-        """After HEAD a buffer is empty, and the connection isn't waiting for a body."""
+        """After HEAD a buffer writer is empty and the connection is reusable at once."""
         server = file_server({"/a": BODY})
         download = into_memory(server.url("/a"))
         context = download.context = download.context
@@ -218,13 +218,13 @@ class TestMethods:
         assert server.connections == 1
 
     def test_head_of_what_is_missing(self, file_server: Any) -> None:
-        """HEAD fails as GET does."""
+        """A HEAD download of a missing file fails like GET."""
         failure(into_memory(file_server({}).url("/a"), method="HEAD"), NotFound)
 
 
 class TestRequest:
     def test_headers(self, file_server: Any) -> None:
-        """User-Agent names the library and its version, and identity is asked for."""
+        """Requests have a User-Agent with name and version, and Accept-Encoding: identity."""
         server = file_server({"/a": BODY})
         content(into_memory(server.url("/a")))
         request = server.requests[0]
@@ -235,7 +235,7 @@ class TestRequest:
         assert not sent & {"authorization", "cookie", "range", "if-range", "content-length"}
 
     def test_own_headers(self, file_server: Any) -> None:
-        """The caller's headers are sent, and replace ours without regard to case."""
+        """The caller's headers replace ours, whatever the case of their names."""
         server = file_server({"/a": BODY})
         own = {"user-agent": "me/1", "ACCEPT": "text/plain", "X-Mine": "é", "Cookie": "a=b"}
         content(into_memory(server.url("/a"), headers=own))
@@ -244,7 +244,7 @@ class TestRequest:
             assert [v for n, v in request.headers if n.lower() == name.lower()] == [value]
 
     def test_headers_are_copied(self, file_server: Any) -> None:
-        """What is done to the caller's mapping later doesn't matter; the attribute counts."""
+        """Changing the caller's mapping later has no effect; changing `headers` has."""
         server = file_server({"/a": BODY})
         own = {"X-A": "1"}
         download = into_memory(server.url("/a"), headers=own)
@@ -254,7 +254,7 @@ class TestRequest:
         assert (server.requests[0].header("X-A"), server.requests[0].header("X-B")) == ("1", "3")
 
     def test_prepared_may_change(self, file_server: Any) -> None:
-        """A handler of Prepared can still change url, headers and user."""
+        """A handler of Prepared can still change `url`, `headers` and `user`."""
         server = file_server({"/b": BODY}, user=("me", "secret"))
         download = into_memory(server.url("/a"))
 
@@ -295,7 +295,7 @@ class TestRequest:
         netrc: bool,
         sent: Any,
     ) -> None:
-        """The header wins over user, that over userinfo, that over netrc; none is in the target."""
+        """Credentials are taken from the header, else `user`, else the URL, else netrc."""
         from servers.message import basic
 
         if netrc:
@@ -326,7 +326,7 @@ class TestRequest:
         ],
     )
     def test_target(self, raw_server: Any, path: str, target: str) -> None:
-        """What is asked is the URL's path and query, quoted where needed, of the URL's host."""
+        """The request target is path and query of the URL, percent-encoded where needed."""
         server = raw_server([serve(reply(body=b"abc"))])
         download = into_memory(f"http://{server.host}{path}")
         assert content(download) == b"abc"
@@ -334,7 +334,7 @@ class TestRequest:
         assert server.requests[0].header("Host") == server.host
 
     def test_scheme_in_capitals(self, file_server: Any) -> None:
-        """A scheme is one in any case."""
+        """The URL scheme may be in upper case."""
         server = file_server({"/a": BODY})
         assert content(into_memory(server.url("/a").replace("http", "HTTP"))) == BODY
 
@@ -361,7 +361,7 @@ class TestRequest:
         ],
     )
     def test_bad_url(self, url: Any) -> None:
-        """A URL that can't work is a DownloadFailed that says so."""
+        """An invalid HTTP URL raises DownloadFailed with a clear message."""
         assert "URL" in failure(into_memory(url), DownloadFailed).reason.replace("url", "URL")
 
     @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ class TestRequest:
     def test_bad_setting(
         self, file_server: Any, tmp_path: Path, attribute: str, value: Any, named: str
     ) -> None:
-        """A setting that can't work is DownloadFailed that names it, before anything is sent."""
+        """An invalid setting raises DownloadFailed that names it, before anything is sent."""
         server = file_server({"/a": BODY})
         target = tmp_path / "file"
         target.write_bytes(b"old")
@@ -400,14 +400,14 @@ class TestRequest:
         assert (server.connections, target.read_bytes()) == (0, b"old")
 
     def test_settings_may_be_none(self, file_server: Any) -> None:
-        """Settings that are set to None are the default ones, as in the constructor."""
+        """A setting of None means its default, as in the constructor."""
         server = file_server({"/a": BODY})
         download = into_memory(server.url("/a"))
         download.timeout = download.ssl = download.user = None  # type: ignore[assignment]
         assert content(download) == BODY
 
     def test_bytes_in_headers(self, file_server: Any) -> None:
-        """A header may be bytes, as for requests."""
+        """A header value may be bytes, as in requests."""
         server = file_server({"/a": BODY})
         content(into_memory(server.url("/a"), headers={"X-A": b"1"}))
         assert server.requests[0].header("X-A") == "1"
@@ -424,20 +424,20 @@ class TestOwnRange:
         ],
     )
     def test_part(self, file_server: Any, value: str, found: bytes) -> None:
-        """206 to the caller's own Range is success, and brings the part."""
+        """A 206 response to the caller's own Range is a success with that part."""
         server = file_server({"/a": File(BODY, etag='"e"')})
         download = into_memory(server.url("/a"), headers={"range": value})
         download.validations.append(SizeValidation(len(found)))
         assert (content(download), download.status) == (found, 206)
 
     def test_bytes(self, file_server: Any) -> None:
-        """The header may be bytes, as any other."""
+        """The caller's Range header may be bytes."""
         server = file_server({"/a": File(BODY, etag='"e"')})
         headers: dict[str, Any] = {"Range": b"bytes=2-5"}
         assert content(into_memory(server.url("/a"), headers=headers)) == BODY[2:6]
 
     def test_encoded(self, raw_server: Any) -> None:
-        """A part that the server has encoded as a whole is decoded, whatever its size was."""
+        """A 206 response to the caller's own Range is decoded if it has a Content-Encoding."""
         zipped = gzip.compress(BODY)
         fields = {
             "Content-Range": f"bytes 0-{len(zipped) - 1}/{len(zipped)}",
@@ -447,30 +447,30 @@ class TestOwnRange:
         assert content(into_memory(server.url(), headers={"Range": "bytes=0-"})) == BODY
 
     def test_no_ranges(self, file_server: Any) -> None:
-        """A server that knows no ranges sends the whole file."""
+        """If the server ignores the caller's Range, the whole file is downloaded."""
         server = file_server({"/a": File(BODY, ranges=False)})
         assert content(into_memory(server.url("/a"), headers={"Range": "bytes=2-5"})) == BODY
 
     @pytest.mark.parametrize("value", ["bytes 3-6/512000", "bytes 0-3/9", "bytes 2-4/9"])
     def test_another_part(self, raw_server: Any, value: str) -> None:
-        """A part that begins or ends elsewhere than asked is refused."""
+        """A 206 response with a part other than the requested one is refused."""
         server = raw_server([serve(reply(206, {"Content-Range": value}, b"abcd"))])
         download = into_memory(server.url(), headers={"Range": "bytes=2-5"})
         assert "isn't the one" in failure(download, DownloadFailed).reason
 
     def test_shorter_than_it_says(self, raw_server: Any) -> None:
-        """A part with fewer bytes than its Content-Range says is an error."""
+        """A 206 response with fewer bytes than its Content-Range is an error."""
         server = raw_server([serve(reply(206, {"Content-Range": "bytes 2-5/9"}, b"abc"))])
         failure(into_memory(server.url(), headers={"Range": "bytes=2-5"}), DownloadFailed)
 
     def test_not_asked_for(self, raw_server: Any) -> None:
-        """A part that nobody asked for is refused, also where it is the whole."""
+        """A 206 response without a requested range is refused, even if it has the whole file."""
         server = raw_server([serve(reply(206, {"Content-Range": "bytes 0-3/4"}, b"abcd"))])
         assert "not asked for" in failure(into_memory(server.url()), DownloadFailed).reason
 
 
 class TestHandsOff:
-    """Whoever takes of the body of a reply while it is downloaded makes no short file of it."""
+    """Handlers that read from the body of the running download."""
 
     @pytest.mark.parametrize("chunks", [False, True])
     @pytest.mark.parametrize(
@@ -489,7 +489,7 @@ class TestHandsOff:
     def test_touched(
         self, raw_server: Any, tmp_path: Path, touch: Any, event: str, chunks: bool
     ) -> None:
-        """The download fails and says why, and the file that was there stays."""
+        """If a handler reads from the body, the download fails and keeps the old file."""
         whole = reply(200, {}, BODY)
         if chunks:
             whole = reply(200, {"Transfer-Encoding": "chunked"}, chunked(BODY, [1000]))
@@ -504,7 +504,7 @@ class TestHandsOff:
         assert target.read_bytes() == b"old"
 
     def test_looked_at(self, raw_server: Any) -> None:
-        """All that isn't its body may be looked at."""
+        """A handler may read everything of the response but its body."""
         server = raw_server([serve(reply(200, {"Set-Cookie": "a=1"}, BODY))])
         download = into_memory(server.url())
         seen = []
@@ -523,7 +523,7 @@ class TestHandsOff:
         assert seen == [("a=1", "1", None, "Adapter")]
 
     def test_refused(self, raw_server: Any) -> None:
-        """What brings no file may be read by a handler: its text may say why."""
+        """A handler may read the body of an error response, which may explain the error."""
         server = raw_server([serve(reply(404, {}, b"gone"))])
         download = into_memory(server.url())
         texts = []
@@ -533,7 +533,7 @@ class TestHandsOff:
 
 
 def test_mounted_adapter(file_server: Any) -> None:
-    """Who mounts an adapter of his own on the session has it send the requests."""
+    """An adapter that the user mounts on the session sends the download's requests."""
     server = file_server({"/a": BODY})
     asked = []
 
@@ -552,7 +552,7 @@ def test_mounted_adapter(file_server: Any) -> None:
 
 class TestReply:
     def test_attributes(self, file_server: Any) -> None:
-        """The reply is a requests.Response with its usual attributes; url stays as given."""
+        """`reply` is a usual requests.Response, and `url` of the download stays as given."""
         server = file_server({"/a": Redirect("/b"), "/b": Redirect("/c", 301), "/c": BODY})
         url = server.url("/a?x=1", userinfo="me:secret")
         download = into_memory(url)
@@ -569,7 +569,7 @@ class TestReply:
         assert download.url == url
 
     def test_names_and_defaults(self) -> None:
-        """Attributes are named as the arguments, which may be given by position."""
+        """Attributes have the names of the constructor's arguments, which may be positional."""
         settings = (Timeout(1, 2), User("me"), SSL(validation=False))
         download = HttpDownload(
             "http://127.0.0.1/", None, "HEAD", *settings, "http://p", {"X-A": "1"}
@@ -582,14 +582,14 @@ class TestReply:
         assert repr(plain) == "<HttpDownload GET http://127.0.0.1/>"
 
     def test_timeout_of_read(self, raw_server: Any) -> None:
-        """A server that goes silent is an error after the read time-out, also in the body."""
+        """A server that stops sending is an error after the read time-out, also in the body."""
         for script in ([Recv(), Stall()], [Recv(), Send(reply(body=b"abc")[:-1]), Stall()]):
             server = raw_server([script])
             download = into_memory(server.url(), timeout=Timeout(read=0.1))
             assert "time-out" in failure(download, DownloadFailed).reason
 
     def test_error_keeps_its_cause(self, raw_server: Any) -> None:
-        """The exception behind a network error is its cause, of the same type."""
+        """A network error has the original exception as its cause."""
         server = raw_server([[Recv()]])
         error = failure(into_memory(server.url("/?token=SECRET")), DownloadFailed)
         assert isinstance(error.__cause__, requests.ConnectionError)
@@ -598,7 +598,7 @@ class TestReply:
 
 class TestEvents:
     def test_order(self, file_server: Any) -> None:
-        """Prepared, Sent, Replied, Fetched (each at its offset), Succeeded."""
+        """A download publishes Prepared, Sent, Replied, Fetched at each offset, and Succeeded."""
         server = file_server({"/a": Redirect("/b"), "/b": Redirect("/c"), "/c": BODY})
         download = into_memory(server.url("/a"))
         events = record(download)
@@ -612,7 +612,7 @@ class TestEvents:
             offset += len(event.buffer)
 
     def test_order_of_failure(self, file_server: Any) -> None:
-        """A reply that brings no file is Replied, then Error, then Failed."""
+        """A failed response publishes Replied, Error and Failed, in this order."""
         download = into_memory(file_server({}).url("/a"))
         events = record(download)
         error = failure(download, NotFound)
@@ -620,7 +620,7 @@ class TestEvents:
         assert events[-1].error is events[-2].error is error
 
     def test_empty_and_head(self, file_server: Any) -> None:
-        """An empty file and HEAD have no Fetched."""
+        """An empty file and a HEAD request publish no Fetched event."""
         server = file_server({"/a": b""})
         for method in ("GET", "HEAD"):
             download = into_memory(server.url("/a"), method=method)
@@ -629,7 +629,7 @@ class TestEvents:
             assert names(events) == ["PREPARED", "SENT", "REPLIED", "SUCCEEDED"]
 
     def test_replied_before_the_body(self, raw_server: Any) -> None:
-        """Replied comes as soon as the head is there, with the reply to look at."""
+        """Replied is published with the response before its body has arrived."""
         seen = threading.Event()
         whole = reply(headers={"X-A": "1"}, body=b"abc")
         server = raw_server([[Recv(), Send(whole[:-3]), Wait(seen), Send(whole[-3:])]])
@@ -647,13 +647,13 @@ class TestEvents:
 
 class TestContent:
     def test_buffer_writer(self, file_server: Any) -> None:
-        """A buffer has the text after the download, and the bytes."""
+        """A buffer writer gives the content as text and as bytes."""
         download = into_memory(file_server({"/a": b"h\xc3\xa9\xff"}).url("/a"))
         assert content(download) == b"h\xc3\xa9\xff"
         assert download.writer.content() == download.writer.read() == "h\xe9\ufffd"  # type: ignore[union-attr]
 
     def test_no_writer(self, file_server: Any) -> None:
-        """Without a writer the validations still see the content."""
+        """A download without a writer still validates the content."""
         download = HttpDownload(file_server({"/a": BODY}).url("/a"), None)
         size = SizeValidation(len(BODY))
         download.validations.append(size)
@@ -677,12 +677,12 @@ class TestContent:
         ],
     )
     def test_framings(self, raw_server: Any, data: bytes) -> None:
-        """However a body is delimited, its bytes are the content, and nothing behind it."""
+        """The content is exactly the body, however that is delimited."""
         server = raw_server([[Recv(), Send(data)]])
         assert content(into_memory(server.url())) == BODY
 
     def test_validated(self, file_server: Any, tmp_path: Path) -> None:
-        """What passes its validations is published."""
+        """Content that passes its validations is published at the target."""
         download = HttpDownload(file_server({"/a": BODY}).url("/a"), FileWriter(tmp_path / "x"))
         digest = hashlib.sha256(BODY).hexdigest().upper()
         download.validations += [SizeValidation(len(BODY)), DigestValidation("sha256", digest)]
@@ -701,7 +701,7 @@ class TestContent:
     def test_mismatch(
         self, file_server: Any, tmp_path: Path, validation: Any, kind: type[SizeMismatch]
     ) -> None:
-        """What doesn't pass isn't published, and isn't tried again by itself."""
+        """Content that fails a validation isn't published, and isn't retried by itself."""
         server = file_server({"/a": BODY})
         target = tmp_path / "file"
         target.write_bytes(b"old")
@@ -713,7 +713,7 @@ class TestContent:
         assert server.count == 1
 
     def test_over_size_stops_early(self, raw_server: Any) -> None:
-        """The download of an endless body ends at the buffer that is over size."""
+        """An endless body is given up with the buffer that exceeds the validated size."""
         began = threading.Event()
         block = b"x" * 100_000
         server = raw_server(

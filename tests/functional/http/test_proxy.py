@@ -1,4 +1,4 @@
-"""Proxies: which is used, with which credentials, and what their refusals become."""
+"""Tests of HTTP proxies: which one is used, its credentials, and errors it causes."""
 
 import socket
 import ssl
@@ -29,23 +29,23 @@ BODY = b"content " * 1000
 
 @pytest.fixture
 def plain(file_server: Any) -> Any:
-    """A server of http."""
+    """Start an HTTP server."""
     return file_server({"/a": BODY})
 
 
 @pytest.fixture
 def secure(file_server: Any, tls: Any) -> Any:
-    """A server of https."""
+    """Start an HTTPS server."""
     return file_server({"/a": BODY}, tls=tls.server())
 
 
 @pytest.mark.parametrize("with_tls", [False, True], ids=["http proxy", "https proxy"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 class TestBoth:
-    """Each target through each kind of proxy."""
+    """HTTP and HTTPS targets through HTTP and HTTPS proxies."""
 
     def test_through(self, request: Any, proxy: Any, tls: Any, scheme: str, with_tls: bool) -> None:
-        """proxy_url serves http and https, over a connection that is used again."""
+        """proxy_url is used for http and https, and its connection is reused."""
         server = request.getfixturevalue("secure" if scheme == "https" else "plain")
         gate = proxy(tls=tls.server() if with_tls else None)
         download = into_memory(server.url("/a"), proxy_url=gate.url(""), ssl=trust(tls.ca))
@@ -75,7 +75,7 @@ class TestBoth:
         userinfo: str,
         sent: tuple[str, str],
     ) -> None:
-        """Credentials in proxy_url are for the proxy, and those for the server are not."""
+        """The credentials in proxy_url go to the proxy only, and those for the server don't."""
         server = request.getfixturevalue("secure" if scheme == "https" else "plain")
         gate = proxy(user=sent, tls=tls.server() if with_tls else None)
         download = into_memory(
@@ -94,7 +94,7 @@ class TestBoth:
     def test_not_authorized(
         self, request: Any, proxy: Any, tls: Any, scheme: str, with_tls: bool, userinfo: str
     ) -> None:
-        """A proxy that wants other credentials is NotAuthorized, and isn't asked again."""
+        """Credentials that the proxy rejects raise NotAuthorized without a retry."""
         server = request.getfixturevalue("secure" if scheme == "https" else "plain")
         gate = proxy(user=("me", "secret"), tls=tls.server() if with_tls else None)
         download = into_memory(
@@ -112,7 +112,7 @@ class TestBoth:
     def test_unreachable_server(
         self, request: Any, proxy: Any, tls: Any, scheme: str, with_tls: bool
     ) -> None:
-        """502 of the proxy is transient, for a tunnel too."""
+        """A 502 of the proxy is retried, for a request and for CONNECT."""
         gate = proxy(tls=tls.server() if with_tls else None)
         url = f"{scheme}://elsewhere.example.test/a"
         download = into_memory(url, quick(2), proxy_url=gate.url(""), ssl=trust(tls.ca))
@@ -135,7 +135,10 @@ TARGETS = [
 @pytest.mark.parametrize("way", ["direct", "forwarded", "tunnel"])
 @pytest.mark.parametrize("path", TARGETS)
 def test_targets(raw_server: Any, proxy: Any, tls: Any, path: str, way: str) -> None:
-    """A URL is sent as it was given on each way, and so the request and the reply show it."""
+    """A URL is sent unchanged, directly, through a proxy or through a tunnel.
+
+    The request and the response show that URL.
+    """
     server = raw_server([serve(reply(body=BODY))], tls=tls.server() if way == "tunnel" else None)
     gate = proxy()
     proxy_url = None if way == "direct" else gate.url("")
@@ -151,7 +154,7 @@ def test_targets(raw_server: Any, proxy: Any, tls: Any, path: str, way: str) -> 
 
 class TestRefusals:
     def test_no_tunnel(self, proxy: Any, secure: Any, tls: Any) -> None:
-        """A proxy that allows no tunnel is NotAuthorized."""
+        """A proxy that refuses CONNECT with 403 raises NotAuthorized."""
         gate = proxy(refuse_connect=True)
         download = into_memory(secure.url("/a"), quick(), proxy_url=gate.url(""), ssl=trust(tls.ca))
         assert "403" in failure(download, NotAuthorized).reason
@@ -159,7 +162,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
     def test_down(self, scheme: str, tls: Any) -> None:
-        """A proxy that isn't there is said to be the proxy, and tried again."""
+        """An unreachable proxy is named by the error and retried."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
@@ -173,7 +176,7 @@ class TestRefusals:
         assert [e.retrying for e in events if e.NAME == "ERROR"] == [True, True, False]
 
     def test_untrusted_proxy(self, proxy: Any, plain: Any, tls: Any) -> None:
-        """A proxy that speaks TLS must be trusted as a server must."""
+        """The certificate of an HTTPS proxy is verified like that of a server."""
         gate = proxy(tls=tls.server(tls.expired))
         download = into_memory(plain.url("/a"), proxy_url=gate.url(""), ssl=trust(tls.ca))
         assert "not trusted" in failure(download, NotAuthorized).reason
@@ -182,7 +185,7 @@ class TestRefusals:
     def test_ca_of_its_own(
         self, request: Any, proxy: Any, tls: Any, tmp_path: Path, scheme: str
     ) -> None:
-        """A proxy of another authority is trusted where the CA file holds both, and not before."""
+        """A proxy whose certificate is from another CA is trusted if the CA file has both."""
         server = request.getfixturevalue("secure" if scheme == "https" else "plain")
         authority = trustme.CA()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -200,7 +203,7 @@ class TestRefusals:
     def test_client_certificate_is_for_the_server(
         self, request: Any, file_server: Any, proxy: Any, tls: Any, scheme: str
     ) -> None:
-        """A proxy that asks for a client certificate doesn't get that of the server."""
+        """The client certificate for the server isn't sent to the proxy."""
         options = {"ssl": trust(tls.ca, tls.client)}
         strict = tls.server(client_ca=tls.ca, maximum=ssl.TLSVersion.TLSv1_2)
         server = (
@@ -217,7 +220,7 @@ class TestRefusals:
         assert content(download) == BODY
 
     def test_header_for_the_proxy(self, proxy: Any, secure: Any, tls: Any) -> None:
-        """A Proxy-Authorization of the caller's isn't told to the server within a tunnel."""
+        """The caller's Proxy-Authorization header isn't sent to the server in a tunnel."""
         download = into_memory(
             secure.url("/a"),
             proxy_url=proxy().url(""),
@@ -233,7 +236,7 @@ class TestRefusals:
         [(401, 1), (404, 1), (429, 3), (500, 3), (501, 1), (503, 3), (505, 1)],
     )
     def test_statuses_of_connect(self, raw_server: Any, status: int, tries: int) -> None:
-        """What a proxy replies to CONNECT is tried again as often as a server's reply is."""
+        """A transient status in the proxy's response to CONNECT is retried like a server's."""
         gate = raw_server([[Recv(), Send(reply(status, {"Retry-After": "0"}))]])
         download = into_memory("https://h.example.test/", quick(2), proxy_url=gate.url())
         kind = NotAuthorized if status == 401 else DownloadFailed
@@ -241,14 +244,14 @@ class TestRefusals:
         assert len(gate.requests) == tries
 
     def test_statuses_of_the_caller(self, raw_server: Any) -> None:
-        """Which statuses are tried again is for the caller's policy to say, here too."""
+        """The retry policy's status_forcelist also applies to the response to CONNECT."""
         gate = raw_server([[Recv(), Send(reply(404))]])
         retry = quick(2, status_forcelist=[404])
         failure(into_memory("https://h.example.test/", retry, proxy_url=gate.url()))
         assert len(gate.requests) == 3
 
     def test_later(self, raw_server: Any) -> None:
-        """A proxy may say when it will be ready, and is told of where that is too late."""
+        """Retry-After of a proxy is respected. If it is too long, the error says when to retry."""
         gate = raw_server([[Recv(), Send(reply(503, {"Retry-After": "7200"}))]])
         error = failure(into_memory("https://h.example.test/", quick(2), proxy_url=gate.url()))
         assert error.retry_after == 7200
@@ -256,7 +259,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("target", ["http://h.example.test/", "https://h.example.test/"])
     def test_no_tls(self, raw_server: Any, target: str) -> None:
-        """A proxy that is said to speak TLS and doesn't is an error that asks for its scheme."""
+        """An https proxy URL of a proxy without TLS is an error that mentions the scheme."""
         gate = raw_server([[Read(1), Send(reply(400))]])
         proxy_url = gate.url().replace("http:", "https:")
         reason = failure(into_memory(target, proxy_url=proxy_url)).reason
@@ -275,7 +278,7 @@ class TestRefusals:
         ids=["nonsense", "status", "line", "refused", "nothing"],
     )
     def test_answers_to_connect(self, raw_server: Any, answer: bytes, why: str) -> None:
-        """Whatever a proxy replies to CONNECT is an error that says what it was."""
+        """Any invalid response to CONNECT is an error that describes it."""
         server = raw_server([[Recv(), Send(answer)]])
         download = into_memory("https://h.example.test/", proxy_url=server.url())
         error = failure(download)
@@ -283,7 +286,7 @@ class TestRefusals:
         assert "not here" not in "".join(traceback.format_exception(error))
 
     def test_untrusted_server(self, proxy: Any, file_server: Any, tls: Any) -> None:
-        """A server behind a proxy must be trusted for its own name."""
+        """The certificate of a server behind a proxy is verified for the server's name."""
         server = file_server({"/a": BODY}, tls=tls.server(tls.wrong_name))
         download = into_memory(server.url("/a"), proxy_url=proxy().url(""), ssl=trust(tls.ca))
         failure(download, NotAuthorized)
@@ -296,7 +299,7 @@ class TestEnvironment:
     def test_used(
         self, proxy: Any, plain: Any, monkeypatch: pytest.MonkeyPatch, variable: str, form: str
     ) -> None:
-        """The proxy of the environment is used, with or without a scheme."""
+        """The proxy in the environment is used, whether it has a scheme or not."""
         gate = proxy()
         monkeypatch.setenv(variable, form.format(gate.host))
         assert content(into_memory(plain.url("/a"))) == BODY
@@ -305,7 +308,7 @@ class TestEnvironment:
     def test_used_for_https(
         self, proxy: Any, secure: Any, tls: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """That for https is another."""
+        """The environment names the proxy for https separately, in https_proxy."""
         gate, other = proxy(), proxy()
         monkeypatch.setenv("https_proxy", gate.url(""))
         monkeypatch.setenv("http_proxy", other.url(""))
@@ -313,7 +316,7 @@ class TestEnvironment:
         assert (gate.tunnels, other.connections) == ([secure.host], 0)
 
     def test_credentials(self, proxy: Any, plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It may carry credentials."""
+        """The proxy URL in the environment may contain credentials."""
         gate = proxy(user=("me", "secret"))
         monkeypatch.setenv("http_proxy", f"me:secret@{gate.host}")
         assert content(into_memory(plain.url("/a"))) == BODY
@@ -322,7 +325,7 @@ class TestEnvironment:
     def test_no_proxy(
         self, proxy: Any, plain: Any, monkeypatch: pytest.MonkeyPatch, value: str
     ) -> None:
-        """Hosts that need none are asked directly; a redirect's target is looked at by itself."""
+        """no_proxy excludes hosts from the proxy. A redirect's target is checked by itself."""
         gate = proxy(hosts={"other.example.test:80": plain.port})
         monkeypatch.setenv("http_proxy", gate.url(""))
         monkeypatch.setenv("no_proxy", value)
@@ -336,7 +339,7 @@ class TestEnvironment:
     def test_redirect_to_where_none_is_needed(
         self, proxy: Any, plain: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What a proxy is sent doesn't go to a host that is asked directly."""
+        """Headers for the proxy aren't sent to a redirect's target that no_proxy excludes."""
         gate = proxy(user=("me", "secret"), hosts={"one.example.test:80": plain.port})
         monkeypatch.setenv("http_proxy", gate.url("", userinfo="me:secret"))
         monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -346,7 +349,7 @@ class TestEnvironment:
         assert [r.header("Proxy-Authorization") for r in plain.requests] == [None, None]
 
     def test_of_a_cgi_script(self, proxy: Any, plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """HTTP_PROXY is a header of the client's where a web server runs a script (httpoxy)."""
+        """HTTP_PROXY is ignored in a CGI script, where clients can set it (httpoxy)."""
         gate = proxy()
         monkeypatch.setenv("HTTP_PROXY", gate.url(""))
         monkeypatch.setenv("REQUEST_METHOD", "GET")
@@ -354,7 +357,7 @@ class TestEnvironment:
         assert gate.connections == 0
 
     def test_own_wins(self, proxy: Any, plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """proxy_url wins over the environment, no_proxy included."""
+        """proxy_url takes precedence over the environment, including no_proxy."""
         gate, other = proxy(), proxy()
         monkeypatch.setenv("http_proxy", other.url(""))
         monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -362,13 +365,13 @@ class TestEnvironment:
         assert (len(gate.requests), other.connections) == (1, 0)
 
     def test_empty_is_none(self, plain: Any) -> None:
-        """An empty proxy_url, as a model's field has it, is none."""
+        """An empty proxy_url, as in a model's empty field, means no setting."""
         assert content(into_memory(plain.url("/a"), proxy_url="")) == BODY
 
 
 @pytest.mark.parametrize("limit", ["total", "shutdown"])
 def test_connect_that_drips(raw_server: Any, limit: str) -> None:
-    """A proxy that is for ever in saying yes holds no thread: limits and a shutdown cut it."""
+    """A response to CONNECT that never ends is stopped by time limits and by a shutdown."""
     head = b"HTTP/1.1 200 OK\r\nA: " + b"b" * 10_000
     server = raw_server([[Recv(), Drip(head, 0.05)]])
     download = HttpDownload("https://h.example.test/", BufferWriter(), proxy_url=server.url())

@@ -1,4 +1,4 @@
-"""Redirects: where they lead, how far, and what travels there."""
+"""Tests of redirects: targets, limits, credentials and loss of security."""
 
 import hashlib
 import socket
@@ -27,7 +27,7 @@ class TestWhere:
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     def test_statuses(self, file_server: Any, status: int, method: str) -> None:
-        """Each kind of redirect is followed, with the method that it came for."""
+        """Each redirect status is followed with the original method."""
         server = file_server({"/a": Redirect("/b", status), "/b": BODY})
         download = into_memory(server.url("/a"), method=method)
         assert content(download) == (BODY if method == "GET" else b"")
@@ -63,7 +63,7 @@ class TestWhere:
         ],
     )
     def test_locations(self, raw_server: Any, location: str, target: str) -> None:
-        """Relative, unquoted and odd Locations lead where a browser would go."""
+        """Relative, unquoted and unusual Locations lead where a browser would go."""
 
         def answer(request: Any) -> bytes:
             if len(server.requests) == 1:
@@ -88,7 +88,7 @@ class TestWhere:
         ],
     )
     def test_bad_locations(self, file_server: Any, tmp_path: Path, location: str) -> None:
-        """A Location that can't be followed is an error that tells that it was a redirect."""
+        """A Location that can't be followed is an error that mentions the redirect."""
         server = file_server({"/a": Redirect(location)})
         error = failure(into_memory(server.url("/a"), quick()), DownloadFailed)
         assert "redirect" in error.reason
@@ -105,7 +105,7 @@ class TestWhere:
         ],
     )
     def test_as_given(self, raw_server: Any, location: str, target: str | None) -> None:
-        """A path that begins with a slash isn't rewritten; a relative one is only resolved."""
+        """An absolute path in a Location is sent unchanged; a relative one is resolved."""
 
         def answer(request: Any) -> bytes:
             if len(server.requests) == 1:
@@ -123,7 +123,7 @@ class TestWhere:
 
     @pytest.mark.parametrize(("second", "followed"), [("/b", True), ("/c", False)])
     def test_location_twice(self, raw_server: Any, second: str, followed: bool) -> None:
-        """Two fields with one value are one; two that differ lead nowhere."""
+        """A repeated identical Location is followed; two different ones are an error."""
         headers = [("Location", "/b"), ("location", second)]
 
         def answer(request: Any) -> bytes:
@@ -139,12 +139,12 @@ class TestWhere:
 
     @pytest.mark.parametrize("headers", [{}, {"Location": ""}])
     def test_no_location(self, raw_server: Any, headers: dict[str, str]) -> None:
-        """A redirect to nowhere is an error."""
+        """A redirect without a Location is an error."""
         server = raw_server([serve(reply(302, headers, b"go away"))])
         assert "302" in failure(into_memory(server.url()), DownloadFailed).reason
 
     def test_names_who_failed(self, file_server: Any) -> None:
-        """Where the target of a redirect can't be reached, the error names it too."""
+        """If the target of a redirect is unreachable, the error names it."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]
@@ -155,12 +155,12 @@ class TestWhere:
         assert "SECRET" not in text
 
     def test_several_hops_of_base(self, file_server: Any) -> None:
-        """A relative Location counts from the URL that sent it."""
+        """A relative Location is resolved against the URL that sent it."""
         server = file_server({"/a": Redirect("/x/b"), "/x/b": Redirect("c"), "/x/c": BODY})
         assert content(into_memory(server.url("/a"))) == BODY
 
     def test_last_reply_counts(self, file_server: Any) -> None:
-        """What the last hop answers is the error, and one Replied comes an attempt."""
+        """The last response of a redirect chain decides, with one Replied an attempt."""
         server = file_server({"/a": Redirect("/b"), "/b": Redirect("/c")})
         download = into_memory(server.url("/a"))
         events = record(download)
@@ -169,7 +169,7 @@ class TestWhere:
         assert [item.status_code for item in download.reply.history] == [302, 302]
 
     def test_starts_over_at_the_first(self, file_server: Any) -> None:
-        """A resumed attempt asks the first URL again, with the range all along."""
+        """A resumed attempt starts at the first URL and sends its range to every hop."""
         files = {"/a": Redirect("/b"), "/b": File(BODY, etag='"e"')}
         server = file_server(files, faults={1: CutAfter(500)})
         assert content(into_memory(server.url("/a"), quick())) == BODY
@@ -178,7 +178,7 @@ class TestWhere:
 
     @pytest.mark.parametrize(("number", "size"), [(1500, 20), (40, 1500), (1, 40_000)])
     def test_many_cookies(self, raw_server: Any, number: int, size: int) -> None:
-        """Of a chain of redirects only the first cookies are kept, and the others cost nothing."""
+        """Many cookies of a redirect chain are limited in number and cost little time."""
 
         def answer(request: Any) -> bytes:
             hop = len(server.requests)
@@ -190,7 +190,7 @@ class TestWhere:
         server = raw_server([serve(answer)])
         began = time.process_time()
         assert content(into_memory(server.url("/a"), timeout=Timeout(total=60))) == BODY
-        # The server's work is in it. To parse all of them took 3 s.
+        # This includes the server's work. Parsing all of them took 3 s.
         assert time.process_time() - began < 1.5
         sent = server.requests[-1].header("Cookie") or ""
         kept = sent.split("; ") if sent else []
@@ -198,7 +198,7 @@ class TestWhere:
         assert all(cookie.startswith("c1-") for cookie in kept)
 
     def test_cookies(self, raw_server: Any) -> None:
-        """A cookie that comes with a redirect is shown on, and not to the next download."""
+        """A cookie set by a redirect is sent to later hops, but not by the next download."""
 
         def answer(request: Any) -> bytes:
             if request.target == "/a":
@@ -219,7 +219,7 @@ class TestWhere:
 class TestHowFar:
     @pytest.mark.parametrize("hops", [30, 31])
     def test_limit(self, file_server: Any, hops: int) -> None:
-        """30 redirects are followed, and the 31st is an error."""
+        """Up to 30 redirects are followed, and the 31st is an error."""
         files: dict[str, Any] = {f"/{n}": Redirect(f"/{n + 1}") for n in range(hops)}
         server = file_server({**files, f"/{hops}": BODY})
         download = into_memory(server.url("/0"), quick())
@@ -230,7 +230,7 @@ class TestHowFar:
         assert server.count == 31
 
     def test_loop(self, file_server: Any) -> None:
-        """A loop ends, and isn't tried again."""
+        """A redirect loop ends with an error and isn't retried."""
         server = file_server({"/a": Redirect("/b"), "/b": Redirect("/a")})
         failure(into_memory(server.url("/a"), quick()), DownloadFailed)
         assert server.count == 31
@@ -241,7 +241,7 @@ class TestBody:
         "headers", [{"Content-Length": str(1 << 40)}, {"Transfer-Encoding": "chunked"}, {}]
     )
     def test_endless(self, raw_server: Any, headers: dict[str, str]) -> None:
-        """An endless body of a redirect isn't read: its connection is closed."""
+        """The endless body of a redirect isn't read; its connection is closed."""
         block = b"x" * 100_000
         begin = reply(302, {"Location": "/b", **headers}, length=False)
         endless = Loop([Send(chunked(block, end=b"") if "Transfer-Encoding" in headers else block)])
@@ -252,14 +252,14 @@ class TestBody:
 
     @pytest.mark.parametrize("size", [0, 9, 5000])
     def test_small(self, file_server: Any, size: int) -> None:
-        """Behind a small body the connection is used again."""
+        """After the small body of a redirect its connection is reused."""
         server = file_server({"/a": Redirect("/b", body=b"x" * size), "/b": BODY})
         assert content(into_memory(server.url("/a"))) == BODY
         assert server.connections == 1
 
     @pytest.mark.parametrize("end", [[Stall()], []], ids=["stalled", "cut"])
     def test_broken(self, raw_server: Any, end: list[Any]) -> None:
-        """A body of a redirect that never comes is no matter."""
+        """A redirect is followed even if its body never arrives."""
         begin = reply(302, {"Location": "/b", "Content-Length": "9"}, b"x")
         server = raw_server([[Recv(), Send(begin), *end], serve(reply(body=BODY))])
         assert content(into_memory(server.url(), timeout=Timeout(read=60))) == BODY
@@ -267,7 +267,7 @@ class TestBody:
 
 
 class TestCredentials:
-    """What is meant for one origin doesn't travel to another."""
+    """Credentials are sent to the original origin only."""
 
     HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
 
@@ -288,9 +288,9 @@ class TestCredentials:
     )
     @pytest.mark.parametrize("elsewhere", ["port", "host"])
     def test_elsewhere(self, file_server: Any, options: dict[str, Any], elsewhere: str) -> None:
-        """Home gets them, also when redirected back; another host or port gets nothing."""
+        """After a redirect only the original origin gets the credentials, also on the way back."""
         if options.get("netrc"):
-            # Whoever brings a user of his own has no use for netrc, and least elsewhere.
+            # With a user of the caller, netrc isn't used, least of all on other hosts.
             (Path.home() / ".netrc").write_text("default login net password rc")
             (Path.home() / ".netrc").chmod(0o600)
         home_files: dict[str, Any] = {"/c": BODY}
@@ -315,7 +315,7 @@ class TestCredentials:
         assert all("secret" not in str(request.lines[0]) for request in requests.values())
 
     def test_netrc_of_the_other(self, file_server: Any) -> None:
-        """Without a user of the caller's, netrc has its say at each host."""
+        """Without a user setting, netrc gives the credentials for each host."""
         netrc = "machine 127.0.0.1 login a password b\nmachine localhost login c password d"
         (Path.home() / ".netrc").write_text(netrc)
         (Path.home() / ".netrc").chmod(0o600)
@@ -328,9 +328,9 @@ class TestCredentials:
     @pytest.mark.parametrize(
         ("netrc", "host", "sent"),
         [
-            # One for any host is for the one that the caller chose.
+            # The default entry is for the host that the caller chose.
             ("default login a password b", "localhost", [basic("a", "b"), None]),
-            # A file knows no ports.
+            # A netrc file has no ports.
             ("machine 127.0.0.1 login a password b", "127.0.0.1", [basic("a", "b"), None]),
             ("machine localhost login c password d", "localhost", [None, basic("c", "d")]),
             (b"machine localhost login c password \xff", "localhost", [None, None]),
@@ -339,7 +339,7 @@ class TestCredentials:
     def test_netrc_elsewhere(
         self, file_server: Any, netrc: str | bytes, host: str, sent: list[str | None]
     ) -> None:
-        """What netrc has goes to another host that it names, and to no other port of a host."""
+        """Netrc credentials go to another host that netrc names, and to no other port."""
         content_of_it = netrc if isinstance(netrc, bytes) else netrc.encode()
         (Path.home() / ".netrc").write_bytes(content_of_it)
         other = file_server({"/b": BODY})
@@ -349,7 +349,7 @@ class TestCredentials:
         assert found == sent
 
     def test_netrc_where_security_is_lost(self, file_server: Any, tls: Any) -> None:
-        """What netrc has isn't sent in the clear because a server says so."""
+        """Netrc credentials aren't sent over http after a redirect from https."""
         (Path.home() / ".netrc").write_text("machine localhost login c password d")
         plain = file_server({"/b": BODY})
         secure = file_server({"/a": Redirect(plain.url("/b", "localhost"))}, tls=tls.server())
@@ -358,7 +358,7 @@ class TestCredentials:
         assert plain.requests[0].header("Authorization") is None
 
     def test_netrc_beside_a_header(self, file_server: Any) -> None:
-        """Who sends an Authorization header has no use for netrc, and least elsewhere."""
+        """With an Authorization header of the caller, netrc isn't used on any host."""
         (Path.home() / ".netrc").write_text("machine localhost login c password d")
         server = file_server({"/b": BODY})
         server.files["/a"] = Redirect(server.url("/b", "localhost"))
@@ -368,7 +368,7 @@ class TestCredentials:
 
     @pytest.mark.parametrize("userinfo", ["", ":"])
     def test_empty_userinfo(self, file_server: Any, userinfo: str) -> None:
-        """Userinfo in which there is nothing is none, and netrc has its say."""
+        """Empty userinfo in the URL counts as none, so netrc is used."""
         (Path.home() / ".netrc").write_text("machine 127.0.0.1 login a password b")
         server = file_server({"/a": BODY})
         content(into_memory(f"http://{userinfo}@{server.host}/a"))
@@ -376,7 +376,7 @@ class TestCredentials:
 
     @pytest.mark.parametrize("where", ["there", "back"])
     def test_client_certificate(self, file_server: Any, tls: Any, where: str) -> None:
-        """A client certificate is shown to the URL's own host and port, and nowhere else."""
+        """The client certificate is sent only to the original host and port."""
         strict = file_server({"/b": BODY}, tls=tls.server(client_ca=tls.ca))
         other = file_server({"/b": Redirect(strict.url("/b"))}, tls=tls.server())
         options = {"ssl": trust(tls.ca, tls.client)}
@@ -390,7 +390,7 @@ class TestCredentials:
             assert content(into_memory(strict.url("/a"), **options)) == BODY
 
     def test_host_header(self, file_server: Any) -> None:
-        """A Host header of the caller's is for the URL's own host."""
+        """The caller's Host header is sent only to the original host."""
         other = file_server({"/b": BODY})
         home = file_server({"/a": Redirect(other.url("/b"))})
         content(into_memory(home.url("/a"), headers={"Host": "files.example"}))
@@ -412,7 +412,7 @@ class TestCredentials:
     def test_to_https(
         self, file_server: Any, proxy: Any, tls: Any, url: str, location: str, kept: bool
     ) -> None:
-        """From http to https on the standard ports of one host they travel."""
+        """Credentials follow a redirect from http to https on a host's standard ports."""
         files = {"/a": Redirect(location), "/b": BODY}
         plain, secure = file_server(files), file_server(files, tls=tls.server())
         hosts = {f"one.example.test:{port}": plain.port for port in (80, 81)}
@@ -436,7 +436,7 @@ class TestCredentials:
 class TestSecurity:
     @staticmethod
     def servers(file_server: Any, tls: Any) -> tuple[FileServer, FileServer]:
-        """A secure server that leads to a plain one, by /a directly and by /x over several."""
+        """Start an HTTPS server that redirects to an HTTP server: /a directly, /x over hops."""
         plain = file_server({"/b": BODY})
         secure = file_server({}, tls=tls.server())
         secure.files |= {"/a": Redirect(plain.url("/b")), "/x": Redirect("/a"), "/b": BODY}
@@ -454,7 +454,10 @@ class TestSecurity:
     )
     @pytest.mark.parametrize("path", ["/a", "/x", "/to"])
     def test_refused(self, file_server: Any, tls: Any, path: str, validations: list[Any]) -> None:
-        """From https to http is refused where no digest is enforced, and nothing is asked there."""
+        """A redirect from https to http is refused unless a digest is enforced.
+
+        Nothing is sent to the http server.
+        """
         plain, secure = self.servers(file_server, tls)
         url = (plain if path == "/to" else secure).url(path)
         download = into_memory(url, quick(), ssl=trust(tls.ca))
@@ -464,7 +467,7 @@ class TestSecurity:
 
     @pytest.mark.parametrize("path", ["/a", "/x"])
     def test_allowed(self, file_server: Any, tls: Any, path: str) -> None:
-        """It is followed where a digest validates, or the caller allows it."""
+        """A redirect from https to http is followed with an enforced digest or a setting."""
         _, secure = self.servers(file_server, tls)
         download = into_memory(secure.url(path), ssl=trust(tls.ca))
         download.validations.append(DigestValidation("md5", hashlib.md5(BODY).hexdigest()))
@@ -473,12 +476,12 @@ class TestSecurity:
         assert content(into_memory(secure.url(path), **options)) == BODY
 
     def test_upwards(self, file_server: Any, tls: Any) -> None:
-        """From http to https nothing is asked for."""
+        """A redirect from http to https is followed without any condition."""
         plain, _ = self.servers(file_server, tls)
         assert content(into_memory(plain.url("/up"), ssl=trust(tls.ca))) == BODY
 
     def test_untrusted_target(self, file_server: Any, tls: Any) -> None:
-        """The target of a redirect must be trusted as any server."""
+        """The certificate of a redirect's target is verified as usual."""
         plain, _ = self.servers(file_server, tls)
         error = failure(into_memory(plain.url("/up")))
         assert "not trusted" in error.reason

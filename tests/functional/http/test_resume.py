@@ -1,4 +1,4 @@
-"""Resume: going on where an attempt broke off, and never splicing two versions of a file."""
+"""Tests of resuming within a run, which never mixes two versions of a file."""
 
 import gzip
 import hashlib
@@ -32,7 +32,7 @@ BOUNDARY = {"Content-Type": "multipart/byteranges; boundary=x"}
 
 
 def first(body: bytes = OLD, cut: int = CUT, **headers: str) -> bytes:
-    """A reply that breaks off after the first bytes of its body."""
+    """Make a response that is cut within its body."""
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     return reply(headers=headers, body=body)[: cut - len(body)]
 
@@ -40,7 +40,7 @@ def first(body: bytes = OLD, cut: int = CUT, **headers: str) -> bytes:
 def part(
     begin: int, total: object, body: bytes = OLD, end: int | None = None, **headers: str
 ) -> bytes:
-    """A 206 with the rest of a body from a position."""
+    """Make a 206 with the rest of a body from a position."""
     last = len(body) - 1 if end is None else end
     headers = {name.replace("_", "-"): value for name, value in headers.items()}
     headers["Content-Range"] = f"bytes {begin}-{last}/{total}"
@@ -48,21 +48,21 @@ def part(
 
 
 def whole(body: bytes = OLD, **headers: str) -> bytes:
-    """A 200 with all of a body."""
+    """Make a 200 with a whole body."""
     return reply(headers={name.replace("_", "-"): v for name, v in headers.items()}, body=body)
 
 
 @dataclass
 class Case:
-    """One way that an attempt can be gone on with.
+    """One way in which an attempt can resume.
 
     Attributes:
-        name: What is special.
-        replies: What the server answers, each on a connection of its own, the last one again.
-        asked: What the second request has as (Range, If-Range).
-        restarts: How often the content is started again.
-        content: What must come of it; None for an error.
-        requests: How many requests there are in all.
+        name: What is special about the case.
+        replies: The responses, each on its own connection. The last one is repeated.
+        asked: (Range, If-Range) of the second request.
+        restarts: The number of restarts.
+        content: The expected content; None for an error.
+        requests: The total number of requests.
     """
 
     name: str
@@ -82,7 +82,7 @@ LARGER = part(CUT, "*", NEW, ETag=E)
 BAD_PART = {"asked": BY_ETAG, "restarts": 1, "requests": 3}
 
 CASES = [
-    # What names a version for sure, and what doesn't.
+    # Validators that identify a version for certain, and others.
     Case("strong etag", [GOOD, part(CUT, 40, ETag=E)], BY_ETAG),
     Case("empty etag", [first(ETag='""'), part(CUT, 40, ETag='""')], (RANGE, '""')),
     Case(
@@ -123,7 +123,7 @@ CASES = [
     Case(
         "cut before the last byte", [first(cut=39, ETag=E), part(39, 40, ETag=E)], ("bytes=39-", E)
     ),
-    # What the server makes of it.
+    # The server's responses to the range.
     Case("no total", [GOOD, part(CUT, "*", ETag=E)], BY_ETAG),
     Case("no etag in the part", [GOOD, part(CUT, 40), whole()], **BAD_PART),
     Case(
@@ -254,7 +254,7 @@ CASES = [
     ),
     Case("gone", [GOOD, reply(404)], BY_ETAG, content=None, requests=3),
     Case("nothing to say", [GOOD, reply(204)], BY_ETAG, content=None, requests=3),
-    # Parts that don't continue what is here.
+    # Parts that don't continue the content received so far.
     Case("part from 0", [GOOD, part(0, 40, ETag=E), whole()], **BAD_PART),
     Case("part from before", [GOOD, part(CUT - 1, 40, ETag=E), whole()], **BAD_PART),
     Case("part from behind", [GOOD, part(CUT + 1, 40, ETag=E), whole()], **BAD_PART),
@@ -306,7 +306,7 @@ CASES = [
 @pytest.mark.parametrize("validated", [False, True], ids=["alone", "validated"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_resume(raw_server: Any, tmp_path: Path, case: Case, validated: bool) -> None:
-    """Whatever comes: the file is one version, whole; digests and monitor tell its facts."""
+    """Each way of resuming gives one complete version, with right digests and facts."""
     server = raw_server(
         [*([Recv(), Send(data)] for data in case.replies[:-1]), serve(case.replies[-1])]
     )
@@ -341,15 +341,15 @@ def test_resume(raw_server: Any, tmp_path: Path, case: Case, validated: bool) ->
 
 
 class TestWhoMay:
-    """What must not be resumed."""
+    """Content that must not be resumed."""
 
     @staticmethod
     def served(file_server: Any, faults: Any, body: bytes = OLD) -> Any:
-        """A server of a file with a strong validator."""
+        """Start a server of a file with a strong validator."""
         return file_server({"/a": File(body, etag=E)}, faults=faults)
 
     def test_never_after_a_mismatch(self, file_server: Any) -> None:
-        """What didn't pass is started again from 0, also where a handler repairs."""
+        """Content that failed validation restarts from 0, also after a handler's repair."""
         server = self.served(file_server, {})
         download = into_memory(server.url("/a"))
         download.validations.append(DigestValidation("md5", "0" * 32))
@@ -364,7 +364,7 @@ class TestWhoMay:
         assert names(events).count("RESTARTED") == 1
 
     def test_never_with_own_range(self, file_server: Any) -> None:
-        """A caller's own Range stays what it is: what was cut is asked for again."""
+        """A download with the caller's own Range repeats that range after a failure."""
         server = self.served(file_server, {0: CutAfter(5)})
         download = into_memory(server.url("/a"), quick(), headers={"Range": "bytes=10-29"})
         events = record(download)
@@ -374,7 +374,7 @@ class TestWhoMay:
         assert names(events).count("RESTARTED") == 1
 
     def test_never_across_runs(self, file_server: Any) -> None:
-        """A second call starts over."""
+        """A second call of a download starts from 0 without resuming."""
         server = self.served(file_server, {0: CutAfter(5)})
         download = into_memory(server.url("/a"))
         failure(download, DownloadFailed)
@@ -382,7 +382,7 @@ class TestWhoMay:
         assert [r.header("Range") for r in server.requests] == [None, None]
 
     def test_never_what_was_decoded(self, file_server: Any) -> None:
-        """Positions in what was decoded mean nothing to the server."""
+        """Decoded content isn't resumed, because its offsets mean nothing to the server."""
         body = gzip.compress(OLD * 100)
         files = {"/a": File(body, etag=E, content_encoding="gzip")}
         server = file_server(files, faults={0: CutAfter(len(body) - 1)})
@@ -390,7 +390,7 @@ class TestWhoMay:
         assert [r.header("Range") for r in server.requests] == [None, None]
 
     def test_never_another_url(self, file_server: Any) -> None:
-        """A handler that repairs by another URL gets what is there, and only that."""
+        """If a handler changes the URL, the content of the new URL is downloaded whole."""
         files = {"/a": File(OLD, etag=E), "/b": File(NEW, etag=E)}
         server = file_server(files, faults={0: CutAfter(5)})
         download = into_memory(server.url("/a"))
@@ -403,7 +403,7 @@ class TestWhoMay:
         assert content(download) == NEW
 
     def test_no_ranges(self, file_server: Any) -> None:
-        """A server that answers no ranges is started again."""
+        """If the server doesn't support ranges, the download restarts."""
         files = {"/a": File(OLD, etag=E, ranges=False)}
         server = file_server(files, faults={0: CutAfter(5)})
         download = into_memory(server.url("/a"), quick())
@@ -412,7 +412,7 @@ class TestWhoMay:
         assert names(events).count("RESTARTED") == 1
 
     def test_repaired(self, file_server: Any) -> None:
-        """What a handler repairs is resumed as what is tried again by itself."""
+        """After a handler's repair the download resumes as after a retry."""
         server = self.served(file_server, {0: CutAfter(5), 1: Status(401)})
         download = into_memory(server.url("/a"), quick())
 
@@ -425,7 +425,7 @@ class TestWhoMay:
 
     @pytest.mark.parametrize("what", ["validation", "writer"])
     def test_what_cant_be_started_again(self, file_server: Any, tmp_path: Path, what: str) -> None:
-        """What can't be started again is resumed, and fails where the file has changed."""
+        """A writer that can't restart is resumed, and fails if the file has changed."""
 
         class Counting(SizeValidation):
             def update(self, buffer: bytes) -> None:
@@ -474,7 +474,7 @@ class TestWhoMay:
                 )
 
     def test_torn_buffer(self, file_server: Any) -> None:
-        """Where a buffer reached only some, the next attempt starts again."""
+        """If a buffer reached only some consumers, the next attempt restarts from 0."""
 
         class Failing(SizeValidation):
             failed = False
@@ -500,7 +500,7 @@ class TestWhoMay:
         assert server.requests[1].header("Range") is None
 
     def test_many_cuts(self, file_server: Any) -> None:
-        """A large file that is cut again and again comes as if it had never been."""
+        """A large file that is cut many times is resumed to the right content."""
         body = hashlib.shake_256(b"x").digest(1_000_000)
         server = file_server(
             {"/a": File(body, etag=E)}, faults=lambda index, request: CutAfter(70_000)

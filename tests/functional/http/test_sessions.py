@@ -1,4 +1,4 @@
-"""Sessions and connections: what is shared, how many there are, and who ends them."""
+"""Tests of sessions and connections: what is shared, how many exist, and who closes them."""
 
 import os
 import threading
@@ -20,14 +20,14 @@ URL = "http://127.0.0.1:1/"
 
 
 def sharing(context: Context, url: str, **options: Any) -> Any:
-    """A download into memory with that context."""
+    """Make a download into memory with that context."""
     download = into_memory(url, **options)
     download.context = context
     return download
 
 
 class TestKey:
-    """One session for each destination and each set of settings."""
+    """There is one session for each destination and set of settings."""
 
     @pytest.mark.parametrize(
         "options",
@@ -49,7 +49,7 @@ class TestKey:
         ids=str,
     )
     def test_differs(self, tls: Any, options: dict[str, Any]) -> None:
-        """Whatever differs makes another session; the same makes the same."""
+        """Downloads get different sessions if any setting differs, and otherwise the same."""
         options = dict(options)
         url = options.pop("url", URL)
         context = Context()
@@ -66,12 +66,12 @@ class TestKey:
         "url", ["HTTP://127.0.0.1:1/x?y=z#f", "http://127.0.0.1:1", "http://127.0.0.1:1/a/b"]
     )
     def test_same(self, url: str) -> None:
-        """The path and the case of a URL don't matter."""
+        """The path and the case of a URL make no difference to its session."""
         context = Context()
         assert sharing(context, url).session is sharing(context, URL).session
 
     def test_standard_ports(self) -> None:
-        """A port that goes without saying is the same when it is said; so is a host's case."""
+        """URLs with and without the standard port, or in different case, share a session."""
         context = Context()
         for one, two in [
             ("http://files.example/", "http://FILES.example:80/"),
@@ -80,13 +80,13 @@ class TestKey:
             assert sharing(context, one).session is sharing(context, two).session
 
     def test_userinfo_is_a_user(self) -> None:
-        """Userinfo makes the same session as the same user."""
+        """Userinfo in the URL and the same `user` setting share a session."""
         context = Context()
         one = sharing(context, "http://me:secret@127.0.0.1:1/")
         assert one.session is sharing(context, URL, user=User("me", "secret")).session
 
     def test_many_threads(self) -> None:
-        """Threads that ask at once get the same session."""
+        """Threads that ask for a session at the same time get the same one."""
         context = Context()
         barrier = threading.Barrier(32)
 
@@ -99,12 +99,12 @@ class TestKey:
 
     @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "", "http://"])
     def test_bad_url(self, url: str) -> None:
-        """There is no session for a URL of another kind."""
+        """A URL that isn't HTTP has no session."""
         with pytest.raises(ValueError, match=r"scheme|host"):
             _ = into_memory(url).session
 
     def test_failed_for_all(self, tls: Any, tmp_path: Any) -> None:
-        """A session that can't be made is an error for each that asks, and can be made later."""
+        """If a session can't be made, each download gets the error, and a later one tries again."""
         pem = tmp_path / "ca.pem"
         pem.write_text("nonsense")
         context = Context()
@@ -125,7 +125,7 @@ class TestKey:
 
 class TestConnections:
     def test_keep_alive(self, file_server: Any) -> None:
-        """Downloads one after the other share a connection, errors and redirects included."""
+        """Consecutive downloads share a connection, also after errors and redirects."""
         files = {"/a": BODY, "/b": Redirect("/a"), "/c": b"", "/d": File(b"x" * 9, status=503)}
         server = file_server(files)
         context = Context()
@@ -141,7 +141,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("threads", [1, 4, 16])
     def test_no_more_than_threads(self, file_server: Any, tls: Any, threads: int) -> None:
-        """N downloads from one host on C threads open at most C connections."""
+        """Many downloads from one host on C threads open at most C connections."""
         server = file_server({"/a": BODY, "/b": Redirect("/a")}, tls=tls.server())
         urls = [server.url("/b" if n % 3 else "/a") for n in range(20 * threads)]
         settings = trust(tls.ca)
@@ -153,7 +153,7 @@ class TestConnections:
         server.until(lambda: server.open_connections == 0)
 
     def test_all_threads_at_once(self, file_server: Any) -> None:
-        """C threads do have C connections, none waits for another's."""
+        """C threads use C connections at once; none waits for another's."""
         release = threading.Event()
         server = file_server({"/a": BODY}, faults=lambda index, request: Hold(release))
         with Batch([into_memory(server.url("/a")) for _ in range(12)], concurrent=12) as batch:
@@ -175,7 +175,7 @@ class TestConnections:
         ],
     )
     def test_credentials_share_none(self, file_server: Any, options: list[Any]) -> None:
-        """Downloads whose credentials differ share no connection."""
+        """Downloads with different credentials share no connection."""
         server = file_server({"/a": BODY})
         context = Context()
         for option in options * 2:
@@ -192,7 +192,7 @@ class TestConnections:
         ],
     )
     def test_server_that_closes(self, raw_server: Any, data: bytes) -> None:
-        """A connection that the server ends isn't used again."""
+        """A connection that the server closes isn't used again."""
         server = raw_server([[Recv(), Send(data)]])
         context = Context()
         for _ in range(3):
@@ -201,7 +201,7 @@ class TestConnections:
         context.close()
 
     def test_kept_by_the_old(self, raw_server: Any) -> None:
-        """HTTP/1.0 keeps a connection that it says it keeps."""
+        """An HTTP/1.0 connection with keep-alive is reused."""
         data = reply(headers={"Connection": "keep-alive"}, body=BODY, version="HTTP/1.0")
         server = raw_server([serve(data)])
         context = Context()
@@ -212,7 +212,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("extra", [b"x", reply(body=b"another")])
     def test_extra_bytes(self, raw_server: Any, extra: bytes) -> None:
-        """What comes behind a body is never taken for the next reply."""
+        """Bytes after a body are never taken for the next response."""
         server = raw_server([serve(reply(body=BODY) + extra)])
         context = Context()
         for _ in range(3):
@@ -221,7 +221,7 @@ class TestConnections:
         context.close()
 
     def test_extra_bytes_later(self, raw_server: Any) -> None:
-        """Nor is what comes later, while the connection is kept."""
+        """Bytes that arrive on an idle connection are never taken for the next response."""
         read, sent = threading.Event(), threading.Event()
         script = [Recv(), Send(reply(body=BODY)), Wait(read), Send(b"HTTP/1.1 200"), Signal(sent)]
         server = raw_server([[*script, Recv()], serve(reply(body=BODY))])
@@ -235,11 +235,14 @@ class TestConnections:
 
 
 class TestStale:
-    """A connection that was kept may be closed at any time, and that is no fault."""
+    """Servers may close an idle connection at any time, which isn't a failure."""
 
     @pytest.mark.parametrize("end", [Close(), Cut(), Reset()])
     def test_closed_at_the_next_request(self, raw_server: Any, end: Any) -> None:
-        """Closed in answer to the next request: it is sent again, without an attempt spent."""
+        """If the server closes an idle connection on its next request, that is sent again for free.
+
+        The resent request doesn't count as an attempt.
+        """
         whole = reply(body=BODY)
         server = raw_server([[Recv(), Send(whole), Recv(), end], serve(whole)])
         context = Context()
@@ -252,7 +255,7 @@ class TestStale:
         context.close()
 
     def test_closed_by_a_proxy(self, raw_server: Any) -> None:
-        """A proxy may close its connections as well."""
+        """If a proxy closes an idle connection, the request is sent again without an attempt."""
         whole = reply(body=BODY)
         server = raw_server([[Recv(), Send(whole), Recv(), Close()], serve(whole)])
         context = Context()
@@ -267,7 +270,7 @@ class TestStale:
 
     @pytest.mark.parametrize("end", [Close(), Reset()])
     def test_closed_while_idle(self, raw_server: Any, end: Any) -> None:
-        """Closed while nobody used it: another one is used."""
+        """A connection that was closed while idle is replaced by a new one."""
         server = raw_server([[Recv(), Send(reply(body=BODY)), end]])
         context = Context()
         for expected in range(1, 5):
@@ -277,13 +280,13 @@ class TestStale:
         context.close()
 
     def test_new_connections_are_no_excuse(self, raw_server: Any) -> None:
-        """A new connection that is closed without a reply is an error, and not asked again."""
+        """A new connection closed without a response is an error and the request isn't resent."""
         server = raw_server([[Recv()]])
         failure(into_memory(server.url()), DownloadFailed)
         assert server.connections == 1
 
     def test_many(self, raw_server: Any) -> None:
-        """All that were kept may be stale, however many there are."""
+        """A download succeeds even if every pooled connection has become stale."""
         count = 40
         whole = reply(body=BODY)
         together = threading.Barrier(count)
@@ -306,10 +309,10 @@ class TestStale:
 
 
 class TestEnd:
-    """Whoever made the context ends it."""
+    """The owner of a context closes it."""
 
     def test_of_its_own(self, file_server: Any, no_leaks: None) -> None:
-        """A download alone leaves no connection open."""
+        """A download without a shared context leaves no connection open."""
         server = file_server({"/a": BODY})
         download = into_memory(server.url("/a"))
         for _ in range(2):
@@ -319,7 +322,7 @@ class TestEnd:
         server.until(lambda: server.open_connections == 0)
 
     def test_given(self, file_server: Any, no_leaks: None) -> None:
-        """A context that was given stays open until its owner closes it."""
+        """A download leaves a given context open until its owner closes it."""
         server = file_server({"/a": BODY})
         context = Context()
         content(sharing(context, server.url("/a")))
@@ -335,7 +338,7 @@ class TestEnd:
         context.close()
 
     def test_of_a_batch(self, file_server: Any, no_leaks: None) -> None:
-        """A batch ends its own context."""
+        """A batch closes the context that it made."""
         server = file_server({"/a": BODY})
         with Batch([into_memory(server.url("/a")) for _ in range(9)]) as batch:
             list(batch())
@@ -352,7 +355,7 @@ class TestEnd:
 
 class TestEnvironment:
     def test_read_once(self, file_server: Any, proxy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The environment is looked at once for a session; a new context looks again."""
+        """The environment is read once for a session, and again for a new context."""
         server, gate = file_server({"/a": BODY}), proxy()
         context = Context()
         content(sharing(context, server.url("/a")))
@@ -366,7 +369,7 @@ class TestEnvironment:
     def test_session_of_its_own(
         self, file_server: Any, proxy: Any, tls: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whoever uses the session gets the same settings, and no second look either."""
+        """Requests by the user on the session use the same settings of the environment."""
         server, gate = file_server({"/a": BODY}, tls=tls.server()), proxy()
         context = Context()
         session = sharing(context, server.url("/a"), ssl=trust(tls.ca)).session
@@ -379,7 +382,7 @@ class TestEnvironment:
     def test_netrc_once(
         self, file_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
     ) -> None:
-        """The netrc file is read once for a session, NETRC included."""
+        """The netrc file, also one named by NETRC, is read once for a session."""
         (tmp_path / "netrc").write_text("machine 127.0.0.1 login net password rc")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         server = file_server({"/a": BODY})
@@ -393,7 +396,7 @@ class TestEnvironment:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_fork(file_server: Any) -> None:
-    """A forked child shares no connection, and the parent goes on with its own."""
+    """A forked child shares no connection with its parent, whose connections keep working."""
     server = file_server({"/a": BODY})
     context = Context()
     download = sharing(context, server.url("/a"))
@@ -401,7 +404,7 @@ def test_fork(file_server: Any) -> None:
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        # Nothing may leave here but by _exit.
+        # The child may leave here by _exit only.
         try:
             os.write(write, b"well" if content(download) == BODY else b"wrong")
         finally:
@@ -418,7 +421,7 @@ def test_fork(file_server: Any) -> None:
 
 
 def test_retry_uses_a_new_connection(raw_server: Any) -> None:
-    """What broke in the middle of a reply isn't used again."""
+    """After a failure in the middle of a response the retry uses a new connection."""
     whole = reply(body=BODY)
     script = [Loop([Recv(), Send(whole)], times=2), Recv(), Send(whole[:-5])]
     server = raw_server([script, serve(whole)])

@@ -1,4 +1,4 @@
-"""SOCKS proxies: what goes through them, and that nothing goes past them."""
+"""Tests of SOCKS proxies: all traffic goes through them and nothing bypasses them."""
 
 import importlib.util
 import sys
@@ -23,12 +23,12 @@ needs_pysocks = pytest.mark.skipif(
 
 @pytest.fixture
 def socks(running: Callable[..., Any]) -> Callable[..., SocksProxy]:
-    """`socks(user=None, hosts=None, refuse=0)` starts a `SocksProxy`."""
+    """Return `socks(user=None, hosts=None, refuse=0)`, which starts a `SocksProxy`."""
     return lambda **options: running(SocksProxy, **options)
 
 
 def url_of(gate: SocksProxy, scheme: str, userinfo: str = "") -> str:
-    """The proxy's URL."""
+    """Return the proxy's URL."""
     return gate.url("", userinfo=userinfo).replace("http:", f"{scheme}:", 1)
 
 
@@ -47,7 +47,7 @@ class TestThrough:
         with_tls: bool,
         by: str,
     ) -> None:
-        """The server sees the proxy's connection and no other, which is used again."""
+        """With a SOCKS proxy the server sees only the proxy's connection, which is reused."""
         gate = socks()
         server = file_server({"/a": BODY}, tls=tls.server() if with_tls else None)
         peers = []
@@ -71,7 +71,7 @@ class TestThrough:
 
     @pytest.mark.parametrize("scheme", ["socks4a", "socks5h"])
     def test_name_is_resolved_by_the_proxy(self, socks: Any, file_server: Any, scheme: str) -> None:
-        """With these schemes a host's name goes to the proxy, and isn't looked up here."""
+        """With socks5h and socks4a the proxy resolves the host name, and we don't."""
         server = file_server({"/a": BODY})
         gate = socks(hosts={"files.example.test": server.port})
         download = into_memory("http://files.example.test/a", proxy_url=url_of(gate, scheme))
@@ -80,7 +80,7 @@ class TestThrough:
         assert server.requests[0].header("Host") == "files.example.test"
 
     def test_credentials(self, socks: Any, file_server: Any) -> None:
-        """Credentials in the URL are for the proxy, decoded, and the server doesn't see them."""
+        """Credentials in a SOCKS proxy's URL are decoded and go to the proxy only."""
         server = file_server({"/a": BODY})
         gate = socks(user=("m@e", "se:cret"))
         url = url_of(gate, "socks5h", "m%40e:se%3Acret")
@@ -91,7 +91,7 @@ class TestThrough:
 
     @pytest.mark.parametrize("userinfo", ["", "me:wrong"])
     def test_not_authorized(self, socks: Any, file_server: Any, userinfo: str) -> None:
-        """A proxy that wants other credentials is NotAuthorized, without their text."""
+        """A SOCKS proxy that rejects the credentials raises NotAuthorized without their text."""
         server, gate = file_server({"/a": BODY}), socks(user=("me", "secret"))
         url = url_of(gate, "socks5", userinfo)
         error = failure(into_memory(server.url("/a"), quick(), proxy_url=url), NotAuthorized)
@@ -101,7 +101,7 @@ class TestThrough:
 
     @pytest.mark.parametrize("scheme", ["socks4", "socks5"])
     def test_refused(self, socks: Any, file_server: Any, scheme: str) -> None:
-        """A proxy that can't connect is an error that says so; nobody connects past it."""
+        """If a SOCKS proxy can't connect, the error says so and nobody bypasses the proxy."""
         server, gate = file_server({"/a": BODY}), socks(refuse=5)
         download = into_memory(server.url("/a"), quick(1), proxy_url=url_of(gate, scheme))
         error = failure(download, DownloadFailed)
@@ -110,7 +110,7 @@ class TestThrough:
 
     @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 X\r\n\r\n"], ids=["nothing", "http"])
     def test_no_socks(self, raw_server: Any, file_server: Any, answer: bytes) -> None:
-        """What isn't a SOCKS proxy is an error."""
+        """A proxy that doesn't speak SOCKS is an error."""
         server, gate = file_server({"/a": BODY}), raw_server([[Send(answer)]])
         url = gate.url("").replace("http", "socks5h")
         failure(into_memory(server.url("/a"), proxy_url=url), DownloadFailed)
@@ -122,7 +122,7 @@ class TestThrough:
 def test_without_pysocks(
     raw_server: Any, monkeypatch: pytest.MonkeyPatch, scheme: str, by: str
 ) -> None:
-    """Without PySocks each download is refused by one error that names the extra.
+    """Without PySocks each download by SOCKS fails with an error that names the extra.
 
     Neither the server nor the proxy sees a connection.
     """

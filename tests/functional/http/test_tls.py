@@ -1,4 +1,4 @@
-"""TLS: whom a download trusts, and how it makes itself trusted."""
+"""Tests of TLS: which servers a download trusts, and how it authenticates itself."""
 
 import hashlib
 import logging
@@ -43,7 +43,7 @@ BAD = {
 
 
 def subject_hash(certificate: Path) -> str:
-    """What OpenSSL looks for in a folder of certificates: the hash of a normalized subject."""
+    """Return the hash of a subject by which OpenSSL finds a certificate in a folder."""
     subject = x509.load_pem_x509_certificate(certificate.read_bytes()).subject
     normalized = x509.Name(
         [x509.NameAttribute(a.oid, " ".join(str(a.value).lower().split())) for a in subject]
@@ -55,7 +55,7 @@ def subject_hash(certificate: Path) -> str:
 
 class TestTrust:
     def test_ca(self, file_server: Any, tls: Any) -> None:
-        """The CA in the settings is trusted, as a path and as PEM text."""
+        """The CA in the settings is trusted, as a path or as PEM text."""
         server = file_server({"/a": BODY}, tls=tls.server())
         for ca in (str(tls.ca), tls.ca.read_text()):
             download = into_memory(server.url("/a"), ssl=SSL(ca_certificate=ca))
@@ -64,14 +64,14 @@ class TestTrust:
 
     @pytest.mark.parametrize("path_type", [str, Path])
     def test_path_objects(self, file_server: Any, tls: Any, path_type: type) -> None:
-        """A path may be a Path."""
+        """The CA file in the settings may be a Path object."""
         server = file_server({"/a": BODY}, tls=tls.server())
         settings = SSL(path_type(tls.ca), path_type(tls.client.both))
         assert content(into_memory(server.url("/a"), ssl=settings)) == BODY
 
     @pytest.mark.parametrize("name", BAD)
     def test_bad_certificate(self, file_server: Any, tls: Any, name: str) -> None:
-        """A bad certificate is NotAuthorized that says what is bad, and isn't tried again."""
+        """A bad certificate raises NotAuthorized, which says what is wrong, without a retry."""
         server = file_server({"/a": BODY}, tls=tls.server(getattr(tls, name)))
         download = into_memory(server.url("/a"), quick(), ssl=trust(tls.ca))
         events = record(download)
@@ -84,7 +84,7 @@ class TestTrust:
             raise error
 
     def test_untrusted(self, file_server: Any, tls: Any) -> None:
-        """By default the usual authorities are trusted, and no others."""
+        """By default a certificate by an unknown CA isn't trusted."""
         server = file_server({"/a": BODY}, tls=tls.server())
         for settings in (None, trust(tls.other_ca)):
             error = failure(into_memory(server.url("/a"), ssl=settings), NotAuthorized)
@@ -100,7 +100,7 @@ class TestTrust:
         monkeypatch: pytest.MonkeyPatch,
         variable: str,
     ) -> None:
-        """Whom the system trusts is trusted where the settings say so, instead of the bundles."""
+        """With SSL.SYSTEM the CAs of the operating system are trusted instead of the bundles."""
         server = file_server({"/a": BODY}, tls=tls.server())
         (tmp_path / f"{subject_hash(tls.ca)}.0").write_bytes(tls.ca.read_bytes())
         system = str(tls.ca) if variable == "SSL_CERT_FILE" else str(tmp_path)
@@ -117,13 +117,13 @@ class TestTrust:
         reason="this system has no file of certificates",
     )
     def test_system_as_it_is(self) -> None:
-        """The certificates of this system are read."""
+        """SSL.SYSTEM loads the certificates of this operating system."""
         assert make_context(SSL(SSL.SYSTEM), None).get_ca_certs()
 
     def test_no_system(
         self, file_server: Any, tls: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A system without certificates, or with broken ones, is an error; nobody is trusted."""
+        """With SSL.SYSTEM, missing or broken system certificates are an error."""
         server = file_server({"/a": BODY}, tls=tls.server())
         (tmp_path / "broken").write_text("nonsense")
         for file, said in [("missing", "SSL_CERT_FILE"), ("broken", "can be read")]:
@@ -135,7 +135,7 @@ class TestTrust:
         assert server.connections == 0
 
     def test_own_certificate_as_ca(self, file_server: Any, tls: Any) -> None:
-        """A self-signed certificate can be trusted by itself."""
+        """A self-signed certificate is accepted if the settings name it as CA."""
         server = file_server({"/a": BODY}, tls=tls.server(tls.self_signed))
         settings = trust(tls.self_signed.certificate)
         assert content(into_memory(server.url("/a"), ssl=settings)) == BODY
@@ -144,7 +144,7 @@ class TestTrust:
     def test_bundle(
         self, file_server: Any, tls: Any, monkeypatch: pytest.MonkeyPatch, variable: str
     ) -> None:
-        """The bundle of the environment counts, and the CA in the settings beats it."""
+        """A CA bundle named by the environment is trusted unless the settings name a CA."""
         server = file_server({"/a": BODY}, tls=tls.server())
         monkeypatch.setenv(variable, str(tls.ca))
         assert content(into_memory(server.url("/a"))) == BODY
@@ -156,7 +156,7 @@ class TestTrust:
     def test_bundle_is_a_folder(
         self, file_server: Any, tls: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """The bundle of the environment may be a folder, here an empty one."""
+        """The CA bundle named by the environment may be a folder, here an empty one."""
         server = file_server({"/a": BODY}, tls=tls.server())
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
         failure(into_memory(server.url("/a")), NotAuthorized)
@@ -164,7 +164,7 @@ class TestTrust:
     def test_bundle_is_missing(
         self, file_server: Any, tls: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A bundle of the environment that isn't there is named by its variable."""
+        """If the CA bundle of the environment is missing, the error names the variable."""
         server = file_server({"/a": BODY}, tls=tls.server())
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/bundle.pem")
         reason = failure(into_memory(server.url("/a")), DownloadFailed).reason
@@ -172,7 +172,7 @@ class TestTrust:
         assert "REQUESTS_CA_BUNDLE" in reason
 
     def test_no_tls(self, raw_server: Any, tls: Any) -> None:
-        """A server that speaks no TLS at all is an error that says so, and isn't tried again."""
+        """An https download from a server without TLS fails with a clear error, not retried."""
         server = raw_server([[Read(1), Send(reply(400))]])
         url = server.url("/a").replace("http:", "https:")
         download = into_memory(url, quick(), ssl=trust(tls.ca))
@@ -184,7 +184,7 @@ class TestVersion:
     @pytest.mark.skipif(not ssl.HAS_TLSv1_1, reason="this OpenSSL can't speak TLS 1.1 any more")
     @pytest.mark.parametrize("validation", [True, False])
     def test_too_old(self, file_server: Any, tls: Any, validation: bool) -> None:
-        """A server that speaks TLS 1.1 at most is refused, though others can talk to it."""
+        """A server that offers only TLS 1.1 is refused, though other clients accept it."""
 
         def weaken(context: ssl.SSLContext) -> ssl.SSLContext:
             with warnings.catch_warnings():
@@ -208,7 +208,7 @@ class TestVersion:
 
     @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
     def test_new_enough(self, file_server: Any, tls: Any, version: str) -> None:
-        """TLS 1.2 and 1.3 are spoken."""
+        """Servers with TLS 1.2 or TLS 1.3 are accepted."""
         context = tls.server(maximum=ssl.TLSVersion[version])
         context.minimum_version = ssl.TLSVersion[version]
         server = file_server({"/a": BODY}, tls=context)
@@ -216,21 +216,21 @@ class TestVersion:
 
     @pytest.mark.parametrize("settings", [SSL(), SSL(validation=False)], ids=repr)
     def test_context(self, settings: SSL) -> None:
-        """It is the context that sees to it, not only what the system's OpenSSL is set to."""
+        """Our TLS context itself sets the minimum version, whatever OpenSSL's configuration."""
         assert make_context(settings, None).minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 class TestNoValidation:
     @pytest.mark.parametrize("name", [*BAD, "good"])
     def test_accepts(self, file_server: Any, tls: Any, name: str) -> None:
-        """validation=False accepts any certificate, and urllib3 doesn't warn."""
+        """validation=False accepts any certificate, without a warning of urllib3."""
         server = file_server({"/a": BODY}, tls=tls.server(getattr(tls, name)))
         assert content(into_memory(server.url("/a"), ssl=SSL(validation=False))) == BODY
 
     def test_for_this_download_only(
         self, file_server: Any, tls: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It counts for this download and no other, and is logged once."""
+        """validation=False applies to that download only, and is logged once."""
         server = file_server({"/a": BODY}, tls=tls.server())
         context = Context()
         for validation in (True, False, True, False):
@@ -246,7 +246,7 @@ class TestNoValidation:
         assert "not verified" in found[0].getMessage()
 
     def test_environment(self, file_server: Any, tls: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It counts where a bundle is set in the environment too, for which requests forgets it."""
+        """validation=False also applies if the environment names a CA bundle."""
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tls.other_ca))
         server = file_server({"/a": BODY}, tls=tls.server())
         assert content(into_memory(server.url("/a"), ssl=SSL(validation=False))) == BODY
@@ -255,7 +255,7 @@ class TestNoValidation:
 class TestClientCertificate:
     @pytest.fixture
     def server(self, file_server: Any, tls: Any) -> Any:
-        """A server that demands a client certificate."""
+        """Start a server that demands a client certificate."""
         return file_server({"/a": BODY}, tls=tls.server(client_ca=tls.ca))
 
     def test_accepted(
@@ -265,7 +265,7 @@ class TestClientCertificate:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Certificate and key in one or two files, or as PEM text, which leaves no file behind."""
+        """A client certificate works as one or two files and as PEM text, which leaves no file."""
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         client, ca = tls.client, str(tls.ca)
         for certificate, key in [
@@ -281,14 +281,14 @@ class TestClientCertificate:
         assert list(tmp_path.iterdir()) == []
 
     def test_without_validation(self, server: Any, tls: Any) -> None:
-        """A certificate is shown also where the server isn't verified."""
+        """The client certificate is sent also to a server that isn't verified."""
         settings = SSL(client_certificate=str(tls.client.both), validation=False)
         assert content(into_memory(server.url("/a"), ssl=settings)) == BODY
 
     @pytest.mark.parametrize(
         ("version", "name", "kind"),
         [
-            # By TLS 1.2 the server says no more than that the handshake failed.
+            # With TLS 1.2 the server says only that the handshake failed.
             ("TLSv1_2", None, DownloadFailed),
             ("TLSv1_2", "stranger", NotAuthorized),
             ("TLSv1_3", None, NotAuthorized),
@@ -298,7 +298,7 @@ class TestClientCertificate:
     def test_refused(
         self, file_server: Any, tls: Any, version: str, name: str | None, kind: type[DownloadFailed]
     ) -> None:
-        """No certificate, or a stranger's, is an error at once."""
+        """A missing or unknown client certificate is an error without a retry."""
         context = tls.server(client_ca=tls.ca, maximum=ssl.TLSVersion[version])
         server = file_server({"/a": BODY}, tls=context)
         certificate = getattr(tls, name) if name else None
@@ -309,7 +309,7 @@ class TestClientCertificate:
 
     @pytest.mark.parametrize("as_text", [False, True])
     def test_encrypted_key(self, server: Any, tls: Any, tmp_path: Path, as_text: bool) -> None:
-        """An encrypted key is an error that says so; nobody is asked for a password."""
+        """An encrypted client key without a password is an error, without a prompt."""
         key = serialization.load_pem_private_key(tls.client.key.read_bytes(), None)
         pem = key.private_bytes(
             serialization.Encoding.PEM,
@@ -325,7 +325,7 @@ class TestClientCertificate:
         assert server.connections == 0
 
     def test_nobody_is_asked(self, tls: Any, tmp_path: Path) -> None:
-        """Nor is a person at a terminal asked for the password of an encrypted key."""
+        """OpenSSL doesn't prompt on a terminal for the password of a client key."""
         key = serialization.load_pem_private_key(tls.client.key.read_bytes(), None)
         pem = key.private_bytes(
             serialization.Encoding.PEM,
@@ -370,7 +370,7 @@ class TestClientCertificate:
     def test_bad_pem(
         self, server: Any, tls: Any, tmp_path: Path, attribute: str, content_: str, as_text: bool
     ) -> None:
-        """What isn't PEM, or doesn't fit together, is named by its attribute."""
+        """Invalid or mismatching PEM text in the settings is named by its attribute."""
         if content_.startswith(("client.", "stranger.")):
             content_ = (tls.folder / content_).read_text()
         (tmp_path / "pem").write_text(content_)
@@ -386,7 +386,7 @@ class TestSharing:
     """Two downloads whose TLS settings differ never share a connection."""
 
     def test_never_shared(self, file_server: Any, tls: Any) -> None:
-        """Each setting has its connection, and equal settings share one."""
+        """Each different TLS setting has its own connection; equal settings share one."""
         server = file_server({"/a": BODY}, tls=tls.server())
         context = Context()
         settings = [
@@ -405,7 +405,7 @@ class TestSharing:
         context.close()
 
     def test_changed_later(self, file_server: Any, tls: Any) -> None:
-        """A setting that is changed in place counts at the next run."""
+        """A TLS setting that is changed in place applies to the next run."""
         server = file_server({"/a": BODY}, tls=tls.server())
         context = Context()
         download = into_memory(server.url("/a"), ssl=SSL(validation=False))
@@ -416,7 +416,7 @@ class TestSharing:
         context.close()
 
     def test_file_changed(self, file_server: Any, tls: Any, tmp_path: Path) -> None:
-        """A new context reads the files anew."""
+        """A new context reads the certificate files again."""
         server = file_server({"/a": BODY}, tls=tls.server())
         ca = tmp_path / "ca.pem"
         ca.write_bytes(tls.other_ca.read_bytes())
@@ -430,11 +430,11 @@ class TestSharing:
 
 
 class TestBroken:
-    """TLS that is cut."""
+    """TLS connections that are cut or damaged."""
 
     @pytest.mark.parametrize("end", [Cut(), Reset()])
     def test_in_the_body(self, raw_server: Any, tls: Any, end: Any) -> None:
-        """A body that is cut is tried again."""
+        """A TLS connection cut within the body is retried."""
         whole = reply(headers={"ETag": '"e"'}, body=BODY)
         server = raw_server([[Recv(), Send(whole[:-9]), end], serve(whole)], tls=tls.server())
         assert content(into_memory(server.url(), quick(), ssl=trust(tls.ca))) == BODY
@@ -443,7 +443,7 @@ class TestBroken:
     @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
     @pytest.mark.parametrize("damage", DAMAGES, ids=["content", "type", "version"])
     def test_damaged(self, raw_server: Any, tls: Any, damage: Any, version: str) -> None:
-        """A body that was damaged on the way is gone on with, over a new connection."""
+        """A TLS record damaged within the body makes the download resume on a new connection."""
         whole = reply(headers={"ETag": '"e"'}, body=BODY)
         rest = {"ETag": '"e"', "Content-Range": f"bytes 7991-7999/{len(BODY)}"}
         server = raw_server(
@@ -460,33 +460,33 @@ class TestBroken:
         ("alert", "connections"), [(80, 3), (40, 1)], ids=["internal_error", "handshake_failure"]
     )
     def test_alert(self, raw_server: Any, tls: Any, alert: int, connections: int) -> None:
-        """A server that fails is tried again, and not one that can't agree."""
+        """A TLS alert of a failing server is retried; one for incompatible settings isn't."""
         server = raw_server([[Read(5), Send(bytes([21, 3, 3, 0, 2, 2, alert]))]])
         url = server.url().replace("http:", "https:")
         failure(into_memory(url, quick(2), ssl=trust(tls.ca)), DownloadFailed)
         assert server.connections == connections
 
     def test_in_the_handshake(self, raw_server: Any, tls: Any) -> None:
-        """A handshake that is cut is tried again, and no matter of trust."""
+        """A TLS handshake that is cut is retried and not reported as an untrusted server."""
         server = raw_server([[Cut()]])
         url = server.url().replace("http:", "https:")
         failure(into_memory(url, quick(2), ssl=trust(tls.ca)), DownloadFailed)
         assert server.connections == 3
 
     def test_stalled_handshake(self, raw_server: Any, tls: Any) -> None:
-        """A handshake that never comes runs into a time-out, and is tried again."""
+        """A TLS handshake that stalls ends by the time-out and is retried."""
         server = raw_server([[Stall()]])
         url = server.url().replace("http:", "https:")
         timeout = Timeout(connect=0.2, read=0.2)
         download = into_memory(url, quick(1), ssl=trust(tls.ca), timeout=timeout)
         assert "time-out" in failure(download, DownloadFailed).reason
-        # It may not have looked yet.
+        # The server may not have noticed it yet.
         server.until(lambda: server.connections >= 2)
         assert server.connections == 2
 
 
 def test_bytes_behind_the_body(raw_server: Any, tls: Any) -> None:
-    """What lies behind a body in one TLS record is never taken for the next reply."""
+    """Bytes after a body in the same TLS record are never taken for the next response."""
     head, evil = reply(body=b"hello")[:-5], b"hello" + reply(body=b"EVIL!")
     server = raw_server(
         [[Recv(), Send(head), Send(evil), Stall()], serve(reply(body=b"right"))], tls=tls.server()

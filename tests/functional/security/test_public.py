@@ -24,11 +24,11 @@ def public(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 class Trap:
-    """A server that nobody may speak to.
+    """A server that must not receive anything.
 
     Attributes:
         peer: Its address and port.
-        url: Its URL, by https.
+        url: Its https URL.
     """
 
     def __init__(self, host: str) -> None:

@@ -1,4 +1,4 @@
-"""Secrets come in at every door at once, servers repeat them, and none comes out."""
+"""Tests that no secret is shown. Secrets are given in every possible way, and servers echo them."""
 
 import base64
 import contextlib
@@ -41,8 +41,8 @@ from pulpcore.plugin.download.futures import (
 )
 from pulpcore.plugin.download.futures.context import Context
 
-# Each door has a secret of its own, so that a leak tells by which it came in. An apostrophe is
-# sent as it is in a query, and ends what looks like a URL in many a text.
+# Each way of giving a secret has a secret of its own, so that a leak tells where it came from. An
+# apostrophe is sent literally in a query, and ends what looks like a URL in many texts.
 MARK = "zq7"
 DOORS = [
     *("user", "password", "url-user", "url-password", "query", "nameless", "quoted'", "fragment"),
@@ -53,7 +53,7 @@ DOORS = [
 
 
 def secret(door: str) -> str:
-    """The secret of a door, by which it is known wherever it comes out."""
+    """Return the secret for one way of giving it, so that a leak tells where it came from."""
     assert door in DOORS
     return f"{MARK}{door.replace('-', '')}{MARK}"
 
@@ -65,7 +65,7 @@ QUERY = (
 
 
 def leaks(text: str) -> list[str]:
-    """What of a text has a secret: as it was given, encoded, or as basic authentication has it."""
+    """Return the parts of a text with a secret: plain, percent-encoded, or in base64."""
     found = [text[max(0, at - 60) : at + 80] for at in _places(text, MARK)]
     if MARK in unquote(text).lower() and not found:
         found.append(text)
@@ -85,7 +85,7 @@ def _places(text: str, part: str) -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A netrc with secrets."""
+    """Write a netrc file with secrets."""
     netrc = Path.home() / ".netrc"
     netrc.write_text(
         f"machine 127.0.0.1 login me password {secret('netrc-password')}\n"
@@ -96,7 +96,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def seen(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """All texts that came out, to which every log record at DEBUG is added; none has a secret."""
+    """Collect all shown texts and all log records at DEBUG. At the end none has a secret."""
     caplog.set_level(logging.DEBUG)
     texts: list[str] = []
     yield texts
@@ -108,12 +108,12 @@ def seen(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 
 
 def look(thing: Any, seen: list[str]) -> None:
-    """Keep what is shown of a thing."""
+    """Collect the texts of an object."""
     seen += [str(thing), repr(thing), f"{thing}"]
 
 
 def run(download: Download, seen: list[str], shared: Context | None = None) -> DownloadError | None:
-    """Run a download in a batch, and keep all that is shown of it, and of what it raises."""
+    """Run a download in a batch. Collect all texts of it, its events and its errors."""
     events = record(download)  # type: ignore[arg-type]
     context = shared or Context(token=secret("authorization"))
     error = None
@@ -150,7 +150,7 @@ def run(download: Download, seen: list[str], shared: Context | None = None) -> D
 
 
 def echo(request: Any, status: int = 200, **headers: str) -> bytes:
-    """A reply that repeats the whole of a request wherever it can."""
+    """Make a response that repeats the whole request wherever it can."""
     said = " ".join(request.lines)
     fields = {
         "WWW-Authenticate": f'Basic realm="{said}"',
@@ -165,12 +165,12 @@ def echo(request: Any, status: int = 200, **headers: str) -> bytes:
 
 
 def said(request: Any) -> str:
-    """All of a request in one line."""
+    """Return the whole request in one line."""
     return " ".join(request.lines)
 
 
 def to(location: str) -> Callable[[Any], bytes]:
-    """What redirects, with all secrets that a Location may have."""
+    """Make a function that answers with a redirect whose Location has all kinds of secrets."""
 
     def answer(request: Any) -> bytes:
         if "location" in request.target:
@@ -217,7 +217,7 @@ ANSWERS: dict[str, Callable[[Any], bytes]] = {
 
 
 def remote(**more: Any) -> SimpleNamespace:
-    """A remote with a secret in each of its attributes that may have one."""
+    """Make a remote with a secret in each attribute that may have one."""
     return SimpleNamespace(
         username="me",
         password=secret("password"),
@@ -233,7 +233,7 @@ def remote(**more: Any) -> SimpleNamespace:
 
 
 def build(url: str, settings: Any) -> HttpDownload:
-    """A download as a factory makes it, into memory."""
+    """Make a download into memory by a factory."""
     download = Factory(settings).build(url, "a")
     assert isinstance(download, HttpDownload)
     download.writer = BufferWriter()
@@ -241,13 +241,13 @@ def build(url: str, settings: Any) -> HttpDownload:
 
 
 def url_with_secrets(host: str, scheme: str = "http") -> str:
-    """A URL with all secrets that it may have."""
+    """Make a URL with a secret in each of its parts."""
     userinfo = f"{secret('url-user')}:{secret('url-password')}"
     return f"{scheme}://{userinfo}@{host}/a{QUERY}#{secret('fragment')}"
 
 
 def ways(download: HttpDownload, way: str) -> HttpDownload:
-    """Leave one kind of credentials for the server: only one is sent at a time."""
+    """Keep one kind of credentials for the server, because only one is sent at a time."""
     if way != "remote":
         download.user = User()
     if way == "header":
@@ -262,7 +262,7 @@ def ways(download: HttpDownload, way: str) -> HttpDownload:
 @pytest.mark.parametrize("way", ["remote", "userinfo", "header", "netrc"])
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_server(raw_server: Any, seen: list[str], kind: str, way: str) -> None:
-    """A server that repeats what it was sent, in each place of a reply, and in redirects."""
+    """No secret is shown when a server echoes the request in any part of its response."""
     server = raw_server(lambda _: [Recv(), Send(ANSWERS[kind]), Close()])
     error = run(ways(build(url_with_secrets(server.host), remote()), way), seen)
     assert MARK in server.requests[0].raw.decode()
@@ -280,7 +280,7 @@ def test_proxy(
     scheme: str,
     by: str,
 ) -> None:
-    """A proxy that repeats what it was sent, in its replies to a request and to CONNECT."""
+    """No secret is shown when a proxy echoes the request or the CONNECT that it got."""
     answers = {
         "long line": lambda r: b"HTTP/1.1 200 " + said(r).encode() * 999 + b"\r\n\r\n",
         "no reply": lambda r: b"",
@@ -303,7 +303,7 @@ def test_proxy(
 
 @pytest.fixture
 def unused() -> Iterator[int]:
-    """A port that nobody listens at, and nobody else can have meanwhile."""
+    """Return a port where nobody listens and which nobody else can take."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -314,7 +314,7 @@ def unused() -> Iterator[int]:
 def test_nobody(
     seen: list[str], monkeypatch: pytest.MonkeyPatch, unused: int, host: str, scheme: str
 ) -> None:
-    """A host that can't be reached, or can't be."""
+    """No secret is shown when the URL has an unreachable or invalid host."""
     look_up = socket.getaddrinfo
 
     def without_names(name: Any, *arguments: Any, **options: Any) -> Any:
@@ -351,7 +351,7 @@ def test_nobody(
 )
 @pytest.mark.parametrize("kind", [HttpDownload, FtpDownload])
 def test_urls(seen: list[str], url: str, kind: Any) -> None:
-    """A URL with a secret in an odd place."""
+    """No secret is shown that stands in an unusual place of a URL."""
     url = url.format(secret("url-user"))
     download = kind(url, BufferWriter())
     download.retry = None
@@ -366,7 +366,7 @@ def test_urls(seen: list[str], url: str, kind: Any) -> None:
 
 
 def test_tls(file_server: Any, tls: Any, seen: list[str]) -> None:
-    """A server that isn't trusted, and PEM text."""
+    """No secret is shown for an untrusted server, nor of PEM text in the TLS settings."""
     server = file_server({"/a": b"content"}, tls=tls.server())
     certificate = tls.client.certificate.read_text()
     assert run(build(url_with_secrets(server.host, "https"), remote()), seen)
@@ -375,7 +375,7 @@ def test_tls(file_server: Any, tls: Any, seen: list[str]) -> None:
         {"client_cert": certificate, "client_key": KEY},
         {"client_cert": KEY},
         {"ca_cert": KEY},
-        # A field that was pasted without its first line is no path.
+        # A PEM field that was pasted without its first line isn't a path.
         {"client_cert": certificate, "client_key": KEY.partition("\n")[2]},
         {"client_cert": certificate, "client_key": secret("key") * 99},
         {"ca_cert": KEY.partition("\n")[2]},
@@ -384,7 +384,7 @@ def test_tls(file_server: Any, tls: Any, seen: list[str]) -> None:
 
 
 def test_key_password(file_server: Any, tls: Any, seen: list[str], tmp_path: Path) -> None:
-    """A password that a key isn't encrypted with, and one of a key that is none."""
+    """No secret is shown when the password of a private key is wrong or the key is invalid."""
     server = file_server({"/a": b"content"}, tls=tls.server())
     for key in (KEY, str(tmp_path / "none"), tls.client.key.read_text()):
         for password in (secret("key-password"), secret("key-password").encode()):
@@ -410,14 +410,14 @@ def test_key_password(file_server: Any, tls: Any, seen: list[str], tmp_path: Pat
     ],
 )
 def test_headers(seen: list[str], headers: dict[str, Any]) -> None:
-    """Headers that can't be sent."""
+    """No secret is shown of request headers that can't be sent."""
     settings = remote()
     settings.headers = [headers]
     assert run(build("http://127.0.0.1:1/", settings), seen)
 
 
 def test_proxy_urls(seen: list[str]) -> None:
-    """Proxies that can't be, with the credentials of a remote."""
+    """No secret is shown of an invalid proxy URL, nor of the remote's proxy credentials."""
     for url in ("ftp://h", "http://[::1", "h:x", "", "http://", "socks5://h:1"):
         settings = remote(proxy_url=url.replace("://", f"://{USERINFO}") if "://" in url else url)
         for proxy_user in ("proxy_username", None):
@@ -427,7 +427,7 @@ def test_proxy_urls(seen: list[str]) -> None:
 
 
 def test_handlers(file_server: Any, seen: list[str]) -> None:
-    """Handlers that raise, validations that fail, a repair, and a bug."""
+    """No secret is shown when handlers raise, validations fail or a handler has a bug."""
     server = file_server({"/a": b"content"})
     url = url_with_secrets(server.host)
 
@@ -450,7 +450,7 @@ def test_handlers(file_server: Any, seen: list[str]) -> None:
     ["530 {}", "230 {}", "500 {}", "421 {}", "550 {}", "{}", "4{}", "227 {}", "150-{}"],
 )
 def test_ftp(raw_server: Any, seen: list[str], text: str) -> None:
-    """A server of FTP that repeats what it was sent."""
+    """No secret is shown when an FTP server echoes the login and path in its replies."""
     for userinfo, user in (
         (f"{secret('url-user')}:{secret('url-password')}@", None),
         (f"{secret('url-user')}@", None),
@@ -476,7 +476,7 @@ def test_ftp(raw_server: Any, seen: list[str], text: str) -> None:
 
 
 def test_file(seen: list[str], tmp_path: Path) -> None:
-    """URLs of files that have what URLs may have."""
+    """No secret is shown of a file URL with userinfo, query or fragment."""
     for url in (
         f"file://{USERINFO}localhost{tmp_path}/none{QUERY}",
         f"file://{tmp_path}/none{QUERY}#{secret('fragment')}",
@@ -485,7 +485,7 @@ def test_file(seen: list[str], tmp_path: Path) -> None:
         assert run(FileDownload(url, FileWriter(tmp_path / "a")), seen)
 
 
-# One secret at a time, so that what is sent has no other.
+# These tests give one secret at a time, so that the request contains no other.
 
 SECRET = secret("password")
 ONE_DOOR: dict[str, Callable[[str, str], tuple[str, dict[str, Any]]]] = {
@@ -520,7 +520,7 @@ FAULTS: dict[str, Any] = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("door", ONE_DOOR)
 def test_doors(file_server: Any, seen: list[str], door: str, fault: str) -> None:
-    """Each door by which a secret comes in, with each kind of failure."""
+    """No secret is shown for any way of giving one, combined with each kind of server fault."""
     found = FAULTS[fault]
     server = file_server({"/a": b"content"}, faults=lambda index, request: found)
     url, options = ONE_DOOR[door](server.host, "/a")
@@ -529,7 +529,7 @@ def test_doors(file_server: Any, seen: list[str], door: str, fault: str) -> None
     assert server.count
 
 
-# Where a server may put a secret that it was sent; `{host}` is its own.
+# Where a server may repeat a secret that it got. `{host}` is the server's own host.
 REPEATED = {
     "path": "/x/{secret}/b",
     "path, encoded": "/x{encoded}",
@@ -549,7 +549,7 @@ REPEATED = {
 def test_repeated_by_a_redirect(
     raw_server: Any, seen: list[str], monkeypatch: pytest.MonkeyPatch, door: str, place: str
 ) -> None:
-    """A server may repeat what it was sent in the URL that it redirects to."""
+    """No secret is shown that a server repeats in any part of the URL that it redirects to."""
     encoded = "".join(f"%{ord(character):02x}" for character in SECRET)
 
     def unknown(*args: Any, **kwargs: Any) -> Any:
@@ -570,7 +570,7 @@ def test_repeated_by_a_redirect(
 
 
 def test_basic_that_is_repeated(raw_server: Any, seen: list[str]) -> None:
-    """A password that was given as a header, in base64, is known as well as one of `user`."""
+    """A password given as a Basic Authorization header is redacted if a server repeats it."""
     server = raw_server([serve(reply(302, {"Location": f"http://127.0.0.1:1/{SECRET}"}))])
     headers = {"Authorization": basic("me", SECRET), "Proxy-Authorization": b"Basic !", "A": "b"}
     assert run(into_memory(server.url("/a"), headers=headers), seen)
@@ -579,7 +579,7 @@ def test_basic_that_is_repeated(raw_server: Any, seen: list[str]) -> None:
 def test_host_that_is_a_secret(
     raw_server: Any, seen: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A secret that a server makes a host of is hidden in lower case, too."""
+    """A secret that a server uses as a host name is redacted in lower case, too."""
 
     def unknown(host: Any, *unused: Any, **options: Any) -> Any:
         if host in ("127.0.0.1", b"127.0.0.1"):
@@ -598,7 +598,7 @@ def test_host_that_is_a_secret(
 def test_environment_that_is_repeated(
     raw_server: Any, seen: list[str], monkeypatch: pytest.MonkeyPatch, of: str
 ) -> None:
-    """So are the password of a netrc file, and that of a proxy that the environment names."""
+    """Passwords from a netrc file or a proxy variable are redacted if a server repeats them."""
     known = secret("netrc-password") if of == "netrc" else SECRET
     server = raw_server([serve(reply(302, {"Location": f"http://127.0.0.1:1/{known}"}))])
     if of == "proxy":
@@ -609,7 +609,7 @@ def test_environment_that_is_repeated(
 
 @pytest.mark.parametrize("door", ONE_DOOR)
 def test_mismatch(file_server: Any, seen: list[str], door: str) -> None:
-    """A failed validation, enforced and not."""
+    """No secret is shown when a validation fails, enforced or not."""
     server = file_server({"/a": b"content"})
     url, options = ONE_DOOR[door](server.host, "/a")
     download = into_memory(url, **options)
@@ -619,7 +619,7 @@ def test_mismatch(file_server: Any, seen: list[str], door: str) -> None:
 
 @pytest.mark.parametrize("door", ONE_DOOR)
 def test_time_out(raw_server: Any, seen: list[str], door: str) -> None:
-    """A server that goes silent."""
+    """No secret is shown when a server stops answering."""
     server = raw_server([[Recv(), Stall()]])
     url, options = ONE_DOOR[door](server.host, "/a")
     assert run(into_memory(url, timeout=Timeout(read=0.1), **options), seen)
@@ -627,7 +627,7 @@ def test_time_out(raw_server: Any, seen: list[str], door: str) -> None:
 
 @pytest.mark.parametrize("door", ONE_DOOR)
 def test_redirect(file_server: Any, seen: list[str], door: str) -> None:
-    """A redirect, with a secret in its Location too, to somewhere and to nowhere."""
+    """No secret is shown of redirects whose Location has secrets, whether they work or not."""
     server = file_server({"/b": b"content"})
     server.files |= {
         "/well": Redirect(f"/b?token={SECRET}", headers={"Set-Cookie": f"a={SECRET}"}),
@@ -672,7 +672,7 @@ def test_redirect(file_server: Any, seen: list[str], door: str) -> None:
     ],
 )
 def test_odd_urls(seen: list[str], url: str) -> None:
-    """A URL with a secret that isn't well-formed, or hides it well."""
+    """No secret is shown of malformed URLs or of URLs that hide it well."""
     assert run(into_memory(url.format(SECRET), quick(0)), seen)
 
 
@@ -699,7 +699,7 @@ def test_odd_urls(seen: list[str], url: str) -> None:
 def test_odd_proxies(
     seen: list[str], monkeypatch: pytest.MonkeyPatch, url: str, by: str, scheme: str
 ) -> None:
-    """A proxy that isn't there, and proxies' URLs that aren't well-formed."""
+    """No secret is shown of proxy URLs that are malformed or of a proxy that is unreachable."""
     options: dict[str, Any] = {}
     if by == "proxy_url":
         options["proxy_url"] = url.format(SECRET)
@@ -709,7 +709,7 @@ def test_odd_proxies(
 
 
 def test_netrc(file_server: Any, seen: list[str]) -> None:
-    """Credentials of a netrc file."""
+    """No secret is shown of the credentials in a netrc file."""
     (Path.home() / ".netrc").write_text(f"machine 127.0.0.1 login me password {SECRET}")
     (Path.home() / ".netrc").chmod(0o600)
     server = file_server({"/a": b"content"})
@@ -719,7 +719,7 @@ def test_netrc(file_server: Any, seen: list[str]) -> None:
 
 
 def test_broken_netrc(file_server: Any, seen: list[str]) -> None:
-    """A netrc file that isn't well-formed."""
+    """No secret is shown of a malformed netrc file."""
     (Path.home() / ".netrc").write_text(f"machine 127.0.0.1 login me {SECRET} {SECRET}")
     (Path.home() / ".netrc").chmod(0o600)
     server = file_server({"/a": b"content"})
@@ -729,13 +729,13 @@ def test_broken_netrc(file_server: Any, seen: list[str]) -> None:
 @pytest.mark.parametrize("name", ["Authorization", "Cookie", "X-Mine"])
 @pytest.mark.parametrize("value", ["{}\r\nX: y", "{}€", " {}", "{}\0"])
 def test_bad_headers(seen: list[str], name: str, value: str) -> None:
-    """A header that can't be sent."""
+    """No secret is shown of a header whose value can't be sent."""
     headers = {name: value.format(SECRET)}
     assert run(into_memory("http://127.0.0.1:1/", headers=headers), seen)
 
 
 def test_settings(seen: list[str], tls: Any) -> None:
-    """Settings that can't work, and PEM text."""
+    """No secret is shown of invalid settings, nor of PEM text in them."""
     key = f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n-----END PRIVATE KEY-----\n"
     certificate = tls.client.certificate.read_text()
     for options in (
@@ -750,7 +750,7 @@ def test_settings(seen: list[str], tls: Any) -> None:
 
 
 def test_disk(file_server: Any, seen: list[str]) -> None:
-    """A target that can't be written, and a buffer that is full."""
+    """No secret is shown when the writer fails because its buffer is full."""
     server = file_server({"/a": b"content"})
     url = server.url(f"/a?token={SECRET}", userinfo=f"me:{SECRET}")
     download = into_memory(url)
@@ -759,7 +759,7 @@ def test_disk(file_server: Any, seen: list[str]) -> None:
 
 
 def test_bug_in_the_middle(file_server: Any, seen: list[str]) -> None:
-    """A run that ends by a bug is over in the log as well."""
+    """No secret is logged or shown when an exception of a plugin's code ends a run."""
 
     class Broken(SizeValidation):
         def update(self, buffer: bytes) -> None:
@@ -774,7 +774,7 @@ def test_bug_in_the_middle(file_server: Any, seen: list[str]) -> None:
 
 
 def test_stale(raw_server: Any, seen: list[str]) -> None:
-    """A connection that went stale, and is logged to be dropped."""
+    """No secret is logged when a stale connection is dropped."""
     server = raw_server([[Recv(), Send(reply(body=b"content"))]])
     context = Context()
     for _ in range(3):
@@ -784,7 +784,7 @@ def test_stale(raw_server: Any, seen: list[str]) -> None:
 
 
 def test_cause_has_its_type(file_server: Any, seen: list[str]) -> None:
-    """Redaction leaves the type of a cause, and what helps to find the fault."""
+    """Redaction keeps the type of an error's cause and the parts that help to find the fault."""
     import requests
 
     error = run(into_memory(f"http://me:{SECRET}@127.0.0.1:1/a?token={SECRET}"), seen)
@@ -797,7 +797,7 @@ def test_cause_has_its_type(file_server: Any, seen: list[str]) -> None:
 def test_adapter_of_the_caller(
     file_server: Any, proxy: Any, seen: list[str], caplog: pytest.LogCaptureFixture, by_proxy: bool
 ) -> None:
-    """What urllib3 logs of our requests is redacted, where the caller has mounted its adapter."""
+    """What urllib3 logs of our requests is redacted even if the user mounts a requests adapter."""
     server = file_server({"/a": b"content"})
     download = into_memory(server.url(f"/a?token={SECRET}"))
     if by_proxy:
@@ -813,7 +813,7 @@ def test_adapter_of_the_caller(
 
 @pytest.mark.parametrize("name", ["user", "url"])
 def test_secret_that_cannot_be_encoded(seen: list[str], name: str) -> None:
-    """What can't be sent is told without what it is, or how long: where the request is made."""
+    """The error for credentials that can't be encoded shows neither them nor their length."""
     download = into_memory("http://127.0.0.1:1/a")
     if name == "user":
         download.user = User("me", SECRET + "\udc80")
@@ -825,7 +825,7 @@ def test_secret_that_cannot_be_encoded(seen: list[str], name: str) -> None:
 
 
 def test_others_keep_their_logs(file_server: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """What others log by urllib3 is theirs, and left as it is."""
+    """Log messages of urllib3 for requests by other code are left unchanged."""
     import urllib3
 
     caplog.set_level(logging.DEBUG)
@@ -839,13 +839,13 @@ def test_others_keep_their_logs(file_server: Any, caplog: pytest.LogCaptureFixtu
 
 
 class TestCommandLine:
-    """What goes to stdout and stderr: for people, as JSON, as progress, and as a log."""
+    """The command line's output: text, JSON, progress and logs."""
 
     @pytest.fixture
     def call(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: Any
     ) -> Callable[..., tuple[int, str]]:
-        """Run the command line; no secret is in what it writes, nor in what it logs."""
+        """Run the command line and assert that its output shows no secret."""
         from pulpcore.plugin.download.futures.cli import app
 
         monkeypatch.chdir(tmp_path)
@@ -871,7 +871,7 @@ class TestCommandLine:
     def test_get(
         self, call: Any, seen: list[str], raw_server: Any, kind: str, form: list[str]
     ) -> None:
-        """One file of a server, and through a proxy, that repeats what it was sent."""
+        """`get` shows no secret when a server or proxy echoes the request."""
         answers = {"short": lambda r: echo(r, 416), "interim": ANSWERS["status line"]}
         answer = (ANSWERS | answers)[kind]
         server = raw_server(lambda _: [Recv(), Send(answer), Close()])
@@ -888,7 +888,7 @@ class TestCommandLine:
     def test_sync(
         self, call: Any, seen: list[str], raw_server: Any, tmp_path: Path, form: list[str]
     ) -> None:
-        """A repository whose manifest is hostile."""
+        """`sync` shows no secret of a hostile manifest."""
         digest = f"{'0' * 64},1"
         lines = [
             f"http://{USERINFO}h/a{TAIL},{digest}",
@@ -916,7 +916,7 @@ class TestCommandLine:
         seen += [shown]
 
     def test_usage(self, call: Any, tmp_path: Path, tls: Any) -> None:
-        """Arguments that can't be used, are too many, or stand where they don't belong."""
+        """Usage errors show no secret of invalid, misplaced or surplus arguments."""
         url = url_with_secrets("127.0.0.1:1")
         key = tmp_path / "key"
         key.write_text(KEY)
@@ -963,7 +963,7 @@ class TestCommandLine:
     def test_process(
         self, seen: list[str], tmp_path: Path, tls: Any, file_server: Any, unused: int
     ) -> None:
-        """A process of its own, whose stderr has whatever Python itself writes there."""
+        """The real program shows no secret, not even in what Python itself writes to stderr."""
         server = file_server({"/a": b"content"}, tls=tls.server())
         userinfo = f"{secret('environment-user')}:{secret('environment-password')}"
         environment = os.environ | {
