@@ -150,7 +150,8 @@ class Window:
             It may raise NotYet, and :meth:`add` later.
         completed (deque[Plan]): The plans that have ended; the first may have been handed back.
         given (Plan | None): The plan that was handed back last. Whoever hands it back sets it.
-        bell (Callable): Called in a thread of the batch when a plan has ended.
+        bell (Callable | None): Called in a thread of the batch when a plan has ended; None to wake
+            :meth:`wait`.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ class Window:
         self.source: Iterator[Download] | None = None
         self.completed: deque[Plan] = deque()
         self.given: Plan | None = None
-        self.bell: Callable[[], object] = self._wake
+        self.bell: Callable[[], object] | None = None
         self.is_stopped = is_stopped
         self._start = start
         self._finish = finish
@@ -256,11 +257,10 @@ class Window:
             plan: The plan.
         """
         self.completed.append(plan)
-        self.bell()
-
-    def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None:
+        if self.bell is not None:
+            self.bell()
+        elif waiter is not None:
             waiter.wake()
 
     def _commit(self) -> None:
