@@ -1,4 +1,4 @@
-"""Batches against servers: sharing, and the end of a batch in the middle of everything."""
+"""Tests of batches with real servers: shared connections, shutdown and signals."""
 
 import contextlib
 import os
@@ -28,21 +28,21 @@ from pulpcore.plugin.download.futures import (
 from pulpcore.plugin.download.futures.context import Context
 
 SECONDS = 100
-AT_ONCE = 20  # seconds: no time-out, back-off or retry is as short here
+AT_ONCE = 20  # seconds: every time-out, back-off and retry here takes longer
 SHUT_DOWN = "the batch was shut down"
 SOURCES = str(Path(futures.__file__).parents[4])
 
 
 @pytest.fixture(params=["http", "https"])
 def secure(request, tls):
-    """`(options of the server, settings of the download)`, without TLS and with it."""
+    """Give `(server options, download settings)`, without TLS and with it."""
     if request.param == "http":
         return {}, {}
     return {"tls": tls.server()}, {"ssl": SSL(str(tls.ca))}
 
 
 def stopped(batch, when):
-    """Iterate a batch that another thread shuts down; return the plans, and how long that took."""
+    """Iterate a batch that another thread shuts down. Return the plans and the seconds it took."""
     took = []
 
     def stop():
@@ -60,7 +60,7 @@ def stopped(batch, when):
 
 class TestTransfers:
     def test_many(self, file_server, tmp_path, secure, no_leaks):
-        """Every file comes, once, over no more connections than threads, which are then closed."""
+        """A batch downloads each file once, with at most one connection a thread."""
         server_options, options = secure
         files = {f"/{n}": os.urandom(n * 37) for n in range(200)}
         server = file_server(files, **server_options)
@@ -77,7 +77,7 @@ class TestTransfers:
         server.until(lambda: server.open_connections == 0)
 
     def test_some_fail(self, file_server, tmp_path):
-        """A file that fails is told by its plan, and the others come."""
+        """A plan reports the file that failed, and the other files are downloaded."""
         server = file_server({f"/{n}": b"x" * n for n in range(20)})
         downloads = [
             HttpDownload(server.url(f"/{n}"), FileWriter(tmp_path / f"{n}")) for n in range(40)
@@ -89,7 +89,7 @@ class TestTransfers:
 
     @pytest.mark.parametrize("given", [False, True])
     def test_connections(self, file_server, given):
-        """A batch closes the connections of its own context at the end, and no others."""
+        """At its end a batch closes the connections of its own context and no others."""
         server = file_server({"/a": b"content"})
         context = Context() if given else None
         downloads = [HttpDownload(server.url("/a"), BufferWriter()) for _ in range(10)]
@@ -106,7 +106,7 @@ class TestTransfers:
         assert server.connections == (1 if given else 2)
 
     def test_again_after_the_batch(self, file_server, no_leaks):
-        """A download of a batch can be called again afterwards, and leaves nothing open."""
+        """A download can be called again after its batch, and leaves nothing open."""
         server = file_server({"/a": b"content"}, faults={0: Status(404)})
         with Batch([HttpDownload(server.url("/a"), BufferWriter())]) as batch:
             (plan,) = batch()
@@ -116,7 +116,7 @@ class TestTransfers:
         assert plan.download.writer.content() == "content"
 
     def test_different_tls(self, file_server, tls):
-        """Downloads of one batch with different TLS settings share no connection and no trust."""
+        """Downloads of a batch with different TLS settings share no connection and no trust."""
         server = file_server({"/a": b"content"}, tls=tls.server())
         settings = [
             SSL(str(tls.ca)),
@@ -131,7 +131,7 @@ class TestTransfers:
 
 
 class TestShutdown:
-    """What runs stops at once, wherever it is, and leaves nothing."""
+    """A shutdown stops running downloads at once and leaves nothing behind."""
 
     @pytest.mark.parametrize(
         "fault",
@@ -139,7 +139,7 @@ class TestShutdown:
         ids=["no reply", "in the head", "no body", "in the body"],
     )
     def test_read(self, file_server, tmp_path, secure, fault, no_leaks):
-        """Reads that block are cut at once, by TLS and without; the old file stays."""
+        """A shutdown interrupts blocked reads, with or without TLS, and keeps the old file."""
         server_options, options = secure
         server = file_server({"/a": os.urandom(200_000)}, faults=lambda *_: fault, **server_options)
         (tmp_path / "0").write_bytes(b"old")
@@ -166,7 +166,7 @@ class TestShutdown:
         server.until(lambda: server.open_connections == 0)
 
     def test_chunked_read(self, raw_server, secure):
-        """So is a read within a chunk."""
+        """A shutdown interrupts a read that blocks within a chunk."""
         from servers.raw import Recv, Send, Signal, Stall, reply
 
         server_options, options = secure
@@ -181,7 +181,7 @@ class TestShutdown:
         assert plans[0].error.reason == SHUT_DOWN
 
     def test_body_to_the_end_of_the_connection(self, raw_server):
-        """A read that was woken is no end of the file, where only that would delimit it."""
+        """A read interrupted by a shutdown isn't taken for the end of a body without length."""
         from servers.raw import Recv, Send, Signal, Stall, reply
 
         stalled = threading.Event()
@@ -196,7 +196,7 @@ class TestShutdown:
 
     @pytest.mark.parametrize("status", [503, 429])
     def test_backoff(self, file_server, status, no_leaks):
-        """A wait to try again is cut at once."""
+        """A shutdown interrupts the back-off before a retry."""
         server = file_server({}, faults=lambda *_: Status(status, {"Retry-After": "100"}))
         download = HttpDownload(server.url("/a"), BufferWriter())
         waiting = threading.Event()
@@ -207,7 +207,7 @@ class TestShutdown:
         assert server.count == 1
 
     def test_kept_connections_of_others(self, file_server):
-        """A connection that a stopped batch had given back serves the next one of its context."""
+        """The next batch of a context reuses connections that a stopped batch gave back."""
         server = file_server({"/a": b"a", "/slow": b"slow"})
         all_taken = threading.Event()
         faults = {"/a": Hold(all_taken), "/slow": StallAfter(0)}
@@ -229,7 +229,7 @@ class TestShutdown:
 
     @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt, SystemExit])
     def test_leaving(self, file_server, tmp_path, error, no_leaks):
-        """Leaving the `with` in the middle, however, leaves no thread, file or connection."""
+        """Leaving a batch's `with` in any way leaves no thread, file or connection."""
         server = file_server({"/a": b"content", "/slow": os.urandom(100_000)})
         all_taken = threading.Event()
         faults = {"/a": Hold(all_taken), "/slow": StallAfter(7)}
@@ -252,7 +252,7 @@ class TestShutdown:
         server.until(lambda: server.open_connections == 0)
 
     def test_from_handler(self, file_server, tmp_path, no_leaks):
-        """A handler in the middle of the content may shut down, and doesn't wait."""
+        """A handler may shut its batch down during the transfer, without a deadlock."""
         server = file_server({"/a": os.urandom(500_000), "/slow": b"slow"})
         server.faults = lambda _, request: StallAfter(1) if request.path == "/slow" else None
         trigger = HttpDownload(server.url("/a"), FileWriter(tmp_path / "a"))
@@ -269,7 +269,7 @@ class TestShutdown:
         assert list(tmp_path.iterdir()) == []
 
     def test_nested(self, file_server, tmp_path, no_leaks):
-        """Shutting the outer batch down cuts what a batch in a handler reads."""
+        """Shutting down a batch also interrupts reads of a batch that runs in its handler."""
         server = file_server({"/list": b"slow", "/slow": b"content"})
         server.faults = lambda _, request: StallAfter(3) if request.path == "/slow" else None
         ends = []
@@ -291,7 +291,7 @@ class TestShutdown:
 
 @contextlib.contextmanager
 def program(code, *arguments):
-    """Run a Python program, which doesn't outlive the `with`."""
+    """Run a Python program, which is killed at the end of the `with`."""
     paths = [SOURCES, *filter(None, [os.environ.get("PYTHONPATH")])]
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
@@ -329,7 +329,7 @@ except BaseException as error:
 class TestSignals:
     @pytest.fixture
     def server(self, running):
-        """Serves one file, and others that stall in the middle."""
+        """Start a server with one good file and others that stall in the middle."""
         server = running(FileServer, {"/a": b"content", "/slow": os.urandom(300_000)})
         server.faults = lambda _, request: StallAfter(200_000) if request.path == "/slow" else None
         return server
@@ -342,7 +342,7 @@ class TestSignals:
         ],
     )
     def test_handled(self, server, tmp_path, number, code, said):
-        """Ctrl-C, and a SIGTERM that is made an exit, end all at once and leave nothing partial."""
+        """Ctrl-C, or a SIGTERM turned into an exit, ends a batch at once without partial files."""
         (tmp_path / "1").write_bytes(b"old")
         urls = [server.url("/a"), *[server.url("/slow")] * 4]
         with program(FETCH.format(handled=True), tmp_path, *urls) as process:
@@ -357,7 +357,7 @@ class TestSignals:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_killed(self, server, tmp_path, number):
-        """A process that is killed leaves whole old files and whole new ones at the paths."""
+        """After kill -9 of a batch, each path has its complete old file or complete new file."""
         (tmp_path / "1").write_bytes(b"old")
         urls = [server.url("/a"), *[server.url("/slow")] * 4]
         with program(FETCH.format(handled=False), tmp_path, *urls) as process:
@@ -409,11 +409,11 @@ def test_flat_memory():
     assert process.returncode == 0, err
     count, grown = map(int, out.split())
     assert count == size
-    assert grown < 4_000  # KiB; a Nop that is kept has 1 KiB and more
+    assert grown < 4_000  # KiB; a Nop that is kept takes 1 KiB or more
 
 
 def test_exits_with_an_open_batch(running):
-    """A program that ends without ending its batch ends; it isn't held by idle threads."""
+    """A program can end without closing its batch, because idle threads don't block the exit."""
     server = running(FileServer, {"/a": File(b"content")})
     code = """
     import sys
@@ -427,7 +427,7 @@ def test_exits_with_an_open_batch(running):
 
 
 def test_failed_plan_of_a_stopped_server(file_server):
-    """Where the server goes away in the middle, the plans say so and nothing hangs."""
+    """If the server disappears during a batch, the plans report it and nothing hangs."""
     server = file_server({"/a": b"content"})
     downloads = [HttpDownload(server.url("/a"), BufferWriter()) for _ in range(20)]
     for download in downloads:

@@ -1,4 +1,4 @@
-"""A host that is down: the rest of a batch fails fast, says why, and recovers by itself."""
+"""Tests of the circuit breaker: downloads from a host that is down fail fast, until it recovers."""
 
 import contextlib
 import socket
@@ -33,7 +33,7 @@ BODY = b"content"
 
 @pytest.fixture(autouse=True)
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three failures make an outage, at once, and nothing is let through for trying."""
+    """Make three failures open the circuit breaker at once, without probes."""
     monkeypatch.setattr(health, "FAILURES", FAILURES)
     monkeypatch.setattr(health, "SILENCE", 0.0)
     monkeypatch.setattr(health, "PROBE", NEVER)
@@ -41,28 +41,28 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def context() -> Any:
-    """A context that downloads share."""
+    """Make a context that downloads share."""
     with contextlib.closing(Context()) as context:
         yield context
 
 
 @pytest.fixture
 def refused() -> Any:
-    """The URL of a port where nobody listens."""
+    """Return the URL of a port where nobody listens."""
     with socket.socket() as taken:
         taken.bind((HOST, 0))
         yield f"http://{HOST}:{taken.getsockname()[1]}/a"
 
 
 def sharing(context: Context, url: str, tries: int = 0) -> Any:
-    """A download with this context, by default without retries."""
+    """Make a download with this context, by default without retries."""
     download = into_memory(url, quick(total=tries))
     download.context = context
     return download
 
 
 def is_down(context: Context, url: str) -> bool:
-    """Whether a download isn't even tried."""
+    """Return whether a download fails without being tried."""
     try:
         sharing(context, url)()
     except DownloadError as error:
@@ -71,7 +71,7 @@ def is_down(context: Context, url: str) -> bool:
 
 
 def bring_down(context: Context, url: str) -> None:
-    """Let attempts fail until the host counts as down."""
+    """Let attempts fail until the circuit breaker opens."""
     for _ in range(FAILURES):
         assert not is_down(context, url)
     assert is_down(context, url)
@@ -90,10 +90,10 @@ DOWN: dict[str, Callable[[Any], str]] = {
 class TestBatch:
     @pytest.mark.parametrize("name", [*DOWN, "refused"])
     def test_fails_fast(self, raw_server: Any, refused: str, name: str, monkeypatch: Any) -> None:
-        """Of hundreds of downloads a few find out; the others fail at once, and say why."""
+        """When a host is down, a few of hundreds of downloads find out. The rest fail at once."""
         monkeypatch.setattr("random.uniform", lambda low, high: high)
         url = refused if name == "refused" else DOWN[name](raw_server)
-        # With the waits of all of them it would take hours.
+        # Waiting for all of them would take hours.
         retry = quick(total=10, backoff_factor=0.05)
         began = time.monotonic()
         with Batch([into_memory(url, retry) for _ in range(300)], concurrent=4) as batch:
@@ -108,14 +108,14 @@ class TestBatch:
         assert url in reason
 
     def test_server_is_let_be(self, raw_server: Any) -> None:
-        """The server that is down gets hardly more requests than it takes to know."""
+        """A server that is down gets hardly more requests than it takes to open the breaker."""
         server = raw_server([serve(reply(503))])
         with Batch([into_memory(server.url(), quick()) for _ in range(300)]) as batch:
             assert all(plan.error for plan in batch())
         assert len(server.requests) <= FAILURES + batch.concurrent
 
     def test_recovers(self, file_server: Any, monkeypatch: Any) -> None:
-        """In the middle of a batch the server comes back, and so does the rest of the batch."""
+        """When the server recovers in the middle of a batch, the rest of the batch succeeds."""
         server = file_server({"/a": BODY}, faults=lambda *_: Status(503))
         monkeypatch.setattr(health, "PROBE", 0.02)
         errors: list[Any] = []
@@ -132,14 +132,14 @@ class TestBatch:
             for plan in batch():
                 errors.append(plan.error)  # noqa: PERF401 - downloads() looks at it meanwhile
         assert errors.count(None) >= 51
-        # All but what the other thread was at meanwhile, whenever it comes to tell.
+        # All but those that the other thread was working on, whenever it reports.
         late = [error for error in errors[errors.index(None) :] if error is not None]
         assert len(late) < batch.concurrent
 
 
 class TestLife:
     def test_recovers(self, file_server: Any, context: Context, monkeypatch: Any) -> None:
-        """One attempt is let through from time to time; if it succeeds, all is as it was."""
+        """The circuit breaker lets one probe through at a time, and closes if it succeeds."""
         server = file_server({"/a": BODY}, faults=lambda *_: Status(503))
         url = server.url("/a")
         bring_down(context, url)
@@ -152,7 +152,7 @@ class TestLife:
         assert not is_down(context, url)
 
     def test_head_is_enough(self, file_server: Any, context: Context, monkeypatch: Any) -> None:
-        """The head of a good reply is a sign of life: nobody waits for the end of a big file."""
+        """The head of a good response closes the circuit breaker, before the body has arrived."""
         server = file_server({"/a": BODY}, faults=lambda *_: Status(503))
         url = server.url("/a")
         bring_down(context, url)
@@ -171,14 +171,14 @@ class TestLife:
 
     @pytest.mark.parametrize("status", [200, 404, 403, 401, 500, 410])
     def test_other_replies(self, file_server: Any, context: Context, status: int) -> None:
-        """A server that answers lives, whatever it thinks of the request: the row begins anew."""
+        """Any response but an overload error resets the breaker's count of failures."""
         server = file_server(
             {"/a": BODY}, faults=lambda n, _: Status(status if n % FAILURES == 0 else 503)
         )
         assert not any(is_down(context, server.url("/a")) for _ in range(5 * FAILURES))
 
     def test_retry_after(self, file_server: Any, context: Context) -> None:
-        """A server that says when to come again is no dead one, however often it says so."""
+        """Responses with Retry-After never open the circuit breaker."""
         server = file_server(
             {"/a": BODY}, faults=lambda *_: Status(429, {"Retry-After": "0"}.items())
         )
@@ -186,25 +186,25 @@ class TestLife:
         assert not any(is_down(context, url) for _ in range(3 * FAILURES))
 
     def test_cut_in_the_body(self, raw_server: Any, context: Context) -> None:
-        """So does one whose replies break off: those are tried again, each by itself."""
+        """Responses that are cut in the body never open the circuit breaker."""
         server = raw_server([[Recv(), Send(reply(body=BODY)[:-1])]])
         assert not any(is_down(context, server.url()) for _ in range(5 * FAILURES))
 
     def test_two_hosts(self, file_server: Any, context: Context, refused: str) -> None:
-        """Hosts are apart, and so are two ports of one."""
+        """Each pair of host and port has its own circuit breaker."""
         server = file_server({"/a": BODY})
         bring_down(context, refused)
         assert content(sharing(context, server.url("/a"))) == BODY
         assert is_down(context, refused)
 
     def test_two_contexts(self, context: Context, refused: str) -> None:
-        """What one context knows isn't what another knows."""
+        """Each context has its own circuit breakers."""
         bring_down(context, refused)
         with contextlib.closing(Context()) as other:
             assert not is_down(other, refused)
 
     def test_alone(self, refused: str) -> None:
-        """A download with a context of its own is always tried, with all its retries."""
+        """A download with its own context is always tried, with all its retries."""
         download = into_memory(refused, quick(total=5 * FAILURES))
         for _ in range(2):
             error = failure(download, DownloadFailed)
@@ -213,7 +213,7 @@ class TestLife:
             assert error.facts.attempt == 5 * FAILURES + 1
 
     def test_not_tried_is_no_sign_of_life(self, file_server: Any, context: Context) -> None:
-        """A retry that isn't let through tells nothing of the host, whatever it saw before."""
+        """A retry that the circuit breaker refuses doesn't close it."""
         server = file_server({"/a": BODY}, faults=lambda *_: Status(503))
         url = server.url("/a")
         download = sharing(context, url, tries=1)
@@ -222,7 +222,7 @@ class TestLife:
         def others_find_out(event: Any) -> None:
             if not first:
                 first.append(event)
-                # It will be tried again; meanwhile others fail.
+                # It will be retried; meanwhile other downloads fail.
                 for _ in range(FAILURES - 1):
                     is_down(context, url)
 
@@ -232,7 +232,7 @@ class TestLife:
         assert server.count == FAILURES
 
     def test_cancelled_is_no_failure(self, file_server: Any, context: Context) -> None:
-        """Downloads that were stopped while they waited for a reply tell nothing of the host."""
+        """Downloads cancelled while waiting for a response don't count as failures of the host."""
         go_on = threading.Event()
         server = file_server({"/a": BODY}, faults=lambda *_: Hold(go_on))
         url = server.url("/a")
@@ -249,7 +249,7 @@ class TestLife:
         assert content(sharing(context, url)) == BODY
 
     def test_settings_are_no_failure(self, file_server: Any, context: Context) -> None:
-        """What can't be sent tells nothing of the host either."""
+        """A request that can't be sent doesn't count as a failure of the host."""
         server = file_server({"/a": BODY})
         url = server.url("/a")
         for _ in range(2 * FAILURES):
@@ -260,7 +260,7 @@ class TestLife:
 
 
 def _stop_when(server: FileServer, requests: int, batch: Batch) -> threading.Thread:
-    """A thread that shuts a batch down once so many requests have come."""
+    """Make a thread that shuts a batch down after so many requests."""
 
     def stop() -> None:
         server.until(lambda: server.count >= requests)
@@ -273,14 +273,14 @@ def _stop_when(server: FileServer, requests: int, batch: Batch) -> threading.Thr
 
 class TestFtp:
     def ftp(self, context: Context, port: int) -> FtpDownload:
-        """A download with this context."""
+        """Make an FTP download with this context."""
         download = FtpDownload(f"ftp://{HOST}:{port}/a", BufferWriter())
         download.retry = None
         download.context = context
         return download
 
     def test_down(self, raw_server: Any, context: Context) -> None:
-        """An FTP server that is down is one too."""
+        """The circuit breaker also opens for an FTP server that is down."""
         server = raw_server([[Reset()]])
         for _ in range(FAILURES):
             assert "not tried" not in failure(self.ftp(context, server.port)).reason
@@ -288,7 +288,7 @@ class TestFtp:
         assert server.connections == FAILURES
 
     def test_refusal_is_a_sign_of_life(self, raw_server: Any, context: Context) -> None:
-        """A server that refuses the login is up."""
+        """An FTP server that refuses the login counts as up."""
         refuses = [Send(b"220 hi\r\n"), Read(until=b"\r\n"), Send(b"530 no\r\n"), Stall()]
         server = raw_server(lambda n: [Reset()] if n % FAILURES else refuses)
         reasons = [failure(self.ftp(context, server.port)).reason for _ in range(5 * FAILURES)]
@@ -297,7 +297,7 @@ class TestFtp:
 
 
 def test_forked_child(file_server: Any, context: Context) -> None:
-    """A child downloads with the same context, and so does the parent afterwards."""
+    """A forked child can download with the parent's context, and so can the parent afterwards."""
     server = file_server({"/a": BODY})
     url = server.url("/a")
     assert content(sharing(context, url)) == BODY

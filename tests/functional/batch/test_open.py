@@ -1,4 +1,4 @@
-"""Programs that leave a batch open, or whose main thread ends before a batch does."""
+"""Tests of programs that leave a batch open, or whose main thread ends before a batch."""
 
 import subprocess
 import sys
@@ -57,7 +57,7 @@ thread.join()
 
 
 def run(program):
-    """Run a program; return its output and how long it took."""
+    """Run a program. Return its output and how long it took."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", PROLOGUE.format(path=[str(SOURCE), *sys.path]) + program],
@@ -73,13 +73,13 @@ def run(program):
 
 @pytest.mark.parametrize("how", LEFT_OPEN)
 def test_left_open(how):
-    """A batch that was left open doesn't keep the program: what runs would take a minute."""
+    """A batch that was left open doesn't delay the exit of the program until its download ends."""
     _, seconds = run(LEFT_OPEN[how])
     assert seconds < 30
 
 
 def test_nothing_partial_is_left(tmp_path):
-    """What a batch that was left open is just fetching leaves no temporary file."""
+    """A batch left open at the exit leaves no temporary file of its running downloads."""
     run(f"""
 from pulpcore.plugin.download.futures import FileWriter
 begun = threading.Event()
@@ -97,7 +97,7 @@ begun.wait(20)
 
 
 def test_outlives_the_main_thread():
-    """A batch in a thread goes on, and begins threads, when the main thread has ended."""
+    """A batch in another thread continues, and starts threads, after the main thread has ended."""
     output, _ = run("""
 def work():
     threading.main_thread().join()

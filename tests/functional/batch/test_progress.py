@@ -1,4 +1,4 @@
-"""Progress bars of others, fed by a ProgressMonitor, against a server that misbehaves."""
+"""Tests of progress bars of tqdm and rich that are fed by a ProgressMonitor."""
 
 import io
 import os
@@ -25,7 +25,7 @@ SIZE = 300_000
 
 
 class Recorded:
-    """Hands figures on to a bar, and keeps them."""
+    """Passes figures on to a bar and records them."""
 
     def __init__(self, show):
         self.shown = []
@@ -39,7 +39,7 @@ class Recorded:
 
 @pytest.fixture
 def tqdm_bar(monkeypatch):
-    """`(show, figures)` of a bar of tqdm."""
+    """Give `(show, figures)` of a bar of tqdm."""
     monkeypatch.setattr(tqdm, "monitor_interval", 0)  # or it leaves a thread
     with tqdm(unit="B", unit_scale=True, file=io.StringIO()) as bar:
 
@@ -52,7 +52,7 @@ def tqdm_bar(monkeypatch):
 
 @pytest.fixture
 def rich_bar():
-    """`(show, figures)` of a bar of rich."""
+    """Give `(show, figures)` of a bar of rich."""
     with Progress(console=Console(file=io.StringIO())) as bars:
         bars.add_task("Downloading", total=None)
         [task] = bars.tasks
@@ -66,15 +66,15 @@ def rich_bar():
 
 @pytest.fixture(params=["tqdm_bar", "rich_bar"])
 def bar(request):
-    """A bar of each kind."""
+    """Give a bar of each kind."""
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
 def get(file_server, tmp_path):
-    """`get(server, names, show, retry=True)` downloads, and returns how many failed.
+    """Return `get(server, names, show, retry=True)`: it downloads, and counts failures.
 
-    Where it doesn't retry, it leaves what it has for the next run.
+    Without retries it keeps partial files for the next run.
     """
 
     def run(server, names, show, retry=True):
@@ -103,7 +103,7 @@ def get(file_server, tmp_path):
 
 @pytest.mark.parametrize("tag", ['"1"', None], ids=["resumed", "restarted"])
 def test_retried(file_server, get, bar, tag, caplog):
-    """Where connections break, the bar ends at the total; it steps back where one starts again."""
+    """When connections break, the bar ends at the total. It steps back for a restart."""
     seen = set()
 
     def faults(_, request):
@@ -123,7 +123,7 @@ def test_retried(file_server, get, bar, tag, caplog):
 
 
 def test_next_run(file_server, get, bar):
-    """What an earlier run left counts, once, and so does what a later one brings."""
+    """The bar counts the partial files of an earlier run once."""
     server = file_server({"/a": File(os.urandom(SIZE), etag='"1"')}, faults={0: CutAfter(200_000)})
     show, figures = bar
     recorded = Recorded(show)
@@ -136,7 +136,7 @@ def test_next_run(file_server, get, bar):
 
 
 def test_failed(file_server, get, bar):
-    """A file that isn't there counts no more, and the bar is full in the end."""
+    """A missing file is taken out of the total, so that the bar is full at the end."""
     names = ["a", "missing", "b"]
     server = file_server({"/a": b"a" * 1000, "/b": b"b" * 500})
     show, figures = bar
@@ -145,7 +145,7 @@ def test_failed(file_server, get, bar):
 
 
 def test_known_size(file_server, tmp_path):
-    """The size of an artifact counts from the beginning, and no more when the file fails."""
+    """The known size of an artifact counts from the start, and no longer once the file fails."""
     server = file_server({"/a": b"a" * 1000})
     monitor = ProgressMonitor()
     artifact = SimpleNamespace(size=1000)

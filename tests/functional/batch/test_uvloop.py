@@ -1,4 +1,4 @@
-"""A batch in the event loop of uvloop, where that is installed."""
+"""Test of a batch in the event loop of uvloop, if that is installed."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ uvloop = pytest.importorskip("uvloop")
 
 
 def test_batch(file_server: Callable[..., object]) -> None:
-    """Plans come in the order completed, a failure is that of its plan, and the batch ends."""
+    """In uvloop, plans arrive in the order completed, report failures, and the batch ends."""
     server = file_server({"/a": b"A", "/b": b"B"})
 
     async def downloads() -> list[object]:

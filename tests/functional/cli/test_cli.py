@@ -1,4 +1,4 @@
-"""The command line against servers that behave and misbehave."""
+"""Tests of the command line with servers that behave and misbehave."""
 
 import contextlib
 import hashlib
@@ -23,17 +23,17 @@ PROGRAM = [sys.executable, "-c", "import pulp_futures; pulp_futures.main()"]
 
 
 def sha256(content):
-    """The digest of bytes (hex)."""
+    """Return the SHA-256 digest (hex)."""
     return hashlib.sha256(content).hexdigest()
 
 
 def listing(files):
-    """The PULP_MANIFEST of files, which are given by their paths."""
+    """Make the PULP_MANIFEST of files, which are given by their paths."""
     return "".join(f"{path},{sha256(body)},{len(body)}\n" for path, body in files.items()).encode()
 
 
 def tree(folder):
-    """The files below a folder, with what is in them."""
+    """Return the files below a folder with their content."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -46,14 +46,14 @@ FILES = {"a": b"A" * 1000, "sub/dir/b, c.bin": b"B" * 70_000, "empty": b"", "é 
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """An empty working directory."""
+    """Make an empty working directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PULP_FUTURES_PASSWORD", raising=False)
     return tmp_path
 
 
 class Result(NamedTuple):
-    """What a call came to."""
+    """The result of a call."""
 
     exit_code: int
     stdout_bytes: bytes
@@ -61,7 +61,7 @@ class Result(NamedTuple):
 
     @property
     def stdout(self):
-        """What went to stdout, as text."""
+        """What was written to stdout, as text."""
         return self.stdout_bytes.decode()
 
     @property
@@ -72,7 +72,7 @@ class Result(NamedTuple):
 
 @pytest.fixture
 def call(work, capsysbinary):
-    """`call(*arguments)` runs the command line in this process."""
+    """Return `call(*arguments)`, which runs the command line in this process."""
 
     def run(*arguments):
         capsysbinary.readouterr()
@@ -85,7 +85,10 @@ def call(work, capsysbinary):
 
 @pytest.fixture
 def site(file_server):
-    """`site(files, lines=None, **options)` serves files and their manifest; see FileServer."""
+    """Return `site(files, lines=None, **options)`, which serves files and their manifest.
+
+    The options are those of FileServer.
+    """
 
     def make(files=FILES, lines=None, **options):
         from urllib.parse import quote
@@ -99,7 +102,7 @@ def site(file_server):
 
 class TestSync:
     def test_fresh_and_again(self, call, site, work):
-        """All files come at first, nothing comes again, and the manifest isn't kept."""
+        """`sync` downloads all files at first, nothing the second time, and keeps no manifest."""
         server = site()
         url = server.url("/r/PULP_MANIFEST")
         result = call("sync", url, "new/folder")
@@ -115,7 +118,7 @@ class TestSync:
         assert server.count == 6
 
     def test_only_what_differs(self, call, site, work):
-        """A file of another size, or of other bytes, is replaced; what isn't listed stays."""
+        """`sync` replaces files whose size or digest differs, and keeps files not listed."""
         server = site()
         for path, content in {"a": b"short", "é #1%": b"c", "empty": b"", "mine": b"mine"}.items():
             (work / path).write_bytes(content)
@@ -131,7 +134,7 @@ class TestSync:
         assert "ok: é #1%\n" in result.stdout
 
     def test_default_folder(self, call, site, work):
-        """By default the folder is named after the URL, without its secrets, and said."""
+        """By default `sync` names the folder after the URL without its secrets, and prints it."""
         server = site({"a": b"A"})
         result = call("sync", server.url("/r/PULP_MANIFEST?token=secret", userinfo="u:secret"))
         folder = f"127.0.0.1-{server.port}-r"
@@ -141,7 +144,7 @@ class TestSync:
         assert "secret" not in result.output
 
     def test_json(self, call, site, work):
-        """Each file is a line of JSON on stdout, and all the rest is on stderr."""
+        """With --json `sync` writes a JSON line for each file to stdout, and the rest to stderr."""
         server = site(lines=listing(FILES) + b"nonsense\n../x," + b"0" * 64 + b",1\n")
         (work / "empty").touch()
         url = server.url("/r/PULP_MANIFEST", userinfo="u:secret")
@@ -169,7 +172,7 @@ class TestSync:
         assert "secret" not in result.output
 
     def test_bad_lines(self, call, site, work):
-        """Bad lines are named by number with a reason, and everything else is still fetched."""
+        """`sync` reports invalid manifest lines by number and reason, and downloads the rest."""
         lines = b"a,zz,1\n" + listing(FILES) + b"/abs," + b"0" * 64 + b",1\n"
         lines += b"\x1b[2Ja/../..," + b"0" * 64 + b",1\n"
         result = call("sync", site(lines=lines).url("/r/PULP_MANIFEST"), "d")
@@ -182,7 +185,7 @@ class TestSync:
         assert "0 already there, 3 failed" in result.stdout
 
     def test_no_manifest_but_a_page(self, call, site, work):
-        """A page of HTML is refused in one line, and nothing is made."""
+        """`sync` refuses an HTML page as manifest in one line and creates nothing."""
         page = b"<!DOCTYPE html>\n" + b"<p>a,b,c</p>\n" * 3000
         result = call("sync", site(lines=page).url("/r/PULP_MANIFEST"), "d")
         assert result.exit_code == 1
@@ -191,14 +194,14 @@ class TestSync:
         assert list(work.iterdir()) == []
 
     def test_comments_and_spaces(self, call, site, work):
-        """Comments are skipped and fields stripped, as pulp_file does."""
+        """`sync` skips comments and strips fields in a manifest, as pulp_file does."""
         lines = f"# made by a tool\n  a , {sha256(b'A')} , 1\n#b,{sha256(b'B')},1\n".encode()
         result = call("sync", site({"a": b"A"}, lines).url("/r/PULP_MANIFEST"), ".")
         assert result.exit_code == 0, result.output
         assert tree(work) == {"a": b"A"}
 
     def test_query(self, call, site, work):
-        """The query of the manifest's URL is sent with each file, and so are its credentials."""
+        """`sync` sends the query and the credentials of the manifest's URL with each file."""
         server = site({"a": b"A"}, user=("me", "s3cret"))
         server.files["/r/a?token=s3cret"] = b"A"
         server.files["/r/PULP_MANIFEST?token=s3cret"] = listing({"a": b"A"})
@@ -210,7 +213,10 @@ class TestSync:
         assert "s3cret" not in result.output
 
     def test_redirect_on_the_server(self, call, site, work, monkeypatch):
-        """Files are beside the manifest that answered, with that URL's query, user and headers."""
+        """After a redirect on the same server, files are next to the final manifest.
+
+        They are requested with that URL's query, and with user and headers.
+        """
         monkeypatch.setenv("PULP_FUTURES_PASSWORD", "s3cret")
         server = site({"a": b"A"})
         server.files["/old/PULP_MANIFEST?token=1"] = Redirect("/r/PULP_MANIFEST?token=2")
@@ -224,7 +230,7 @@ class TestSync:
         assert server.requests[-1].header("Cookie") == "hush"
 
     def test_redirect_to_another_server(self, call, site, file_server, work, monkeypatch):
-        """Another server that answers gets no query, user or private header of the first."""
+        """After a redirect, another server gets no query, user or private header."""
         monkeypatch.setenv("PULP_FUTURES_PASSWORD", "s3cret")
         other = site({"a": b"A"})
         path = "/PULP_MANIFEST?token=s3cret"
@@ -239,7 +245,7 @@ class TestSync:
             assert request.header("X-Tenant") == "one"
 
     def test_through_a_link(self, call, site, work):
-        """A link in the destination can't lead a file out of it."""
+        """`sync` doesn't follow a symbolic link out of the destination."""
         (work / "d").mkdir()
         (work / "out").mkdir()
         (work / "out/b").write_text("old")
@@ -254,7 +260,7 @@ class TestSync:
         assert result.stderr.count("through a link") == 3
 
     def test_failures(self, call, site, work):
-        """Each file that fails is named with its reason, the old one stays, nothing is partial."""
+        """`sync` names each failed file with its reason, keeps the old one and leaves no part."""
         files = {"a": b"new", "b": b"right", "c": b"long enough", "d": b"good", "f/g": b"x"}
         lines = listing(files)
         files["b"] = b"wrong"
@@ -276,7 +282,7 @@ class TestSync:
         assert "secret" not in result.output
 
     def test_cut(self, call, site, work):
-        """A body that is cut short never becomes a file."""
+        """`sync` never stores a truncated file."""
         files = {"a": b"A" * 1000}
 
         def fault(_, request):
@@ -289,7 +295,7 @@ class TestSync:
 
     @pytest.mark.parametrize("fault", [Status(404), Status(401), Redirect("/loop")])
     def test_no_manifest(self, call, file_server, work, fault):
-        """Without a manifest nothing is done, and nothing is made."""
+        """If the manifest can't be downloaded, `sync` creates nothing."""
         server = file_server({"/loop": Redirect("/loop")}, faults={0: Status(404)})
         result = call("sync", server.url("/m?token=secret"), "d")
         assert result.exit_code == 1
@@ -299,14 +305,14 @@ class TestSync:
         assert list(work.iterdir()) == []
 
     def test_manifest_is_no_text(self, call, site, work):
-        """What is no text is told to be no manifest."""
+        """`sync` reports a binary file as not being a manifest."""
         result = call("sync", site(lines=b"\xff\xfe").url("/r/PULP_MANIFEST"), "d")
         assert result.exit_code == 1
         assert "failed: the manifest is no text in UTF-8" in result.stderr
         assert list(work.iterdir()) == []
 
     def test_endless_manifest(self, call, site, work, monkeypatch):
-        """A manifest beyond the limit isn't kept in memory."""
+        """`sync` stops reading a manifest above the size limit."""
         monkeypatch.setattr(manifest, "LIMIT", 100)
         result = call("sync", site().url("/r/PULP_MANIFEST"), "d")
         assert result.exit_code == 1
@@ -314,14 +320,14 @@ class TestSync:
         assert list(work.iterdir()) == []
 
     def test_empty_manifest(self, call, site, work):
-        """An empty manifest makes an empty folder."""
+        """`sync` of an empty manifest creates an empty folder."""
         result = call("sync", site({}).url("/r/PULP_MANIFEST"), "d")
         assert result.exit_code == 0
         assert "0 files: 0 downloaded" in result.stdout
         assert (work / "d").is_dir()
 
     def test_from_disk(self, call, work):
-        """A repository on disk is a repository too."""
+        """`sync` accepts a repository on disk by its file URL."""
         (work / "repo").mkdir()
         (work / "repo/é #1%").write_bytes(b"C")
         (work / "repo/PULP_MANIFEST").write_bytes(listing({"é #1%": b"C"}))
@@ -338,7 +344,7 @@ class TestSync:
         ],
     )
     def test_malformed_url(self, call, work, url):
-        """A malformed URL fails in one line, and no part that may be secret is in any output."""
+        """`sync` reports a malformed URL in one line, without showing any secret in it."""
         result = call("sync", url)
         assert result.exit_code == 1
         assert result.stderr.startswith("failed: the manifest: http://")
@@ -348,14 +354,14 @@ class TestSync:
 
     @pytest.mark.parametrize("url", ["gopher://u:secret@h/PULP_MANIFEST", "PULP_MANIFEST", ""])
     def test_bad_url(self, call, work, url):
-        """A URL that nobody serves is a usage error."""
+        """A URL with an unsupported scheme is a usage error of `sync`."""
         result = call("sync", url)
         assert result.exit_code == 2
         assert "secret" not in result.output
         assert list(work.iterdir()) == []
 
     def test_destination_in_the_way(self, call, site, work):
-        """A destination that can't be a folder is a usage error, and what is there stays."""
+        """A destination that can't be a folder is a usage error, and the existing file stays."""
         (work / "file").write_text("mine")
         url = site().url("/r/PULP_MANIFEST")
         for destination in ("file", "file/d"):
@@ -365,7 +371,7 @@ class TestSync:
         assert tree(work) == {"file": b"mine"}
 
     def test_unreadable(self, call, site, work, monkeypatch):
-        """A file that can't be read, or looked at, is downloaded again."""
+        """`sync` downloads an existing file again if it can't be read."""
         server = site({"a": b"A", "l" * 300 + "/b": b"B"})
         (work / "a").write_bytes(b"A")
         opened = Path.open
@@ -383,7 +389,10 @@ class TestSync:
         assert result.stderr.count("\n") == 1
 
     def test_internal_error(self, call, site, work, monkeypatch):
-        """A bug in one download is named as one, without its text, and loses no other."""
+        """An internal error in one download is reported as such, without its text.
+
+        The other downloads go on.
+        """
         from pulpcore.plugin.download.futures import HttpDownload
 
         send = HttpDownload._send
@@ -401,7 +410,7 @@ class TestSync:
         assert "secret" not in result.output
 
     def test_many_at_a_time(self, call, file_server, work):
-        """As many downloads run at a time as one asks for."""
+        """`sync` runs as many downloads at once as its option says."""
         files = {f"{number}": b"x" for number in range(12)}
         together = threading.Barrier(6)
 
@@ -418,7 +427,7 @@ class TestSync:
 
 class TestDemo:
     def test_demo(self, call, work, monkeypatch):
-        """Without a URL a generated repository is synced, whatever proxy the environment names."""
+        """Without a URL `sync` uses a generated demo repository and ignores proxies."""
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
         small = repository.Repository(files=60, largest=2**16)
         monkeypatch.setattr(app, "Repository", lambda: small)
@@ -437,7 +446,7 @@ class TestDemo:
 
 class TestGet:
     def test_name_of_url(self, call, file_server, work):
-        """By default the file gets the name in the URL, and its size and digest are told."""
+        """By default `get` names the file after the URL and prints its size and digest."""
         server = file_server({"/x/a%20b": b"content"})
         result = call("get", server.url("/x/a%20b?token=secret"))
         assert result.exit_code == 0, result.output
@@ -446,7 +455,7 @@ class TestGet:
         assert "secret" not in result.output
 
     def test_validated(self, call, file_server, work):
-        """The size and a digest of any kind are checked."""
+        """`get` validates the size and any kind of digest."""
         url = file_server({"/a": b"content"}).url("/a")
         md5 = hashlib.md5(b"content").hexdigest()
         for arguments in (
@@ -462,7 +471,7 @@ class TestGet:
         "arguments", [["--size", 8], ["--sha256", "0" * 64], ["--digest", "sha1:" + "0" * 40]]
     )
     def test_mismatch(self, call, file_server, work, arguments):
-        """What isn't as expected isn't kept, and the old file stays."""
+        """If the content doesn't match, `get` keeps the old file and nothing else."""
         (work / "a").write_text("old")
         result = call("get", file_server({"/a": b"content"}).url("/a"), *arguments)
         assert result.exit_code == 1
@@ -470,7 +479,7 @@ class TestGet:
         assert result.stderr.startswith("failed: a: http://127.0.0.1")
 
     def test_json(self, call, file_server, work):
-        """One line of JSON tells how it went."""
+        """With --json `get` writes one line of JSON about the result."""
         server = file_server({"/a": b"content"})
         result = call("get", server.url("/a", userinfo="u:secret"), "--json")
         assert json.loads(result.stdout) == {
@@ -488,7 +497,7 @@ class TestGet:
         assert "404" in record["reason"]
 
     def test_name_of_the_server(self, call, file_server, work):
-        """Neither a Content-Disposition nor a redirect decides on the name of the file."""
+        """`get` ignores Content-Disposition and redirects when it names the file."""
         headers = {"Content-Disposition": 'attachment; filename="../evil"'}
         server = file_server({"/b": File(b"content", headers=headers)})
         server.files["/a"] = Redirect("/b", headers=headers)
@@ -497,7 +506,7 @@ class TestGet:
         assert not (work.parent / "evil").exists()
 
     def test_stdout(self, call, file_server, work):
-        """To stdout goes the content and nothing else."""
+        """`get` to stdout writes the content and nothing else there."""
         url = file_server({"/": b"\x00\xff\n"}).url("/")
         result = call("get", url, "-o", "-")
         assert result.exit_code == 0, result.output
@@ -524,7 +533,7 @@ class TestGet:
         ],
     )
     def test_usage(self, call, file_server, work, arguments, why):
-        """What can't work is a usage error, before anything is sent."""
+        """Invalid arguments of `get` are usage errors before anything is sent."""
         server = file_server({})
         result = call("get", *(item.replace("{}", server.url("")) for item in arguments))
         assert result.exit_code == 2
@@ -533,7 +542,7 @@ class TestGet:
         assert tree(work) == {}
 
     def test_credentials(self, call, file_server, work, monkeypatch):
-        """User and password go to the server, and nowhere else."""
+        """`get` sends user and password to the server and to no other host."""
         monkeypatch.setenv("PULP_FUTURES_PASSWORD", "secret")
         server = file_server({"/a": b"content"}, user=("me", "secret"))
         result = call("get", server.url("/a"), "--user", "me", "-vv", "--header", "X-Token: hush")
@@ -546,7 +555,7 @@ class TestGet:
         assert "401" in result.stderr
 
     def test_tls(self, call, file_server, tls, work):
-        """A private CA is trusted where given, verification is on, and can be turned off."""
+        """`get` trusts a given CA, verifies certificates by default, and can be told not to."""
         url = file_server({"/a": b"content"}, tls=tls.server()).url("/a")
         assert call("get", url, "--ca", tls.ca).exit_code == 0
         (work / "a").unlink()
@@ -556,14 +565,14 @@ class TestGet:
         assert call("get", url, "--insecure").exit_code == 0
 
     def test_client_certificate(self, call, file_server, tls, work):
-        """A client certificate is shown to the server."""
+        """`get` sends the client certificate to the server."""
         url = file_server({"/a": b"content"}, tls=tls.server(client_ca=tls.ca)).url("/a")
         client = ["--cert", tls.client.certificate, "--key", tls.client.key]
         assert call("get", url, "--ca", tls.ca, *client).exit_code == 0
         assert call("get", url, "--ca", tls.ca).exit_code == 1
 
     def test_proxy(self, call, proxy, file_server, work):
-        """A proxy is used where given, with its user, who isn't shown."""
+        """`get` uses the given proxy with its credentials, and doesn't show them."""
         server = file_server({"/a": b"content"})
         through = proxy(user=("me", "secret"))
         result = call("get", server.url("/a"), "--proxy", through.url("", userinfo="me:secret"))
@@ -574,14 +583,14 @@ class TestGet:
         assert "wrong-one" not in result.output
 
     def test_read_timeout(self, call, file_server, work):
-        """A server that stalls is given up after the read time-out."""
+        """`get` fails after the read time-out if the server stalls."""
         server = file_server({"/a": b"content"}, faults=lambda *_: StallAfter(3))
         result = call("get", server.url("/a"), "--read-timeout", 0.2)
         assert result.exit_code == 1
         assert tree(work) == {}
 
     def test_unknown_size(self, call, raw_server, work):
-        """A file whose size nobody says can be downloaded."""
+        """`get` downloads a file of unknown size."""
         server = raw_server(
             [[Recv(), Send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ncontent")]]
         )
@@ -591,22 +600,22 @@ class TestGet:
 
 
 class TestRun:
-    """The entry that the script calls, with its exit statuses."""
+    """The entry point of the script, with its exit statuses."""
 
     def test_help(self, call):
-        """Help is given for the asking, and where nothing is asked."""
+        """The program prints its help with --help and for a command without arguments."""
         assert call("--help").exit_code == 0
         assert call("sync", "-h").exit_code == 0
         assert "Commands:" in call().output
 
     def test_version(self, call):
-        """The version is that of the distribution."""
+        """--version prints the version of the distribution."""
         result = call("--version")
         assert result.exit_code == 0
         assert metadata.version("pulpcore-futures") in result.stdout
 
     def test_stop(self, call, monkeypatch):
-        """A signal ends it with the status of that signal, also at a prompt."""
+        """A signal ends the program with the status of that signal, also at a prompt."""
         for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
             monkeypatch.setattr(app, "sync", lambda *_, n=number: os.kill(os.getpid(), n))
             assert call("sync", "http://127.0.0.1:1/m").exit_code == status
@@ -619,7 +628,7 @@ class TestRun:
         assert call("get", "--user", "me", "http://127.0.0.1:1/a").exit_code == 143
 
     def test_end_of_input(self, call, monkeypatch):
-        """The end of input at a prompt stops it as Ctrl-C does."""
+        """The end of input at a prompt ends the program like Ctrl-C."""
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
 
         def ask(*_):
@@ -629,14 +638,14 @@ class TestRun:
         assert call("get", "--user", "me", "http://127.0.0.1:1/a").exit_code == 130
 
     def test_no_command(self, call):
-        """Without a command the help is shown once, on stderr, and the status is that of misuse."""
+        """Without a command the help is printed once on stderr, with the status of misuse."""
         result = call()
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.count("Usage:") == 1
         assert "Error" not in result.stderr
 
     def test_out_of_descriptors(self, call, monkeypatch):
-        """An error of the operating system is one line, and no traceback."""
+        """An error of the operating system is reported in one line without a traceback."""
 
         def serve(_):
             raise OSError(24, "Too many open files")
@@ -646,7 +655,7 @@ class TestRun:
         assert (result.exit_code, result.stderr) == (1, "failed: Too many open files\n")
 
     def test_removed_directory(self, call, work, monkeypatch):
-        """A relative path in a working directory that was removed is a usage error."""
+        """A relative path in a removed working directory is a usage error."""
         (work / "gone").mkdir()
         monkeypatch.chdir(work / "gone")
         (work / "gone").rmdir()
@@ -655,7 +664,7 @@ class TestRun:
         assert "the working directory can't be used: No such file or directory" in result.stderr
 
     def test_hints(self, call):
-        """Hints of click and of ours are shown as they are written."""
+        """Hints of click and of this program are printed as they are written."""
         result = call("get", "--retry", "5", "http://127.0.0.1:1/a")
         assert "No such option" in result.stderr
         assert "***" not in result.stderr
@@ -680,7 +689,7 @@ class TestRun:
         ],
     )
     def test_secret_in_an_argument(self, call, work, arguments):
-        """A URL in the place of any argument is a usage error that doesn't show its secrets."""
+        """A URL in the place of another argument is a usage error that hides its secrets."""
         url = "http://me:s3cret@h/x?token=s3cret"
         result = call(*(item.replace("{}", url) for item in arguments))
         assert result.exit_code == 2
@@ -691,7 +700,7 @@ class TestRun:
 
 @contextlib.contextmanager
 def program(*arguments, **keywords):
-    """The program as a process of its own."""
+    """Return how to run the program as a process of its own."""
     with subprocess.Popen(
         [*PROGRAM, *map(str, arguments)],
         stdin=subprocess.DEVNULL,
@@ -735,7 +744,7 @@ class TestStreams:
         ],
     )
     def test_files_are_there(self, work, site, line, status, error):
-        """Output that is closed, full or unread stops no download; the status tells of it."""
+        """Closed, full or unread output stops no download, and the exit status reports it."""
         result = shell(line, site().url("/r/PULP_MANIFEST"))
         assert tree(work) == {f"d/{path}": body for path, body in FILES.items()}
         assert result.returncode == status
@@ -755,7 +764,7 @@ class TestStreams:
         ],
     )
     def test_nothing_is_there(self, work, site, line, status, error):
-        """What can't be written is told in words, or by the status alone."""
+        """If the content can't be written to stdout, a message or the exit status says so."""
         result = shell(line, site().url(""))
         assert (result.returncode, tree(work)) == (status, {})
         assert result.stdout == ""
@@ -776,7 +785,7 @@ class TestStreams:
         ],
     )
     def test_working_directory_is_gone(self, work, site, line, status, error):
-        """In a removed directory absolute paths work; others fail with a word about it."""
+        """In a removed directory absolute paths work, and relative ones fail with a message."""
         (work / "gone").mkdir()
         server = site({"a": b"A"})
         result = shell(f"cd gone; rmdir ../gone; {line}", server.url(""), work / "d")
@@ -787,7 +796,7 @@ class TestStreams:
             assert result.stdout.startswith("A") or tree(work) == {"d/a": b"A"}
 
     def test_module(self, work, site):
-        """`python -m pulp_futures` is the program."""
+        """`python -m pulp_futures` runs the program."""
         result = shell("$program get $1/r/none", site().url(""))
         assert result.returncode == 1
         assert "404" in result.stderr
@@ -799,7 +808,7 @@ class TestProcess:
         ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
     )
     def test_stopped(self, work, site, number, status):
-        """A signal in the middle of files leaves no partial file, the old ones, and its status."""
+        """A signal during `sync` keeps old files, leaves no partial file, and sets the status."""
         files = {"a": b"A" * 300_000, "b": b"B" * 300_000, "done": b"D"}
 
         def fault(_, request):
@@ -809,7 +818,7 @@ class TestProcess:
         (work / "d").mkdir()
         (work / "d/a").write_bytes(b"old")
         with program("sync", server.url("/r/PULP_MANIFEST"), "d", "--json") as process:
-            # All of them are on their way, and what could be finished is.
+            # All of them are running, and what could be completed is.
             assert json.loads(process.stdout.readline())["path"] == "done"
             server.until(lambda: server.count == 4)
             process.send_signal(number)
@@ -830,7 +839,7 @@ class TestProcess:
         ],
     )
     def test_stopped_in_one_file(self, work, site, command, stopped):
-        """A signal while the one file, or the manifest, comes is told, and nothing is left."""
+        """A signal during `get`, or during the manifest, is reported and leaves no file."""
         server = site(faults=lambda *_: StallAfter(10))
         with program(*command, server.url("/r/PULP_MANIFEST")) as process:
             server.until(lambda: server.count == 1)
@@ -842,7 +851,7 @@ class TestProcess:
         assert tree(work) == {}
 
     def test_killed(self, work, site):
-        """After kill -9 each file is the old or the new one, and the next run does the rest."""
+        """After kill -9 of `sync` each file is old or new, and the next run completes the rest."""
         files = {"a": b"A" * 300_000, "b": b"B" * 300_000}
         server = site(files, faults=lambda index, _: StallAfter(200_000) if index else None)
         (work / "d").mkdir()
@@ -861,8 +870,8 @@ class TestProcess:
         assert {path: (work / "d" / path).read_bytes() for path in files} == files
 
     def test_reader_gone(self, work):
-        """Piped into a program that reads one line, it ends without a traceback."""
-        # What it writes doesn't fit in: it can't have come to its end before the reader is gone.
+        """If the reader of a pipe ends after one line, the program ends without a traceback."""
+        # The output doesn't fit into the pipe, so the program can't end before the reader does.
         with program("sync", "--json", pipesize=4096) as process:
             assert json.loads(process.stdout.readline())["status"] == "ok"
             process.stdout.close()
@@ -874,7 +883,7 @@ class TestProcess:
         assert not list(work.rglob(".download-*"))
 
     def test_terminal(self, work, site):
-        """On a terminal there is a bar with bytes and files, then the summary."""
+        """On a terminal the program shows a bar with bytes and files, then the summary."""
         server = site()
         main, other = pty.openpty()
         try:
@@ -887,7 +896,7 @@ class TestProcess:
             )
             os.close(other)
             shown = b""
-            with contextlib.suppress(OSError):  # the end of a terminal
+            with contextlib.suppress(OSError):  # end of file on a terminal
                 while chunk := os.read(main, 4096):
                     shown += chunk
             assert process.wait(timeout=100) == 0
@@ -897,4 +906,4 @@ class TestProcess:
         assert "Downloading" in text
         assert "4/4 files" in text
         assert "4 files: 4 downloaded" in text
-        assert "\x1b[?25h" in text  # the cursor is shown again
+        assert "\x1b[?25h" in text  # show the cursor again

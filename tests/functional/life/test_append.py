@@ -1,4 +1,4 @@
-"""A download to a file that others opened for appending, as a shell's ``>>`` does."""
+"""Tests of downloads to a file that was opened for appending, as by a shell's ``>>``."""
 
 import subprocess
 import sys
@@ -14,9 +14,10 @@ CONTENT = b"content " * 1000
 
 @pytest.mark.parametrize("comes", [True, False])
 def test_appended_by_a_shell(raw_server: Any, tmp_path: Path, comes: bool) -> None:
-    """What was in the file stays, when the download is tried again, and when it fails for good.
+    """A download that appends to a file keeps its old content through retries and failures.
 
-    The position of such a file is 0 until something is written: the system writes at its end.
+    The position of such a file is 0 until something is written, because the system writes at the
+    end.
     """
     whole = reply(body=CONTENT)
     broken = [Recv(), Send(whole[:-1000])]

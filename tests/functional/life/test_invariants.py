@@ -1,7 +1,7 @@
-"""The invariants of a download, whatever goes wrong: servers, disks, handlers, validations.
+"""Property-based tests of the invariants of a download, with random faults on all sides.
 
-INVARIANTS_EXAMPLES in the environment sets the number of examples of each test, which are random
-then; without it they are few, and the same at every run.
+INVARIANTS_EXAMPLES in the environment sets the number of examples of each test, which are then
+random. Without it they are few and the same on every run.
 """
 
 import errno
@@ -46,7 +46,7 @@ TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 def examples(number: int) -> settings:
-    """So many examples, the same at every run; or as many as the environment says."""
+    """Use so many examples, the same on every run, or random ones as the environment says."""
     return settings(
         max_examples=EXAMPLES or number,
         derandomize=not EXAMPLES,
@@ -60,39 +60,39 @@ def examples(number: int) -> settings:
 
 
 def content(version: int, size: int) -> bytes:
-    """A version of the file; no two share a byte at any position."""
+    """Make a version of the file. No two versions share a byte at any position."""
     return bytes((position * 7 + version * 85) % 256 for position in range(size))
 
 
 @dataclass(frozen=True)
 class Place:
-    """A byte of a reply: so many from its start, from that of its body, or from its end."""
+    """A byte of a response, counted from its start, from the start of its body, or from its end."""
 
     anchor: str
     offset: int
 
     def find(self, start: int, size: int) -> int:
-        """The position in a reply of that size whose body begins at `start`."""
+        """Return the position in a response of that size whose body begins at `start`."""
         base = {"head": 0, "body": start, "end": size}[self.anchor]
         return max(0, min(size, base + self.offset))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server does with one request.
+    """The server's answer to one request.
 
     Attributes:
-        version: Which version of the file there is now.
+        version: The current version of the file.
         size: Its size.
         framing: How the body is delimited.
         etag: 'strong', 'weak', 'none', or 'lie': a strong one that isn't changed with the file.
-        ranges: Whether ranges are answered.
-        cut: The byte before which the connection ends, None for none.
-        reset: It is reset then.
-        status: Another status in place of the file.
-        retry_after: The Retry-After that comes with it.
-        length: How much the Content-Length is wrong.
-        extra: Bytes that follow the reply.
+        ranges: Whether ranges are supported.
+        cut: The byte before which the connection ends; None for none.
+        reset: Whether it ends by a reset.
+        status: Another status instead of the file.
+        retry_after: The Retry-After of that status.
+        length: The error of the Content-Length.
+        extra: Bytes that follow the response.
     """
 
     version: int = 0
@@ -120,20 +120,20 @@ class Answer:
 
     @property
     def is_clean(self) -> bool:
-        """It brings the file."""
+        """Whether the answer contains the file."""
         return self.cut is None and self.status is None and not self.length
 
 
 class Server(Listener):
-    """Gives one answer after the other, then again and again the last one without its faults.
+    """Gives its answers in order, then repeats the last one without faults.
 
     Args:
-        first: What is published before the first answer.
+        first: The version published before the first answer.
 
     Attributes:
         answers: The answers that remain.
-        acceptable: What a client may take for the file from what it has seen.
-        lied: A validator stood for two versions.
+        acceptable: The contents that a client may accept as the file.
+        lied: Whether one validator was used for two versions.
     """
 
     def __init__(self, first: Answer) -> None:
@@ -164,7 +164,7 @@ class Server(Listener):
         return {name: getattr(last, name) for name in ("version", "size", "etag", "ranges")}
 
     def _reply(self, request: Request, answer: Answer) -> tuple[bytes, bytes]:
-        """The head and the body; what a client may make of them is noted."""
+        """Make head and body, and record what a client may accept of them."""
         if answer.status is not None:
             fields = [("Content-Length", "2")]
             if answer.retry_after is not None:
@@ -196,7 +196,7 @@ class Server(Listener):
         start = head(status, fields)
         self.acceptable.add(taken)
         if answer.framing == "close" and answer.cut is not None and not answer.reset and not first:
-            # Nothing but the end of the connection tells, and so nothing does.
+            # Only the end of the connection ends the body, so the client can't detect a cut.
             self.acceptable.add(body[: answer.cut.find(len(start), len(start + raw)) - len(start)])
         return start, raw
 
@@ -223,7 +223,7 @@ class Nth:
         self.has_raised = False
 
     def __call__(self) -> None:
-        """Count, and raise if it is the one."""
+        """Count, and raise if it is the n-th call."""
         if next(self._calls) == self._number:
             self.has_raised = True
             raise self._make()
@@ -234,7 +234,7 @@ def never() -> None:
 
 
 class Witness(Validation):
-    """Keeps what it sees, and may raise."""
+    """Records the content it gets, and may raise."""
 
     def __init__(self, fault: Callable[[], None]):
         super().__init__()
@@ -242,21 +242,21 @@ class Witness(Validation):
         self._fault = fault
 
     def update(self, buffer: bytes) -> None:
-        """Keep it."""
+        """Record the buffer."""
         self.seen += buffer
         self._fault()
 
     def reset(self) -> None:
-        """Forget."""
+        """Clear the record."""
         self.seen.clear()
 
     def apply(self) -> None:
-        """Accept what came."""
+        """Accept the content."""
         self._fault()
 
 
 class Recorder(FileWriter):
-    """Writes a file, keeps what it wrote since it began, and may raise before or after it acts."""
+    """Writes a file, records its content, and may raise before or after an action."""
 
     def __init__(self, path: Path, fault: Callable[[], None], after: bool):
         super().__init__(path)
@@ -283,17 +283,17 @@ class Recorder(FileWriter):
         self.seen.clear()
 
     def append(self, buffer: bytes) -> int:
-        """Write and keep."""
+        """Write and record."""
         written: int = self._act(lambda: super(Recorder, self).append(buffer))
         self.seen += buffer
         return written
 
     def close(self) -> None:
-        """Publish."""
+        """Publish the file."""
         self._act(super().close)
 
     def discard(self) -> None:
-        """Remove; what can't be removed stays, so here only the report of it fails."""
+        """Remove the file, and only then raise: what can't be removed would have to stay."""
         super().discard()
         if self._after:
             self._fault()
@@ -301,13 +301,13 @@ class Recorder(FileWriter):
 
 @dataclass
 class Journal:
-    """The events of a run, and what was wrong with them.
+    """The events of a run, and their violations of the invariants.
 
     Attributes:
         names: The events' names.
-        seen: What the handlers of Fetched saw since Restarted.
-        wrong: What broke an invariant. (An assertion in a handler would only be logged.)
-        error: What Failed told.
+        seen: The content that handlers of Fetched saw since Restarted.
+        wrong: The violations. (An assertion in a handler would only be logged.)
+        error: The error of Failed.
     """
 
     names: list[str] = field(default_factory=list)
@@ -316,7 +316,7 @@ class Journal:
     error: BaseException | None = None
 
     def attach(self, download: Download, writer: Recorder, witness: Witness) -> None:
-        """Write the events of a download down."""
+        """Record the events of a download."""
 
         def fetched(event: Any) -> None:
             if event.offset != len(self.seen):
@@ -348,20 +348,20 @@ EVENTS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What a download has to bear.
+    """The faults and settings of an example.
 
     Attributes:
         runs: The answers to each run of the download.
-        old: There is an old file.
-        block: Bytes asked for at a time.
-        retry: How often what is transient is tried again; None for no policy.
-        repairs: How often a handler repairs.
-        size: A SizeValidation for the last version.
-        digest: A DigestValidation for the last version.
+        old: Whether there is an old file.
+        block: The number of bytes read at a time.
+        retry: The number of retries; None for no policy.
+        repairs: The number of repairs by a handler.
+        size: Whether a SizeValidation expects the last version.
+        digest: Whether a DigestValidation expects the last version.
         raising: The events whose first handler raises.
-        validation: At which call the validation raises, and what.
-        writer: The same of the writer.
-        after: The writer raises after it has acted.
+        validation: The call at which the validation raises, and the exception.
+        writer: The call at which the writer raises, and the exception.
+        after: Whether the writer raises after its action.
         cancel: The number of the buffer at which a handler shuts the batch down.
     """
 
@@ -380,14 +380,15 @@ class Plan:
 
     @property
     def answers(self) -> list[Answer]:
-        """All answers; one at least."""
+        """All answers, at least one."""
         return [answer for run in self.runs for answer in run] or [Answer()]
 
     @property
     def must_succeed(self) -> bool:
-        """Only the network fails, not too often, and the file is what is expected."""
+        """Whether only few network faults occur and the file is as expected."""
         checked = self.size or self.digest
-        # A body that was cut behind its last byte costs two attempts: there is no rest of it.
+        # A body that was cut after its last byte costs two attempts, because nothing is left to
+        # resume.
         return (
             (self.validation, self.writer, self.cancel) == (None, None, None)
             and self.retry is not None
@@ -401,27 +402,27 @@ class Plan:
 
 
 def raising(event: object) -> None:
-    """What a careless handler does."""
+    """Raise like a careless handler."""
     raise LookupError("a handler's mistake")
 
 
 def no_space() -> OSError:
-    """A full disk."""
+    """Raise like a full disk."""
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def mistake() -> RuntimeError:
-    """A bug."""
+    """Raise like a bug."""
     return RuntimeError("a mistake")
 
 
 def refusal() -> ValidationError:
-    """A validation that isn't content."""
+    """Raise like a validation that fails."""
     return ValidationError("not what I like")
 
 
 def check(plan: Plan) -> None:
-    """Run the download, and hold it to its invariants each time."""
+    """Run the download, and check the invariants after each run."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         server = stack.enter_context(Server(plan.answers[0]))
@@ -471,13 +472,13 @@ def _run(
     writer, witness = download.writer, download.validations[-1]
     assert isinstance(writer, Recorder)
     assert isinstance(witness, Witness)
-    # 1: exactly one of Succeeded and Failed, last.
+    # 1: exactly one of Succeeded and Failed, as the last event.
     ends = [name for name in journal.names if name in (Event.SUCCEEDED, Event.FAILED)]
     assert ends == [Event.SUCCEEDED if error is None else Event.FAILED]
     assert journal.names[0] == Event.PREPARED
     assert journal.names[-1] == ends[0]
     assert error is None or journal.error is error
-    # 2: the whole old file or the whole new one, and nothing else.
+    # 2: the complete old file or the complete new one, and nothing else.
     after = path.read_bytes() if path.exists() else None
     assert [entry.name for entry in path.parent.iterdir()] == [path.name] * (after is not None)
     if error is not None and after != before:
@@ -490,7 +491,7 @@ def _run(
     assert witness.seen.startswith(journal.seen)
     assert len(witness.seen) <= len(journal.seen) + max(plan.block, 1)
     if error is None:
-        # 4: what the server published.
+        # 4: the content that the server published.
         assert after is not None
         assert after == journal.seen == witness.seen == writer.seen
         assert server.lied or after in server.acceptable
@@ -501,7 +502,7 @@ def _run(
 
 
 def _judge(plan: Plan, error: BaseException | None, is_cancelled: bool) -> None:
-    """What must have come out, where it can be told beforehand."""
+    """Check the outcome where it is known beforehand."""
     if plan.must_succeed:
         assert error is None
     if is_cancelled:
@@ -513,7 +514,7 @@ def _judge(plan: Plan, error: BaseException | None, is_cancelled: bool) -> None:
 
 
 def _call(download: HttpDownload, cancel: int | None) -> tuple[BaseException | None, bool]:
-    """What a run raised, and whether it was cancelled."""
+    """Return what a run raised, and whether it was cancelled."""
     if cancel is None:
         try:
             download()
@@ -551,7 +552,7 @@ sizes = st.sampled_from([300, 300, 1, 0, 65, 900])
 
 @st.composite
 def published(draw: st.DrawFn, **faults: st.SearchStrategy[Any]) -> Answer:
-    """An answer with faults of some kind."""
+    """Draw an answer with faults of some kind."""
     drawn = {name: draw(strategy) for name, strategy in faults.items()}
     return Answer(
         framing=drawn.pop("framing", None) or draw(framings),
@@ -592,11 +593,11 @@ blocks = st.sampled_from([7, 64, 64, 100, 4096])
 
 
 class TestExamples:
-    """What the machine drew, or might have."""
+    """Fixed examples that random tests have found, or might."""
 
     @pytest.mark.parametrize("resumes", [True, False])
     def test_repaired_when_published(self, resumes: bool, tmp_path: Path) -> None:
-        """A file that could not be put in its place is fetched again, and not the rest of it."""
+        """If publishing the file fails and is repaired, the whole file is downloaded again."""
         with Server(Answer(ranges=resumes)) as server:
             calls = itertools.count()
 
@@ -615,7 +616,7 @@ class TestExamples:
 
     @pytest.mark.parametrize("number", [1, 2])
     def test_what_cannot_be_reset(self, number: int, tmp_path: Path) -> None:
-        """A validation without reset() fails its download for good, from its first buffer on."""
+        """If a validation without reset() refuses a buffer, the download fails permanently."""
 
         class Once(Validation):
             def __init__(self) -> None:
@@ -655,7 +656,7 @@ class TestInvariants:
         )
     )
     def test_network(self, plan: Plan) -> None:
-        """What is cut, reset or refused for now is tried again, and ends well."""
+        """With transient network faults the invariants hold and the download succeeds."""
         check(plan)
 
     @examples(120)
@@ -674,7 +675,7 @@ class TestInvariants:
         )
     )
     def test_server(self, plan: Plan) -> None:
-        """Servers that answer whatever comes to their mind."""
+        """With arbitrary answers of the server the invariants of a download hold."""
         check(plan)
 
     @examples(200)
@@ -696,7 +697,7 @@ class TestInvariants:
         )
     )
     def test_this_side(self, plan: Plan) -> None:
-        """Writers and validations that raise at any call, and handlers that repair."""
+        """With failing writers, validations and repairing handlers the invariants hold."""
         check(plan)
 
     @examples(60)
@@ -713,5 +714,5 @@ class TestInvariants:
         )
     )
     def test_cancellation(self, plan: Plan) -> None:
-        """A handler that shuts the batch down at any buffer."""
+        """If a handler shuts the batch down at any buffer, the invariants hold."""
         check(plan)

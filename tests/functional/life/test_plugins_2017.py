@@ -1,4 +1,4 @@
-"""Code as plugins of 2017 wrote it, unchanged, against a server and with an importer object."""
+"""Tests of unchanged code that plugins wrote for the API of 2017."""
 
 import hashlib
 import json
@@ -32,23 +32,23 @@ log = logging.getLogger(__name__)
 
 
 def sha256(content):
-    """The digest of bytes (hex)."""
+    """Return the SHA-256 digest (hex)."""
     return hashlib.sha256(content).hexdigest()
 
 
 class Importer:
-    """The part of the model of 2017 that plugins called."""
+    """The part of the 2017 importer model that plugins called."""
 
     def __init__(self, **attributes):
         vars(self).update(attributes)
 
     def get_futures_downloader(self, url, destination, artifact=None):
-        """As in the plugin API of its day."""
+        """Make a downloader as the plugin API of 2017 did."""
         return Factory(self).build(url, destination, artifact)
 
 
 class Nop(Download):
-    """A content unit whose artifact is there already."""
+    """A content unit whose artifact already exists."""
 
     def __init__(self, x):
         super().__init__("", None)
@@ -66,14 +66,14 @@ FILES = {f"files/{n}.bin": os.urandom(n * 101) for n in range(30)}
 
 @pytest.fixture
 def work(tmp_path, monkeypatch):
-    """An empty working directory, as a task has one."""
+    """Make an empty working directory, as a task has one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def site(file_server):
-    """A repository as pulp_file publishes it: some files are missing, some are not as listed."""
+    """Serve a repository as pulp_file publishes it, with some missing and some wrong files."""
     manifest = "".join(f"{path},{sha256(body)},{len(body)}\n" for path, body in FILES.items())
     served = {"/repo/" + path: body for path, body in FILES.items()}
     served["/repo/PULP_MANIFEST"] = manifest.encode()
@@ -84,7 +84,7 @@ def site(file_server):
 
 
 def test_synchronize(site, work):
-    """The sync of pulp_file: the manifest, then a batch of downloads among thousands of others."""
+    """The sync code of pulp_file of 2017 works: a manifest, then a batch of its files."""
     importer = Importer(
         ssl_ca_certificate="",
         ssl_client_certificate=None,
@@ -155,7 +155,7 @@ def test_synchronize(site, work):
 
 
 def test_one_call(site, work):
-    """The other form of the factory, and validations that are appended by hand."""
+    """The second form of the 2017 factory works, with validations appended by the plugin."""
     importer = SimpleNamespace(username="admin", password="secret")
     content = FILES["files/9.bin"]
     download = Factory.build(site.url("/repo/files/9.bin"), importer)
@@ -183,7 +183,7 @@ def test_one_call(site, work):
     ],
 )
 def test_shown_to_a_person(site, work, path, user, validation, kind, shown):
-    """What is shown tells the URL and what is wrong, and no secret; nothing is left."""
+    """Errors of 2017 plugins show the URL and the problem, but no secret, and leave no file."""
     importer = Importer(username=user, password="secret")
     download = importer.get_futures_downloader(site.url(path), "file")
     if validation:
@@ -201,7 +201,7 @@ def test_shown_to_a_person(site, work, path, user, validation, kind, shown):
 
 
 def test_handlers(site, work):
-    """Each event that plugins listened to, with what they read from it."""
+    """Each event that plugins of 2017 handled has the attributes that they read."""
     seen = []
 
     class Report:
@@ -217,26 +217,26 @@ def test_handlers(site, work):
             download.register(Event.FAILED, self.failed)
 
         def prepared(self, event):
-            """Keep the name."""
+            """Record the name."""
             seen.append(event.NAME)
 
         def fetched(self, event):
-            """Count."""
+            """Count the bytes."""
             self.bytes += len(event.buffer)
 
         def error(self, event):
-            """Log in, and have it tried again."""
+            """Set the credentials, and ask for another attempt."""
             self.attempts += 1
             event.download.user.name, event.download.user.password = "admin", "secret"
             event.repaired = isinstance(event.error, NotAuthorized)
 
         def succeeded(self, event):
-            """Read the file at its place."""
+            """Read the published file."""
             with open(event.download.writer.path, "rb") as fp:
                 seen.append((event.NAME, len(fp.read())))
 
         def failed(self, event):
-            """Keep the name."""
+            """Record the name."""
             seen.append(event.NAME)
 
     download = Importer().get_futures_downloader(site.url("/repo/files/20.bin"), "20.bin")
@@ -254,7 +254,7 @@ def test_handlers(site, work):
 
 
 def test_handler_with_a_bug(site, work, caplog):
-    """A handler that raises is logged, and the file comes."""
+    """An exception of a 2017 plugin's handler is logged, and the download succeeds."""
     download = Importer(username="admin", password="secret").get_futures_downloader(
         site.url("/repo/files/2.bin"), "2.bin"
     )
@@ -265,7 +265,7 @@ def test_handler_with_a_bug(site, work, caplog):
 
 
 def test_metadata_in_memory(site, file_server):
-    """Metadata was read into a buffer, and parsed from its text."""
+    """Plugins of 2017 can download metadata into a buffer and parse its text."""
     server = file_server({"/pypi/shelf/json": json.dumps({"releases": {"1.0": []}}).encode()})
     download = HttpDownload(server.url("/pypi/shelf/json"), BufferWriter())
     download()
@@ -274,7 +274,7 @@ def test_metadata_in_memory(site, file_server):
 
 
 class Generated(Download):
-    """A protocol of a plugin's own: overrides only _send."""
+    """A plugin's own protocol, which overrides only _send."""
 
     def _send(self):
         for part in (b"one ", b"two"):
@@ -282,7 +282,7 @@ class Generated(Download):
 
 
 def test_subclass_overrides_call(work):
-    """A download of a plugin's own may do more before and after."""
+    """A 2017 download class that overrides __call__ may do more before and after."""
     log = []
 
     class Timed(Generated):
@@ -299,11 +299,11 @@ def test_subclass_overrides_call(work):
 
 
 def test_subclasses(work):
-    """Downloads, writers and validations of a plugin's own, that override what they did then."""
+    """Downloads, writers and validations that override the methods of 2017 still work."""
     log = []
 
     class Logging(FileWriter):
-        """Overrides all methods, and calls those above."""
+        """Overrides all methods, and calls those of the base class."""
 
         def open(self):
             log.append("open")
@@ -337,7 +337,7 @@ def test_subclasses(work):
 
 
 def test_files_of_this_machine(work):
-    """A repository in a folder: the same code with file URLs."""
+    """Code of 2017 plugins works with file URLs of a local repository."""
     (work / "repo").mkdir()
     (work / "repo" / "a").write_bytes(b"content")
     importer = Importer(validate=True, username="unused")
@@ -355,6 +355,6 @@ def test_files_of_this_machine(work):
 
 
 def test_thousands_of_nops():
-    """Downloads that do nothing come back each once, with their attachments."""
+    """Empty downloads of 2017 plugins are each returned once with their attachments."""
     with Batch(Nop(n) for n in range(5_000)) as batch:
         assert sorted(plan.result().attachment for plan in batch()) == list(range(5_000))

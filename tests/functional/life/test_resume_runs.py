@@ -1,4 +1,4 @@
-"""Going on in the next run with what an earlier one left: ``FileWriter(path, resume=True)``."""
+"""Tests of resuming in a later run, with ``FileWriter(path, resume=True)``."""
 
 import contextlib
 import hashlib
@@ -38,7 +38,7 @@ SHA = hashlib.sha256(BODY).hexdigest()
 TAG = '"v1"'
 OLD_DATE = "Mon, 01 Jan 2024 00:00:00 GMT"
 
-# A run of its own process; it tells how far it is.
+# A run in its own process, which reports its progress.
 RUN = """
 import sys
 from pulpcore.plugin.download.futures import *
@@ -53,40 +53,40 @@ print("done", flush=True)
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where the file goes."""
+    """Return the path of the target."""
     return tmp_path / "out" / "file"
 
 
 @pytest.fixture
 def server(file_server: Any) -> FileServer:
-    """A server with /a, which answers ranges; its first reply breaks off in the middle."""
+    """Serve /a with ranges. The first response is cut in the middle."""
     server: FileServer = file_server({"/a": File(BODY, etag=TAG)}, faults={0: CutAfter(HALF)})
     return server
 
 
 def make(server: Any, target: Path, path: str = "/a", **options: Any) -> HttpDownload:
-    """A download that resumes, validates nothing, and isn't tried again."""
+    """Make a download that resumes, without validations and retries."""
     download = HttpDownload(server.url(path), FileWriter(target, resume=True), **options)
     download.retry = None
     return download
 
 
 def beside(target: Path) -> list[str]:
-    """What is in the folder beside the target."""
+    """Return what is in the folder beside the target."""
     if not target.parent.exists():
         return []
     return sorted(path.name for path in target.parent.iterdir() if path != target)
 
 
 def kept(target: Path) -> tuple[Path, Path]:
-    """The partial file and its note, which are there, and nothing else."""
+    """Return the partial file and its note, which must exist alone."""
     note, partial = (target.parent / name for name in beside(target))
     assert (note.suffix, partial.suffix) == (".note", ".partial")
     return partial, note
 
 
 def ranges(server: Any) -> list[str | None]:
-    """The Range header of each request."""
+    """Return the Range header of each request."""
     return [request.header("Range") for request in server.requests]
 
 
@@ -96,7 +96,7 @@ REST = f"bytes={HALF}-"
 class TestKilled:
     @pytest.mark.parametrize("old", [None, b"old"])
     def test_next_run_goes_on(self, file_server: Any, target: Path, old: bytes | None) -> None:
-        """After kill -9 the next run asks for the rest only, and checks the digest of the whole."""
+        """After kill -9 the next run requests only the rest and validates the whole digest."""
         server = file_server({"/a": File(BODY, etag=TAG)}, faults={0: StallAfter(HALF)})
         if old is not None:
             target.parent.mkdir()
@@ -116,7 +116,7 @@ class TestKilled:
         assert server.requests[1].header("If-Range") == TAG
 
     def test_again_and_again(self, file_server: Any, target: Path) -> None:
-        """Killed twice, the third run goes on where the second was."""
+        """After two kills the third run resumes where the second stopped."""
         server = file_server(
             {"/a": File(BODY, etag=TAG)}, faults={0: StallAfter(HALF), 1: StallAfter(100_000)}
         )
@@ -129,7 +129,7 @@ class TestKilled:
         assert ranges(server) == [None, REST, f"bytes={HALF + 100_000}-"]
 
     def test_off_by_default(self, file_server: Any, target: Path) -> None:
-        """Without ``resume`` what a kill leaves is never gone on with, and the file comes whole."""
+        """Without ``resume`` the file of a killed run isn't resumed but downloaded whole."""
         server = file_server({"/a": File(BODY, etag=TAG)}, faults={0: StallAfter(HALF)})
         _kill_in_the_middle(server, target, resume="no")
         HttpDownload(server.url("/a"), FileWriter(target))()
@@ -152,7 +152,7 @@ class TestFailed:
     def test_next_run_goes_on(
         self, file_server: Any, target: Path, file: File, condition: str, fault: Any, no_leaks: None
     ) -> None:
-        """A run that failed keeps what it got, and the next one asks for the rest."""
+        """A failed run keeps its partial file, and the next run requests the rest."""
         server = file_server({"/a": file}, faults={0: fault})
         failure(make(server, target), DownloadFailed)
         assert not target.exists()
@@ -168,7 +168,7 @@ class TestFailed:
         assert server.requests[1].header("If-Range") == (condition if size else None)
 
     def test_same_object(self, server: FileServer, target: Path) -> None:
-        """Called again, the same download goes on too."""
+        """Calling the same download again resumes its partial file, too."""
         download = make(server, target)
         download.validations.append(DigestValidation("sha256", SHA))
         failure(download, DownloadFailed)
@@ -177,7 +177,7 @@ class TestFailed:
         assert ranges(server) == [None, REST]
 
     def test_within_a_run_too(self, file_server: Any, target: Path) -> None:
-        """What the next run goes on with may break off again, and be gone on with in that run."""
+        """A run that resumed a partial file can itself be cut and resume."""
         server = file_server(
             {"/a": File(BODY, etag=TAG)}, faults={0: CutAfter(HALF), 1: CutAfter(100_000)}
         )
@@ -189,7 +189,7 @@ class TestFailed:
         assert ranges(server) == [None, REST, f"bytes={HALF + 100_000}-"]
 
     def test_run_without_a_reply(self, server: FileServer, target: Path) -> None:
-        """A run that got no further, for there was no server, keeps what there was."""
+        """A run that reaches no server keeps the existing partial file."""
         failure(make(server, target), DownloadFailed)
         server.faults = {1: Status(503), 2: CutAfter(0, whole=True)}
         for _ in range(2):
@@ -200,7 +200,7 @@ class TestFailed:
         assert ranges(server) == [None, REST, REST, REST]
 
     def test_shutdown(self, file_server: Any, target: Path) -> None:
-        """What a shutdown of a batch stops is kept too: that is what it is for."""
+        """A download stopped by a shutdown keeps its partial file for the next run."""
         server = file_server({"/a": File(BODY, etag=TAG)}, faults={0: StallAfter(HALF)})
         download = make(server, target)
         fetched = threading.Event()
@@ -218,14 +218,14 @@ class TestFailed:
         assert target.read_bytes() == BODY
 
     def test_success(self, file_server: Any, target: Path) -> None:
-        """A run that succeeds at once leaves nothing beside the file."""
+        """A run that succeeds at once leaves no partial file."""
         server = file_server({"/a": File(BODY, etag=TAG)})
         make(server, target)()
         assert target.read_bytes() == BODY
         assert beside(target) == []
 
     def test_mode_of_the_old_file(self, server: FileServer, target: Path) -> None:
-        """An existing file keeps its permissions, whatever the number of runs."""
+        """A resumed download keeps the permissions of the existing file."""
         target.parent.mkdir()
         target.write_bytes(b"old")
         target.chmod(0o640)
@@ -238,7 +238,7 @@ class TestFailed:
 
 class TestEvents:
     def test_monitor_and_events(self, server: FileServer, target: Path) -> None:
-        """Validations, monitors and handlers see the whole content once, what was here included."""
+        """Validations, monitors and handlers of a resumed run see the whole content once."""
         failure(make(server, target), DownloadFailed)
         download = make(server, target)
         monitor = DownloadMonitor(download)
@@ -259,7 +259,7 @@ class TestEvents:
         assert (download.position, download.expected_size) == (len(BODY), len(BODY))
 
     def test_restarted(self, file_server: Any, target: Path) -> None:
-        """Where it can't be gone on with after all, all who saw it start again."""
+        """If resuming turns out to be impossible, validations and handlers see a restart."""
         files = {"/a": File(BODY, etag=TAG)}
         server = file_server(files, faults={0: CutAfter(HALF)})
         failure(make(server, target), DownloadFailed)
@@ -278,7 +278,7 @@ class TestEvents:
         assert beside(target) == []
 
     def test_error_tells(self, server: FileServer, target: Path) -> None:
-        """An error of the next run counts what was here as received."""
+        """An error of a resumed run counts the partial file as received bytes."""
         failure(make(server, target), DownloadFailed)
         server.faults = {1: CutAfter(1000)}
         error = failure(make(server, target), DownloadFailed)
@@ -286,16 +286,16 @@ class TestEvents:
 
 
 def _part(first: int, tag: str = TAG) -> bytes:
-    """A reply with the rest of a file of the same size."""
+    """Make a response with the rest of a file of the same size."""
     part = f"bytes {first}-{len(BODY) - 1}/{len(BODY)}"
     return reply(206, {"ETag": tag, "Content-Range": part}, OTHER[first : len(BODY)])
 
 
 class TestServer:
-    """What the server has, or says, is another thing at the next run."""
+    """The server changes between two runs."""
 
     def test_changed(self, file_server: Any, target: Path) -> None:
-        """A file that changed meanwhile comes whole, and no version is spliced with another."""
+        """A file that changed between two runs is downloaded whole and never mixed."""
         files = {"/a": File(BODY, etag=TAG)}
         server = file_server(files, faults={0: CutAfter(HALF)})
         failure(make(server, target), DownloadFailed)
@@ -305,7 +305,7 @@ class TestServer:
         assert ranges(server) == [None, REST]
 
     def test_changed_and_cut(self, file_server: Any, target: Path) -> None:
-        """What is kept then is of the new version."""
+        """If the new version is cut, the partial file that stays is of the new version."""
         files = {"/a": File(BODY, etag=TAG)}
         server = file_server(files, faults={0: CutAfter(HALF), 1: CutAfter(1000)})
         failure(make(server, target), DownloadFailed)
@@ -318,7 +318,7 @@ class TestServer:
 
     @pytest.mark.parametrize("change", ["method", "range", "coding"])
     def test_other_request(self, file_server: Any, target: Path, change: str) -> None:
-        """What an earlier run left is not gone on with by a request for something else."""
+        """A partial file isn't resumed by a request with other headers."""
         server = file_server({"/a": File(BODY, etag=TAG)}, faults={0: CutAfter(HALF)})
         failure(make(server, target), DownloadFailed)
         download = make(server, target)
@@ -334,7 +334,7 @@ class TestServer:
         assert download.position == (0 if change == "method" else len(BODY))
 
     def test_no_ranges(self, file_server: Any, target: Path) -> None:
-        """A server that answers no ranges sends all of it again, and the file is right."""
+        """If the server ignores the range, the file is downloaded whole and correctly."""
         server = file_server({"/a": File(BODY, etag=TAG, ranges=False)}, faults={0: CutAfter(HALF)})
         failure(make(server, target), DownloadFailed)
         make(server, target)()
@@ -355,7 +355,7 @@ class TestServer:
     )
     @pytest.mark.parametrize("tries", [0, 3])
     def test_odd_answers(self, raw_server: Any, target: Path, answer: bytes, tries: int) -> None:
-        """Whatever else a server answers to the range, the file comes from 0, in one attempt."""
+        """Any unexpected response to the range leads to a download from 0 in one attempt."""
         whole = reply(headers={"ETag": TAG}, body=BODY)
         server = raw_server(
             [
@@ -372,11 +372,11 @@ class TestServer:
         assert beside(target) == []
 
     def test_all_of_it_is_here(self, server: FileServer, target: Path) -> None:
-        """Killed just before the end, when all of it was here, it isn't stuck for ever."""
+        """If a run is killed when all bytes have arrived, the next run completes the file."""
         failure(make(server, target), DownloadFailed)
         with kept(target)[0].open("ab") as file:
             file.write(BODY[HALF:])
-        # Without a retry it may take one run to find out.
+        # Without a retry one run may fail to find out.
         with contextlib.suppress(DownloadFailed):
             make(server, target)()
         if not target.exists():
@@ -400,14 +400,14 @@ class TestNothingKept:
         ids=["none", "weak", "weak and a date", "malformed", "just now", "no date", "no coding"],
     )
     def test_no_strong_validator(self, file_server: Any, target: Path, file: File) -> None:
-        """Without what tells the version for sure, nothing is kept."""
+        """Without a strong validator no partial file is kept."""
         server = file_server({"/a": file}, faults={0: CutAfter(HALF)})
         failure(make(server, target), DownloadFailed)
         assert beside(target) == []
 
     @pytest.mark.parametrize("headers", [{"Range": "bytes=5-"}, {"Accept-Encoding": "gzip"}])
     def test_own_headers(self, server: FileServer, target: Path, headers: dict[str, str]) -> None:
-        """Nor is what a caller asked for with a range or a coding of his own."""
+        """A download with the caller's own Range or Accept-Encoding keeps no partial file."""
         failure(make(server, target, headers=headers), DownloadFailed)
         assert beside(target) == []
 
@@ -420,7 +420,7 @@ class TestNothingKept:
         ],
     )
     def test_mismatch(self, file_server: Any, target: Path, validation: Any, kind: Any) -> None:
-        """What doesn't pass a validation is thrown away."""
+        """Content that fails a validation is deleted instead of kept."""
         server = file_server({"/a": File(BODY, etag=TAG)})
         download = make(server, target)
         download.validations.append(validation)
@@ -429,7 +429,7 @@ class TestNothingKept:
         assert beside(target) == []
 
     def test_mismatch_after_going_on(self, server: FileServer, target: Path) -> None:
-        """A partial file that was tampered with fails the digest, and is thrown away then."""
+        """A manipulated partial file fails the digest and is then deleted."""
         failure(make(server, target), DownloadFailed)
         with kept(target)[0].open("r+b") as file:
             file.write(b"tampered")
@@ -441,7 +441,7 @@ class TestNothingKept:
         assert target.read_bytes() == BODY
 
     def test_too_long_already(self, server: FileServer, target: Path) -> None:
-        """A partial file that is longer than the file may be isn't gone on with."""
+        """A partial file longer than the expected size isn't resumed."""
         failure(make(server, target), DownloadFailed)
         with kept(target)[0].open("ab") as file:
             file.write(BODY * 2)
@@ -455,7 +455,7 @@ class TestNothingKept:
     def test_other_protocols(
         self, ftp_server: Any, tmp_path: Path, target: Path, kind: str
     ) -> None:
-        """Nothing is kept or taken up of what has no version: a local file, a new one by FTP."""
+        """Local files and recent FTP files have no sure version, so nothing is kept."""
         source = tmp_path / "served"
         source.mkdir()
         (source / "a").write_bytes(BODY)
@@ -474,13 +474,13 @@ class TestNothingKept:
         assert target.read_bytes() == BODY
 
     def test_head(self, server: FileServer, target: Path) -> None:
-        """A HEAD looks at nothing and changes nothing of what is kept."""
+        """A HEAD request neither reads nor changes a partial file."""
         failure(make(server, target), DownloadFailed)
         make(server, target, method="HEAD")()
         assert kept(target)[0].read_bytes() == BODY[:HALF]
 
     def test_default(self, server: FileServer, target: Path) -> None:
-        """Without ``resume`` nothing partial stays, and nothing is taken up."""
+        """Without ``resume`` no partial file is kept or used."""
         assert FileWriter(target).resume is False
         failure(make(server, target), DownloadFailed)
         before = beside(target)
@@ -494,7 +494,7 @@ class TestNothingKept:
 
 class TestForeign:
     def test_other_url(self, file_server: Any, target: Path) -> None:
-        """What is kept of one URL isn't gone on with for another, whatever its validator."""
+        """A partial file of one URL isn't resumed for another, whatever its validator."""
         server = file_server(
             {"/a": File(OTHER, etag=TAG), "/b": File(BODY, etag=TAG)}, faults={0: CutAfter(HALF)}
         )
@@ -504,7 +504,7 @@ class TestForeign:
         assert ranges(server) == [None, None]
 
     def test_other_target(self, server: FileServer, target: Path) -> None:
-        """What is kept for one target isn't taken for another."""
+        """A partial file of one target isn't used for another target."""
         failure(make(server, target), DownloadFailed)
         other = target.with_name("other")
         make(server, other)()
@@ -527,7 +527,7 @@ class TestForeign:
         ],
     )
     def test_tampered_note(self, server: FileServer, target: Path, version: str) -> None:
-        """A note whose version can't be one is thrown away; nothing of it is sent to the server."""
+        """A note with an invalid version is deleted, and nothing of it is sent to the server."""
         failure(make(server, target), DownloadFailed)
         _, note = kept(target)
         content = json.loads(note.read_text())
@@ -544,7 +544,7 @@ class TestForeign:
         "content", [b"", b"\xff\x00garbage", b"[" * 4096, b"{}", b'{"kind": 1}', b"x" * 100_000]
     )
     def test_garbage(self, server: FileServer, target: Path, content: bytes) -> None:
-        """A note that is garbage is thrown away, and the file comes whole."""
+        """An unreadable note is deleted, and the file is downloaded whole."""
         failure(make(server, target), DownloadFailed)
         kept(target)[1].write_bytes(content)
         make(server, target)()
@@ -553,7 +553,7 @@ class TestForeign:
         assert ranges(server) == [None, None]
 
     def test_link(self, server: FileServer, target: Path, tmp_path: Path) -> None:
-        """A link in the place of the partial file is replaced, and what it leads to stays."""
+        """A symbolic link in place of the partial file is replaced, and its target stays."""
         failure(make(server, target), DownloadFailed)
         partial, _ = kept(target)
         partial.rename(tmp_path / "elsewhere")
@@ -566,7 +566,7 @@ class TestForeign:
 
     @pytest.mark.parametrize("which", [0, 1], ids=["partial", "note"])
     def test_folder(self, server: FileServer, target: Path, which: int) -> None:
-        """A folder in the way is no reason to fail: then the file comes without."""
+        """If a folder takes the place of the partial file, the download succeeds without it."""
         failure(make(server, target), DownloadFailed)
         path = kept(target)[which]
         path.unlink()
@@ -577,7 +577,7 @@ class TestForeign:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
     def test_other_owner(self, server: FileServer, target: Path) -> None:
-        """A partial file of somebody else's is thrown away."""
+        """A partial file owned by another user is deleted."""
         failure(make(server, target), DownloadFailed)
         os.chown(kept(target)[0], 65534, 65534)
         make(server, target)()
@@ -586,7 +586,7 @@ class TestForeign:
         assert ranges(server) == [None, None]
 
     def test_no_secret(self, server: FileServer, target: Path) -> None:
-        """What lies on disk tells neither the URL nor a token in it."""
+        """The partial file's name and note contain neither the URL nor a token of it."""
         failure(make(server, target, "/a?token=SECRET"), DownloadFailed)
         text = kept(target)[1].read_text()
         assert "SECRET" not in text
@@ -598,7 +598,7 @@ class TestForeign:
 class TestTwoAtOnce:
     @pytest.mark.parametrize("where", ["process", "thread"])
     def test_both_succeed(self, raw_server: Any, target: Path, where: str) -> None:
-        """Two runs for one target at once: both end well, the file is whole, nothing is left."""
+        """Two simultaneous runs for one target both succeed and leave only the complete file."""
         whole = reply(headers={"ETag": TAG}, body=BODY)
         first = whole[: HALF - len(BODY)]
         half, go_on = threading.Event(), threading.Event()
@@ -633,7 +633,7 @@ class TestTwoAtOnce:
         assert ranges(server) == [None, None]
 
     def test_many(self, file_server: Any, target: Path) -> None:
-        """A batch of many downloads to one target leaves one whole file, of one version."""
+        """Many downloads to one target at once leave one complete file of one version."""
         files = {f"/{n}": File(bytes([n]) * 50_000, etag=TAG) for n in range(30)}
         server = file_server(files, faults=lambda n, _: CutAfter(20_000) if n % 7 == 0 else None)
         downloads = [make(server, target, path) for path in files]
@@ -661,7 +661,7 @@ def _kill_in_the_middle(
 
 @pytest.mark.parametrize("when", ["open", "publish"])
 def test_repaired(file_server: Any, target: Path, monkeypatch: Any, when: str) -> None:
-    """A handler that puts things right gets the file once, and not what is here and then all."""
+    """After a handler's repair, the partial file isn't written twice."""
     server = file_server({"/a": File(BODY, etag=TAG)}, faults={0: CutAfter(HALF)})
     failure(make(server, target), DownloadFailed)
     download = make(server, target)
@@ -677,7 +677,7 @@ def test_repaired(file_server: Any, target: Path, monkeypatch: Any, when: str) -
         download.register(Event.REPLIED, lambda _: target.exists() or target.mkdir())
     download.register(Event.ERROR, repair)
     if when == "publish":
-        # The next attempt is answered too: then nothing is put in the way.
+        # The next attempt is answered, too, so nothing gets in its way.
         download.register(Event.ERROR, lambda _: download.router.clear())
     download()
     assert target.read_bytes() == BODY
