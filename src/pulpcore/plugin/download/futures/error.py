@@ -59,6 +59,8 @@ class DownloadError(Exception):
             time.
         transient (bool): It may well work when tried again later.
         retry_after (float | None): Seconds after which the server said that it would be ready.
+        refused (bool): The host refused as one does that has too many connections. That is no
+            failure while other attempts are being made there.
         local (bool): Something ran out on this machine, such as file descriptors: it is no failure
             of the host.
     """
@@ -72,6 +74,7 @@ class DownloadError(Exception):
     facts: Facts | None = None
     transient: bool = False
     retry_after: float | None = None
+    refused: bool = False
     local: bool = False
 
     def __init__(self, download: Download | str | None = None, reason: str = "") -> None:

@@ -7,8 +7,9 @@
                └───────────── RECOVER ──→ FAILED
 
 A step does what belongs to a state, and its outcome decides on the next one. Between two steps the
-run may have to wait: for a back-off, for what a server asked for by Retry-After, or for the rate
-limiter. A wait needs no thread: :meth:`Life.advance` returns until when it waits.
+run may have to wait: for a back-off, for what a server asked for by Retry-After, for the rate
+limiter, or for a place at a host that admits only so many attempts at once. A wait needs no thread:
+:meth:`Life.advance` returns until when it waits.
 
 This is how a pool of threads drives it::
 
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..error import DownloadError, DownloadFailed, ValidationError
@@ -33,7 +34,7 @@ from ..waiting.cancellation import Cancelled, current, scope
 from .attempt import record_of
 from .claim import Claims
 from .run import Run, discard
-from .steps import Steps
+from .steps import FULL, Steps
 
 if TYPE_CHECKING:
     from .subject import Download
@@ -53,14 +54,14 @@ FAILURE = "failure"
 MOVES = {
     PREPARE: {DONE: TURN},
     TURN: {DONE: ATTEMPT},
-    ATTEMPT: {DONE: VALIDATE, FAILURE: RECOVER},
+    ATTEMPT: {DONE: VALIDATE, FULL: ATTEMPT, FAILURE: RECOVER},
     VALIDATE: {DONE: COMMIT, FAILURE: RECOVER},
     COMMIT: {DONE: SUCCEEDED, FAILURE: RECOVER},
     RECOVER: {DONE: TURN},
 }
 """Where each outcome of a state leads. What a state raises that has no FAILURE ends the run."""
 
-STEPS = {
+STEPS: dict[str, Callable[[Steps], str | None]] = {
     PREPARE: Steps.prepare,
     TURN: Steps.take_turn,
     ATTEMPT: Steps.attempt,
@@ -68,7 +69,7 @@ STEPS = {
     COMMIT: Steps.commit,
     RECOVER: Steps.recover,
 }
-"""What is done in each state."""
+"""What is done in each state. It returns the outcome; None for DONE."""
 
 
 class Life:
@@ -158,9 +159,9 @@ class Life:
 
     def _move(self) -> None:
         """Take the step of the state, and go where its outcome leads."""
-        moves, outcome = MOVES[self.state], DONE
+        moves = MOVES[self.state]
         try:
-            STEPS[self.state](self._steps)
+            outcome = STEPS[self.state](self._steps) or DONE
         except Exception as error:
             # Nothing here keeps the error, whose traceback holds this frame.
             if FAILURE not in moves or not self._is_failure(error):
@@ -191,6 +192,7 @@ class Life:
     def _fail(self, error: BaseException) -> None:
         """Leave nothing of the run, but what a later run can go on with."""
         self.state = FAILED
+        self._steps.leave()
         if isinstance(error, DownloadError):
             self._steps.describe(error)
         writer = self._run.writer

@@ -40,7 +40,10 @@ class Protocol:
         """
 
     def host(self, download: Any) -> Hashable:
-        """Return what is down if attempts fail, such as the host; None for no circuit breaker.
+        """Return what is down if attempts fail, such as the host.
+
+        It has a circuit breaker, and fewer attempts are made there at once after an error that is
+        ``refused``. None for neither.
 
         Args:
             download: The download.

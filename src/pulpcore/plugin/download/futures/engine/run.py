@@ -34,6 +34,8 @@ class Run:
         is_done (bool): The run has succeeded.
         can_continue (bool): The last attempt failed in a way that leaves what was fetched good.
         total (int | None): The size of the content (bytes), where the server has said it.
+        refused_alone (float): When the host refused it last though it was the only one there.
+        was_late (bool): The host may have refused it since it hadn't noticed the end of another.
         deadline (float | None): When it must have ended (``time.monotonic()``).
         claims (Claims): What it uses, and no other run meanwhile.
         writer (Writer | None): The writer that it has claimed.
@@ -50,10 +52,12 @@ class Run:
         "claims",
         "deadline",
         "is_done",
+        "refused_alone",
         "repairs",
         "token",
         "total",
         "validations",
+        "was_late",
         "writer",
     )
 
@@ -75,6 +79,8 @@ class Run:
         self.is_done = False
         self.can_continue = False
         self.total: int | None = None
+        self.refused_alone = float("-inf")
+        self.was_late = False
         self.deadline: float | None = None
         self._late = ""
         self._alarm: Alarm | None = None

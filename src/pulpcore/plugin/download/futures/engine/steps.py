@@ -14,8 +14,8 @@ from ..settings import Timeout
 from . import backoff
 from .attempt import Attempt, record_of
 from .backoff import Budget
-from .breaker import Breaker
 from .content import unwritable
+from .host import PAUSE, Host
 from .protocol import Protocol, protocol_of
 from .run import Run
 from .speed import Pace
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .subject import Download
 
 log = logging.getLogger(__name__)
+
+FULL = "full"
+"""What a step returns that there was no place for, so that it is to be taken again."""
 
 # The one method that a protocol must have.
 _send = operator.methodcaller("_send")
@@ -50,6 +53,7 @@ class Steps:
         self._record = record_of(download)
         self._protocol: Protocol
         self._attempt: Attempt
+        self._host: Host | None = None
         self.until: float | None = None
 
     def prepare(self) -> None:
@@ -81,8 +85,11 @@ class Steps:
         if limiter is not None and (delay := limiter.delay()) > 0:
             self.until = time.monotonic() + delay
 
-    def attempt(self) -> None:
+    def attempt(self) -> str | None:
         """Have writer and validations stand where the attempt begins, and let the protocol send.
+
+        Returns:
+            FULL if the host admits no more attempts now; else None.
 
         Raises:
             DownloadError: It failed.
@@ -94,13 +101,21 @@ class Steps:
         if run.attempts > 1:
             # A handler of Error may have changed them.
             self._check()
+        # Before the writer is opened: whoever waits for a place holds no file descriptor.
+        host = self._host = self._find_host()
+        if host is not None and (until := host.enter(run)) is not None:
+            self.until = until
+            return FULL
         attempt.begin(run.can_continue and self._protocol.can_resume(self._download))
-        attempt.breaker = self._breaker()
-        if attempt.breaker is not None:
-            attempt.breaker.admit()
+        if host is not None:
+            attempt.breaker = host.breaker
+            host.breaker.admit()
         attempt.is_sending = True
         self._send(attempt)
         attempt.announce()
+        if host is not None:
+            host.leave(run)
+        return None
 
     def validate(self) -> None:
         """Apply the validations.
@@ -143,6 +158,9 @@ class Steps:
         del self.failure
         try:
             run.expire()
+            if self._is_crowded(error):
+                self.until = time.monotonic() + PAUSE
+                return
             self._examine(error)
             if run.token.reason is not None and error.reason != run.token.reason:
                 error, cause = DownloadFailed(self._download, run.token.reason), error
@@ -153,6 +171,21 @@ class Steps:
         finally:
             # Or it would hold this frame, which holds it, until the garbage is collected.
             del error
+
+    def leave(self) -> None:
+        """Give back the place at the host, whatever has happened."""
+        if self._host is not None:
+            self._host.forget(self._run)
+
+    def _is_crowded(self, error: DownloadError) -> bool:
+        """Whether the host only refused an attempt too many, which costs nothing."""
+        self.leave()
+        return (
+            error.refused
+            and self._host is not None
+            and self._can_go_on(error)
+            and self._host.is_crowded(self._run, self._attempt.began)
+        )
 
     def _go_on(self, error: DownloadError) -> bool:
         """Whether, and when, there is another attempt; the handlers of Error have their say."""
@@ -232,18 +265,18 @@ class Steps:
             if pace.reason is not None:
                 raise transient(pace.reason)
 
-    def _breaker(self) -> Breaker | None:
-        """The circuit breaker of the host, which those share who share the context."""
+    def _find_host(self) -> Host | None:
+        """What is known of the host, which those share who share the context."""
         context = None if self._record.owns_context else self._record.context
         host = None if context is None else self._protocol.host(self._download)
         if context is None or host is None:
             return None
-        key = ("breaker", host)
+        key = ("host", host)
         try:
-            breaker: Breaker = context.cache.get(key)
+            found: Host = context.cache.get(key)
         except LookupError:
-            breaker = context.cache.setdefault(key, Breaker())
-        return breaker
+            found = context.cache.setdefault(key, Host())
+        return found
 
     def _examine(self, error: DownloadError) -> None:
         """Learn from a failure whether the host is up."""

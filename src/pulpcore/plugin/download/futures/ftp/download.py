@@ -7,7 +7,7 @@ import ftplib
 import socket
 import time
 from collections.abc import Callable, Hashable
-from ssl import SSLContext, SSLError, SSLSocket
+from ssl import SSLContext, SSLEOFError, SSLError, SSLSocket
 from typing import TYPE_CHECKING, cast
 
 from ..download import Download
@@ -23,7 +23,7 @@ from ..waiting.cancellation import watched
 from . import failure
 from .control import Control, LoginRefused, TooMany
 from .location import Location
-from .server import Server
+from .logins import Logins
 from .version import Sighting, Version, place
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..writer import StrPath, Writer
 
 # How a server says that it allows no more connections: some don't listen, or hang up.
-_FULL = (TooMany, EOFError, ConnectionRefusedError)
+_FULL = (TooMany, EOFError, ConnectionRefusedError, ConnectionResetError, SSLEOFError)
 
 _NO_REST = "the rest of the file alone can't be had, and it can't be started again"
 
@@ -108,9 +108,9 @@ class FtpDownload(Download):
     logs the user into (RFC 1738 section 3.2.2). The server gets the bytes that the URL encodes,
     whatever encoding they are in. A type code at its end, such as ``;type=i``, is cut off.
 
-    Some servers allow fewer connections than a batch has threads. A thread that is refused for that
-    (421, 530, or no connection at all) waits until another thread's connection has ended. Where no
-    other thread of this process is logged in, the refusal is a failure that is tried again.
+    Some servers allow fewer connections than a batch has threads. A download that is refused for
+    that (421, 530, or no connection at all) waits until another one has ended. Where no other
+    download from this server is running, the refusal is a failure that is tried again.
 
     What is encrypted is decided by the URL and by ``tls``, as curl has it:
 
@@ -170,15 +170,22 @@ class FtpDownload(Download):
     def _send(self) -> None:
         attempt = Attempt.of(self)
         attempt.wait_for_turn()
+        transfer = _Transfer(self, attempt, self._write)
         try:
-            _Transfer(self, attempt, self._write).run()
+            transfer.run()
         except failure.ANTICIPATED as error:
             secrets = Location.of(self.url, self.user).secrets(self.user)
-            raise failure.from_exception(error, *secrets) from error
+            failed = failure.from_exception(error, *secrets)
+            failed.refused = transfer.is_refused
+            raise failed from error
 
 
 class _Transfer:
-    """One attempt: from the connection to the content."""
+    """One attempt: from the connection to the content.
+
+    Attributes:
+        is_refused (bool): The server refused the connection as one too many, or may have.
+    """
 
     def __init__(
         self, download: FtpDownload, attempt: Attempt, write: Callable[[bytes], None]
@@ -186,45 +193,48 @@ class _Transfer:
         self._download, self._attempt, self._write = download, attempt, write
         self._protocol = cast(FtpProtocol, attempt.protocol)
         self._location = Location.of(download.url, download.user)
+        self.is_refused = False
 
     def run(self) -> None:
         """Fetch the file, or the rest of it."""
-        location = self._location
-        server = Server.of(self._download.context, location.host, location.port)
-        ftp = self._connect(server)
+        ftp = self._connect()
         try:
             ftp.protect()
             ftp.voidcmd("TYPE I")
-            self._retrieve(ftp, location.path)
+            self._retrieve(ftp, self._location.path)
         finally:
             # Without a QUIT, whose reply might be long in coming.
             ftp.close()
-            server.leave(ftp)
 
-    def _connect(self, server: Server) -> Control:
-        """Log in. Where the server allows no more connections, wait until one of ours has ended."""
+    def _connect(self) -> Control:
+        """Connect and log in."""
         download, location, attempt = self._download, self._location, self._attempt
         context = self._tls_context() if location.is_implicit or download.tls else None
         memory = AddressMemory.of(download.context)
         login = location.user, location.password
-        while True:
-            ftp = Control(context, attempt.connect_timeout(), download.timeout.read)
-            try:
-                server.arrive(ftp)
-                ftp.open(location.host, location.port, memory, at_once=location.is_implicit)
-                ftp.login(*login)
-                server.enter(ftp, login)
-                return ftp
-            except BaseException as error:
+        logins = Logins.of(download.context, location.host, location.port)
+        ftp = Control(context, attempt.connect_timeout(), download.timeout.read)
+        is_right = False
+        logins.begin(ftp, login)
+        try:
+            ftp.open(location.host, location.port, memory, at_once=location.is_implicit)
+            ftp.login(*login)
+            is_right = True
+        except _FULL:
+            self.is_refused = True
+            raise
+        except LoginRefused as error:
+            # Credentials that are right are only refused for one connection too many.
+            self.is_refused = logins.may_be_right(login, ftp)
+            if logins.is_right(login):
+                self.is_refused = True
+                raise TooMany(*error.args) from None
+            raise
+        finally:
+            logins.end(ftp, is_right)
+            if not is_right:
                 ftp.close()
-                server.leave(ftp)
-                # Credentials that are right are only refused for one connection too many.
-                is_excess = isinstance(error, LoginRefused) and server.admits(login)
-                if not ((is_excess or isinstance(error, _FULL)) and server.has_others()):
-                    if is_excess:
-                        raise TooMany(*error.args) from None
-                    raise
-            attempt.wait_by(server.wait_for_room)
+        return ftp
 
     def _tls_context(self) -> SSLContext:
         try:

@@ -169,6 +169,7 @@ class Exchange:
         # What the server redirected to may repeat what it was sent.
         secrets = secret.repeated(url, self._secrets()) if is_redirected else ()
         failed = failure.from_exception(error, *secrets, self._download.url, url.text)
+        failed.refused = failed.refused or failure.is_refusal(error)
         tunnel, retry = failure.find(error, TunnelRefused), self._download.retry
         if tunnel is not None and retry is not None:
             # The caller's policy names the statuses of a proxy as those of a server.

@@ -62,6 +62,15 @@ _OTHERS = {
     401: "it wants other credentials",
     407: "the proxy wants other credentials than those in proxy_url",
 }
+# How a server refuses that allows no more connections.
+_FULL = frozenset({429, 503})
+_REFUSALS = (
+    ConnectionRefusedError,
+    ConnectionResetError,
+    BrokenPipeError,
+    http.client.RemoteDisconnected,
+    ssl.SSLEOFError,
+)
 E = TypeVar("E", bound=BaseException)
 
 
@@ -99,7 +108,18 @@ def from_status(
     error = kind(reason)
     error.retry_after = retry_after
     error.transient = status in backoff.TRANSIENT
+    # A server that says when to come again is heard.
+    error.refused = status in _FULL and retry_after is None
     return error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Return whether a server refused the connection, or ended it.
+
+    Args:
+        error: What was raised before there was a reply.
+    """
+    return any(isinstance(cause, _REFUSALS) for cause in _chain(error))
 
 
 def from_exception(error: Exception, *secrets: str) -> DownloadFailed:

@@ -1,0 +1,166 @@
+"""How many attempts a host seems to admit at once, and which attempts are being made there.
+
+Some servers allow fewer connections than there are threads, and refuse one more. An attempt that is
+refused while others are being made isn't a failure: it is made again when one of them has ended,
+and for a while fewer attempts are made at once.
+
+An interrupt may come between any two bytecodes. So nothing here is a counter, and nothing takes a
+lock: what counts is the runs that are noted here and still run, which is asked of their claims.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from ..waiting.lock import this_process
+from .breaker import Breaker
+from .run import Run
+
+MEMORY = 60.0
+"""Seconds after the last refusal until the host is believed to admit any number again."""
+
+PAUSE = 0.1
+"""Seconds that an attempt waits at least after it was refused."""
+
+LAG = 0.2
+"""Seconds that a server may take to notice that a connection has ended."""
+
+# How often those who wait for a place look for one: the first of them often, unless no attempt has
+# ended for a while, and all others together so many times a second.
+_FIRST = 8
+_SOONEST, _LATEST = 0.02, 2.0
+_LOOKS = 200
+
+
+class _Limit(NamedTuple):
+    """What the host admits.
+
+    Attributes:
+        most (int): How many attempts at once.
+        since (float): When it refused the last time (``time.monotonic()``).
+    """
+
+    most: int
+    since: float
+
+
+class Host:
+    """What those who share a context know of one host.
+
+    Attributes:
+        breaker (Breaker): Its circuit breaker.
+    """
+
+    def __init__(self) -> None:
+        """Make a host of which nothing is known."""
+        self.breaker = Breaker()
+        self._process = this_process()
+        self._active: dict[Run, None] = {}
+        # In the order in which they came. Those that were refused are first: they had a place.
+        self._refused: dict[Run, None] = {}
+        self._waiting: dict[Run, None] = {}
+        self._limit: _Limit | None = None
+        # The run whose attempt was the last to succeed, and when.
+        self._left = 0, 0.0
+
+    def enter(self, run: Run) -> float | None:
+        """Let an attempt begin if there is a place for it.
+
+        Args:
+            run: The run that makes it.
+
+        Returns:
+            When to ask again if there is no place (``time.monotonic()``); None if there is one.
+        """
+        if (self._limit is not None or self._waiting) and (until := self._wait(run)) is not None:
+            return until
+        if self._refused:
+            self._refused.pop(run, None)
+        self._active[run] = None
+        return None
+
+    def leave(self, run: Run) -> None:
+        """Note that an attempt has ended well.
+
+        Args:
+            run: The run that made it.
+        """
+        self._active.pop(run, None)
+        self._left = id(run), time.monotonic()
+
+    def forget(self, run: Run) -> None:
+        """Note that a run makes no attempt any more, and waits for none.
+
+        Args:
+            run: The run.
+        """
+        for runs in self._active, self._refused, self._waiting:
+            runs.pop(run, None)
+
+    def is_crowded(self, run: Run, began: float) -> bool:
+        """Tell whether an attempt was refused because of others, and admit fewer if so.
+
+        Args:
+            run: The run whose attempt was refused.
+            began: When the attempt began (``time.monotonic()``).
+
+        Returns:
+            True while another attempt is being made, or has ended well so shortly before that the
+            server may not have noticed, which excuses one refusal of a run. But not if the run was
+            refused alone lately.
+        """
+        now, others, (last, ended) = time.monotonic(), self._others(run), self._left
+        is_late = last != id(run) and ended >= began - LAG and not run.was_late
+        if not others and not is_late:
+            # The number isn't why. One file that can't be had must not slow all others down.
+            run.refused_alone = now
+            self._limit = None
+            return False
+        run.was_late = not others
+        if now - run.refused_alone < MEMORY:
+            return False
+        limit, most = self._limit, max(others, 1)
+        self._limit = _Limit(most if limit is None else min(most, limit.most), now)
+        self._refused[run] = None
+        return True
+
+    def _wait(self, run: Run) -> float | None:
+        """Return when to ask again for a place; None if there is one now."""
+        now, limit, waiting = time.monotonic(), self._limit, self._waiting
+        if limit is not None and now - limit.since >= MEMORY:
+            limit = self._limit = None
+        if limit is None or self.breaker.is_open:
+            # The circuit breaker lets hardly anybody through.
+            waiting.pop(run, None)
+            return None
+        # Who comes first mustn't take the place from those who wait.
+        is_behind = False
+        if run not in waiting and run not in self._refused:
+            is_behind = bool(waiting or self._refused)
+            waiting[run] = None
+        if not is_behind and self._others(run) < limit.most:
+            waiting.pop(run, None)
+            return None
+        first = [*self._refused.copy(), *list(waiting)[:_FIRST]][:_FIRST]
+        for each in first:
+            if not each.claims.is_live:
+                self._refused.pop(each, None)
+                waiting.pop(each, None)
+        soon = min(max((now - max(limit.since, self._left[1])) / 8, _SOONEST), _LATEST)
+        return now + (soon if run in first else min(max(soon, len(waiting) / _LOOKS), _LATEST))
+
+    def _others(self, run: Run) -> int:
+        """How many attempts others make; not those that wait for this one to end."""
+        if self._process is not this_process():
+            # A forked child: the attempts of its parent never end here.
+            self._process = this_process()
+            for runs in self._active, self._refused, self._waiting:
+                runs.clear()
+        others = 0
+        for other in self._active.copy():
+            if not other.claims.is_live:
+                self._active.pop(other, None)
+            elif other is not run and not run.token.within(other.token):
+                others += 1
+        return others

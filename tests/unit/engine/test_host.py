@@ -1,0 +1,229 @@
+"""How many attempts a host seems to admit, and who may make one."""
+
+import gc
+from types import SimpleNamespace
+
+import pytest
+
+from pulpcore.plugin.download.futures.engine import host as module
+from pulpcore.plugin.download.futures.engine.claim import Claims
+from pulpcore.plugin.download.futures.engine.host import LAG, MEMORY, Host
+from pulpcore.plugin.download.futures.engine.run import Run
+from pulpcore.plugin.download.futures.waiting.lock import Process
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        """The time."""
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """The clock of the host."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+class Runner:
+    """A run that is being executed until it is interrupted."""
+
+    def __init__(self, parent=None):
+        self.steps = self._go()
+        next(self.steps)
+        self.run = Run(parent and parent.run.token, Claims(self.steps))
+
+    def _go(self):
+        yield
+
+    def interrupt(self):
+        """Leave it without any clean-up."""
+        self.steps.close()
+
+
+@pytest.fixture
+def runners():
+    """Runs."""
+    return [Runner() for _ in range(20)]
+
+
+def enter(host, runners):
+    """Begin attempts; tell which of them were let in."""
+    return [host.enter(runner.run) is None for runner in runners]
+
+
+def refuse(host, runner, clock):
+    """Refuse an attempt that began now; tell whether the host counts as crowded."""
+    host.forget(runner.run)
+    return host.is_crowded(runner.run, clock.now)
+
+
+@pytest.fixture
+def full(runners, clock):
+    """A host at which two of three attempts were admitted."""
+    host = Host()
+    enter(host, runners[:3])
+    assert refuse(host, runners[2], clock)
+    return host
+
+
+def test_unlimited(runners):
+    """A host that refuses nobody admits any number."""
+    assert enter(Host(), runners) == [True] * 20
+
+
+def test_as_many_as_were_admitted(full, runners):
+    """After a refusal as many attempts are let in as there were beside it."""
+    assert enter(full, runners[2:4]) == [False, False]
+    full.leave(runners[0].run)
+    assert enter(full, runners[2:4]) == [True, False]
+
+
+def test_each_refusal_lowers_it(runners, clock):
+    """Of several that are refused at once the last one tells most; it is never less than one."""
+    host = Host()
+    enter(host, runners[:5])
+    for runner in runners[1:5]:
+        assert refuse(host, runner, clock)
+    assert enter(host, runners[1:3]) == [False, False]
+    host.leave(runners[0].run)
+    assert enter(host, runners[1:3]) == [True, False]
+
+
+def test_an_earlier_number_isnt_raised(full, runners, clock):
+    """A refusal beside more attempts than the host admits doesn't make it admit more."""
+    for runner in runners[3:6]:
+        full._active[runner.run] = None
+    assert refuse(full, runners[5], clock)
+    for runner in runners[3:5]:
+        full.leave(runner.run)
+    assert enter(full, runners[2:3]) == [False]
+
+
+def test_forgotten_after_a_minute(full, runners, clock):
+    """A minute after the last refusal any number is let in again, and those who waited first."""
+    clock.now += MEMORY - 0.1
+    assert enter(full, runners[2:4]) == [False, False]
+    clock.now += 0.1
+    assert enter(full, runners[2:]) == [True] * 18
+    assert not full._waiting
+
+
+def test_each_refusal_begins_the_minute_anew(full, runners, clock):
+    """The minute is counted from the last refusal."""
+    clock.now += MEMORY / 2
+    full.leave(runners[0].run)
+    assert enter(full, runners[2:3]) == [True]
+    assert refuse(full, runners[2], clock)
+    clock.now += MEMORY - 0.1
+    assert enter(full, runners[3:4]) == [False]
+
+
+def test_alone(runners, clock):
+    """A refusal of the only attempt is an ordinary failure, and lowers nothing."""
+    host = Host()
+    enter(host, runners[:1])
+    assert not refuse(host, runners[0], clock)
+    assert enter(host, runners) == [True] * 20
+
+
+def test_refused_alone(full, runners, clock):
+    """A run that is refused alone has another cause: others are let in, and it lowers nothing."""
+    for runner in runners[:2]:
+        full.forget(runner.run)
+    assert enter(full, runners[2:3]) == [True]
+    assert not refuse(full, runners[2], clock)
+    assert enter(full, runners) == [True] * 20
+    assert not refuse(full, runners[2], clock)
+    assert enter(full, runners) == [True] * 20
+    clock.now += MEMORY
+    assert refuse(full, runners[2], clock)
+
+
+def test_a_server_notices_late_that_a_connection_has_ended(runners, clock):
+    """An attempt of another run that ended just before counts, and one that ended earlier not."""
+    host = Host()
+    enter(host, runners[:1])
+    host.leave(runners[0].run)
+    assert not host.is_crowded(runners[0].run, clock.now)
+    assert not host.is_crowded(runners[1].run, clock.now + LAG + 0.01)
+    assert host.is_crowded(runners[2].run, clock.now)
+    assert not host.is_crowded(runners[2].run, clock.now)
+
+
+def test_those_who_wait_come_first(full, runners):
+    """Who has just come doesn't get the place that others wait for."""
+    assert enter(full, runners[2:3]) == [False]
+    full.leave(runners[0].run)
+    assert enter(full, runners[3:4]) == [False]
+    assert enter(full, runners[2:3]) == [True]
+    full.leave(runners[1].run)
+    assert enter(full, runners[3:4]) == [True]
+
+
+def test_those_who_were_refused_look_often(full, runners, clock):
+    """A run that had a place and was refused doesn't wait behind all those that have come since."""
+    assert enter(full, runners[3:]) == [False] * 17
+    assert full.enter(runners[2].run) - clock.now == pytest.approx(0.02)
+    full.leave(runners[0].run)
+    assert enter(full, runners[2:3]) == [True]
+    assert runners[2].run not in full._refused
+
+
+def test_how_long_to_wait(full, runners, clock):
+    """The first look often, the others more seldom, and all of them when nothing happens."""
+    waits = [full.enter(runner.run) - clock.now for runner in runners[2:]]
+    assert waits[:8] == pytest.approx([0.02] * 8)
+    assert waits[8:] == pytest.approx([number / 200 for number in range(8, 18)])
+    clock.now += 8
+    assert full.enter(runners[2].run) - clock.now == pytest.approx(1)
+    full.leave(runners[0].run)
+    assert full.enter(runners[3].run) is None
+    assert full.enter(runners[2].run) - clock.now == pytest.approx(0.02)
+
+
+def test_interrupted(full, runners):
+    """A run that was interrupted keeps no place, and nobody waits behind it for ever."""
+    assert enter(full, runners[2:4]) == [False, False]
+    runners[0].interrupt()
+    runners[2].interrupt()
+    assert enter(full, runners[3:4]) == [True]
+    assert enter(full, runners[4:5]) == [False]
+    full.forget(runners[3].run)
+    # It sees that the first one who waits has ended.
+    assert enter(full, runners[5:6]) == [False]
+    assert enter(full, runners[4:5]) == [True]
+    gc.collect()
+    assert runners[2].run not in full._waiting
+
+
+def test_a_run_within_another_doesnt_wait_for_it(runners, clock):
+    """A download that a handler runs gets a place, though that of the handler's is the only one."""
+    host = Host()
+    enter(host, runners[:2])
+    assert refuse(host, runners[1], clock)
+    inner = Runner(runners[0])
+    # It lets those who wait have a look first.
+    assert enter(host, [inner, inner]) == [False, True]
+    assert not refuse(host, inner, clock)
+
+
+def test_a_forked_child_has_no_attempts_of_its_parent(full, runners, monkeypatch):
+    """The attempts that were being made when the process was forked count in the parent only."""
+    assert enter(full, runners[2:3]) == [False]
+    process = Process()
+    monkeypatch.setattr(module, "this_process", lambda: process)
+    assert enter(full, runners[3:4]) == [False]
+    assert enter(full, runners[3:6]) == [True, True, False]
+
+
+def test_where_the_circuit_breaker_is_open_nobody_waits(full, runners):
+    """What the circuit breaker refuses at once needs no place."""
+    full.breaker = SimpleNamespace(is_open=True)
+    assert enter(full, runners[2:]) == [True] * 18
