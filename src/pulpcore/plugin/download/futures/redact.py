@@ -1,7 +1,7 @@
-"""The one place that decides what may be shown of a text.
+"""Removes secrets from texts before they are logged or raised.
 
-Hidden are: userinfo (user and password) in URLs, the values in a URL's query, and fragments
-(contract section 10). The names of query parameters stay, for they help to find a fault.
+It removes userinfo (user and password) and fragments from URLs, and masks the values in a query.
+The names of query parameters stay, because they help to find a fault.
 """
 
 import re
@@ -9,10 +9,11 @@ import re
 MASK = "***"
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
-# Quotes end a host or a path in most texts. Userinfo and a query go on, for they may well have an
-# apostrophe: too much hidden does no harm.
+# A quote ends a host or a path, since texts often quote URLs. It doesn't end userinfo or a query,
+# which may contain an apostrophe. Hiding too much does no harm.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://(?:[^\s/?#]*@)?[^\s\"'<>?#]*(?:[?#]\S*)?")
-# With what urllib.parse leaves out: it finds a host, and credentials, all the same.
+# Also matches control characters, line breaks and backslashes. urllib.parse ignores some of them
+# and finds a host and credentials behind them.
 _START = re.compile(r"([\x00-\x20]*[A-Za-z][A-Za-z0-9+.\-\t\r\n]*:)?([/\\\t\r\n]*)(.*)", re.DOTALL)
 _USERINFO = re.compile(r"(?<=//)[^\s/?#]*@")
 _QUERY = re.compile(r"(?<=[^\s?])\?(\S+)")
@@ -20,22 +21,21 @@ _HOST = re.compile(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::\d{0,5})?")
 
 
 def url(value: str) -> str:
-    """Return a URL that may be shown.
+    """Redact a URL.
 
     Args:
-        value: Any text that is meant as a URL, well-formed or not. A proxy's URL may lack the
-            scheme.
+        value: A URL, well-formed or not. It may lack the scheme, as a proxy's URL does.
 
     Returns:
-        The URL without userinfo and fragment, and with each value of its query masked. Characters
-        that can't be printed are escaped, so that a URL can't forge a line of a log.
+        The URL without userinfo and fragment, with the values of its query masked. Unprintable
+        characters are escaped, so that a URL can't forge a line in a log.
     """
     scheme, slashes, rest = _START.match(value).groups("")  # type: ignore[union-attr]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     has_userinfo = "@" in authority
     is_path = scheme.strip().lower() == "file:" and len(slashes) != 2
     if has_userinfo or not (is_path or _HOST.fullmatch(authority)):
-        # What looks like a scheme is a user's name then.
+        # In ``user:password@host`` the text before the colon isn't a scheme but the user's name.
         scheme = scheme if slashes or not has_userinfo else ""
         rest = _without_userinfo(rest)
     rest = rest.partition("#")[0]
@@ -44,11 +44,12 @@ def url(value: str) -> str:
 
 
 def _without_userinfo(rest: str) -> str:
-    """Cut userinfo off from what is behind the slashes of a URL.
+    """Remove userinfo from the part of a URL after ``//``.
 
-    A password that nobody encoded may have any character, also '@', '/', '?' and '#', so that it
-    ends at the last '@'. Where that is in a query or a fragment it may be a part of a value as
-    well, and nothing can be shown; nor where what remains has no host.
+    A password that isn't percent-encoded may contain '@', '/', '?' and '#', so it ends at the last
+    '@'. If the last '@' is in the query or the fragment, it may belong to a value instead. Where
+    the password ends is then unknown, so the whole part is masked. It is masked as well if the rest
+    doesn't begin with a host.
     """
     head = re.split(r"[?#]", rest, maxsplit=1)[0]
     shown = rest[rest.rfind("@") + 1 :]
@@ -58,13 +59,13 @@ def _without_userinfo(rest: str) -> str:
 
 
 def scheme(value: str) -> str | None:
-    """Return the scheme of a URL, if it may be shown.
+    """Return the scheme of a URL, unless it may be a user's name.
 
     Args:
-        value: Any text that is meant as a URL.
+        value: A URL, well-formed or not.
 
     Returns:
-        The scheme; None where there is none, or where it may be a user's name as well.
+        The scheme. None if there is none, or if it may be the user in ``user:password@host``.
     """
     name, colon, rest = value.partition(":")
     if not colon or _SCHEME.fullmatch(name) is None:
@@ -73,27 +74,28 @@ def scheme(value: str) -> str | None:
 
 
 def text(value: str) -> str:
-    """Return a text that may be shown: each URL in it, and each query without one, is redacted.
+    """Redact each URL in a text, and each query of a URL without scheme and host.
 
     Args:
         value: Any text, such as the message of another library's exception.
+
+    Returns:
+        The redacted text.
     """
     shown = _URL.sub(lambda match: url(match.group()), value)
-    # Of a URL without a scheme.
+    # Userinfo of a URL without a scheme.
     shown = _USERINFO.sub("", shown)
     return _QUERY.sub(lambda match: "?" + _query(match.group(1)), shown)
 
 
 def exception(error: BaseException, *secrets: str) -> None:
-    """Redact the texts of an exception and of those behind it, in place.
+    """Redact the texts of an exception, its causes and its contexts, in place.
 
-    The type stays, so that it can be told what happened; it is for exceptions that were raised
-    inside of a call of ours and that nobody else holds.
+    Only for an exception that no other code holds, since it is changed. Its type stays.
 
     Args:
-        error: The exception. What it carries as arguments, its cause and its context are redacted
-            too.
-        secrets: Texts to hide wherever they stand, such as a URL that doesn't parse as one.
+        error: The exception. Exceptions in its ``args`` and its ``reason`` are redacted, too.
+        secrets: Texts to mask in all messages, such as a URL that can't be parsed.
     """
     pending: list[BaseException] = [error]
     seen: set[int] = set()
@@ -103,8 +105,8 @@ def exception(error: BaseException, *secrets: str) -> None:
             continue
         seen.add(id(current))
         if isinstance(current, UnicodeError):
-            # The whole text stands in its arguments, and is no text of ours to keep. What it says
-            # has a position, which tells how long a secret is at least.
+            # Its arguments hold the whole text, and its message a position in that text. The
+            # position would reveal the least length of a secret.
             current.args = (MASK,)
         if isinstance(current, UnicodeEncodeError):
             current.object, current.start, current.end = MASK, 0, len(MASK)
@@ -112,7 +114,7 @@ def exception(error: BaseException, *secrets: str) -> None:
             current.object, current.start, current.end = MASK.encode(), 0, len(MASK)
         current.args = tuple(_argument(value, secrets, pending) for value in current.args)
         if isinstance(current, OSError):
-            # Its text is made of these, and not of the arguments.
+            # str(OSError) uses these attributes, not args.
             for name in ("errno", "strerror", "filename", "filename2"):
                 shown = _argument(getattr(current, name), secrets, pending)
                 if shown is not getattr(current, name):
@@ -133,7 +135,7 @@ def _argument(value: object, secrets: tuple[str, ...], pending: list[BaseExcepti
                 value = value.replace(secret, url(secret) if "://" in secret else MASK)
         return text(value)
     elif isinstance(value, bytes):
-        # The name of a file may be bytes.
+        # A file name in an OSError may be bytes.
         return text(value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     return value
 

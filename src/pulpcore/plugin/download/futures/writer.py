@@ -1,4 +1,4 @@
-"""Writers: where the content of a download goes."""
+"""Writers: they store the content of a download in a file, a file object or memory."""
 
 from __future__ import annotations
 
@@ -22,41 +22,44 @@ StrPath = str | os.PathLike[str]
 
 
 class Writer:
-    """Writes to a file object, and is the base of all writers.
+    """Writes to a file object. The base class of all writers.
 
-    Between ``open()`` and ``close()`` the content is on its way; ``close()`` publishes it, and
-    ``discard()`` drops it. Leaving a ``with`` by an exception discards.
+    ``open()`` prepares for writing, ``append()`` writes, ``close()`` publishes the content, and
+    ``discard()`` drops it. A ``with`` block calls ``open()``, and at its end ``close()``; if an
+    exception leaves the block, it calls ``discard()`` instead.
 
-    A file object that was given is written from where it stands; one that was opened for appending,
-    at its end. Only what this writer wrote is ever cut off again. Where something else stands
-    behind it, or the end can't be found, it can't start again: a download that breaks fails then.
+    Writing begins at the current position of the caller's file object, or at its end if it was
+    opened in append mode. To restart, the writer truncates the file object, but never removes bytes
+    that others wrote. It can't restart if other data follows its own, or if the file object can't
+    seek. A download that fails after its first bytes can't retry from byte 0 then.
 
     Attributes:
-        fp (IO[bytes] | None): The file object that is written to.
-        resume (bool): What is fetched is kept for the next run if this one fails; the writer is to
-            take a note then, by :meth:`remember`.
+        fp (IO[bytes] | None): The file object that the writer writes to.
+        resume (bool): If the run fails, the writer keeps the partial content for the next run. The
+            download then passes a note on the content to :meth:`remember`.
     """
 
     resume = False
     fp: IO[bytes] | None = None
-    # A file object that was given is the caller's: it isn't closed.
+    # The file object of the caller, who closes it.
     _given: IO[bytes] | None = None
     _given_is_open = False
-    # Where in it the content begins; None until it was opened, and where it can't seek.
+    # The part of the caller's file object that holds our content. None before open(), and if the
+    # file object can't seek.
     _section: _Section | None = None
 
     def __init__(self, fp: IO[bytes] | None = None) -> None:
-        """Make a writer.
+        """Wrap a file object of the caller.
 
         Args:
-            fp: A file object, open for writing bytes. It stays the caller's to close. A subclass
-                that opens its own gives none.
+            fp: A file object, open for writing bytes. The writer doesn't close it. None for a
+                subclass that opens a file object itself.
         """
         self.fp = self._given = fp
 
     @property
     def is_open(self) -> bool:
-        """Whether it was opened, and neither closed nor discarded since."""
+        """Whether the writer is between ``open()`` and ``close()`` or ``discard()``."""
         if self.fp is None or getattr(self.fp, "closed", False):
             return False
         return self.fp is not self._given or self._given_is_open
@@ -65,7 +68,7 @@ class Writer:
         """Prepare for writing.
 
         Raises:
-            OSError: It can't be written to, or can't start again.
+            OSError: The file can't be opened, or the earlier content can't be truncated.
         """
         if self._given is None:
             return
@@ -82,16 +85,16 @@ class Writer:
             buffer: The bytes.
 
         Returns:
-            The number of bytes written, which is that of all of them.
+            The number of bytes written: always the length of the buffer.
 
         Raises:
-            OSError: They can't be written.
+            OSError: The bytes can't be written.
             ValueError: The writer isn't open.
         """
         if self.fp is None:
             raise ValueError(f"{type(self).__name__} must be opened before it is written to")
         written = self.fp.write(buffer)
-        # A raw file may take only a part. Other objects than files may return nothing at all.
+        # A raw file may write only a part. An object that isn't a file may return None.
         while written is not None and written < len(buffer):
             more = self.fp.write(memoryview(buffer)[written:])
             if not more:
@@ -102,11 +105,10 @@ class Writer:
         return len(buffer)
 
     def truncate(self) -> None:
-        """Start again at 0: drop what was written since ``open()``.
+        """Drop the content written since ``open()``, and continue at byte 0.
 
         Raises:
-            OSError: The file object can neither seek nor truncate, or something else stands behind
-                what was written.
+            OSError: The file object can't seek or truncate, or other data follows the content.
         """
         if self.fp is None:
             raise io.UnsupportedOperation(f"{type(self).__name__} can't start again")
@@ -117,59 +119,60 @@ class Writer:
             self.fp.truncate()
 
     def is_missing(self) -> bool:
-        """Whether what an earlier download wrote is known to be gone, so that it must come."""
+        """Whether the result of an earlier download is known to be gone."""
         return False
 
     def can_restart(self) -> bool:
-        """Whether :meth:`restart` would work."""
+        """Whether :meth:`restart` is possible."""
         fp = self._given if self.fp is None else self.fp
         if fp is not None and not getattr(fp, "closed", False):
             return _can_seek(fp) and (self._section is None or self._section.can_cut())
-        # Then open() must do it, if it does anything.
+        # The writer isn't open: it can restart if a subclass has an open() that makes a new file.
         return _defines_below(type(self), "open", "can_restart")
 
     def restart(self) -> None:
-        """Start again at 0, open.
+        """Drop the content, and leave the writer open at byte 0.
 
         Raises:
-            OSError: That isn't possible.
+            OSError: The writer can't restart.
         """
         if not self.can_restart():
             raise io.UnsupportedOperation(f"{type(self).__name__} can't start again")
         if not self.is_open:
             self.open()
         elif _defines_below(type(self), "open", "truncate"):
-            # What a subclass sets up in open() around the file object, such as a compressor, must
-            # be set up again.
+            # A subclass may wrap the file object in open(), for example with a compressor. That
+            # state must be new, too, so truncating the file isn't enough.
             self.discard()
             self.open()
         else:
             self.truncate()
 
     def recall(self) -> str | None:
-        """Return the note on what an earlier run left to go on with; None if there is nothing."""
+        """Return the note on the partial content of an earlier run; None if there is none."""
         return None
 
     def remember(self, note: str | None) -> None:
-        """Take a note on the content, for a later run to go on with what will be here.
+        """Store a note on the content, with which a later run can resume it.
 
         Args:
-            note: What tells the version of the content; None if it isn't worth keeping.
+            note: A text that identifies the version of the content. None if the content can't be
+                resumed.
         """
 
     def replay(self, size: int) -> Iterator[bytes]:
-        """Read what an earlier run left.
+        """Read the partial content of an earlier run.
 
         Args:
-            size: The most bytes to read at a time.
+            size: The largest buffer to yield (bytes).
         """
         return iter(())
 
     def close(self) -> None:
-        """Publish what was written. A writer that isn't open stays as it is.
+        """Publish the content. Does nothing if the writer isn't open.
 
         Raises:
-            OSError: The last bytes can't be written.
+            OSError: The buffered bytes can't be written.
         """
         fp, self.fp = self.fp, None
         if fp is None:
@@ -183,7 +186,7 @@ class Writer:
             fp.close()
 
     def discard(self) -> None:
-        """Drop what was written: there is nothing to publish any more."""
+        """Drop the content instead of publishing it. Does nothing if the writer isn't open."""
         fp, self.fp = self.fp, None
         if fp is None:
             return
@@ -210,7 +213,7 @@ class Writer:
             self.discard()
 
     def __copy__(self) -> Self:
-        """Return a writer to the same place that isn't open, and shares only the file object."""
+        """Return a closed writer with the same target. It shares only the caller's file object."""
         clone = type(self).__new__(type(self))
         for name, value in vars(self).items():
             clone.__dict__[name] = value if value is self._given else copied(value)
@@ -218,14 +221,14 @@ class Writer:
         return clone
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return a copy: what is written to stays the same."""
+        """Return the same as ``copy.copy()``: a file object can't be copied."""
         return self.__copy__()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle a writer that isn't open.
+        """Return the state of a closed writer with the same target, for pickle.
 
         Raises:
-            TypeError: A file object that was given can't go to another process.
+            TypeError: The writer has a file object of the caller, which can't be pickled.
         """
         if self._given is not None:
             raise TypeError(
@@ -239,14 +242,14 @@ class Writer:
 
 
 class _Section:
-    """What a writer writes into a file object of the caller's.
+    """The part of the caller's file object that the writer has written.
 
     Attributes:
-        size (int): How much was written (bytes).
+        size (int): The length of the part (bytes).
     """
 
     def __init__(self, fp: IO[bytes]) -> None:
-        """Begin where the file object stands, or at its end if it was opened for appending."""
+        """Begin at the current position, or at the end of a file that is open in append mode."""
         self._fp = fp
         self._appends = _appends(fp)
         end = self._end()
@@ -255,12 +258,13 @@ class _Section:
         self.size = 0
 
     def can_cut(self) -> bool:
-        """Whether nothing but what was written would be cut off."""
+        """Whether truncating removes only bytes that this writer wrote."""
         end = self._end()
         if end is None:
             return False
-        # Whoever writes past append() isn't counted. Behind the start of a file that had ended
-        # there can be nothing else, unless others append to it as well.
+        # A subclass may write to the file object without append(), so ``size`` may be too small.
+        # If the file ended where the section begins, all that follows is ours, except in append
+        # mode, where other processes may append, too.
         return (
             end == self._start + self.size
             or self._is_untouched(end)
@@ -268,10 +272,10 @@ class _Section:
         )
 
     def cut(self) -> None:
-        """Cut off what was written, and go back to the start.
+        """Truncate the file object to where the section begins, and seek there.
 
         Raises:
-            OSError: That would cut off something else, too.
+            OSError: That would remove data of others.
         """
         if not self.can_cut():
             raise OSError(
@@ -283,12 +287,12 @@ class _Section:
         self.size = 0
 
     def _is_untouched(self, end: int | None) -> bool:
-        """Whether nothing was written, so that what is behind the start is the caller's."""
+        """Whether nothing was written yet. Data after the start then belongs to the caller."""
         stands = self._appends or self._fp.tell() == self._start
         return self.size == 0 and end == self._had_end and stands
 
     def _end(self) -> int | None:
-        """Where the file object ends; None if that can't be known. Its position stays."""
+        """Return the length of the file object, or None if it can't seek. The position stays."""
         try:
             position = self._fp.tell()
             self._fp.seek(0, os.SEEK_END)
@@ -302,28 +306,28 @@ class _Section:
 class FileWriter(Writer):
     """Writes a file atomically: its path holds the complete old file or the complete new one.
 
-    The content goes to a temporary file in the same folder, which ``close()`` renames to the path.
-    Missing folders are made. A link at the path stays, and the file behind it is replaced.
-    An existing file keeps its permission bits, as far as the file system lets us set them; the
-    temporary file never has more of them. A new file has the bits that ``open()`` would give it.
-    After ``kill -9`` the temporary file (``.download-`` and 16 hex digits) may be left behind.
+    The writer writes to a staging file in the same folder, which ``close()`` renames to the path.
+    It creates missing folders. If the path is a symbolic link, the writer replaces the file that
+    the link points to. The new file gets the permission bits of the old one, where the file system
+    allows it, and the staging file never has more; without an old file the umask applies. After
+    ``kill -9`` the staging file (``.download-`` and 16 hex digits) may be left behind.
 
-    With ``resume`` a run that fails, or is killed, leaves what it fetched beside the target
-    (``.download-….partial`` and ``.note``). The next run goes on with it if the server still has
-    the same version; digests are computed again from the disk. Where the file system has no locks,
-    or the note can't be written, the run works without that.
+    With ``resume`` a run that fails or is killed leaves a partial file and a note beside the target
+    (``.download-….partial`` and ``.download-….note``). The next run resumes the partial file if the
+    server still has the same version, and computes digests anew from the disk. If the file system
+    has no locks, or the note can't be written, the download works without resume.
 
     Attributes:
         path (str): The path of the file.
-        resume (bool): What is fetched is kept for the next run if this one fails.
-        durable (bool): ``close()`` returns only when the disk has the file and its entry in the
-            folder (fsync), so that a power cut loses neither. Without it the operating system
-            writes them within seconds.
+        resume (bool): Keep the partial content for the next run if this one fails.
+        durable (bool): ``close()`` calls fsync for the file and its folder before it returns, so
+            that the file survives a power cut. Otherwise the operating system writes both to the
+            disk later.
     """
 
     durable = False
     _stage: Stage | None = None
-    # The folders that get a new entry.
+    # The folders that open() changes, and that close() syncs if ``durable``.
     _folders: tuple[str, ...] = ()
 
     def __init__(
@@ -332,17 +336,17 @@ class FileWriter(Writer):
         resume: bool = False,
         durable: bool = False,
     ) -> None:
-        """Make a writer.
+        """Choose the target. The writer creates no file before ``open()``.
 
         Args:
             path: The path of the file, absolute or relative to the working directory. None for a
-                new temporary file in the working directory, whose name is in ``path``. Removing it
-                is up to you.
-            resume: Keep what is fetched for the next run if this one fails.
-            durable: Have the file survive a power cut, at the price of waiting for the disk.
+                new name in the working directory, which ``path`` then has. The caller removes that
+                file.
+            resume: Keep the partial content for the next run if this one fails.
+            durable: Wait in ``close()`` until the disk has the file (fsync).
 
         Raises:
-            ValueError: To resume there must be a path.
+            ValueError: ``resume`` was given without a path.
         """
         super().__init__()
         if resume and path is None:
@@ -354,15 +358,14 @@ class FileWriter(Writer):
         self.durable = durable
 
     def open(self) -> None:
-        """Make missing folders and the file to write to.
+        """Create missing folders and the staging file.
 
         Raises:
-            OSError: That isn't possible, or something stands at the path that is no regular file.
+            OSError: They can't be created, or the path exists and isn't a regular file.
         """
         if self.is_open:
             self.discard()
-        # Links are followed now, and relative paths made absolute: the working directory may change
-        # meanwhile.
+        # Resolve links and relative paths now: the working directory may change before close().
         target, mode = _target(self.path)
         folder = target.rpartition("/")[0].rstrip("/") or "/"
         self._folders = (folder,)
@@ -373,42 +376,42 @@ class FileWriter(Writer):
                 self._folders = tuple(_without_entry(folder))
             os.makedirs(folder, exist_ok=True)
             self._stage = self._make_stage(target, mode)
-        # Unbuffered: the buffers are large, and each is written once.
+        # Without a buffer of its own: the download already writes in large buffers.
         self.fp = self._stage.file  # type: ignore[assignment]
 
     def is_missing(self) -> bool:
-        """Whether nothing stands at the path."""
+        """Whether no file exists at the path."""
         return not os.path.exists(self.path)
 
     def restart(self) -> None:
-        """Start again at 0, open.
+        """Drop the content and its note, and leave the writer open at byte 0.
 
         Raises:
-            OSError: That isn't possible.
+            OSError: The staging file can't be created or truncated.
         """
         self.remember(None)
         super().restart()
 
     def truncate(self) -> None:
-        """Start again at 0.
+        """Drop the content and its note, and continue at byte 0.
 
         Raises:
-            OSError: That isn't possible.
+            OSError: The staging file can't be truncated.
         """
         self.remember(None)
         super().truncate()
 
     def recall(self) -> str | None:
-        """Return the note on what an earlier run left to go on with; None if there is nothing."""
+        """Return the note on the partial content of an earlier run; None if there is none."""
         return None if self._stage is None else self._stage.note
 
     def remember(self, note: str | None) -> None:
-        """Take a note on the content, for a later run to go on with what will be here.
+        """Store a note on the content, with which a later run can resume it.
 
-        Where it can't be written, such as on a full disk, the content isn't kept for a later run.
+        If the note can't be written, for example on a full disk, a later run starts at byte 0.
 
         Args:
-            note: What tells the version of the content; None to drop the content.
+            note: A text that identifies the version of the content. None to drop the content.
 
         Raises:
             OSError: The content can't be dropped.
@@ -422,15 +425,16 @@ class FileWriter(Writer):
             self._stage.remember(note)
 
     def replay(self, size: int) -> Iterator[bytes]:
-        """Read what an earlier run left. What is written after its end is put behind it.
+        """Read the partial content of an earlier run.
 
-        Unless it was read to its end, the next write starts at byte 0.
+        If the caller reads it to the end, the next write appends to it. Otherwise the next write
+        drops it and starts at byte 0.
 
         Args:
-            size: The most bytes to read at a time.
+            size: The largest buffer to yield (bytes).
 
         Raises:
-            OSError: It can't be read.
+            OSError: The partial file can't be read.
         """
         if not isinstance(self._stage, Partial):
             return
@@ -445,11 +449,11 @@ class FileWriter(Writer):
         self._stage.taken_up()
 
     def close(self) -> None:
-        """Put the file in its place.
+        """Rename the staging file to the path.
 
         Raises:
-            OSError: That isn't possible, and the old file stays; or ``durable`` could not be kept
-                to.
+            OSError: The rename failed and the old file stays, or fsync of the folder failed
+                (``durable``).
         """
         stage, self._stage = self._stage, None
         if stage is None:
@@ -467,7 +471,7 @@ class FileWriter(Writer):
                 sync_folder(folder)
 
     def discard(self) -> None:
-        """Drop what was written. What stands at the path stays."""
+        """Drop the content. An old file at the path stays."""
         stage, self._stage = self._stage, None
         super().discard()
         if stage is not None:
@@ -479,33 +483,37 @@ class FileWriter(Writer):
         return clone
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle by the path, made absolute: another process may have another working directory."""
+        """Return the state with an absolute path: a process that unpickles may work elsewhere."""
         return super().__getstate__() | {"path": os.path.join(os.getcwd(), self.path)}
 
     def __str__(self) -> str:
         return self.path
 
     def __repr__(self) -> str:
-        # Somebody may have given a URL for the path.
+        # The caller may have passed a URL as the path by mistake. Hide its password.
         path = redact.text(self.path) if "://" in self.path else self.path
         return f"FileWriter({path!r})"
 
     def _make_stage(self, target: str, mode: int | None) -> Stage:
         if self.resume:
-            # Where another download writes it, or something is in the way, this does without.
+            # Another download may hold the lock of the partial file, or the file system may have
+            # no locks. Download without resume then.
             with contextlib.suppress(OSError):
                 return Partial(target, mode)
         return Temporary(target, mode)
 
 
 def writer_of(value: Writer | StrPath | None) -> Writer | None:
-    """Make a writer of what a download was given for it.
+    """Convert the ``writer`` argument of a download.
 
     Args:
-        value: A writer, which is taken as it is, the path of a file, or None for nowhere.
+        value: A writer, the path of a file, or None to store the content nowhere.
+
+    Returns:
+        The same writer, a :class:`FileWriter` for the path, or None.
 
     Raises:
-        TypeError: It is none of these; the message names the argument.
+        TypeError: The value is none of these. The message names the argument.
     """
     if value is None or isinstance(value, Writer):
         return value
@@ -517,14 +525,15 @@ def writer_of(value: Writer | StrPath | None) -> Writer | None:
 
 
 class BufferWriter(Writer):
-    """Keeps the content in memory, also after the download has closed the writer.
+    """Keeps the content in memory. It stays there after the download has closed the writer.
 
     Attributes:
-        limit (int | None): The most bytes that are kept; one more is an error.
+        limit (int | None): The most bytes to keep. Larger content fails the download. None for no
+            limit.
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        """Make a writer.
+        """Start with no content.
 
         Args:
             limit: The most bytes to keep; None for no limit.
@@ -534,21 +543,21 @@ class BufferWriter(Writer):
         self._content = b""
 
     def open(self) -> None:
-        """Start with no content."""
+        """Drop the content of an earlier run."""
         self._content = b""
         self.fp = io.BytesIO()
 
     def append(self, buffer: bytes) -> int:
-        """Keep the next bytes.
+        """Add the next bytes of the content.
 
         Args:
             buffer: The bytes.
 
         Returns:
-            The number of bytes.
+            The length of the buffer.
 
         Raises:
-            OSError: There are more than the limit allows.
+            OSError: The content is larger than the limit.
             ValueError: The writer isn't open.
         """
         if (
@@ -560,7 +569,7 @@ class BufferWriter(Writer):
         return super().append(buffer)
 
     def close(self) -> None:
-        """Make the content stay."""
+        """Keep the content for :meth:`getvalue`."""
         if isinstance(self.fp, io.BytesIO):
             self._content = self.fp.getvalue()
         super().close()
@@ -571,11 +580,11 @@ class BufferWriter(Writer):
         super().discard()
 
     def getvalue(self) -> bytes:
-        """Return the content as it came, also while it comes."""
+        """Return the content. While the download runs: the bytes fetched so far."""
         return self.fp.getvalue() if isinstance(self.fp, io.BytesIO) else self._content
 
     def content(self) -> str:
-        """Return the content as text: UTF-8, undecodable bytes replaced. '' if nothing came."""
+        """Return the content decoded as UTF-8. U+FFFD replaces bytes that can't be decoded."""
         return self.getvalue().decode("utf-8", "replace")
 
     def read(self) -> str:
@@ -592,7 +601,7 @@ class BufferWriter(Writer):
 
 
 def _without_entry(folder: str) -> Iterator[str]:
-    """The folders that get a new entry when a file and missing folders above it are made."""
+    """Yield the folders that change when a file in a folder and its missing parents are made."""
     yield folder
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
@@ -600,7 +609,7 @@ def _without_entry(folder: str) -> Iterator[str]:
 
 
 def _appends(fp: IO[bytes]) -> bool:
-    """Whether the system puts each write at the end of the file, wherever the position is."""
+    """Whether the file is open in append mode (O_APPEND), where writes ignore the position."""
     try:
         return bool(fcntl.fcntl(fp.fileno(), fcntl.F_GETFL) & os.O_APPEND)
     except (AttributeError, OSError, TypeError, ValueError):
@@ -615,13 +624,13 @@ def _can_seek(fp: IO[bytes]) -> bool:
 
 
 def _defines_below(cls: type, name: str, other: str) -> bool:
-    """Whether a method is defined by a class below the one that defines another method."""
+    """Whether a subclass of the class that defines ``other`` defines ``name``."""
     found = [method for base in cls.__mro__ for method in (other, name) if method in vars(base)]
     return found[0] == name
 
 
 def _target(path: str) -> tuple[str, int | None]:
-    """What a path means now, and the permission bits of the file there; None if there is none."""
+    """Return the absolute path, links resolved, and the mode of the file there (None: no file)."""
     if not path:
         raise FileNotFoundError(errno.ENOENT, "The path of the file is empty")
     if "\0" in path:
@@ -651,7 +660,7 @@ def _target(path: str) -> tuple[str, int | None]:
 
 
 def _irreplaceable(target: str, mode: int) -> OSError:
-    """The error for what stands at a path and is no file."""
+    """Create the error for a target that exists and isn't a regular file."""
     if stat.S_ISDIR(mode):
         return IsADirectoryError(errno.EISDIR, "There is a folder at the path", target)
     if stat.S_ISLNK(mode):

@@ -1,4 +1,4 @@
-"""A file object for a descriptor, with no more calls of the system than it must make."""
+"""A file object for a file descriptor that makes no needless system calls."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 
 class DescriptorFile(io.RawIOBase):
-    """Writes to a descriptor, which is its own to close.
+    """Writes to a file descriptor, and closes it in ``close()``.
 
-    ``io.FileIO`` looks at the file first, which nobody needs here. Each call of the system lets
-    another thread have the interpreter, and costs more by that than by what it does.
+    ``io.FileIO`` calls fstat and lseek when it is created. Each system call releases the
+    interpreter lock, and with several threads, getting the lock back costs more than the call.
 
     Attributes:
-        sync (bool): Whether ``close()`` has the content written to the disk (fsync).
+        sync (bool): ``close()`` calls fsync first.
     """
 
     mode = "wb"
@@ -22,7 +22,7 @@ class DescriptorFile(io.RawIOBase):
     sync = False
 
     def __init__(self, descriptor: int) -> None:
-        """Make a file object.
+        """Take ownership of a file descriptor.
 
         Args:
             descriptor: A descriptor of a regular file, open for writing.
@@ -43,23 +43,26 @@ class DescriptorFile(io.RawIOBase):
         return True
 
     def write(self, buffer: Any) -> int:
-        """Write bytes; return how many were written, which may be fewer.
+        """Write bytes.
+
+        Returns:
+            How many bytes were written. It may be fewer than the buffer has.
 
         Raises:
-            OSError: They can't be written.
+            OSError: The bytes can't be written.
         """
-        # As below, without the call: this is what every buffer goes through.
+        # Inlined _check(): this runs for each buffer.
         if self.closed:
             raise _closed()
         return os.write(self._descriptor, buffer)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position, and return it."""
+        """Set the position (bytes), and return it."""
         self._check()
         return os.lseek(self._descriptor, offset, whence)
 
     def truncate(self, size: int | None = None) -> int:
-        """Cut the file to a size (bytes), that of the position by default; return it."""
+        """Set the size of the file (bytes, by default the position), and return it."""
         size = self.tell() if size is None else size
         self._check()
         os.ftruncate(self._descriptor, size)
@@ -69,7 +72,7 @@ class DescriptorFile(io.RawIOBase):
         """Close the descriptor.
 
         Raises:
-            OSError: What was written before can't be kept.
+            OSError: fsync or close failed, so that written bytes may be lost.
         """
         if not self.closed:
             super().close()
@@ -80,7 +83,7 @@ class DescriptorFile(io.RawIOBase):
                 os.close(self._descriptor)
 
     def _check(self) -> None:
-        # The number may be that of another file by then.
+        # After close() the operating system may give the same number to another file.
         if self.closed:
             raise _closed()
 

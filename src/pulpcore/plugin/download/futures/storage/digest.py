@@ -1,7 +1,7 @@
-"""Digests that are computed beside the transfer, where the content is large.
+"""Digests. Helper threads compute those of large content in parallel with the transfer.
 
-hashlib lets go of the interpreter while it works on a large buffer. So the digest of a large file
-need not add to the time of its transfer, and several digests of it are computed side by side.
+hashlib releases the interpreter lock while it hashes a large buffer. So the digest of a large file
+adds no time to its transfer, and several digests of one file are computed in parallel.
 """
 
 from __future__ import annotations
@@ -18,29 +18,32 @@ from ..waiting.lock import Process, this_process
 from ..waiting.threads import Workers
 
 LARGE = 1024 * 1024
-"""Bytes that a digest takes at once, before threads are thought to be worth it."""
+"""Bytes of one content that the calling thread hashes itself. The rest goes to a helper thread."""
 
 SMALL = 8 * 1024
-"""Up to this size a buffer isn't worth letting go of the interpreter (bytes)."""
+"""Buffers up to this size are hashed without releasing the interpreter lock (bytes)."""
 
 LEAST = 16 * 1024
-"""The least size of a buffer that is handed to a thread (bytes)."""
+"""Smaller buffers never cause the switch to a helper thread (bytes)."""
 
 PIECE = 512 * 1024
-"""Bytes that a thread is given at a time. To wake it for each buffer takes longer than a digest."""
+"""Bytes that must wait before a helper thread is woken.
+
+Waking it for each buffer takes longer than hashing the buffer.
+"""
 
 WINDOW = 8 * 1024 * 1024
-"""Bytes that may wait for one digest; then whoever brings more waits."""
+"""Bytes that may wait for one digest. Beyond that, ``update()`` blocks."""
 
-# hashlib lets go of the interpreter from one byte more on.
+# The largest buffer for which hashlib keeps the interpreter lock (HASHLIB_GIL_MINSIZE is 2048).
 _KEPT = 2047
 
 
 def new_hash(name: str) -> hashlib._Hash:
-    """Return hashlib's object for a digest of no bytes.
+    """Create a hash object of hashlib.
 
-    It guards against damage and not for secrecy, and says so: md5 and sha1 also work where FIPS
-    forbids them.
+    ``usedforsecurity=False`` makes md5 and sha1 work in FIPS mode, too. The digests detect damage;
+    they don't authenticate.
 
     Args:
         name: One of ``DigestValidation.ALGORITHMS``.
@@ -50,7 +53,7 @@ def new_hash(name: str) -> hashlib._Hash:
 
 @functools.cache
 def digits(name: str) -> int:
-    """Return how many hex digits a digest has.
+    """Return the number of hex digits of a digest.
 
     Args:
         name: One of ``DigestValidation.ALGORITHMS``.
@@ -59,21 +62,21 @@ def digits(name: str) -> int:
 
 
 class Digest:
-    """A digest of content that comes bit by bit.
+    """A digest of content that arrives in buffers.
 
-    One thread brings the content; any thread may look meanwhile, and a forked child too. For that,
-    an object of hashlib's never changes once others can see it: what comes is added to a copy,
-    which then replaces it.
+    One thread calls :meth:`update`. Any thread, or a forked child, may call :meth:`current` at the
+    same time. So a hash object never changes once other threads can see it: each update goes to a
+    copy, which then replaces the object.
 
     Attributes:
-        size (int): How much was taken (bytes). It grows before the digest does.
+        size (int): The number of bytes passed to :meth:`update`. It grows before the digest does.
     """
 
-    # Made when it is needed: many are started again before they have taken anything.
+    # Created on first use: many digests are reset before the first byte.
     _hash: hashlib._Hash | None = None
 
     def __init__(self, name: str) -> None:
-        """Make a digest of no bytes.
+        """Start with the digest of no bytes.
 
         Args:
             name: One of ``DigestValidation.ALGORITHMS``.
@@ -83,10 +86,11 @@ class Digest:
         self._queue: _Queue | None = None
 
     def update(self, buffer: bytes) -> None:
-        """Take the next bytes.
+        """Add the next bytes.
 
         Args:
-            buffer: The bytes. What can be changed is worked on at once.
+            buffer: The bytes. Only ``bytes`` goes to a helper thread. The calling thread hashes any
+                other type, since the caller may change the buffer after this call.
         """
         self.size += len(buffer)
         if self._queue is None and (self.size <= LARGE or len(buffer) < LEAST):
@@ -94,8 +98,8 @@ class Digest:
             if len(buffer) > SMALL:
                 digest.update(buffer)
             else:
-                # In pieces for which hashlib keeps the interpreter: where other threads wait for
-                # it, to get it back takes longer than the digest.
+                # Pieces so small that hashlib keeps the interpreter lock. With several busy
+                # threads, getting the lock back takes longer than hashing.
                 for start in range(0, len(buffer), _KEPT):
                     digest.update(buffer[start : start + _KEPT])
             self._hash = digest
@@ -110,48 +114,50 @@ class Digest:
                 self._without_queue(self._queue.total())
 
     def current(self) -> hashlib._Hash:
-        """Return hashlib's object with all bytes that were taken. Any thread may call it."""
+        """Return the hash object of all bytes so far. Any thread may call this."""
         queue = self._queue
         if queue is not None:
             return queue.total()
-        # One step: it must not replace what another thread puts there just now.
+        # setdefault() is atomic: it must not replace the object that update() sets at this moment.
         digest: hashlib._Hash = self._hash or vars(self).setdefault("_hash", new_hash(self._name))
         return digest
 
     def _without_queue(self, digest: hashlib._Hash) -> None:
-        # In this order, for another thread may be about to look.
+        # The order matters: another thread may call current() between the two assignments.
         self._hash = digest
         self._queue = None
 
 
 class _Queue:
-    """The buffers that wait to be added to one digest, in their order.
+    """The buffers that wait to be hashed into one digest, in order.
 
-    One thread adds to it. Of the helper threads one at a time works on it.
+    One thread adds buffers. At most one helper thread hashes at a time.
     """
 
     def __init__(self, digest: hashlib._Hash) -> None:
-        # A digest, and how many buffers it has. Replaced as one by the helper threads.
+        # The digest and the number of buffers hashed into it: one tuple, so that the helper thread
+        # replaces both at once.
         self._done = (digest, 0)
-        # What isn't in it yet, by number from 0, and maybe a moment longer.
+        # Buffers with their number from 0. A buffer stays for a moment after it has been hashed.
         self._buffers: deque[tuple[int, bytes]] = deque()
         self._added = self._added_size = self._done_size = 0
         self._error: BaseException | None = None
-        # The last total that somebody asked for, and how many buffers it has.
+        # The result of the last total(), and its number of buffers.
         self._total = self._done
         self._waiting: deque[Waiter] = deque()
         self._begin()
 
     def _begin(self) -> None:
         self._process = this_process()
-        # Held by the helper thread that works on it. Such threads get no signals.
+        # The helper thread that hashes holds it. Only the main thread runs signal handlers, so a
+        # signal can't leave this lock held.
         self._working = threading.Lock()
 
     def add(self, buffer: bytes) -> bool:
-        """Have a buffer added to the digest, by and by.
+        """Queue a buffer. Blocks while more than WINDOW bytes wait.
 
         Returns:
-            False if there is no thread to be had that could do it.
+            False if no helper thread can be started.
         """
         self._buffers.append((self._added, buffer))
         self._added += 1
@@ -159,10 +165,10 @@ class _Queue:
         return self._left() < PIECE or self._work_until(WINDOW)
 
     def total(self) -> hashlib._Hash:
-        """Return a digest with all that was added before the call."""
+        """Return the digest of all buffers that were added before the call."""
         total = self._total
         if total[1] < self._added:
-            # What is left then is too little for another thread.
+            # Helper threads hash all but the last PIECE - 1 bytes; this thread hashes those.
             self._work_until(PIECE - 1)
             total = self._total = self._sum()
         if self._error is not None:
@@ -173,15 +179,16 @@ class _Queue:
         return self._added_size - self._done_size
 
     def _work_until(self, most: int) -> bool:
-        """Have helper threads work; wait until no more bytes are left than given.
+        """Start a helper thread, and wait until at most so many bytes are left.
 
-        Bounded: a helper thread only hashes, and never waits.
+        Bounded: a helper thread only hashes and never waits.
 
         Returns:
-            False if there is no thread to be had.
+            False if no helper thread can be started.
         """
         if self._process is not this_process():
-            # The threads, and what one of them may just have been doing, are the parent's.
+            # This is a forked child. It has none of its parent's threads, and the lock may be held
+            # by one of them. So hash here, and start with a new lock.
             self._done, self._done_size = self._sum(), self._added_size
             self._buffers.clear()
             self._begin()
@@ -201,13 +208,13 @@ class _Queue:
         return True
 
     def _sum(self) -> tuple[hashlib._Hash, int]:
-        """The digest of all buffers. It changes nothing, so that any thread may compute it."""
+        """Compute the digest of all buffers. It changes no state, so any thread may call it."""
         while True:
             done = self._done
             digest, number = done[0].copy(), done[1]
             buffers = list(self._buffers)
             if done is not self._done:
-                # Some of them may have been taken out meanwhile.
+                # The helper thread has finished meanwhile, and may have removed buffers.
                 continue
             for place, buffer in buffers:
                 if place >= number:
@@ -216,7 +223,7 @@ class _Queue:
             return digest, number
 
     def _work(self) -> None:
-        """Add what waits to the digest, in a helper thread."""
+        """Hash the queued buffers, in a helper thread."""
         if self._working.acquire(blocking=False):
             try:
                 self._add_waiting()
@@ -226,7 +233,8 @@ class _Queue:
             with contextlib.suppress(IndexError):
                 while True:
                     self._waiting.pop().wake()
-            # Whoever found it at work has left the rest to it. The others that wait come first.
+            # add() starts no helper thread while this one works, so buffers may have been queued
+            # since. Queue a new run instead of looping: other digests come first.
             if self._left() >= PIECE and self._error is None:
                 _helpers_of(self._process).run(self._work)
 
@@ -243,6 +251,6 @@ class _Queue:
 
 @functools.cache
 def _helpers_of(process: Process) -> Workers:
-    """The threads that compute digests: a forked child has none of its parent's."""
+    """Return the helper threads of a process. A forked child needs its own."""
     most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     return Workers(most, "download-digest")

@@ -1,4 +1,8 @@
-"""Staging files: where the content of a file is written until it is complete, and renamed."""
+"""Staging files: a file is written under a temporary name, and renamed when it is complete.
+
+A :class:`Temporary` file is removed if the download fails. A :class:`Partial` file stays, with a
+note that identifies its content, so that the next run can resume it.
+"""
 
 from __future__ import annotations
 
@@ -18,28 +22,30 @@ from typing import Any
 from ..waiting.lock import this_process
 from .descriptor import DescriptorFile
 
-# Another number for each form of the notes, and for each one whose notes can't be trusted.
+# The version of the note's format. A bug that left wrong notes also needs a new number.
 _KIND = "pulpcore-futures partial download 2"
 _NEW = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NAME = re.compile(r"\.download-[0-9a-f]{16}(\.partial|\.note)?")
 _TRIES = 3
 _NAMES = 100
-# Not the one that a user may have seeded.
+# A generator of our own: an application may seed the one of the module.
 _random = random.Random()  # noqa: S311 - the names are no secret
-# A forked child would go on with the numbers of its parent, and so would each of its siblings.
+# Forked children would otherwise all generate the same names as their parent.
 os.register_at_fork(after_in_child=_random.seed)
 _LONGEST_NOTE = 4096
 _OLD = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _ANY_MODE = 0o666
-# What opening a file tells where a link, a folder, a device or somebody else's file is in the way.
-# Any other error, such as EMFILE, says nothing about the file, which is kept.
+# The errors of open() if a link, a folder, a device or another user's file has the name. Any other
+# error, such as EMFILE, says nothing about the file, so the file is kept.
 _IN_THE_WAY = frozenset(
     {errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENXIO, errno.ENODEV}
 )
 
 
 def is_reserved(name: str) -> bool:
-    """Whether a file of a name may be ours: a server that could choose it could plant content.
+    """Whether a file name has the form of a staging file or a note.
+
+    A server must not choose such a name for a download: it could plant content for a later resume.
 
     Args:
         name: The name of a file.
@@ -48,13 +54,13 @@ def is_reserved(name: str) -> bool:
 
 
 def sync_folder(path: str) -> None:
-    """Write the entries of a folder to the disk, so that a rename in it outlives a power cut.
+    """Call fsync for a folder, so that a rename in it survives a power cut.
 
     Args:
         path: The path of the folder.
 
     Raises:
-        OSError: That isn't possible.
+        OSError: The folder can't be opened or synced.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -64,12 +70,12 @@ def sync_folder(path: str) -> None:
 
 
 class Stage(ABC):
-    """A file in the folder of its target, which a rename puts in its place.
+    """A staging file in the folder of its target.
 
     Attributes:
-        file (DescriptorFile): Where to write, at its end.
-        note (str | None): What an earlier run noted of what it left.
-        size (int): How much of the content an earlier run left (bytes); 0 without a note.
+        file (DescriptorFile): The open file. Its position is at its end.
+        note (str | None): The note on the partial content of an earlier run; None without one.
+        size (int): The size of that partial content (bytes); 0 without a note.
     """
 
     file: DescriptorFile
@@ -77,10 +83,10 @@ class Stage(ABC):
     size = 0
 
     def __init__(self, target: str) -> None:
-        """Note whose file it is to be.
+        """Store the target. A subclass opens the file.
 
         Args:
-            target: The absolute path of the file that is to be.
+            target: The absolute path of the final file.
         """
         self._target = target
         self._process = this_process()
@@ -89,16 +95,16 @@ class Stage(ABC):
         """Close the file, and rename it to its target.
 
         Raises:
-            OSError: That isn't possible.
+            OSError: The file can't be closed or renamed.
         """
         self.file.close()
         self._rename()
 
     def drop(self) -> None:
-        """Close the file, and leave nothing behind but what is kept on purpose."""
+        """Close the file, and remove it unless it stays for a later run."""
         with contextlib.suppress(OSError):
             self.file.close()
-        # A forked child that unwinds its stack must not remove the file of its parent.
+        # A forked child that unwinds the stack must not remove the file of its parent.
         if self._process is this_process():
             self._remove()
 
@@ -108,30 +114,31 @@ class Stage(ABC):
 
     @abstractmethod
     def _remove(self) -> None:
-        """Remove the file, unless it is kept on purpose."""
+        """Remove the file, unless it stays for a later run."""
 
 
 class Temporary(Stage):
-    """A file of which nothing stays unless it is published."""
+    """A staging file that is removed if the download fails."""
 
     def __init__(self, target: str, mode: int | None = None) -> None:
-        """Make the file.
+        """Create the file.
 
         Args:
-            target: The absolute path of the file that is to be.
-            mode: Its permission bits; None for those of any new file.
+            target: The absolute path of the final file.
+            mode: The permission bits; None for the default of the umask.
 
         Raises:
-            OSError: That isn't possible.
+            OSError: The file can't be created.
         """
         super().__init__(target)
         folder = target[: target.rindex("/") + 1]
-        # Not by tempfile, whose files nobody else may read; and reading the umask is a race of the
-        # whole process.
+        # tempfile creates files with mode 0600. To fix that afterwards, one must read the umask,
+        # which is only possible by changing it for the whole process.
         left = _NAMES
         while True:
-            # Short, whatever the target is called. The name need not be a secret: a file that
-            # exists already is never opened. A secret one would cost a call of the system.
+            # The name is short, so that it fits even if the target's name has the longest length.
+            # It need not be unpredictable, because O_EXCL never opens an existing file. The
+            # ``secrets`` module would cost a system call.
             self._path = f"{folder}.download-{_random.getrandbits(64):016x}"
             try:
                 descriptor = _create(self._path, os.O_WRONLY, mode)
@@ -152,40 +159,42 @@ class Temporary(Stage):
 
 
 class Partial(Stage):
-    """A file that stays for the next run, with a note beside it of what it is.
+    """A staging file that stays for the next run, beside a note that identifies its content.
 
-    It stays only if it has a note and at least one byte. It is locked while it is written to.
+    It stays only if it has a note and at least one byte. A lock (flock) prevents two downloads from
+    writing it at the same time.
 
-    A note counts for the bytes that it was written for and for no others. What an earlier run left
-    is taken up by reading it to its end (:meth:`taken_up`); whoever writes without that, or with
-    a note of another version, starts at byte 0, and the old note is removed before the first byte
-    is written.
+    A note is valid only for the bytes that it was written for. A run resumes the content of an
+    earlier run by reading it to the end and calling :meth:`taken_up`. Without that call, a write or
+    a new note drops the old content first, and removes the old note before the first byte is
+    written.
     """
 
     def __init__(self, target: str, mode: int | None = None) -> None:
-        """Open the file, or make it.
+        """Open the file of an earlier run, or create it.
 
-        What others have put there is thrown away, and so is a file without a note.
+        A file of another user, a link, and a file without a valid note are replaced.
 
         Args:
-            target: The absolute path of the file that is to be.
-            mode: Its permission bits; None for those of any new file.
+            target: The absolute path of the final file.
+            mode: The permission bits; None for the default of the umask.
 
         Raises:
-            BlockingIOError: Another download is writing it.
-            OSError: It can't be opened or locked.
+            BlockingIOError: Another download holds the lock.
+            OSError: The file can't be opened or locked.
         """
         super().__init__(target)
         folder, name = os.path.split(target)
         key = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
         self._path = os.path.join(folder, f".download-{key}.partial")
         self._note_path = os.path.join(folder, f".download-{key}.note")
-        # Whether the file stays when it is dropped. Unless it was just made, it does as long as
-        # nobody has read its note.
+        # Whether drop() leaves the file. If an error occurs before the note has been read, the file
+        # may be good, so it stays.
         self._is_kept = True
-        # Whether a write goes on with what is here.
+        # Whether the next write appends to the content of the earlier run.
         self._is_taken_up = False
-        # Held until the file was renamed, when the other descriptor of it is closed already.
+        # A second descriptor of the file. It keeps the lock until the rename, which comes after
+        # ``self.file`` has been closed.
         self._lock = self._open(mode)
         try:
             self.file = _PartialFile(os.dup(self._lock), self._begin)
@@ -200,19 +209,19 @@ class Partial(Stage):
             raise
 
     def taken_up(self) -> None:
-        """Go on with what an earlier run left: it was read, and is what is wanted."""
+        """Keep the content of the earlier run: the next write appends to it."""
         self._is_taken_up = True
 
     def remember(self, note: str) -> None:
-        """Note what the content is, so that it stays.
+        """Write a note, so that the file stays for a later run.
 
-        What an earlier run left and nobody has taken up is dropped.
+        This drops the content of an earlier run, unless :meth:`taken_up` was called.
 
         Args:
-            note: Whatever tells whether it can be gone on with.
+            note: A text that identifies the version of the content.
 
         Raises:
-            OSError: It can't be written; no note is left then.
+            OSError: The note can't be written. The old note is gone then, too.
         """
         self._begin()
         if note == self.note:
@@ -232,7 +241,10 @@ class Partial(Stage):
         self.note, self._is_kept = note, True
 
     def forget(self) -> None:
-        """Drop the content and the note, in the order in which a kill between them does no harm."""
+        """Drop the note, then the content.
+
+        In this order a kill in between leaves no note whose content is gone.
+        """
         self._remove_note()
         self.note, self.size, self._is_kept = None, 0, False
         os.ftruncate(self._lock, 0)
@@ -240,14 +252,14 @@ class Partial(Stage):
         self._is_taken_up = True
 
     def abandon(self) -> None:
-        """Close what a forked child has of its parent's file: the child would keep the lock."""
+        """Close the descriptors in a forked child, which would keep the parent's lock."""
         os.close(self._lock)
         self._lock = -1
         with contextlib.suppress(AttributeError, OSError):
             self.file.close()
 
     def _begin(self) -> None:
-        """Have the content begin at byte 0, unless what is here was taken up."""
+        """Drop the content of an earlier run, unless :meth:`taken_up` was called."""
         if not self._is_taken_up:
             self.forget()
 
@@ -255,7 +267,7 @@ class Partial(Stage):
         if not self._is_there(os.fstat(self._lock)):
             raise OSError(errno.ESTALE, "The partial file was taken away", self._path)
         os.replace(self._path, self._target)
-        # A note without a file counts for nothing.
+        # A failure does no harm: a note without a file is ignored.
         with contextlib.suppress(OSError):
             self._remove_note()
         self._unlock()
@@ -270,7 +282,8 @@ class Partial(Stage):
 
     def _unlock(self) -> None:
         if _held.pop(self._lock, None) is not None:
-            # Also where a child, forked just now, has the file open.
+            # close() alone would not release it while a child that was just forked has the file
+            # open.
             with contextlib.suppress(OSError):
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
@@ -299,21 +312,22 @@ class Partial(Stage):
         raise BlockingIOError(errno.EAGAIN, "The partial file is in use", self._path)
 
     def _is_locked(self, descriptor: int, is_new: bool) -> bool:
-        """Lock the file; tell whether it is the one that is to be used, and close it if not."""
-        # Before it is locked, so that no fork comes in between.
+        """Lock an open file. Close it and return False if its path now has another file."""
+        # Registered before it is locked: a fork in between would leave the child with the lock.
         self._lock = descriptor
         _held[descriptor] = self
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found = os.fstat(descriptor)
-            # Else whoever had the lock before has put it in its place, or dropped it.
+            # If the path has another file or none, the former owner of the lock has renamed or
+            # removed this one.
             if self._is_there(found):
                 if _is_ours(found):
                     return True
                 self._throw_away()
         except BaseException as error:
-            # A file system without locks would keep an empty file. Where the file is locked, the
-            # one who has the lock removes it.
+            # On a file system without locks, remove the empty file. If another download has the
+            # lock, that download removes the file.
             if is_new and not isinstance(error, BlockingIOError):
                 with contextlib.suppress(OSError):
                     os.unlink(self._path)
@@ -334,7 +348,7 @@ class Partial(Stage):
             return False
 
     def _find_note(self) -> None:
-        """Find what an earlier run left; what isn't any good is dropped."""
+        """Read the note of an earlier run. Drop the content if the note is missing or invalid."""
         note, least = self._read_note()
         size = os.lseek(self._lock, 0, os.SEEK_END)
         self._is_kept = note is not None and size >= max(least, 1)
@@ -344,10 +358,10 @@ class Partial(Stage):
             self.forget()
 
     def _read_note(self) -> tuple[str | None, int]:
-        """Return the note, and how long the file was when it was written (bytes).
+        """Return the note, and the size that the file had when it was written (bytes).
 
         Raises:
-            OSError: It can't be read now; it may well be good.
+            OSError: A failure, such as EMFILE, that says nothing about the note itself.
         """
         nothing = (None, 0)
         try:
@@ -377,9 +391,10 @@ class Partial(Stage):
 
 
 class _PartialFile(DescriptorFile):
-    """Calls a function before the first byte is written.
+    """Calls a function before the first write.
 
-    The file object does it, and not a writer's ``append()``, which a subclass may override.
+    This is done here and not in the writer's ``append()``, because a subclass of the writer may
+    override that method and write to the file object itself.
     """
 
     def __init__(self, descriptor: int, before: Callable[[], None]) -> None:
@@ -387,10 +402,13 @@ class _PartialFile(DescriptorFile):
         self._before: Callable[[], None] | None = before
 
     def write(self, buffer: Any) -> int:
-        """Write bytes; return how many were written, which may be fewer.
+        """Write bytes.
+
+        Returns:
+            How many bytes were written. It may be fewer than the buffer has.
 
         Raises:
-            OSError: They can't be written.
+            OSError: The bytes can't be written.
         """
         if self._before is not None:
             self._before()
@@ -398,8 +416,9 @@ class _PartialFile(DescriptorFile):
         return super().write(buffer)
 
 
-# The partial files of this process, by the descriptor that holds the lock. A lock by flock belongs
-# to the open file, which a forked child shares: it would keep the lock as long as it lives.
+# The locked partial files of this process, by descriptor. flock() locks the open file description,
+# which a forked child shares. So a child must close these descriptors, or it would keep the locks
+# until it exits.
 _held: dict[int, Partial] = {}
 
 
@@ -413,19 +432,19 @@ os.register_at_fork(after_in_child=_abandon)
 
 
 def _create(path: str, flags: int, mode: int | None) -> int:
-    """Make a file; it has no more permission bits than were given, nor than the umask allows."""
+    """Create a file. The umask may clear some of the permission bits that were given."""
     return os.open(path, flags | _NEW, _ANY_MODE if mode is None else mode)
 
 
 def _write(path: str, content: bytes) -> None:
-    """Write a small new file that nobody else may read."""
+    """Create a small file with mode 0600, and write all of its content."""
     with DescriptorFile(os.open(path, os.O_WRONLY | _NEW, 0o600)) as file:
         if file.write(content) < len(content):
             raise OSError(errno.ENOSPC, "The note was written only in part")
 
 
 def _set_mode(descriptor: int, mode: int | None) -> None:
-    """Give a file its permission bits, where they differ and the file system lets us."""
+    """Set the permission bits if they differ. Ignore a file system that refuses it."""
     if mode is None or stat.S_IMODE(os.fstat(descriptor).st_mode) == mode:
         return
     with contextlib.suppress(OSError):
