@@ -1,7 +1,7 @@
-"""The entry of the command line, ``pulp-futures``.
+"""The entry point of the command line, ``pulp-futures``.
 
-It lies outside of the package because it runs before the package can be imported: beside the real
-pulpcore, importing anything below ``pulpcore.plugin`` needs ``django.setup()`` first.
+It isn't part of the package, because it must run before the package is imported. If pulpcore is
+installed, importing a module below ``pulpcore.plugin`` needs ``django.setup()`` first.
 """
 
 from __future__ import annotations
@@ -13,38 +13,42 @@ from importlib import import_module
 from importlib.util import find_spec
 
 USAGE = 2
-"""The exit status when the program can't run as it was called, or where it is installed."""
+"""The exit status for wrong arguments or an incomplete installation."""
 
 STOPPED = 130
-"""The exit status after Ctrl-C, as shells count: 128 and the number of the signal."""
+"""The exit status after Ctrl-C: 128 plus the number of SIGINT, as in shells."""
 
 SETTINGS = "pulpcore.app.settings"
-"""Django's settings, unless DJANGO_SETTINGS_MODULE names others."""
+"""The settings module of Django, unless DJANGO_SETTINGS_MODULE is set."""
 
 
 def main() -> None:
-    """Run the command line, and exit with its status."""
+    """Run the command line.
+
+    Raises:
+        SystemExit: Always, with the exit status.
+    """
     _fill_closed_streams()
     try:
         missing = _prepare()
         if missing:
-            # stderr is None where it is closed.
+            # sys.stderr is None if it was closed before the program started.
             with contextlib.suppress(AttributeError, OSError):
                 sys.stderr.write(f"pulp-futures: {missing}\n")
             status = USAGE
         else:
             status = import_module("pulpcore.plugin.download.futures.cli.app").run()
     except KeyboardInterrupt:
-        # Only while modules are imported: the command line has signal handlers of its own.
+        # During the imports only: afterwards the command line has its own signal handlers.
         status = STOPPED
     sys.exit(status)
 
 
 def _fill_closed_streams() -> None:
-    """Open /dev/null in place of each standard stream that is closed.
+    """Open /dev/null for each standard stream that is closed.
 
-    Otherwise the next file or socket gets its number, and with it all that is written to stdout or
-    stderr by that number.
+    Otherwise the next file or socket would get descriptor 0, 1 or 2, and output to stdout or stderr
+    would go into it.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
@@ -52,10 +56,10 @@ def _fill_closed_streams() -> None:
 
 
 def _prepare() -> str:
-    """Make the package importable.
+    """Check the requirements of the command line, and set up Django if pulpcore is installed.
 
     Returns:
-        What is missing and how to get it, in one line; '' if nothing is missing.
+        One line that says what is missing and how to install it; '' if nothing is missing.
     """
     absent = [name for name in ("click", "rich") if find_spec(name) is None]
     if absent:
@@ -79,7 +83,7 @@ def _prepare() -> str:
 
 def _brief(error: Exception) -> str:
     name = type(error).__name__
-    # Other exceptions may quote the values of settings, secrets included.
+    # The messages of other exceptions may contain values of settings, and so secrets.
     if isinstance(error, ImportError | OSError) or name == "ImproperlyConfigured":
         return " ".join(str(error).split()) or name
     return name

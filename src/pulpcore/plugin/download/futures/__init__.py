@@ -1,11 +1,11 @@
-"""Download files with threads.
+"""Download many files in parallel with threads. Each appears only when it is complete and verified.
 
-A download is a callable: it is run alone, or with many others on a pool of threads by a
-:class:`Batch`. In one loop each buffer goes to a :class:`Writer`, to each :class:`Validation` and
-to the handlers of an :class:`.Event`.
+A download is a callable. Call it, or let a :class:`Batch` run many downloads on a pool of threads.
+A download passes each buffer of the content to a :class:`Writer`, to each :class:`Validation`, and
+to the handlers of the :class:`.Event` ``FETCHED``.
 """
 
-# First: it tells what is wrong with a dependency before anything else uses it.
+# Imported first: it raises a clear error for an unusable dependency, before other modules fail.
 from .net import dependencies as _dependencies  # noqa: F401 - importing it is its use
 
 # isort: split

@@ -1,4 +1,4 @@
-"""Which addresses are public, for who must not be sent into his own network by a hostile URL."""
+"""Recognises public IP addresses, so that a hostile URL can't reach the internal network (SSRF)."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import ipaddress
 import socket
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
-# All that is given out of IPv6 to hosts (IANA's registry of address space). What is for this
-# machine, the link or a site lies elsewhere.
+# The global unicast addresses of IPv6 (IANA's registry of the address space). Loopback, link-local
+# and site-local addresses lie outside.
 _UNICAST = IPv6Network("2000::/3")
-# An IPv4 address behind a translator (RFC 6052 section 2.1).
+# The well-known prefix of NAT64: the last 32 bits are an IPv4 address (RFC 6052 section 2.1).
 _NAT64 = IPv6Network("64:ff9b::/96")
-# What not every version of Python knows to be special: protocol assignments, in which a cloud has
-# its metadata (RFC 6890 section 2.2.2), and documentation (RFC 9637).
+# Special networks that some versions of Python count as global: protocol assignments, which some
+# clouds use for their metadata service (RFC 6890 section 2.2.2), and documentation (RFC 9637).
 _SPECIAL = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("3fff::/20"))
 
 
 class ForbiddenAddress(OSError):
-    """A host's address isn't public, and only such are allowed."""
+    """The address isn't public, and ``public_only`` is set."""
 
 
 def check_peer(sock: socket.socket) -> None:
-    """See that a socket is connected to a public address.
+    """Check that a socket is connected to a public address.
 
-    It is the only look that counts: what a name stands for may change with each.
+    Only the address of the connected socket is reliable. A name that is resolved before the
+    connection is made may have another address at the next look-up (DNS rebinding).
 
     Args:
-        sock: The socket.
+        sock: The connected socket.
 
     Raises:
-        ForbiddenAddress: It is connected to another one.
-        OSError: It isn't connected any more.
+        ForbiddenAddress: The peer's address isn't public.
+        OSError: The socket isn't connected any more.
     """
     address = sock.getpeername()[0]
     if not is_public(address):
@@ -38,18 +39,21 @@ def check_peer(sock: socket.socket) -> None:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is one of the public internet.
+    """Whether an address belongs to the public internet.
 
-    It isn't if it is that of this machine, of the link, of a private network or of one behind
-    carrier-grade NAT, or if it is multicast, reserved or special in another way (IANA's registries
-    of special-purpose addresses, RFC 6890). An IPv6 address that stands for an IPv4 address
-    (IPv4-mapped, 6to4, or NAT64 with the well-known prefix) is what that one is.
+    Loopback, link-local, private, carrier-grade NAT, multicast, reserved and other special-purpose
+    addresses aren't public (IANA's registries of special-purpose addresses, RFC 6890). For an IPv6
+    address that embeds an IPv4 address (IPv4-mapped, 6to4, or NAT64 with the well-known prefix),
+    the IPv4 address decides.
 
-    What can't be told from an address: whether a public one belongs to your own network, or is a
-    NAT64 address with a prefix of your network's own.
+    The function can't recognise public addresses of your own network, nor NAT64 addresses with a
+    prefix of your own network.
 
     Args:
-        address: The address; behind an IPv6 address may be its zone.
+        address: The address. An IPv6 address may have a zone (``fe80::1%eth0``).
+
+    Raises:
+        ValueError: The text isn't an IP address.
     """
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, IPv6Address):

@@ -1,4 +1,4 @@
-"""Running many downloads at once, on a pool of threads."""
+"""Runs many downloads in parallel on a pool of threads."""
 
 from __future__ import annotations
 
@@ -20,32 +20,31 @@ if TYPE_CHECKING:
 __all__ = ["BACKLOG", "CONCURRENT", "Batch", "Plan", "PlanIterator"]
 
 CONCURRENT = 4
-"""How many downloads run at once by default."""
+"""The default number of downloads that run in parallel."""
 
 BACKLOG = 1024
-"""How many downloads are taken from the iterable and not yet handed back, at most, by default."""
+"""The default of ``backlog``: downloads taken from the iterable and not yet returned as plans."""
 
 _SHUT_DOWN = "the batch was shut down"
 _names = itertools.count(1)
 
 
 class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
-    """The plans of a batch, in the order in which they are completed.
+    """Yields the plans of a batch in the order of completion, by ``for`` or ``async for``.
 
-    For ``for``, and in async code for ``async for``. The iterable of downloads is only ever
-    advanced by the thread that iterates here, and at most as far as the backlog allows: a consumer
-    that is slow slows the batch.
+    Only the thread that iterates over the plans takes downloads from the iterable, and never more
+    than the backlog allows. So a slow consumer slows the batch down (back-pressure).
     """
 
     def __init__(self, window: Window) -> None:
-        """Make an iterator; a batch does.
+        """Store the window. A batch creates its iterator itself.
 
         Args:
-            window: Where the plans come from.
+            window: The source of the plans.
         """
         self._window = window
         self._async: AsyncPlans | None = None
-        # What belongs to the call of __next__() that is being made, if there is one.
+        # Works as a lock: the running call of __next__() has put its object here.
         self._turn: dict[None, object] = {}
 
     def __iter__(self) -> Self:
@@ -56,8 +55,8 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
 
     def __next__(self) -> Plan:
         window, mine, turn = self._window, object(), self._turn
-        # A signal may come at each call in here. So the plan counts as handed back by the last
-        # step before the return, and the turn is given back by steps that are no calls.
+        # A signal handler may raise KeyboardInterrupt at any call in here. So the last statement
+        # before the return marks the plan as returned, and the ``finally`` block makes no calls.
         try:
             if turn.setdefault(None, mine) is not mine:
                 raise RuntimeError("the batch is being iterated already, by another thread")
@@ -87,12 +86,12 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
         return aiter(self).__anext__()
 
     def interrupt(self) -> None:
-        """Have an ``async for`` look again, from any thread: the batch was shut down."""
+        """Wake an ``async for`` after the batch was shut down. Any thread may call this."""
         if self._async is not None:
             self._async.interrupt()
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """The tasks to wait for after :meth:`interrupt`: that of an async iterable."""
+        """Return the task that advances an async iterable, to wait for after :meth:`interrupt`."""
         return [] if self._async is None else self._async.tasks()
 
 
@@ -108,20 +107,21 @@ class Batch:
                 except DownloadError as error:
                     print(error)
 
-    Leaving the ``with``, by an exception or Ctrl-C too, shuts the batch down. All downloads get the
-    batch's context and share sessions, connections and tokens by it. Each runs in a copy of the
-    ``contextvars`` context in which it was taken from the iterable.
+    The end of the ``with`` block shuts the batch down, also after an exception or Ctrl-C. The batch
+    sets its context on each download, so that the downloads share sessions, connections and tokens.
+    Each download runs in a copy of the ``contextvars`` context in which it was taken from the
+    iterable.
 
-    In code that runs by asyncio it is the same with ``async with`` and ``async for``. The downloads
-    still run on the pool of threads; the event loop isn't blocked. The downloads may come from an
-    async iterable there, which runs in one task of its own: in a copy of the ``contextvars``
-    context in which the iteration began. An ``async for`` that is cancelled loses no plan.
+    With asyncio use ``async with`` and ``async for``. The downloads still run on the pool of
+    threads, and don't block the event loop. ``downloads`` may be an async iterable then. One task
+    advances it, in a copy of the ``contextvars`` context in which the iteration began. Cancelling
+    the task that runs the ``async for`` loses no plan.
 
     Attributes:
         downloads (Iterable[Download] | AsyncIterable[Download]): The downloads.
-        concurrent (int): How many run at once.
-        backlog (int): How many may be taken from the iterable and not yet handed back.
-        context (Context): What the downloads share.
+        concurrent (int): The number of downloads that run in parallel.
+        backlog (int): The most downloads that were taken from the iterable and not yet returned.
+        context (Context): The state that the downloads share.
         iterator (PlanIterator): The plans.
     """
 
@@ -132,17 +132,16 @@ class Batch:
         backlog: int = BACKLOG,
         context: Context | None = None,
     ) -> None:
-        """Make a batch.
+        """Check the arguments. No download starts before the iteration begins.
 
         Args:
-            downloads: Any iterable of downloads, lazy and endless ones included. It is only ever
-                advanced by the thread that iterates the plans. An async iterable is for
-                ``async for`` only.
-            concurrent: How many run at once; 1 or more.
-            backlog: How many may be taken from the iterable and not yet handed back; no fewer than
-                ``concurrent``.
-            context: What the downloads share. By default one of the batch's own, which ends with
-                it.
+            downloads: Any iterable of downloads, also a lazy or endless one. Only the thread that
+                iterates over the plans advances it. An async iterable needs ``async for``.
+            concurrent: The number of downloads that run in parallel, at least 1.
+            backlog: The most downloads that were taken from the iterable and not yet returned as
+                plans, at least ``concurrent``.
+            context: The state that the downloads share. By default the batch creates a context, and
+                closes it at its end.
 
         Raises:
             ValueError: A number is too small.
@@ -166,7 +165,7 @@ class Batch:
         self.backlog = backlog
         self.context = Context() if context is None else context
         self._owns_context = context is None
-        # A batch that is run by a handler of another batch stops with that one.
+        # A handler of another batch may run this batch. The other's shutdown then stops it, too.
         self._cancellation = Cancellation(current())
         self._engine = Threads(concurrent, f"batch-{next(_names)}", self._cancellation)
         self.iterator = PlanIterator(
@@ -176,14 +175,14 @@ class Batch:
 
     @property
     def is_shutdown(self) -> bool:
-        """Whether it was shut down, or has come to its end."""
+        """Whether the batch was shut down, or all its plans were returned."""
         return self._cancellation.is_cancelled()
 
     def download(self) -> PlanIterator:
         """Start the batch.
 
         Returns:
-            The one iterator of plans, in the order in which they are completed.
+            The iterator of plans, in the order of completion. Each call returns the same one.
 
         Raises:
             RuntimeError: The batch was shut down before it was started.
@@ -198,17 +197,16 @@ class Batch:
         return self.download()
 
     def shutdown(self) -> None:
-        """End the batch: start nothing new, stop what runs, and wait until it has stopped.
+        """Start no more downloads, cancel the running ones, and wait for their threads to end.
 
-        What waits and what runs ends with DownloadFailed, and nothing partial is left. A download
-        is stopped at once, also in the middle of a read or a back-off; only the look-up of a name
-        and a connection that is being made can't be cut short. The wait is bounded by them: by the
-        resolver's own limit, and ``timeout.connect`` seconds for each address of the host. Called
-        by a handler of one of its downloads, it doesn't wait. It can be called again. A signal
-        handler may call it.
+        Downloads that run or wait fail with DownloadFailed, and leave no partial files. A read or a
+        back-off is cancelled at once. Only the look-up of a name, and a connection that is being
+        made, can't be cancelled. They limit how long this method blocks: to the time-out of the
+        resolver, and ``timeout.connect`` seconds for each address of the host.
 
-        It blocks its thread. So in async code leave the ``async with`` instead, which lets the
-        event loop run meanwhile.
+        This method can be called more than once, and by a signal handler. It doesn't wait if a
+        handler of one of the batch's downloads calls it. It blocks the calling thread, so in async
+        code leave the ``async with`` block instead.
         """
         self._cancellation.cancel(_SHUT_DOWN)
         self.iterator.interrupt()
@@ -251,7 +249,7 @@ class Batch:
         self._engine.start(plan, complete)
 
     def _finish(self) -> None:
-        """Stop the threads at the end of the iteration; they are idle."""
+        """Stop the threads at the end of the iteration. All of them are idle then."""
         self._cancellation.cancel("the batch has come to its end")
         self._engine.stop()
         self._engine.join()

@@ -1,4 +1,4 @@
-"""What downloads share: a context with attributes and a cache, both safe for threads."""
+"""The state that downloads share: a context with attributes and a cache. Both are thread-safe."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ log = logging.getLogger(__name__)
 
 
 class Resource(ABC):
-    """An object in a cache that is closed when its context ends, such as connections."""
+    """A cached object that the context closes at its end, such as a connection pool."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what is held. It can be called more than once."""
+        """Release the resources. Can be called more than once."""
 
 
 class Cache:
-    """Objects by key, shared by threads.
+    """A thread-safe mapping of keys to objects.
 
     Attributes:
-        eviction_threshold (timedelta): How long an object stays that nobody asks for.
+        eviction_threshold (timedelta): :meth:`evict` removes objects that weren't used for this
+            long.
     """
 
     class _Item:
@@ -40,30 +41,31 @@ class Cache:
             self.used = time.monotonic()
 
     def __init__(self, eviction_threshold: timedelta = timedelta(hours=4)) -> None:
-        """Make an empty cache.
+        """Create an empty cache.
 
         Args:
-            eviction_threshold: How long an object stays that nobody asks for. Zero is zero.
+            eviction_threshold: :meth:`evict` removes objects that weren't used for this long.
         """
         self.eviction_threshold = eviction_threshold
-        # Changed by single steps of a dict only, so that a signal handler may come in between.
+        # Only changed by single, atomic operations of dict, without a lock: a signal handler that
+        # uses the cache must not deadlock.
         self._items: dict[Hashable, Cache._Item] = {}
 
     def put(self, key: Hashable, object: Any) -> None:
-        """Put an object into the cache, in the place of what was there under the key.
+        """Add an object. It replaces the object with the same key.
 
         Args:
-            key: Anything that hashes.
-            object: Anything.
+            key: Any hashable object.
+            object: Any object.
         """
         self._items[key] = self._Item(object)
 
     def setdefault(self, key: Hashable, object: Any) -> Any:
-        """Put an object into the cache unless there is one under the key, in one step.
+        """Add an object unless the key exists, atomically.
 
         Args:
-            key: Anything that hashes.
-            object: Anything.
+            key: Any hashable object.
+            object: Any object.
 
         Returns:
             The object that is in the cache now.
@@ -73,13 +75,13 @@ class Cache:
         return item.object
 
     def get(self, key: Hashable) -> Any:
-        """Return the object under a key.
+        """Return the object of a key.
 
         Args:
-            key: The key that it was put under.
+            key: The key.
 
         Raises:
-            LookupError: There is none.
+            LookupError: The key doesn't exist.
         """
         item = self._items.get(key)
         if item is None:
@@ -88,13 +90,13 @@ class Cache:
         return item.object
 
     def purge(self, key: Hashable) -> Any:
-        """Remove the object under a key, and return it.
+        """Remove the object of a key, and return it.
 
         Args:
-            key: The key that it was put under.
+            key: The key.
 
         Raises:
-            LookupError: There is none.
+            LookupError: The key doesn't exist.
         """
         item = self._items.pop(key, None)
         if item is None:
@@ -102,10 +104,10 @@ class Cache:
         return item.object
 
     def evict(self) -> list[Any]:
-        """Drop what nobody asked for within the threshold, and nobody outside holds.
+        """Remove objects that weren't used within the threshold and have no other reference.
 
         Returns:
-            The objects that were dropped.
+            The objects that were removed. They aren't closed.
         """
         latest = time.monotonic() - self.eviction_threshold.total_seconds()
         items = list(self._items.items())
@@ -113,13 +115,13 @@ class Cache:
         stale = [
             (key, item)
             for key, item in items
-            # One reference more is that of the call.
+            # The argument of getrefcount() is one more reference.
             if item.used <= latest and sys.getrefcount(item.object) <= kept[id(item.object)] + 1
         ]
         return [item.object for key, item in stale if self._drop(key, item, latest)]
 
     def close(self) -> None:
-        """Close the resources that are in the cache, such as connections, and remove them."""
+        """Close and remove each :class:`Resource`, such as a connection pool."""
         for key, item in list(self._items.items()):
             if isinstance(item.object, Resource) and self._items.pop(key, None) is not None:
                 try:
@@ -128,11 +130,11 @@ class Cache:
                     log.exception("A resource could not be closed")
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether there is an object under a key."""
+        """Whether the key exists."""
         return key in self._items
 
     def _drop(self, key: Hashable, item: _Item, latest: float) -> bool:
-        """Remove an item, unless it was replaced, or another thread has asked for it meanwhile."""
+        """Remove an item, unless another thread has replaced or used it meanwhile."""
         if self._items.pop(key, None) is not item:
             return False
         if item.used > latest:
@@ -141,34 +143,34 @@ class Cache:
         return True
 
     def __repr__(self) -> str:
-        # No keys and no objects: they may be credentials.
+        # Keys and objects may be credentials, so neither is shown.
         return f"<Cache of {len(self._items)}>"
 
 
 class Context:
-    """Attributes that are shared by downloads, and a cache.
+    """Attributes and a cache that downloads share.
 
-    Attributes are set and read like those of ``threading.local``, but all threads see the same
-    ones::
+    Set and read attributes as on ``threading.local``. Unlike there, all threads see the same
+    values::
 
         with context:
             if not hasattr(context, 'token'):
                 context.token = fetch_token()
 
-    ``with context`` holds the context's lock, which is re-entrant. It is yours: the library itself
-    never takes it, so that a download may be run while it is held.
+    ``with context`` holds the context's re-entrant lock. The library itself never acquires it, so
+    a handler may run a download while it holds the lock.
 
     Attributes:
-        cache (Cache): Objects by key, such as sessions.
+        cache (Cache): Shared objects, such as sessions.
     """
 
     cache: Cache
 
     def __init__(self, **properties: Any) -> None:
-        """Make a context.
+        """Create a context with an empty cache.
 
         Args:
-            properties: The first attributes.
+            properties: The initial attributes.
         """
         self.__dict__["_lock"] = threading.RLock()
         self.cache = Cache()
@@ -180,13 +182,15 @@ class Context:
     def __setattr__(self, name: str, value: Any) -> None:
         self.__dict__[name] = value
 
-    # `with` gets what it calls at the beginning and at the end from these, before it calls either.
-    # Both are functions of C: in a method written in Python an interrupt would find a place where
-    # the lock is held, and nobody gives it back.
+    # These are properties that return functions implemented in C. The `with` statement looks up
+    # both before it calls the first. In a method written in Python, a signal handler could raise
+    # KeyboardInterrupt after the lock was acquired and before the `with` block began. Nothing would
+    # release the lock then.
 
     @property
     def __enter__(self) -> Callable[[], Self]:
-        # Takes the lock, as the condition under which the context is the next one of the iterator.
+        # next() on this iterator calls acquire() and, because that returns True, returns the
+        # context.
         return functools.partial(
             next, itertools.compress(itertools.repeat(self), iter(self._lock.acquire, None))
         )
@@ -196,14 +200,14 @@ class Context:
         return self._lock.__exit__  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Close the resources that are in the cache, such as connections.
+        """Close the resources in the cache, such as connection pools.
 
-        Whoever made the context ends it: a batch closes a context that it made. A closed context
-        can still be used; it begins with no connections.
+        The creator of a context closes it. A batch closes only a context that it created itself. A
+        closed context can be used again. Its downloads open new connections.
         """
         self.cache.close()
 
     def __repr__(self) -> str:
-        # Names only: the values may be tokens.
+        # Only the names: the values may be access tokens.
         names = sorted(name for name in self.__dict__ if name not in ("cache", "_lock"))
         return f"<Context {', '.join(names)}>"

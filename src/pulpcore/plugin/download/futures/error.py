@@ -11,7 +11,8 @@
             ├── SizeMismatch
             └── DigestMismatch
 
-What is anticipated and fatal is raised as one of these; what is a bug is raised as it is.
+A failure that the library anticipates is raised as one of these. Any other exception is a bug, in
+the library or in a handler, writer or validation, and is raised unchanged.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
 
 
 class Facts(NamedTuple):
-    """What was known of a download when it failed."""
+    """The state of a download when it failed."""
 
     url: str
     """The URL, redacted."""
     received: int = 0
-    """Bytes of the content that were there."""
+    """The number of bytes of the content that were fetched."""
     expected: int | None = None
-    """Bytes that the content has, where it was said."""
+    """The size of the content (bytes); None if it is unknown."""
     status: int = 0
-    """The status of the last reply, 0 without one."""
+    """The status of the last reply; 0 without a reply."""
     attempt: int = 0
-    """The number of the attempt that failed, from 1; 0 if none was begun."""
+    """The number of the attempt that failed, from 1; 0 if no attempt began."""
     seconds: float = 0.0
-    """The time since the run began."""
+    """The time since the run began (seconds)."""
 
     def __str__(self) -> str:
         of = "" if self.expected is None else f" of {self.expected}"
@@ -52,24 +53,25 @@ class Facts(NamedTuple):
 
 
 class DownloadError(Exception):
-    """A download failed. The root of all errors that are raised on purpose.
+    """A download failed. The base class of all failures that the library anticipates.
 
     Attributes:
         facts (Facts | None): The URL (redacted), bytes received and expected, status, attempt and
             time.
-        transient (bool): It may well work when tried again later.
-        retry_after (float | None): Seconds after which the server said that it would be ready.
-        refused (bool): The host refused as one does that has too many connections. That is no
-            failure while other attempts are being made there.
-        local (bool): Something ran out on this machine, such as file descriptors: it is no failure
-            of the host.
+        transient (bool): A later retry may succeed.
+        retry_after (float | None): The wait that the server asked for (seconds; RFC 9110 section
+            10.2.3).
+        refused (bool): The host refused the connection or the request because it has too many. This
+            counts as a failure only if no other attempt to the host is running.
+        local (bool): The cause is a lack of a resource of this machine, such as file descriptors,
+            and not a failure of the host.
     """
 
     download: Download | None = None
     """The download that failed; None after unpickling."""
 
     reason: str = ""
-    """What happened, in words a person can act on."""
+    """What happened, and what to do."""
 
     facts: Facts | None = None
     transient: bool = False
@@ -78,22 +80,22 @@ class DownloadError(Exception):
     local: bool = False
 
     def __init__(self, download: Download | str | None = None, reason: str = "") -> None:
-        """Make an error.
+        """Store the download and the reason.
 
         Args:
-            download: The download that failed. A str alone is taken as the reason.
+            download: The download that failed. A str is used as the reason.
             reason: What happened.
         """
         if isinstance(download, str):
             reason = reason or download
             download = None
-        # Not the download itself: what is in args is pickled, printed and kept alive.
+        # The download isn't in args, which are pickled, printed in tracebacks and kept alive.
         super().__init__(reason)
         self.download = download
         self.reason = reason
 
     def __str__(self) -> str:
-        """One line: URL, reason, received of expected, status, attempt, time. No secret."""
+        """Return one line without secrets: the URL, the reason, and the facts in parentheses."""
         reason = redact.text(" ".join(str(self.reason).split())) or type(self).__name__
         if self.facts is not None:
             return f"{self.facts.url}: {reason} ({self.facts})"
@@ -105,7 +107,7 @@ class DownloadError(Exception):
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle without the download, which holds locks and sockets."""
+        """Pickle without the download, which has locks and sockets."""
         state = dict(self.__dict__, download=None)
         if self.facts is None and self.download is not None:
             state["facts"] = Facts(redact.url(str(self.download.url)))
@@ -113,15 +115,15 @@ class DownloadError(Exception):
 
 
 class DownloadFailed(DownloadError):
-    """The content could not be fetched, or could not be written."""
+    """The content could not be fetched or written."""
 
 
 class NotFound(DownloadFailed):
-    """There is nothing at the URL."""
+    """The URL has no content (HTTP status 404 or 410, for example)."""
 
 
 class NotAuthorized(DownloadFailed):
-    """Access was denied, or the other side could not be trusted (TLS)."""
+    """Access was denied, or the server's TLS certificate could not be verified."""
 
 
 class ValidationError(DownloadError):
@@ -129,11 +131,11 @@ class ValidationError(DownloadError):
 
 
 class MismatchError(ValidationError):
-    """The content is not what was expected.
+    """The size or the digest of the content is wrong.
 
     Attributes:
-        expected (int | str): What was expected.
-        actual (int | str): What was found.
+        expected (int | str): The expected size (bytes) or digest (hex).
+        actual (int | str): The size or digest of the content.
     """
 
     def __init__(
@@ -143,13 +145,13 @@ class MismatchError(ValidationError):
         download: Download | None = None,
         reason: str = "",
     ) -> None:
-        """Make an error.
+        """Store both values.
 
         Args:
-            expected: What was expected.
-            actual: What was found.
+            expected: The expected size (bytes) or digest (hex).
+            actual: The size or digest of the content.
             download: The download that failed.
-            reason: What happened; made of the other two by default.
+            reason: What happened. By default a sentence with both values.
         """
         super().__init__(download, reason or f"expected {expected}, but got {actual}")
         self.expected = expected
@@ -157,15 +159,15 @@ class MismatchError(ValidationError):
 
 
 class SizeMismatch(MismatchError):
-    """The content has another size (bytes)."""
+    """The size of the content is wrong."""
 
 
 class DigestMismatch(MismatchError):
-    """The content has another digest (hex)."""
+    """The digest of the content is wrong."""
 
 
 def transient(reason: str) -> DownloadFailed:
-    """Make the error of what may well work when tried again later.
+    """Create an error whose ``transient`` is True.
 
     Args:
         reason: What happened.
@@ -176,7 +178,7 @@ def transient(reason: str) -> DownloadFailed:
 
 
 def _restore(cls: type[DownloadError], args: tuple[Any, ...]) -> DownloadError:
-    # Not by calling the class: a subclass may be made of other arguments than its args.
+    # Without calling the class: the __init__ of a subclass may have other arguments.
     error = Exception.__new__(cls)
     error.args = args
     return error

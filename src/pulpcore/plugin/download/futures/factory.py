@@ -1,4 +1,4 @@
-"""Building downloads from a URL and an importer of Pulp."""
+"""Builds downloads from a URL and the settings of a Pulp importer or remote."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from .validation import DigestValidation, SizeValidation, Validation
 from .writer import FileWriter, StrPath
 
 _LONGEST_NAME = 255
-# RFC 3986 appendix B: it matches any text.
+# The scheme and the path of a URL (RFC 3986 appendix B). The pattern matches any text.
 _PARTS = re.compile(r"(?:([^:/?#]+):)?(?://[^/?#]*)?([^?#]*)")
 _IGNORED = dict.fromkeys(map(ord, "\t\r\n"))
 _IGNORED_AT_FIRST = "".join(map(chr, range(33)))
 
 
 class _OnFactory(Protocol):
-    """What type checkers see as ``build`` of a factory."""
+    """The type of ``build`` on an instance."""
 
     def __call__(self, url: str, path: StrPath | None = None, artifact: Any = None) -> Download:
         """Build a download."""
 
 
 class _OnClass(Protocol):
-    """What type checkers see as ``build`` of the class."""
+    """The type of ``build`` on the class."""
 
     def __call__(
         self, url: str, importer: Any = None, path: StrPath | None = None, artifact: Any = None
@@ -50,7 +50,10 @@ class _OnClass(Protocol):
 
 
 class _Build:
-    """Lets ``build`` be called on a factory, and on the class with the importer as an argument."""
+    """A descriptor: ``build`` is a method, and on the class it takes the importer as an argument.
+
+    Plugins of 2017 call ``Factory.build(url, importer)``.
+    """
 
     def __init__(self, function: Callable[..., Download]) -> None:
         self._function = function
@@ -76,31 +79,31 @@ class _Build:
 
 
 class Factory:
-    """Builds downloads that are configured as an importer says.
+    """Builds downloads with the settings of an importer or remote.
 
-    The importer is any object with some of these attributes; one that it lacks is simply not set:
+    The importer is any object with some of these attributes. A missing attribute means the default:
 
-    * As importers of 2017 have them: ``ssl_ca_certificate``, ``ssl_client_certificate``,
+    * The attributes of importers of 2017: ``ssl_ca_certificate``, ``ssl_client_certificate``,
       ``ssl_client_key`` (files with a ``name``), ``ssl_validation``, ``proxy_url``, ``username``
       and ``password`` (or ``basic_auth_user`` and ``basic_auth_password``), ``validate``.
-    * As remotes have them: ``ca_cert``, ``client_cert``, ``client_key`` (PEM text),
+    * The attributes of remotes: ``ca_cert``, ``client_cert``, ``client_key`` (PEM text),
       ``tls_validation``, ``proxy_url``, ``proxy_username``, ``proxy_password``, ``username``,
       ``password``, ``headers`` (a list of dicts), ``connect_timeout``, ``sock_connect_timeout``,
       ``sock_read_timeout``, ``total_timeout``, ``max_retries``, ``rate_limit`` (requests a second,
-      shared by the downloads of one factory). A time-out of 0 is none.
+      shared by the downloads of one factory). A time-out of 0 disables it.
 
-    What an importer or the metadata has that can't be right doesn't raise when a download is built,
-    where it would end the whole sync: the download fails when it is run.
+    An invalid value of the importer or the artifact raises no error in :meth:`build`, where it
+    would end the whole sync. The download fails when it runs.
 
-    Where URLs come from somebody who isn't trusted, ``allowed_paths`` and ``public_only`` limit
-    where they may lead; each of the two is off by default, and neither implies the other.
+    Use ``allowed_paths`` and ``public_only`` for untrusted URLs. Both are off by default, and
+    neither implies the other.
 
     Attributes:
-        importer (Any): The importer.
+        importer (Any): The importer or remote.
         allowed_paths (Sequence[str | os.PathLike[str]] | None): The folders in which the files of
-            ``file:///`` URLs must be (see :class:`FileDownload`); an empty list for no such URLs.
-        public_only (bool): Connect to public addresses only (see :class:`HttpDownload`). No
-            ``ftp`` or ``ftps`` URL is served then.
+            ``file:///`` URLs must be (see :class:`FileDownload`). An empty list forbids such URLs.
+        public_only (bool): Connect to public addresses only (see :class:`HttpDownload`). ``ftp``
+            and ``ftps`` URLs are refused then.
     """
 
     def __init__(
@@ -109,10 +112,10 @@ class Factory:
         allowed_paths: Sequence[str | os.PathLike[str]] | None = None,
         public_only: bool = False,
     ) -> None:
-        """Make a factory.
+        """Store the settings, and create the rate limiter that the downloads share.
 
         Args:
-            importer: The importer, or remote; None for the defaults.
+            importer: The importer or remote; None for the defaults.
             allowed_paths: The folders in which the files of ``file:///`` URLs must be.
             public_only: Connect to public addresses only.
         """
@@ -141,9 +144,9 @@ class Factory:
             The download, ready to be called.
 
         Raises:
-            ValueError: Nobody serves the scheme, no name of a file can be taken from the URL, or
-                ``public_only`` can't be kept to. Any other URL that isn't valid fails when the
-                download is run.
+            ValueError: The scheme isn't supported, ``path`` is missing and the URL has no usable
+                file name, or ``public_only`` is set and the scheme doesn't support it. A URL that
+                is invalid in another way fails when the download runs.
         """
         scheme, last = _split(str(url))
         builder = self._BUILDERS.get(scheme)
@@ -167,7 +170,7 @@ class Factory:
             ssl=self._ssl(),
             public_only=self.public_only,
         )
-        # Not given to the constructor, which refuses what has a wrong type: the run does.
+        # Set after the constructor, which raises for a wrong type. The run raises for it instead.
         download.proxy_url = _proxy(importer)
         headers = _headers(importer)
         download.headers = CaseInsensitiveDict(headers) if isinstance(headers, dict) else headers
@@ -185,7 +188,7 @@ class Factory:
 
     def _file(self, url: str, writer: FileWriter) -> Download:
         download = FileDownload(url, writer, self.allowed_paths)
-        # Of which the limits count.
+        # Only ``total`` and ``least_speed`` have an effect on files.
         download.timeout = self._timeout()
         return download
 
@@ -209,7 +212,7 @@ class Factory:
         def least(default: float | None, *names: str) -> Any:
             given = [each for name in names if (each := _get(self.importer, name)) is not None]
             limits = [seconds for seconds in given if seconds != 0]
-            # What is no number comes first, so that the run refuses it.
+            # A value that isn't a number sorts first, so that the run raises for it.
             limits.sort(key=lambda each: each if isinstance(each, int | float) else -math.inf)
             return limits[0] if limits else None if given else default
 
@@ -220,7 +223,7 @@ class Factory:
         return timeout
 
     def _configure(self, download: HttpDownload | FtpDownload) -> Download:
-        """Set what both have."""
+        """Set the rate limiter and the retry policy, which HTTP and FTP share."""
         download.rate_limiter = self._rate_limiter
         retries = _get(self.importer, "max_retries")
         if retries is not None and download.retry is not None:
@@ -230,14 +233,14 @@ class Factory:
 
 
 class _Impossible(Validation):
-    """Stands for what the metadata expects and no content can have."""
+    """Fails always: the size or digest in the metadata is invalid, so no content matches it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
         self._reason = reason
 
     def update(self, buffer: bytes) -> None:
-        """Stop the download at its first bytes.
+        """Fail the download at its first bytes.
 
         Raises:
             ValidationError: Always.
@@ -245,10 +248,10 @@ class _Impossible(Validation):
         self.apply()
 
     def reset(self) -> None:
-        """Do nothing: no content is better than another."""
+        """Do nothing: there is no state."""
 
     def apply(self) -> None:
-        """Fail.
+        """Fail the download.
 
         Raises:
             ValidationError: Always.
@@ -257,7 +260,7 @@ class _Impossible(Validation):
 
 
 def _or_as_given(make: Callable[[Any], Any], value: Any) -> Any:
-    """Make a setting; a value that can't be one as it is, so that the run refuses it by name."""
+    """Convert a value. Return an invalid one unchanged: the run raises for it by name."""
     try:
         return make(value)
     except ValueError:
@@ -265,13 +268,13 @@ def _or_as_given(make: Callable[[Any], Any], value: Any) -> Any:
 
 
 def _get(importer: Any, name: str, default: Any = None) -> Any:
-    """The value of an attribute; the default also where it is None or an empty text."""
+    """Return an attribute, or the default if it is missing, None or an empty str."""
     value = getattr(importer, name, None)
     return default if value is None or value == "" else value
 
 
 def _pem(importer: Any, file: str, text: str) -> str | None:
-    """The path of a file (a FileField, which is false when empty), or PEM text."""
+    """Return the path of a file (a Django FileField, which is false when empty), or PEM text."""
     value = getattr(importer, file, None)
     path = getattr(value, "name", value)
     if path:
@@ -322,14 +325,14 @@ def _validation(make: Callable[..., Validation], *expected: Any) -> Validation:
 
 
 def _size(expected: Any) -> SizeValidation:
-    # int() alone would take True for 1.
+    # int() alone would accept True as 1, and 1.5 as 1.
     is_whole = not isinstance(expected, bool) and int(expected) == float(expected)
     return SizeValidation(int(expected) if is_whole else expected)
 
 
 def _split(url: str) -> tuple[str, str]:
-    """The scheme of a URL, and the last part of its path, also where it isn't valid otherwise."""
-    # As urllib.parse reads it, which raises where the host can't be one.
+    """Return the scheme of a URL and the last segment of its path. Accepts an invalid URL."""
+    # The same result as urllib.parse, which raises an error if the host is invalid.
     found = _PARTS.match(url.lstrip(_IGNORED_AT_FIRST).translate(_IGNORED))
     scheme, path = found.groups("")  # type: ignore[union-attr]
     scheme, last = scheme.lower(), path.rpartition("/")[2]
@@ -355,7 +358,7 @@ def _name(url: str, last: str) -> str:
     except UnicodeError:
         problem = "it is no UTF-8, or can't be encoded here"
     if problem is not None:
-        # Not within an except clause: the error there has the text.
+        # Raised outside the except clause: its context would hold the text, which may be secret.
         raise ValueError(
             f"no name of a file can be taken from the URL: {problem}; give a path "
             f"({redact.url(url)})"
@@ -364,6 +367,6 @@ def _name(url: str, last: str) -> str:
 
 
 def _stays(folder: Path, path: Path) -> bool:
-    """Whether what is written to a path stays in a folder, wherever a link may lead."""
+    """Whether a path lies in a folder after its links have been resolved."""
     real = os.path.realpath(folder)
     return not path.is_symlink() or os.path.commonpath((real, os.path.realpath(path))) == real

@@ -1,4 +1,4 @@
-"""Downloading from the local file system."""
+"""Downloads from the local file system (``file:`` URLs)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .settings import Timeout
 if TYPE_CHECKING:
     from .writer import StrPath, Writer
 
-# Opening a pipe must not wait for somebody to write to it.
+# O_NONBLOCK: without it, opening a named pipe blocks until a process opens it for writing.
 _READ = os.O_RDONLY | os.O_NONBLOCK
 
 
@@ -34,18 +34,16 @@ class _FileProtocol(Protocol):
 
 
 class FileDownload(Download):
-    """Downloads a file of this machine, from ``file:///path`` URLs (RFC 8089).
-
-    The path is percent-decoded.
+    """Copies a local file, from a ``file:///path`` URL (RFC 8089) with a percent-encoded path.
 
     Attributes:
-        allowed_paths (Sequence[str | os.PathLike[str]] | None): The folders (or files) in which, or
-            below which, the file must be, as absolute paths; any other is NotAuthorized, whether or
-            not it exists. None for no limit. Give it where URLs come from somebody who may not read
-            all that this process may. Links are resolved first, in these paths too, and what counts
-            is the file that is read: it doesn't help to change a link meanwhile. Hard links and
-            mounts within a folder belong to it. It needs Linux, with /proc.
-        error (int): The errno of what went wrong; 0 when well.
+        allowed_paths (Sequence[str | os.PathLike[str]] | None): The absolute paths of the folders
+            (or files) that may be read; subfolders are included. Any other file fails with
+            NotAuthorized, whether or not it exists. None for no limit. Set it for untrusted URLs.
+            Symbolic links are resolved first, also in these paths. The check applies to the file
+            that is opened, so replacing a link during the check has no effect. Hard links and
+            mounts in a folder count as its content. It needs Linux with /proc.
+        error (int): The errno of the failure; 0 without one.
     """
 
     BLOCK = 1024 * 1024
@@ -59,12 +57,12 @@ class FileDownload(Download):
         writer: Writer | StrPath | None,
         allowed_paths: Sequence[str | os.PathLike[str]] | None = None,
     ) -> None:
-        """Make a download.
+        """Store the URL and the target.
 
         Args:
             url: A ``file:///path`` URL.
-            writer: Where the content goes: a writer, or the path of a file. None for nowhere.
-            allowed_paths: The folders in which the file must be.
+            writer: A writer, or the path of the file to write. None to store the content nowhere.
+            allowed_paths: The folders that may be read.
 
         Raises:
             TypeError: The writer is none of these.
@@ -73,7 +71,7 @@ class FileDownload(Download):
         self.allowed_paths = allowed_paths
 
     def clone(self) -> Self:
-        """Return a copy that can be run by itself, as :meth:`Download.clone`, without an error."""
+        """Return a copy that can run independently (:meth:`Download.clone`). Its ``error`` is 0."""
         clone = super().clone()
         clone.error = 0
         return clone
@@ -94,7 +92,7 @@ class _Source:
         self._download = download
 
     def send(self, attempt: Attempt, write: Callable[[bytes], None]) -> None:
-        """Hand each buffer of the file on."""
+        """Read the file, and pass each buffer to ``write``."""
         download = self._download
         position = 0
         with self._open() as source:
@@ -104,7 +102,7 @@ class _Source:
             while buffer := _read(source, download.BLOCK):
                 write(buffer)
                 position += len(buffer)
-        # The files of /proc say that they are empty.
+        # Files of /proc have the size 0 and still have content.
         if size and position != size:
             download.error = errno.EIO
             raise DownloadFailed("the file changed while it was read")
@@ -122,18 +120,19 @@ class _Source:
     def _open_allowed(self, path: bytes, allowed: list[bytes]) -> int:
         """Open a file if it is in one of the folders.
 
-        Between a look at a path and opening it, somebody may put a link there; and opening alone
-        does something to a device or a pipe. So the path is only looked up (O_PATH), the kernel is
-        asked where that led to, and just that is opened then: by its entry in /proc, and not by its
-        path.
+        Another process may replace the path by a link between the check and open(). And opening a
+        device or a pipe has side effects. So this method opens the path with O_PATH, which only
+        resolves it, reads from /proc which file that descriptor refers to, checks it, and opens it
+        by its entry in /proc.
         """
         if b".." in path.split(b"/"):
-            # The kernel goes through what is before it, and so tells whether that is there.
+            # The kernel resolves the folders before "..", so an error would reveal whether they
+            # exist. Refuse such a path, unless all paths are allowed.
             self._check_allowed(b"", allowed)
         try:
             found = _opened(path, os.O_PATH)
         except _SourceError:
-            # Whether something is there is none of the business of who may not have it.
+            # An error must not reveal whether a file exists that isn't allowed.
             self._check_allowed(os.path.realpath(path), allowed)
             raise
         try:
@@ -155,11 +154,15 @@ class _Source:
     def _check_allowed(self, real: bytes, allowed: list[bytes]) -> None:
         if not any(real == path or real.startswith(path.rstrip(b"/") + b"/") for path in allowed):
             self._download.error = errno.EACCES
-            # Nor does a traceback tell whether it is there.
+            # ``from None``: the traceback must not reveal whether the file exists, either.
             raise NotAuthorized("the file isn't in a folder that allowed_paths names") from None
 
     def _check(self, source: int) -> int:
-        """Return the size, if it is a file, and another one than is to be written."""
+        """Return the size of the source.
+
+        Raises:
+            DownloadFailed: It isn't a regular file, or it is the file that the writer writes.
+        """
         found = os.fstat(source)
         if not stat.S_ISREG(found.st_mode):
             self._download.error = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
@@ -172,7 +175,7 @@ class _Source:
         return found.st_size
 
     def _targets(self) -> Iterator[Any]:
-        """What is written to: a path, or a descriptor."""
+        """Yield the path and the descriptor to which the writer writes."""
         writer = self._download.writer
         yield getattr(writer, "path", None)
         fp = getattr(writer, "fp", None)
@@ -181,7 +184,7 @@ class _Source:
 
 
 class _SourceError(OSError):
-    """The source can't be read: told from what the writer raises."""
+    """An OSError of the source, to distinguish it from an OSError of the writer."""
 
 
 def _opened(path: bytes, flags: int = _READ) -> int:
@@ -193,14 +196,14 @@ def _opened(path: bytes, flags: int = _READ) -> int:
 
 
 def _folders(allowed: Sequence[str | os.PathLike[str]]) -> list[bytes]:
-    """The allowed paths, with links resolved.
+    """Return the allowed paths with links resolved.
 
     Raises:
-        ValueError: They can't be checked.
+        ValueError: A path isn't absolute, or this system has no O_PATH.
     """
     if not hasattr(os, "O_PATH"):
         raise ValueError("allowed_paths: can't be checked on this system")
-    # One text is a sequence of texts, too.
+    # A str is a sequence of str, too.
     if isinstance(allowed, str | bytes | os.PathLike):
         raise ValueError(  # noqa: TRY004 - what validating raises
             "allowed_paths: must be a list of paths"
@@ -226,13 +229,13 @@ def _path(url: str) -> bytes:
     with contextlib.suppress(ValueError):
         parts = urlsplit(url)
     if parts is None:
-        # Not within an except clause: the error there may have a password in it.
+        # Raised outside the except clause: its context could contain a password.
         raise DownloadFailed("the URL is not valid")
     if parts.scheme.lower() != "file":
         raise DownloadFailed("the URL must be file:///path")
     if parts.netloc.lower() not in ("", "localhost"):
         raise DownloadFailed("the URL names another host: it must be file:///path")
-    # A query is no part of such a URL, but '?' may well be in a name that nobody encoded.
+    # A file URL has no query, so an unencoded '?' belongs to the file name.
     path = unquote_to_bytes(parts.path + ("?" + parts.query if parts.query else ""))
     if not path.startswith(b"/") or b"\0" in path:
         raise DownloadFailed("the URL has no path that can be opened: it must be file:///path")

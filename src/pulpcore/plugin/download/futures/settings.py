@@ -1,8 +1,8 @@
 """Settings that downloads have in common.
 
-A setting checks nothing when it is made or changed, since it may be filled in bit by bit;
-``validate()`` does, and a run calls it before anything is sent. A download takes shorter forms as
-well: a number or a pair in place of a ``Timeout``, a pair in place of a ``User``.
+A constructor checks no values, because attributes may be set one by one afterwards. A run calls
+``validate()`` before it sends anything. A download also accepts short forms: a number or a pair for
+a ``Timeout``, and a pair for a ``User``.
 """
 
 from __future__ import annotations
@@ -17,33 +17,36 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeGuard
 
 LONGEST = threading.TIMEOUT_MAX
-"""The most seconds that can be waited for."""
+"""The longest time-out that threads can wait for (seconds)."""
 
 PEM = "-----BEGIN"
-"""How PEM text is told from the path of a PEM file."""
+"""A value that contains this is PEM text and not the path of a PEM file."""
 
-# A tuple: a union would be made anew at each use.
+# A tuple, because ``int | float`` would create a union object at each use.
 _NUMBER = (int, float)
-# A key, or a part of one, without the lines around it. A long path has mostly a dot, or some other
-# character that base64 lacks; one without isn't shown either, which does no harm.
+# A key, or a part of one, without the BEGIN and END lines. Most long paths contain a character that
+# base64 lacks, such as a dot. Hiding the others does no harm.
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]{32,}")
 _LONGEST_SHOWN = 255
-"""No path is as long, but a key without its first line is."""
+"""Longer values aren't shown: they may be a key without its BEGIN line."""
 
 
 class Settings:
-    """The base of all settings: values that are compared by content and that show no secret."""
+    """The base class of all settings. They compare by value, and their repr shows no secret."""
 
     @classmethod
     def of(cls, value: object) -> Self:
-        """Make a setting of what a download was given for it.
+        """Convert the argument of a download to this setting.
 
         Args:
-            value: A setting, which is taken as it is, a shorter form of it, or None for the
-                defaults.
+            value: A setting, a short form of it, or None for the defaults.
+
+        Returns:
+            The same setting, or a new one.
 
         Raises:
-            TypeError: It is none of these; the message names the argument, and not its value.
+            TypeError: The value is none of these. The message has the name of the argument, and
+                not the value.
         """
         if isinstance(value, cls):
             return value
@@ -57,42 +60,41 @@ class Settings:
 
     @classmethod
     def _short(cls, value: object) -> Self | None:
-        """Make a setting of a shorter form; None if the value isn't one."""
+        """Create a setting from a short form. Return None if the value isn't one."""
 
     def validate(self) -> None:
         """Check the values.
 
         Raises:
-            ValueError: A value can't work; the message names the attribute.
+            ValueError: A value is invalid. The message names the attribute.
         """
 
 
 @dataclass(repr=False)
 class SSL(Settings):
-    """How to trust a server, and how to be trusted by it.
+    """The TLS settings: which servers to trust, and the client certificate.
 
-    Each certificate and the key is given as the path of a PEM file, or as PEM text (which is never
-    written to disk).
+    Each certificate and the key is the path of a PEM file, or PEM text. PEM text is never written
+    to the disk.
 
     Attributes:
-        ca_certificate (str | None): Certificates of the authorities to trust, instead of the
-            default ones, and also where REQUESTS_CA_BUNDLE is set. ``SSL.SYSTEM`` for those that
-            the operating system trusts.
-        client_certificate (str | None): A certificate to show to the server; it may hold the key,
-            too.
+        ca_certificate (str | None): The CA certificates to trust instead of the default ones. It
+            has precedence over REQUESTS_CA_BUNDLE. ``SSL.SYSTEM`` for the certificates that the
+            operating system trusts.
+        client_certificate (str | None): The client certificate. The PEM may also contain the key.
         client_key (str | None): The key of the client certificate.
-        validation (bool): False turns verification off, for the downloads that have this setting
-            and no other.
-        client_key_password (str | None): The password of an encrypted key. Nobody is asked for one
-            at a terminal.
+        validation (bool): False disables certificate verification, only for the downloads that
+            have this setting.
+        client_key_password (str | None): The password of an encrypted key. OpenSSL never prompts
+            for one at the terminal.
     """
 
     _FORMS = "an SSL"
 
     SYSTEM: ClassVar[str] = "<system>"
-    """Given as ``ca_certificate``, trust whom the operating system trusts, not certifi's bundle.
+    """A value of ``ca_certificate``: trust the operating system's certificates, not certifi's.
 
-    That is where OpenSSL looks by default, or where SSL_CERT_FILE and SSL_CERT_DIR say.
+    OpenSSL loads them from its default paths, or from SSL_CERT_FILE and SSL_CERT_DIR.
     """
 
     ca_certificate: str | None = None
@@ -106,7 +108,7 @@ class SSL(Settings):
 
         Raises:
             ValueError: A file can't be read, there is a key without a certificate, or the password
-                is no text; the message names the attribute.
+                isn't a str. The message names the attribute.
         """
         if self.ca_certificate and self.ca_certificate != self.SYSTEM:
             _check_readable("ca_certificate", self.ca_certificate)
@@ -124,7 +126,7 @@ class SSL(Settings):
         shown = ", ".join(
             f"{name}={_shown(value)}"
             for name, value in vars(self).items()
-            # Not even whether there is one.
+            # The repr doesn't even show whether there is a password.
             if name != "client_key_password"
         )
         return f"SSL({shown})"
@@ -132,11 +134,11 @@ class SSL(Settings):
 
 @dataclass(repr=False)
 class User(Settings):
-    """A user, for basic authentication (RFC 7617).
+    """The credentials for basic authentication (RFC 7617).
 
     Attributes:
         name (str | None): The user's name.
-        password (str | None): The password; without one an empty password is sent.
+        password (str | None): The password. None sends an empty password.
     """
 
     name: str | None = None
@@ -155,8 +157,8 @@ class User(Settings):
         """Check the values.
 
         Raises:
-            ValueError: The name has a colon, which basic authentication can't express (RFC 7617
-                section 2), or a value is no text.
+            ValueError: The name contains a colon, which basic authentication uses as the separator
+                (RFC 7617 section 2), or a value isn't a str.
         """
         for attribute, value in (("name", self.name), ("password", self.password)):
             if value is not None and not isinstance(value, str):
@@ -165,24 +167,26 @@ class User(Settings):
             raise ValueError("name: a user's name can't contain a colon")
 
     def __repr__(self) -> str:
-        # A name without a password is often a token.
+        # A name without a password is often an access token.
         return f"User(name={self.name!r})" if self.password else "User(...)"
 
 
 @dataclass
 class Timeout(Settings):
-    """How long to wait, in seconds. None waits for ever.
+    """The time-outs, in seconds. None disables one.
 
-    ``connect`` and ``read`` mean what they do in ``requests``: a server that sends a byte before
-    every read time-out is waited for. The others are limits for that; they are off by default.
+    ``connect`` and ``read`` mean the same as in ``requests``: a server that sends one byte within
+    each read time-out can keep a download running. ``total`` and ``least_speed`` limit that. They
+    are off by default.
 
     Attributes:
-        connect (float | None): For a connection, with each address of the host.
-        read (float | None): For the next bytes. It isn't a limit for the whole download.
-        total (float | None): For a whole run, with all its attempts and waits.
-        least_speed (float | None): The least bytes a second, over each ``window``. An attempt that
-            is slower is given up, and tried again like one whose connection broke.
-        window (float): Over which time the speed is measured.
+        connect (float | None): The time to connect, for each address of the host.
+        read (float | None): The time until the next bytes arrive, not the time of the whole
+            download.
+        total (float | None): The time of a whole run, with all its attempts and back-offs.
+        least_speed (float | None): The minimum speed in bytes a second, averaged over ``window``. A
+            slower attempt is cancelled, and retried like one whose connection broke.
+        window (float): The period over which the speed is averaged (seconds).
     """
 
     connect: float | None = 10
@@ -204,7 +208,7 @@ class Timeout(Settings):
         """Check the values.
 
         Raises:
-            ValueError: A value is no number above 0; the message names the attribute.
+            ValueError: A value isn't a number above 0. The message names the attribute.
         """
         for attribute, value in vars(self).items():
             if value is None and attribute != "window":
@@ -213,7 +217,7 @@ class Timeout(Settings):
 
 
 def copied(value: Any) -> Any:
-    """Copy a value that can be changed in place, so that two objects don't share it.
+    """Copy a mutable value, so that two objects don't share it.
 
     Args:
         value: Any value.
@@ -222,34 +226,34 @@ def copied(value: Any) -> Any:
         A copy of settings and collections; any other value itself.
     """
     if isinstance(value, MutableMapping) and hasattr(value, "copy"):
-        # The dict of requests has no __copy__: copy.copy() would share its items.
+        # CaseInsensitiveDict of requests has no __copy__, so copy.copy() would share its items.
         return value.copy()
     is_mutable = isinstance(value, Settings | MutableMapping | MutableSequence | MutableSet)
     return copy.copy(value) if is_mutable else value
 
 
 def check_number(name: str, value: object, most: float = math.inf) -> None:
-    """Check a setting that is a number; None, for no limit, is the caller's to let through.
+    """Check a setting that is a number. The caller handles None.
 
     Args:
         name: The name of the setting.
         value: Its value.
-        most: The most that it may be.
+        most: The largest value allowed.
 
     Raises:
-        ValueError: It is no number above 0, or it is too large.
+        ValueError: The value isn't a number above 0, or is too large.
     """
     if not is_number(value) or not 0 < value <= most:
         raise ValueError(f"{name}: must be a number above 0, or None: {value!r}")
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is an int or a float.
+    """Whether a value is an int or a float, and not a bool.
 
     Args:
         value: Any value.
     """
-    # A bool is an int, and True would be one second.
+    # bool is a subclass of int, so True would be accepted as one second.
     return type(value) in _NUMBER or (isinstance(value, _NUMBER) and not isinstance(value, bool))
 
 
@@ -261,12 +265,12 @@ def _check_readable(attribute: str, value: str) -> None:
             return
     except (OSError, ValueError, TypeError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
-    # Not within an except clause: the error there has the text, which may be a key.
+    # Raised outside the except clause: its context would hold the text, which may be a key.
     raise ValueError(f"{attribute}: can't read {_shown(value)}: {reason}")
 
 
 def _shown(value: object) -> str:
-    """A path; not what may be a certificate or a key, be it PEM or what is left of it."""
+    """Return a path for a message. Hide a text that may be a certificate or a key."""
     if isinstance(value, str) and PEM in value:
         return "<PEM text>"
     if isinstance(value, str) and (

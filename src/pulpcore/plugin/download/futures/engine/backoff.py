@@ -1,8 +1,8 @@
-"""How often, and after which wait, what failed is tried again.
+"""Retries: how many, and how long the back-off before each is.
 
-The policy is a ``urllib3.util.Retry``, of which the numbers count: total, backoff_factor,
-backoff_max, status_forcelist and respect_retry_after_header. The waiting is done elsewhere, since
-that of ``Retry`` can't be interrupted.
+The policy is a ``urllib3.util.Retry``. Only these of its attributes are used: total,
+backoff_factor, backoff_max, status_forcelist and respect_retry_after_header. The run itself waits,
+because ``Retry.sleep`` can't be interrupted.
 """
 
 from __future__ import annotations
@@ -16,30 +16,36 @@ from ..error import DownloadError
 from ..settings import is_number
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses that may be gone when tried again."""
+"""HTTP statuses of temporary failures, after which a run retries."""
 
 DEFAULT = Retry(
     total=6, backoff_factor=0.5, backoff_max=60, status_forcelist=TRANSIENT, redirect=False
 )
-"""Six tries more. The waits between them take 15.75 s at least, so that a server that is away for
-10 s costs no file, and 31.5 s at most."""
+"""The default policy: six retries.
+
+Their back-offs last between 15.75 s and 31.5 s in total, so that no file fails if a server is down
+for 10 s.
+"""
 
 FOREVER = 100 * 365 * 86400.0
-"""What a server may ask for at most, so that it can be told as a date (seconds)."""
+"""The limit for the value of Retry-After, so that it can be converted to a date (seconds)."""
 
 PROGRESS = 64 * 1024
-"""Bytes beyond the highest position so far that count as progress (contract section 3)."""
+"""Bytes that an attempt must fetch beyond the highest position so far to renew the retries.
+
+A server that sends a few bytes in each attempt must not keep a download retrying for ever.
+"""
 
 
 class Budget:
-    """What is left of the tries of one run. One budget serves every kind of failure."""
+    """Counts the retries of one run. All kinds of failures share the limit."""
 
     def __init__(self, policy: Retry | None, retry_after_max: float) -> None:
-        """Make a budget that nothing was spent of.
+        """Start with no failures.
 
         Args:
-            policy: The policy; None to try nothing again.
-            retry_after_max: The longest wait that a server may ask for (seconds).
+            policy: The policy; None to never retry.
+            retry_after_max: The longest Retry-After to wait for (seconds).
         """
         self._policy = policy
         self._retry_after_max = retry_after_max
@@ -47,18 +53,17 @@ class Budget:
         self._highest = 0
 
     def delay(self, error: DownloadError) -> float | None:
-        """Decide whether, and when, to try again after a failure.
+        """Decide whether to retry after a failure, and how long to wait first.
 
-        The wait is uniform between half of the back-off and all of it. The back-off doubles with
-        each failure. The wait is no shorter than what the server asked for with Retry-After
-        (RFC 9110 section 10.2.3), to which up to a tenth is added, so that not all clients come
-        back at once.
+        The back-off doubles with each failure. The wait is a random value between half of it and
+        all of it. It is never shorter than the Retry-After of the server (RFC 9110 section 10.2.3),
+        to which up to 10 % is added, so that not all clients return at the same time.
 
         Args:
             error: The failure.
 
         Returns:
-            The wait in seconds, or None if it isn't to be tried again.
+            The wait in seconds, or None to not retry.
         """
         policy = self._policy
         if policy is None or not error.transient:
@@ -68,12 +73,12 @@ class Budget:
         asked = error.retry_after if policy.respect_retry_after_header else None
         if asked is not None and asked > self._retry_after_max:
             return None
-        # Far above any limit that makes sense, and far below what overflows a float.
+        # 2**64 is above any sensible backoff_max, and doesn't overflow a float.
         doublings = min(self._failures, 64)
         longest = min(policy.backoff_max, policy.backoff_factor * 2.0**doublings)
         wait = random.uniform(longest / 2, longest)  # noqa: S311 - spreads load, keeps no secret
         if not asked:
-            # None, 0 or a time in the past: some servers round down, and some clocks are off.
+            # No Retry-After, or 0 because the server rounded down or its clock is wrong.
             return wait
         return max(wait, asked * random.uniform(1, 1.1))  # noqa: S311 - spreads load, too
 
@@ -82,10 +87,10 @@ class Budget:
         self._failures += 1
 
     def progress(self, position: int) -> None:
-        """Renew the budget if an attempt got past the highest position so far by a real amount.
+        """Reset the count of failures if an attempt got PROGRESS bytes past the highest position.
 
         Args:
-            position: How far the attempt got (bytes).
+            position: The position in the content that the attempt reached (bytes).
         """
         if position >= self._highest + PROGRESS:
             self._failures = 0
@@ -93,24 +98,24 @@ class Budget:
 
 
 def check(policy: object, retry_after_max: Any) -> None:
-    """Check the settings that a budget is made of.
+    """Check the settings of the retries.
 
     Args:
         policy: The policy.
-        retry_after_max: The longest wait that a server may ask for.
+        retry_after_max: The longest Retry-After to wait for (seconds).
 
     Raises:
-        ValueError: One can't work; the message names the attribute.
+        ValueError: A setting is invalid. The message names the attribute.
     """
     if policy is not None and not isinstance(policy, Retry):
         raise ValueError(f"retry: must be a urllib3.util.Retry, or None: {policy!r}")
-    # 0 to hear of no wait at all. None would have to mean a wait for ever.
+    # 0 refuses any Retry-After. None is invalid: it would mean to wait for ever.
     if not is_number(retry_after_max) or not retry_after_max >= 0:
         raise ValueError(f"retry_after_max: must be a number from 0: {retry_after_max!r}")
 
 
 def retry_after(value: str) -> float | None:
-    """Read a Retry-After header.
+    """Parse the value of a Retry-After header.
 
     Args:
         value: Seconds or a date (RFC 9110 section 10.2.3).
@@ -119,10 +124,10 @@ def retry_after(value: str) -> float | None:
         The seconds from now, or None if the value is neither.
     """
     reader = Retry()
-    # Limits are ours, not urllib3's: beyond one the download fails and says when the server would
-    # be ready.
+    # Disable urllib3's limit. Budget has a limit of its own, beyond which the download fails with
+    # an error that has the value.
     reader.retry_after_max = float("inf")  # type: ignore[assignment]
     try:
         return min(reader.parse_retry_after(value), FOREVER)
-    except Exception:  # noqa: BLE001 - InvalidHeader, or what dates and numbers out of range raise
+    except Exception:  # noqa: BLE001 - InvalidHeader, or OverflowError and others for huge values
         return None

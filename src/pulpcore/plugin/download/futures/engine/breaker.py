@@ -1,12 +1,15 @@
-"""The circuit breaker: whether a host is down, as all who share a context see it.
+"""The circuit breaker: it stops downloads from a host that is down.
 
-Thousands of downloads from a host that doesn't answer would each wait for their time-outs and
-back-offs. Once enough attempts in a row have failed, over a long enough time, the rest fails at
-once. One attempt is let through from time to time, and the first success closes the breaker again.
+Without it, thousands of downloads from a dead host would each wait for all their time-outs and
+back-offs. The downloads that share a context also share one breaker for each host. The breaker
+opens when enough attempts in a row have failed over a long enough time, and all further attempts
+fail at once. While it is open, it lets one attempt through from time to time. The first success
+closes it.
 
-It must be slower than retries: a server that is away for 10 s costs no file, although by then many
-attempts have failed. So what counts is the time between the first failure and the last one, and not
-the time since the first one, which passes also while all downloads wait for their back-off.
+The breaker must be slower than the retries: a server that is down for 10 s must cost no file,
+although many attempts have failed by then. So it measures the time between the first and the last
+failure. The time since the first failure would be wrong, because it also grows while all downloads
+wait for their back-off.
 """
 
 from __future__ import annotations
@@ -18,26 +21,27 @@ from ..error import DownloadFailed
 from ..waiting.atomic import Cell
 
 FAILURES = 8
-"""Attempts that must have failed in a row."""
+"""The number of attempts in a row that must fail to open the breaker."""
 
 SILENCE = 20.0
-"""Seconds from the beginning of the first of them to the end of the last one."""
+"""The least time from the start of the first of them to the end of the last one (seconds)."""
 
 PROBE = 5.0
-"""Seconds between attempts that are let through while the host is down."""
+"""The interval between attempts that an open breaker lets through (seconds)."""
 
 FORGET = 60.0
-"""Seconds without an attempt after which nothing is known of the host any more."""
+"""The time without an attempt after which the breaker forgets all failures (seconds)."""
 
 
 class _Row(NamedTuple):
     """Attempts that failed in a row.
 
     Attributes:
-        failures (int): How many.
-        first (float): When the first of them began (``time.monotonic()``).
-        last (float): When the last of them ended.
-        probed (float): When an attempt was let through last, or failed.
+        failures (int): The number of attempts.
+        first (float): The start of the first one (``time.monotonic()``).
+        last (float): The end of the last one (``time.monotonic()``).
+        probed (float): When the breaker last let an attempt through, or counted a failure
+            (``time.monotonic()``).
     """
 
     failures: int
@@ -47,7 +51,7 @@ class _Row(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        """Whether they are enough, over a long enough time."""
+        """Whether they are enough to open the breaker."""
         return self.failures >= FAILURES and self.last - self.first >= SILENCE
 
 
@@ -55,22 +59,22 @@ _NONE = _Row(0, 0.0, 0.0, 0.0)
 
 
 class Breaker:
-    """The circuit breaker of one host."""
+    """The circuit breaker of one host. Thread-safe."""
 
     def __init__(self) -> None:
-        """Make one that lets everything through."""
+        """Start closed."""
         self._row = Cell(_NONE)
 
     @property
     def is_open(self) -> bool:
-        """Whether the host counts as down: enough attempts failed, over a long enough time."""
+        """Whether the host counts as down."""
         return self._row.value.is_open
 
     def admit(self) -> None:
-        """Let an attempt be made, unless the host is down.
+        """Permit an attempt, unless the host is down.
 
         Raises:
-            DownloadFailed: It is, and another attempt found so a moment ago.
+            DownloadFailed: The breaker is open, and the next attempt is not due yet.
         """
         row = self._row.value
         if not row.is_open:
@@ -80,7 +84,7 @@ class Breaker:
             self._row.change(lambda _: _NONE)
             return
         probe = row._replace(probed=now)
-        # Of several threads that find it time for a probe, the one that changes the row makes it.
+        # Several threads may find that an attempt is due. The one that replaces the row makes it.
         if now - row.probed >= PROBE and (
             self._row.change(lambda current: probe if current is row else current) is probe
         ):
@@ -94,7 +98,7 @@ class Breaker:
         """Count an attempt that failed.
 
         Args:
-            began: When it began (``time.monotonic()``).
+            began: The start of the attempt (``time.monotonic()``).
         """
         now = time.monotonic()
         self._row.change(

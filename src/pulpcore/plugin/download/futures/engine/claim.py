@@ -1,9 +1,11 @@
-"""Which run a download, a writer or a validation belongs to.
+"""Claims: they prevent two runs from using the same download, writer or validation.
 
-Two runs that share a writer would publish a mixture. So each run claims what it uses, and a second
-run that wants the same meanwhile fails. An interrupt may come between any two bytecodes, so nothing
-here depends on a ``finally`` that runs: whether the owner still runs is asked of its generator,
-whose state the interpreter keeps. What an interrupted run did not release is free all the same.
+Two runs that share a writer would publish a mixture of both contents. So each run claims the
+objects that it uses, and a second run that needs one of them at the same time fails.
+
+KeyboardInterrupt may occur between any two bytecodes, so a ``finally`` block can't guarantee that
+claims are released. Instead, a claim is valid only while the generator of the owner's run is alive,
+whose state the interpreter maintains. So an interrupted run that released nothing blocks no other.
 """
 
 from __future__ import annotations
@@ -12,34 +14,35 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-# By the id of what is claimed. An id is not given to another object while the claim holds this one.
+# The owner of each claimed object, by the object's id. The claim keeps a reference to the object,
+# so that Python can't reuse the id.
 _owners: dict[int, Claims] = {}
 
 
 class Claims:
-    """What one run uses, and nobody else meanwhile.
+    """The objects that one run uses exclusively.
 
     Attributes:
-        heirs (dict[int, Claims]): Who claimed next what this run had not released when it was
-            interrupted.
+        heirs (dict[int, Claims]): The next owner of each object that this run did not release,
+            because it was interrupted.
     """
 
     __slots__ = ("_held", "_steps", "heirs")
 
     def __init__(self, steps: Iterator[Any]) -> None:
-        """Make claims to nothing.
+        """Start with no claims.
 
         Args:
-            steps: The run, a generator. The claims end with it, if they were not released before.
+            steps: The generator of the run. The claims end with it at the latest.
         """
-        # Weak: a run that nobody goes on with must not be kept by what it claimed.
+        # A weak reference, so that the claims don't keep an abandoned run alive.
         self._steps = weakref.ref(steps)
         self._held: dict[int, object] = {}
         self.heirs: dict[int, Claims] = {}
 
     @property
     def is_live(self) -> bool:
-        """Whether the run has begun and not ended."""
+        """Whether the generator was started and hasn't ended."""
         steps: Any = self._steps()
         return steps is not None and (steps.gi_running or steps.gi_suspended)
 
@@ -48,18 +51,18 @@ class Claims:
         return id(thing) in self._held
 
     def add(self, things: Iterable[object]) -> object:
-        """Claim objects. The run must be executing.
+        """Claim objects. Only the run itself may call this, while it executes.
 
         Args:
             things: The objects.
 
         Returns:
-            The first one that another run has; None if this run has them all.
+            The first object that another run has claimed; None if this run has claimed them all.
         """
         held = self._held
         for thing in things:
             key = id(thing)
-            # Before it is claimed, so that the id stays this object's.
+            # Keep a reference before claiming, so that Python can't reuse the id.
             held[key] = thing
             owner = _owners.setdefault(key, self)
             while owner is not self:
@@ -71,7 +74,7 @@ class Claims:
         return None
 
     def keep(self, things: Iterable[object]) -> None:
-        """Release what is not among some objects.
+        """Release all objects except the given ones.
 
         Args:
             things: The objects.
@@ -82,7 +85,7 @@ class Claims:
             del self._held[key]
 
     def release(self) -> None:
-        """Release everything. The run must be executing, so that nobody else has claimed it."""
+        """Release all objects. Only the run itself may call this, while it executes."""
         for key in self._held:
             del _owners[key]
         self._held.clear()

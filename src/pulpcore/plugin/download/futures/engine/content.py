@@ -1,4 +1,4 @@
-"""What is here of the content of a download, and who has seen it."""
+"""The content fetched so far, and the writer and validations that have received it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ if TYPE_CHECKING:
 
 
 class Content:
-    """The bytes that a writer and validations have seen.
+    """The bytes that the writer and the validations have received.
 
-    The next bytes may be put behind these only for the same writer with the same open file, and the
-    same validations. What the bytes are of (URL, validator, coding, total) is the protocol's part.
+    More bytes may be appended only if the writer, its open file and the validations are the same.
+    The protocol knows which version of the content it is (URL, validator, coding, size).
 
-    It outlives a run, so that the next one knows what it has to start again.
+    The object outlives a run, so that the next run knows which validations it must reset.
 
     Attributes:
         writer (Writer | None): The writer that has the bytes.
-        validations (list[Validation]): The validations that have seen them.
-        position (int): How many there are.
-        received (int): How many came, whether or not all of these took them.
-        is_begun (bool): Somebody has seen something, if only a part of a buffer.
-        is_torn (bool): Writer and validations may not have seen the same bytes.
+        validations (list[Validation]): The validations that have processed them.
+        position (int): The number of bytes that all of these have.
+        received (int): The number of bytes fetched. Larger than ``position`` if a buffer failed.
+        is_begun (bool): The writer or a validation may have received bytes.
+        is_torn (bool): A buffer failed halfway, so the writer and the validations may have
+            different bytes.
     """
 
     __slots__ = (
@@ -41,7 +42,7 @@ class Content:
     )
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start with no bytes."""
         self._clear()
 
     def _clear(self) -> None:
@@ -49,11 +50,11 @@ class Content:
         self.validations: list[Validation] = []
         self.position = self.received = 0
         self.is_begun = self.is_torn = False
-        # The writer's open file. Another one does not have the bytes.
+        # The open file of the writer. If the writer has opened another one, the bytes are gone.
         self._file: object = None
 
     def belongs_to(self, writer: Writer | None, validations: list[Validation]) -> bool:
-        """Return whether these, and no others, have exactly the bytes that are here.
+        """Return whether exactly this writer and these validations have all the bytes.
 
         Args:
             writer: The writer.
@@ -67,16 +68,16 @@ class Content:
         )
 
     def take(self, buffer: bytes, writer: Writer | None, validations: list[Validation]) -> None:
-        """Hand the next bytes to the writer, then to the validations.
+        """Pass the next bytes to the writer, then to the validations.
 
         Args:
             buffer: The bytes.
-            writer: The writer; None if it has them.
+            writer: The writer; None if it has the bytes already.
             validations: The validations.
 
         Raises:
-            DownloadFailed: They can't be written.
-            ValidationError: They were refused.
+            DownloadFailed: The writer failed.
+            ValidationError: A validation failed.
         """
         self.is_torn = True
         self.received = self.position + len(buffer)
@@ -91,7 +92,7 @@ class Content:
         self.is_torn = False
 
     def begin(self, writer: Writer | None, validations: list[Validation]) -> None:
-        """Note who is about to see the first bytes.
+        """Set the writer and the validations that are about to receive the first bytes.
 
         Args:
             writer: The writer, open.
@@ -102,7 +103,9 @@ class Content:
         self.is_begun = True
 
     def can_restart(self, writer: Writer | None, validations: list[Validation]) -> bool:
-        """Return whether :meth:`restart` would work. What has seen nothing needs no reset.
+        """Return whether :meth:`restart` is possible.
+
+        A writer or validation that hasn't received bytes needs no reset.
 
         Args:
             writer: The writer.
@@ -115,14 +118,16 @@ class Content:
         )
 
     def restart(self, writer: Writer | None, validations: list[Validation]) -> None:
-        """Start again at byte 0: the one operation that does, for all that will see the content.
+        """Restart the writer and reset the validations, for new content from byte 0.
+
+        No other method does this.
 
         Args:
             writer: The writer.
             validations: The validations.
 
         Raises:
-            DownloadFailed: The writer can't.
+            DownloadFailed: The writer can't restart.
         """
         self.is_torn = True
         if writer is not None and writer is self.writer:
@@ -134,19 +139,19 @@ class Content:
         self._clear()
 
     def replay(self, writer: Writer, validations: list[Validation], size: int) -> Iterator[bytes]:
-        """Show the validations what the writer has of an earlier run.
+        """Pass the partial content of an earlier run to the validations.
 
         Args:
             writer: The writer, open.
             validations: The validations.
-            size: The most bytes to read at a time.
+            size: The largest buffer to read (bytes).
 
         Yields:
-            Each buffer, after the validations have seen it.
+            Each buffer, after the validations have processed it.
 
         Raises:
-            OSError: It can't be read.
-            ValidationError: It was refused.
+            OSError: The partial content can't be read.
+            ValidationError: A validation failed.
         """
         self.begin(writer, validations)
         for buffer in writer.replay(size):
@@ -166,13 +171,13 @@ def reset(validations: list[Validation]) -> None:
 
 
 def unwritable(writer: Writer, error: OSError) -> DownloadFailed:
-    """Make the error for a writer that failed.
+    """Create the error for a writer that failed.
 
     Args:
         writer: The writer.
-        error: What it raised.
+        error: The error that it raised.
     """
-    # Somebody may have given a URL for the path.
+    # The caller may have passed a URL as the path by mistake. Hide its password.
     redact.exception(error)
     reason = error.strerror or str(error) or type(error).__name__
     return DownloadFailed(f"can't write to {redact.text(str(writer))}: {reason}")

@@ -1,4 +1,4 @@
-"""Giving up what is too slow."""
+"""The least speed: cancels an attempt that is too slow (``timeout.least_speed``)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from ..waiting.timer import Alarm, timer
 
 
 class Pace:
-    """Stops what is done within the ``with`` if it gets on too slowly.
+    """A context manager that cancels its block if fewer bytes arrive than the least speed demands.
 
     Attributes:
-        reason (str | None): Why it was stopped; None if it wasn't.
+        reason (str | None): Why the block was cancelled; None if it wasn't, or if the parent was
+            cancelled.
     """
 
     def __init__(
         self, parent: Cancellation, least: float, window: float, received: Callable[[], int | None]
     ) -> None:
-        """Make one.
+        """Set the limits. The measurement begins with the ``with`` block.
 
         Args:
-            parent: What stops it too.
-            least: The least bytes a second.
-            window: Over how many seconds.
-            received: Tells how many bytes have come so far; None if that isn't to be looked at.
+            parent: The cancellation token of the run. It cancels the block, too.
+            least: The minimum speed (bytes a second).
+            window: The period over which the speed is averaged (seconds).
+            received: Returns the number of bytes received so far, or None while the speed must not
+                be measured.
         """
         self._token = Cancellation(parent)
         self._scope = scope(self._token)
@@ -40,7 +42,7 @@ class Pace:
 
     @property
     def reason(self) -> str | None:
-        """Why it was stopped; None if it wasn't."""
+        """Why the speed limit cancelled the block; None if it didn't."""
         return None if self._parent.reason is not None else self._token.reason
 
     def __enter__(self) -> Self:
@@ -69,5 +71,5 @@ class Pace:
             self._before = self._before if received is None else received
             self._alarm = timer.set(self._window, self._look)
             if self._is_done:
-                # Meanwhile, and with the alarm before.
+                # __exit__() ran at the same time, and cancelled only the previous alarm.
                 timer.cancel(self._alarm)
