@@ -1,7 +1,8 @@
-"""Events: what happens during a download, and to whom it is told.
+"""Events of a download, and the router that calls their handlers.
 
-An event is sent to its handlers in the thread of the download, in the order in which they were
-registered. What a handler raises is logged, and stops neither the other handlers nor the download.
+The thread of the download calls the handlers of an event, in the order in which they were
+registered. An exception that a handler raises is logged. It stops neither the other handlers nor
+the download.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class Event:
-    """Something that happened during a download.
+    """The base class of the events of a download.
 
-    The names that handlers are registered for are constants here: ``Event.PREPARED``, ``SENT``,
+    Its constants are the names for which handlers are registered: ``Event.PREPARED``, ``SENT``,
     ``REPLIED``, ``FETCHED``, ``RESTARTED``, ``ERROR``, ``SUCCEEDED`` and ``FAILED``.
 
     Attributes:
-        download (Download): The download that it happened to.
+        download (Download): The download that sends the event.
     """
 
     PREPARED = "PREPARED"
@@ -37,13 +38,13 @@ class Event:
     ERROR = "ERROR"
 
     NAME = ""
-    """The name of the event, which handlers are registered for."""
+    """The name for which handlers of this class are registered."""
 
     def __init__(self, download: Download) -> None:
-        """Make an event.
+        """Store the download.
 
         Args:
-            download: The download that it happens to.
+            download: The download that sends the event.
         """
         self.download = download
 
@@ -57,46 +58,45 @@ class Event:
 
 
 class Prepared(Event):
-    """A run begins, and nothing was sent yet.
+    """A run begins. The download hasn't sent anything yet.
 
-    It comes once in a run. A handler may still change the URL, headers, user and other settings.
+    Sent once in each run. A handler may still change the URL, headers, user and other settings.
     """
 
     NAME = Event.PREPARED
 
 
 class Sent(Event):
-    """The request was sent. It comes once an attempt."""
+    """The download has sent the request. Sent once in each attempt."""
 
     NAME = Event.SENT
 
 
 class Replied(Event):
-    """The head of the reply is there, in ``download.reply``, and nothing of the body was used yet.
+    """The download has received the head of the reply (``download.reply``), and not read the body.
 
-    It comes once an attempt. The body is the download's to read: one that a handler reads or closes
-    makes the download fail.
+    Sent once in each attempt. A handler must not read or close the body: the download fails then.
     """
 
     NAME = Event.REPLIED
 
 
 class Fetched(Event):
-    """A buffer of the content was fetched and written.
+    """The download has fetched and written a buffer of the content.
 
     Attributes:
-        buffer (bytes): The content.
+        buffer (bytes): The bytes.
         offset (int): The position of the buffer in the content (bytes).
     """
 
     NAME = Event.FETCHED
 
     def __init__(self, download: Download, buffer: bytes, offset: int = 0) -> None:
-        """Make an event.
+        """Store the buffer and its position.
 
         Args:
-            download: The download that it happens to.
-            buffer: The content.
+            download: The download that sends the event.
+            buffer: The bytes.
             offset: The position of the buffer in the content (bytes).
         """
         super().__init__(download)
@@ -105,7 +105,7 @@ class Fetched(Event):
 
 
 class Restarted(Event):
-    """What was fetched so far was thrown away, and the content starts again at byte 0."""
+    """The download has dropped all fetched bytes, and starts again at byte 0."""
 
     NAME = Event.RESTARTED
 
@@ -113,24 +113,24 @@ class Restarted(Event):
 class Error(Event):
     """An attempt failed.
 
-    A handler that puts things right sets ``repaired`` to True, and the download is tried again at
-    once, but at most ``download.retries`` times a run.
+    A handler that has removed the cause sets ``repaired`` to True. The download then retries
+    without back-off, at most ``download.retries`` times in a run.
 
     Attributes:
-        error (DownloadError): What happened.
-        retrying (bool): It will be tried again without help.
-        repaired (bool): To be set by a handler.
+        error (DownloadError): The error of the attempt.
+        retrying (bool): The download retries even if no handler sets ``repaired``.
+        repaired (bool): A handler sets it to request a retry.
     """
 
     NAME = Event.ERROR
 
     def __init__(self, download: Download, error: DownloadError, retrying: bool = False) -> None:
-        """Make an event.
+        """Store the error.
 
         Args:
-            download: The download that it happens to.
-            error: What happened.
-            retrying: It will be tried again without help.
+            download: The download that sends the event.
+            error: The error of the attempt.
+            retrying: The download retries even if no handler sets ``repaired``.
         """
         super().__init__(download)
         self.error = error
@@ -139,10 +139,9 @@ class Error(Event):
 
 
 class Succeeded(Event):
-    """The content was validated and stands at its final place.
+    """The content is valid and published. The last event of a run that succeeds.
 
-    It is the last event of a run that succeeded. Where the server had nothing new, what was there
-    stays (:attr:`HttpDownload.unchanged
+    If the server has no newer version, the old file stays (:attr:`HttpDownload.unchanged
     <pulpcore.plugin.download.futures.HttpDownload.unchanged>`).
     """
 
@@ -153,17 +152,17 @@ class Failed(Event):
     """The run failed. The last event of a run that raises.
 
     Attributes:
-        error (BaseException | None): What is raised.
+        error (BaseException | None): The exception that the run raises.
     """
 
     NAME = Event.FAILED
 
     def __init__(self, download: Download, error: BaseException | None = None) -> None:
-        """Make an event.
+        """Store the exception.
 
         Args:
-            download: The download that it happens to.
-            error: What is raised.
+            download: The download that sends the event.
+            error: The exception that the run raises.
         """
         super().__init__(download)
         self.error = error
@@ -174,26 +173,26 @@ E = TypeVar("E", bound=Event)
 
 
 class EventRouter:
-    """Knows which handlers listen to which events, and sends events to them."""
+    """Registers handlers for events by name, and calls them."""
 
     def __init__(self) -> None:
-        # The tuples are replaced and never changed: they may be walked while somebody registers.
+        # Immutable tuples: send() may iterate over one while a handler is registered.
         self._handlers: dict[str, tuple[Handler, ...]] = {}
 
     def __contains__(self, name: object) -> bool:
-        """Whether anybody listens: spares making events that nobody hears."""
+        """Whether an event has handlers. A caller need not create an event without handlers."""
         return name in self._handlers
 
     def register(self, name: str, handler: Handler) -> None:
-        """Have a handler called for each event of a name.
+        """Register a handler for the events of a name.
 
         Args:
             name: The event's name, such as ``Event.SUCCEEDED``.
-            handler: Called with the event as its only argument.
+            handler: A callable. The event is its only argument.
 
         Raises:
             ValueError: No event has this name.
-            TypeError: The handler can't be called.
+            TypeError: The handler isn't callable.
         """
         if name not in _names(Event):
             raise ValueError(f"no event is named {name!r}: use one of {sorted(_names(Event))}")
@@ -202,7 +201,7 @@ class EventRouter:
         self._handlers[name] = (*self._handlers.get(name, ()), handler)
 
     def unregister(self, name: str, handler: Handler) -> None:
-        """Undo :meth:`register`.
+        """Remove a handler.
 
         Args:
             name: The event's name.
@@ -227,7 +226,7 @@ class EventRouter:
             event: The event.
 
         Returns:
-            The event, in which handlers may have left word.
+            The event, which handlers may have changed (``Error.repaired``).
         """
         for handler in self._handlers.get(event.NAME, ()):
             try:
@@ -237,11 +236,11 @@ class EventRouter:
         return event
 
     def clear(self) -> None:
-        """Forget all handlers."""
+        """Remove all handlers."""
         self._handlers.clear()
 
 
 def _names(cls: type[Event]) -> set[str]:
-    # Walked at each registration, so that the events of a protocol of a plugin's own count too.
+    # Computed at each registration, because a plugin may define event classes of its own.
     names = {cls.NAME} if cls.NAME else set()
     return names.union(*(_names(subclass) for subclass in cls.__subclasses__()))

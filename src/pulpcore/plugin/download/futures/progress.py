@@ -1,4 +1,4 @@
-"""Progress in bytes, of one download or of many."""
+"""The progress of one or many downloads, in bytes."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ if TYPE_CHECKING:
 
 
 class ProgressMonitor:
-    """Turns what happens to downloads into two figures, from any number of threads.
+    """Counts the completed and the total bytes of downloads. Thread-safe.
 
-    Both are in bytes. ``completed`` never runs past ``total``, and steps back where a download
-    starts again or fails; what is resumed, in a run or by a later one, counts once.
+    ``completed`` is never larger than ``total``. It decreases when a download restarts or fails.
+    Resumed bytes count once.
 
-    ``total`` is the sum of the sizes that are known by the servers' Content-Length, or before that
-    by a :class:`.SizeValidation`, such as the factory makes of ``artifact.size``. It grows with the
-    downloads that are watched. While a download brings content whose size nobody knows, it is None.
-    Whoever knows the sum beforehand gives it; then it only changes by files that come with another
-    size than expected. A download that fails counts no more.
+    ``total`` is the sum of the sizes of the downloads that are watched. The monitor takes a size
+    from a :class:`.SizeValidation` (the factory adds one for ``artifact.size``) or from the reply
+    (Content-Length). ``total`` is None while a download of unknown size runs. If you pass ``total``
+    to the constructor, it changes only by the difference between the expected and the actual size
+    of a file. A failed download no longer counts.
     """
 
     def __init__(
         self, show: Callable[[int, int | None], object] | None = None, total: int | None = None
     ) -> None:
-        """Make a monitor that watches nothing.
+        """Start at 0 bytes. Add downloads with :meth:`watch`.
 
         Args:
-            show: Called with ``completed`` and ``total`` when they have changed: in the thread of a
-                download, by one thread at a time, never with older figures after newer ones, and in
-                the end with the last ones.
-            total: The size of all files (bytes), if it is known beforehand.
+            show: Called with ``completed`` and ``total`` after they have changed, in the thread of
+                a download. Only one thread calls it at a time, with never older figures than
+                before. The last call has the final figures.
+            total: The size of all files (bytes), if it is known in advance.
         """
         self._show = show
         self._sums = Cell(_Sums(0, total or 0, 0, 0))
         self._is_given = total is not None
         self._is_changed = False
-        # What belongs to the call of refresh() that is showing the figures, if there is one.
+        # Works as a lock: the call of refresh() that shows the figures has put its object here.
         self._showing: dict[None, object] = {}
 
     @property
     def figures(self) -> tuple[int, int | None]:
-        """``completed`` and ``total``, which belong together."""
+        """``completed`` and ``total`` of the same moment."""
         completed, total, known, unknown = self._sums.value
         if not self._is_given and (unknown or not known):
             return completed, None
-        # What isn't in the total may be fetched all the same.
+        # More may be fetched than the caller's total says, or by add().
         return completed, max(total, completed)
 
     @property
     def completed(self) -> int:
-        """How much there is so far (bytes)."""
+        """The number of bytes fetched so far."""
         return self.figures[0]
 
     @property
     def total(self) -> int | None:
-        """How much there will be (bytes); None while that isn't known."""
+        """The size of all files (bytes); None while it is unknown."""
         return self.figures[1]
 
     def watch(self, download: Download) -> None:
-        """Count a download.
+        """Include a download in the figures.
 
         Args:
-            download: The download, before it runs.
+            download: The download. It must not have been started.
         """
         meter = _Meter(self._change, self._is_given)
         download.register(Event.REPLIED, meter.replied)
@@ -77,24 +77,25 @@ class ProgressMonitor:
         meter.expect(download)
 
     def add(self, completed: int) -> None:
-        """Count bytes that no download brings.
+        """Count bytes that no download fetches, such as those of files that exist already.
 
         Args:
-            completed: How many (bytes).
+            completed: The number of bytes.
         """
         self._change(completed, 0, 0, 0)
 
     def refresh(self) -> None:
-        """Have the figures shown once more."""
+        """Call ``show`` with the current figures."""
         if self._show is None:
             return
         self._is_changed = True
         mine, showing = object(), self._showing
         while self._is_changed:
-            # The turn is given back by steps that are no calls, between which no signal comes.
+            # A signal handler may raise KeyboardInterrupt at any call. The ``finally`` block makes
+            # no calls, so it always removes the entry.
             try:
                 if showing.setdefault(None, mine) is not mine:
-                    # Another thread shows them, and will look again.
+                    # The thread that shows the figures will see that they have changed.
                     return
                 self._is_changed = False
                 self._show(*self.figures)
@@ -121,10 +122,10 @@ class _Sums(NamedTuple):
     """The sums of all downloads.
 
     Attributes:
-        completed (int): Bytes that have come.
-        total (int): The sizes that are known (bytes).
-        known (int): How many sizes are in the total.
-        unknown (int): How many downloads bring content of an unknown size.
+        completed (int): The number of bytes fetched.
+        total (int): The sum of the known sizes (bytes).
+        known (int): The number of downloads whose size is in the total.
+        unknown (int): The number of downloads that have fetched bytes and whose size is unknown.
     """
 
     completed: int
@@ -134,11 +135,11 @@ class _Sums(NamedTuple):
 
 
 class _Meter:
-    """What one download adds to the figures. Its handlers run one after the other."""
+    """The share of one download in the figures. The download calls its handlers one at a time."""
 
     def __init__(self, change: Callable[[int, int, int, int], None], is_given: bool) -> None:
         self._change = change
-        # Whether the size, once it is known, is in the total from the beginning.
+        # Whether the caller's total already includes the size, which must not be added then.
         self._is_included = is_given
         self._completed = 0
         self._size: int | None = None
@@ -157,7 +158,7 @@ class _Meter:
         self._set(completed, None if size is None else max(size, completed))
 
     def restarted(self, event: Event) -> None:
-        # It may be another version, of which the reply that is there now tells.
+        # The content may be another version. The current reply has its size.
         size = event.download.expected_size
         self._set(0, self._size if size is None else size)
 

@@ -1,4 +1,4 @@
-"""Keeping to a number of requests a second."""
+"""A rate limiter: at most so many requests a second."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from .waiting.atomic import Cell
 
 
 class RateLimiter:
-    """Deals out the times at which requests may be sent, evenly, to all who share it."""
+    """Spaces requests evenly. The downloads that share a limiter share its rate. Thread-safe."""
 
     def __init__(self, per_second: float) -> None:
-        """Make a limiter.
+        """Set the rate.
 
         Args:
-            per_second: How many requests may be sent in a second.
+            per_second: The number of requests a second.
 
         Raises:
             ValueError: The number isn't above 0.
@@ -22,14 +22,14 @@ class RateLimiter:
         if not isinstance(per_second, int | float) or not per_second > 0:
             raise ValueError(f"a rate limit must be above 0 requests a second: {per_second!r}")
         self._interval = 1 / per_second
-        # The time of the last request that was dealt out.
+        # The time of the last reserved request (``time.monotonic()``).
         self._last = Cell(float("-inf"))
 
     def delay(self) -> float:
-        """Take the next time.
+        """Reserve the next request.
 
         Returns:
-            How long to wait for it (seconds).
+            The time to wait before sending it (seconds).
         """
         now = time.monotonic()
         return self._last.change(lambda last: max(now, last + self._interval)) - now

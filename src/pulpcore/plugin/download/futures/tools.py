@@ -1,4 +1,4 @@
-"""Tools for users of downloads."""
+"""Tools for users of downloads: a monitor that collects the size and digests of a file."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _MOMENT = 0.001
 
 
 class DownloadMonitor:
-    """Collects the facts of a file while it is downloaded: its size and digests.
+    """Computes the size and the digests of a file during its download.
 
-    It is right also when the download was retried, resumed or called again.
+    The result is also correct if the download was retried, resumed or called again.
 
     Attributes:
         algorithms (tuple[str, ...]): The names of the digests.
@@ -32,12 +32,13 @@ class DownloadMonitor:
     def __init__(
         self, download: Download | None = None, algorithms: Sequence[str] | None = None
     ) -> None:
-        """Make a monitor.
+        """Choose the digests, and attach to a download if one is given.
 
         Args:
-            download: A download to attach to.
-            algorithms: The names of the digests to collect. By default those that ``Artifact`` has
-                where pulpcore is loaded, else all of ``DigestValidation.ALGORITHMS``.
+            download: The download to attach to.
+            algorithms: The names of the digests. By default the digest fields of pulpcore's
+                ``Artifact``, if pulpcore is loaded, and otherwise all of
+                ``DigestValidation.ALGORITHMS``.
 
         Raises:
             ValueError: An algorithm is unknown.
@@ -52,10 +53,10 @@ class DownloadMonitor:
             self.attach(download)
 
     def attach(self, download: Download) -> None:
-        """Follow a download.
+        """Register with a download, and start again at no bytes.
 
         Args:
-            download: The download. A monitor follows one at a time.
+            download: The download. The monitor detaches from the one before.
         """
         self._reset()
         handlers = {Event.FETCHED: self._fetched, Event.RESTARTED: self._restarted}
@@ -72,7 +73,7 @@ class DownloadMonitor:
         return self._collected.size
 
     def update(self, buffer: bytes) -> None:
-        """Take the next bytes of the file.
+        """Add the next bytes of the file.
 
         Args:
             buffer: The bytes.
@@ -80,16 +81,19 @@ class DownloadMonitor:
         collected = self._collected
         for digest in collected.digests.values():
             digest.update(buffer)
-        # At last, by which a thread that looks knows that all digests have it.
+        # Updated last: facts() knows by it that all digests contain the buffer.
         collected.size += len(buffer)
 
     def facts(self) -> dict[str, Any]:
-        """Return the size and the digests (hex), by name, as ``Artifact`` takes them.
+        """Return the size and the digests of the bytes so far.
 
-        Any thread may ask while the download runs: it gets those of what has come so far.
+        Any thread may call this during the download.
+
+        Returns:
+            ``size`` (bytes) and each digest (hex) by its name: the arguments of ``Artifact``.
 
         Raises:
-            RuntimeError: It was attached in the middle of a run, and hasn't seen all bytes.
+            RuntimeError: The monitor was attached in the middle of a run, and missed bytes.
         """
         for _ in range(_TRIES):
             collected = self._collected
@@ -99,7 +103,7 @@ class DownloadMonitor:
             }
             if all(digest.size == size for digest in collected.digests.values()):
                 break
-            # Bytes came meanwhile.
+            # Another thread has called update() meanwhile.
             time.sleep(_MOMENT)
         if not collected.is_whole:
             raise RuntimeError(
@@ -108,7 +112,7 @@ class DownloadMonitor:
         return {"size": size, **digests}
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy, and what is pickled, follows no download and has seen nothing.
+        # A copied or unpickled monitor is attached to no download and has no bytes.
         return {
             **vars(self),
             "_download": None,
@@ -128,12 +132,12 @@ class DownloadMonitor:
 
 
 class _Collected:
-    """What was seen of one attempt's content.
+    """The size and digests since the last restart of the content.
 
     Attributes:
-        size (int): How much (bytes).
+        size (int): The number of bytes.
         digests (dict[str, Digest]): The digests by name.
-        is_whole (bool): It was seen from the beginning.
+        is_whole (bool): No bytes were missed.
     """
 
     def __init__(self, algorithms: Sequence[str]) -> None:
@@ -143,7 +147,7 @@ class _Collected:
 
 
 def _default_algorithms() -> Sequence[str]:
-    # Looked up and never imported: whoever has loaded it has set Django up.
+    # Not imported: importing models needs django.setup(), which only the application may call.
     models = sys.modules.get("pulpcore.app.models")
     artifact = getattr(models, "Artifact", None)
     fields: Sequence[str] = getattr(artifact, "DIGEST_FIELDS", None) or DigestValidation.ALGORITHMS

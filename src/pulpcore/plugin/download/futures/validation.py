@@ -1,7 +1,7 @@
-"""Validations: whether what was downloaded is what was expected.
+"""Validations: they check the size or a digest of the content.
 
-They see the bytes on their way to the writer, and not the file: it is published only after they
-pass.
+A download passes each buffer to its validations after it has been written. It publishes the file
+only if all validations succeed.
 """
 
 from __future__ import annotations
@@ -31,22 +31,21 @@ _HEX = re.compile("[0-9a-f]*")
 
 
 class Validation:
-    """The base of validations. One belongs to one download.
+    """The base class of validations. Each download needs validations of its own.
 
-    A subclass implements :meth:`apply`, and :meth:`update` if it needs the content. One that
-    overrides ``update`` must override :meth:`reset` as well, or its download can't be tried again
-    once bytes were fetched.
+    A subclass implements :meth:`apply`, and :meth:`update` if it needs the content. A subclass that
+    overrides ``update`` must also override :meth:`reset`. Otherwise the download can't be retried
+    from byte 0 after it has fetched bytes.
 
     Attributes:
-        enforced (bool): A validation that fails raises; if not enforced, it is only logged as a
-            warning.
+        enforced (bool): If True, a failed validation raises. If False, it logs a warning.
     """
 
-    # For a subclass whose __init__ doesn't call this one.
+    # The default for a subclass whose __init__ doesn't call the one below.
     enforced = True
 
     def __init__(self, enforced: bool = True) -> None:
-        """Make a validation.
+        """Set ``enforced``.
 
         Args:
             enforced: False to log a warning instead of raising an error.
@@ -54,21 +53,21 @@ class Validation:
         self.enforced = enforced
 
     def update(self, buffer: bytes) -> None:
-        """Take the next bytes of the content.
+        """Process the next bytes of the content.
 
         Args:
             buffer: The bytes.
         """
 
     def apply(self) -> None:
-        """Decide, after all of the content has been seen.
+        """Validate. The download calls this after the last byte.
 
         Raises:
             ValidationError: The validation failed.
         """
 
     def reset(self) -> None:
-        """Start again, as if no content had been seen."""
+        """Forget all bytes. The download calls this when it starts again at byte 0."""
 
     def __call__(self) -> None:
         """Apply the validation.
@@ -82,13 +81,13 @@ class Validation:
             self.fail(error)
 
     def fail(self, error: ValidationError) -> None:
-        """Deal with a failure as ``enforced`` says.
+        """Raise an error, or log it if the validation isn't enforced.
 
         Args:
-            error: What is wrong.
+            error: The error.
 
         Raises:
-            ValidationError: The error, if enforced.
+            ValidationError: The error, if the validation is enforced.
         """
         if self.enforced:
             raise error
@@ -98,22 +97,22 @@ class Validation:
 class SizeValidation(Validation):
     """Validates the size of the content.
 
-    Too much is known at the buffer that goes beyond: the download stops there.
+    Content that is too large fails the download at the first buffer beyond the expected size.
 
     Attributes:
-        expected (int): The size that is expected (bytes).
+        expected (int): The expected size (bytes).
         actual (int): The size so far (bytes).
     """
 
     def __init__(self, expected: int, enforced: bool = True) -> None:
-        """Make a validation.
+        """Set the expected size.
 
         Args:
-            expected: The size that is expected (bytes).
+            expected: The expected size (bytes).
             enforced: False to log a warning instead of raising an error.
 
         Raises:
-            ValueError: The size is no whole number of bytes from 0.
+            ValueError: The size isn't a whole number, or is negative.
         """
         super().__init__(enforced)
         is_number = isinstance(expected, int | float) and not isinstance(expected, bool)
@@ -123,13 +122,13 @@ class SizeValidation(Validation):
         self.actual = 0
 
     def update(self, buffer: bytes) -> None:
-        """Take the next bytes of the content.
+        """Process the next bytes of the content.
 
         Args:
             buffer: The bytes.
 
         Raises:
-            SizeMismatch: There are too many, and the validation is enforced.
+            SizeMismatch: The content is too large, and the validation is enforced.
         """
         self.actual += len(buffer)
         if self.enforced and self.actual > self.expected:
@@ -140,21 +139,21 @@ class SizeValidation(Validation):
             )
 
     def apply(self) -> None:
-        """Compare the sizes.
+        """Compare the actual size with the expected one.
 
         Raises:
-            SizeMismatch: They differ, and the validation is enforced.
+            SizeMismatch: The sizes differ, and the validation is enforced.
         """
         if self.actual != self.expected:
             reason = f"the size should be {self.expected} bytes, but is {self.actual}"
             self.fail(SizeMismatch(self.expected, self.actual, reason=reason))
 
     def reset(self) -> None:
-        """Start again at no bytes."""
+        """Set the size back to 0."""
         self.actual = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy, and what is pickled, has seen nothing.
+        # A copied or unpickled validation starts with no bytes.
         return {**vars(self), "actual": 0}
 
     def __repr__(self) -> str:
@@ -165,22 +164,23 @@ class DigestValidation(Validation):
     """Validates a digest of the content.
 
     Attributes:
-        expected (str): The digest that is expected (hex).
+        expected (str): The expected digest (hex, lower case).
     """
 
     ALGORITHMS = ("sha512", "sha384", "sha256", "sha224", "sha1", "md5")
-    """The names of the algorithms, from the strongest."""
+    """The names of the algorithms, the strongest first."""
 
     def __init__(self, algorithm: str, digest: str, enforced: bool = True) -> None:
-        """Make a validation.
+        """Set the algorithm and the expected digest.
 
         Args:
             algorithm: One of ``ALGORITHMS``.
-            digest: The digest that is expected (hex, in upper or lower case).
+            digest: The expected digest (hex, in upper or lower case).
             enforced: False to log a warning instead of raising an error.
 
         Raises:
-            ValueError: The algorithm is unknown, or the digest can't be one of it.
+            ValueError: The algorithm is unknown, or the digest doesn't have the right number of
+                hex digits.
         """
         super().__init__(enforced)
         self._name = str(algorithm).lower()
@@ -195,7 +195,7 @@ class DigestValidation(Validation):
 
     @property
     def algorithm(self) -> hashlib._Hash:
-        """The digest so far, one of hashlib's objects."""
+        """The hash object (hashlib) of the content so far."""
         return self._digest.current()
 
     @property
@@ -204,7 +204,7 @@ class DigestValidation(Validation):
         return self.algorithm.hexdigest()
 
     def update(self, buffer: bytes) -> None:
-        """Take the next bytes of the content.
+        """Process the next bytes of the content.
 
         Args:
             buffer: The bytes.
@@ -212,21 +212,21 @@ class DigestValidation(Validation):
         self._digest.update(buffer)
 
     def apply(self) -> None:
-        """Compare the digests.
+        """Compare the actual digest with the expected one.
 
         Raises:
-            DigestMismatch: They differ, and the validation is enforced.
+            DigestMismatch: The digests differ, and the validation is enforced.
         """
         if self.actual != self.expected:
             reason = f"the {self._name} digest should be {self.expected}, but is {self.actual}"
             self.fail(DigestMismatch(self.expected, self.actual, reason=reason))
 
     def reset(self) -> None:
-        """Start again at the digest of no bytes."""
+        """Set the digest back to that of no bytes."""
         self._digest = Digest(self._name)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy, and what is pickled, has seen nothing.
+        # A copied or unpickled validation starts with no bytes.
         return {**vars(self), "_digest": Digest(self._name)}
 
     def __repr__(self) -> str:
@@ -234,10 +234,10 @@ class DigestValidation(Validation):
 
 
 def can_reset(validation: Validation) -> bool:
-    """Whether a validation can be started again.
+    """Whether :meth:`Validation.reset` resets all state of a validation.
 
-    It can't if its class overrides ``update`` below the class that defines its ``reset``: what
-    ``update`` keeps would not be reset.
+    It doesn't if a subclass of the class that defines ``reset`` overrides ``update``: ``reset``
+    doesn't know the state that the new ``update`` keeps.
 
     Args:
         validation: The validation.
@@ -245,7 +245,7 @@ def can_reset(validation: Validation) -> bool:
     return _resets(type(validation).__mro__)
 
 
-# Once a class, and not for each download; no class is kept alive by it for ever.
+# Cached, because it runs for each download. The cache is limited, since it keeps classes alive.
 @functools.lru_cache(maxsize=128)
 def _resets(mro: tuple[type, ...]) -> bool:
     for cls in mro:
