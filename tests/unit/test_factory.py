@@ -345,12 +345,12 @@ def test_timeout(attributes, expected, url):
     assert (found.connect, found.read) == (expected.connect, expected.read)
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, 4), (0, 0), (7, 7)])
+@pytest.mark.parametrize(("given", "expected"), [(None, 6), (0, 0), (7, 7)])
 @pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a"])
 def test_max_retries(given, expected, url):
     """The number of retries is the remote's; other downloads keep theirs."""
     assert build(SimpleNamespace(max_retries=given), url).retry.total == expected
-    assert build(EMPTY, url).retry.total == 4
+    assert build(EMPTY, url).retry.total == 6
 
 
 def test_max_retries_of_a_kind_that_is_never_tried_again():
