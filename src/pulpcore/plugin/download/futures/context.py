@@ -121,7 +121,7 @@ class Cache:
         return [item.object for key, item in stale if self._drop(key, item, latest)]
 
     def close(self) -> None:
-        """Close and remove each :class:`Resource`, such as a connection pool."""
+        """Close and remove each object that is a ``Resource``, such as a connection pool."""
         for key, item in list(self._items.items()):
             if isinstance(item.object, Resource) and self._items.pop(key, None) is not None:
                 try:

@@ -90,7 +90,7 @@ class DownloadMonitor:
         Any thread may call this during the download.
 
         Returns:
-            ``size`` (bytes) and each digest (hex) by its name: the arguments of ``Artifact``.
+            ``size`` (bytes), and each digest (hex) by its name, as the arguments of ``Artifact``.
 
         Raises:
             RuntimeError: The monitor was attached in the middle of a run, and missed bytes.

@@ -85,7 +85,7 @@ class Writer:
             buffer: The bytes.
 
         Returns:
-            The number of bytes written: always the length of the buffer.
+            The number of bytes written, which is always the length of the buffer.
 
         Raises:
             OSError: The bytes can't be written.
