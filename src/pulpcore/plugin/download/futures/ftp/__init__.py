@@ -1,4 +1,4 @@
-"""Downloading by FTP, with TLS or without, on ftplib."""
+"""Downloads by FTP, with or without TLS, based on ftplib."""
 
 from .download import FtpDownload
 

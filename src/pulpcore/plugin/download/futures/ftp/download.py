@@ -1,4 +1,4 @@
-"""Downloading by FTP."""
+"""``FtpDownload``, and one attempt of it."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ if TYPE_CHECKING:
 
     from ..writer import StrPath, Writer
 
-# How a server says that it allows no more connections: some don't listen, or hang up.
+# How a server signals that it has too many connections: a reply, closing, or refusing them.
 _FULL = (TooMany, EOFError, ConnectionRefusedError, ConnectionResetError, SSLEOFError)
 
 _NO_REST = "the rest of the file alone can't be had, and it can't be started again"
 
 
 class FtpProtocol(Protocol):
-    """What a run knows of the file on the server.
+    """The FTP side of a run. It remembers the version of the file across attempts.
 
     Attributes:
-        version (Version | None): The version whose first bytes are here, if it is certain.
-        sighting (Sighting | None): The version that was seen last.
+        version (Version | None): The version of the bytes received so far, if it is certain.
+        sighting (Sighting | None): The version that the server reported last.
     """
 
     version: Version | None = None
     sighting: Sighting | None = None
 
     def check(self, download: FtpDownload) -> None:
-        """Check the settings.
+        """Validate the settings.
 
         Args:
             download: The download.
 
         Raises:
-            TypeError: One has a wrong type.
-            ValueError: One can't work.
+            TypeError: A setting has a wrong type.
+            ValueError: A setting has an unusable value.
         """
-        # A handler may have set them to whatever the constructor takes.
+        # A handler may have set these to anything that the constructor accepts.
         download.timeout, download.user = Timeout.of(download.timeout), User.of(download.user)
         download.ssl = SSL.of(download.ssl)
         validate(user=download.user, timeout=download.timeout, ssl=download.ssl)
         Location.of(download.url, download.user)
 
     def host(self, download: FtpDownload) -> Hashable:
-        """Return the server.
+        """Return the origin of the server, which shares a circuit breaker.
 
         Args:
             download: The download.
@@ -73,7 +73,9 @@ class FtpProtocol(Protocol):
         return Location.of(download.url, download.user).url.origin
 
     def is_up(self, error: DownloadError) -> bool | None:
-        """Return whether the server is up: it is if it refuses, or has too many connections.
+        """Return whether a failure shows that the server is up.
+
+        It is up if it refused the request, or has too many connections.
 
         Args:
             error: The failure.
@@ -83,7 +85,7 @@ class FtpProtocol(Protocol):
         return super().is_up(error)
 
     def can_resume(self, download: FtpDownload) -> bool:
-        """Return whether the version of what is here is certain.
+        """Return whether the rest of the file can be requested, because its version is certain.
 
         Args:
             download: The download.
@@ -91,46 +93,51 @@ class FtpProtocol(Protocol):
         return self.version is not None and self.version.place == _place(download)
 
     def recall(self, download: FtpDownload, note: str) -> bool:
-        """Return whether a note is that of a version of this file.
+        """Restore the version from the note of an earlier run. Return whether it is of this file.
 
         Args:
             download: The download.
-            note: The note.
+            note: The note, as ``Version.note()`` returned it.
         """
         self.version = Version.from_note(note)
         return self.can_resume(download)
 
 
 class FtpDownload(Download):
-    """Downloads a file by FTP, from ``ftp://[user[:password]@]host[:port]/path``, or ``ftps``.
+    """Downloads a file by FTP, from ``ftp://[user[:password]@]host[:port]/path`` or ``ftps://...``.
 
-    Transfers are passive and binary (RFC 959). The path is relative to the folder that the server
-    logs the user into (RFC 1738 section 3.2.2). The server gets the bytes that the URL encodes,
-    whatever encoding they are in. A type code at its end, such as ``;type=i``, is cut off.
+    Transfers are passive and binary (RFC 959). The path is relative to the user's home directory
+    on the server (RFC 1738 section 3.2.2). Percent-encoded bytes of the path are sent decoded and
+    unchanged, in whatever encoding they are. A type code at its end, such as ``;type=i``, is
+    removed.
 
-    Some servers allow fewer connections than a batch has threads. A download that is refused for
-    that (421, 530, or no connection at all) waits until another one has ended. Where no other
-    download from this server is running, the refusal is a failure that is tried again.
+    Some servers allow fewer connections than a batch has threads. If a server refuses a download
+    for that reason (421, 530, or a refused or closed connection), the download waits until another
+    one from the server has ended. If no other download from it is running, the attempt fails and
+    is retried.
 
-    What is encrypted is decided by the URL and by ``tls``, as curl has it:
+    The URL and ``tls`` determine the encryption, as in curl:
 
-    * ``ftps://host/path``: implicit TLS, from the first byte on, by default on port 990.
-    * ``ftp://host/path`` with ``tls=True``: explicit TLS, by AUTH TLS (RFC 4217). A server that
-      refuses gets no password, and nothing falls back to plain FTP.
+    * ``ftps://host/path``: implicit TLS from the first byte. The default port is 990.
+    * ``ftp://host/path`` with ``tls=True``: explicit TLS with AUTH TLS (RFC 4217). If the server
+      refuses it, the download fails before the password is sent. It never falls back to plain
+      FTP.
 
-    Data connections are encrypted then, too, and resume the TLS session of the control connection.
+    With TLS, the data connections are encrypted too. They resume the TLS session of the control
+    connection.
 
-    An attempt goes on where the last one broke off (REST, RFC 3659 section 5), if it is certain
-    that the version of the file is the same: the server tells size and time (SIZE, MDTM), both are
-    what they were, also after the transfer, and the time is old enough to tell. Else it starts
-    clean. Files of up to ``BLOCK`` bytes always do: that is faster than to ask.
+    A retry resumes the transfer (REST, RFC 3659 section 5) if the version of the file is certainly
+    the same. For that, the server must report size and modification time (SIZE, MDTM), both must
+    be unchanged before and after the transfer, and the time must be old enough to identify one
+    version. Otherwise the retry starts over. Files of up to ``BLOCK`` bytes always start over: that
+    is faster than to ask the server.
 
     Attributes:
-        user (User): The user; anonymous by default. It wins over userinfo in the URL.
-        timeout (Timeout): How long to wait.
-        ssl (SSL): TLS settings: the same trust as for https.
-        tls (bool): Demand TLS for ftp URLs.
-        reply (str | None): What the server replied to the request for the file.
+        user (User): The user; anonymous by default. It has precedence over userinfo in the URL.
+        timeout (Timeout): The time-outs.
+        ssl (SSL): The TLS settings, with the same trusted certificates as for https.
+        tls (bool): Require TLS for ftp URLs.
+        reply (str | None): The server's reply to the request for the file.
     """
 
     retry: Retry | None = backoff.DEFAULT
@@ -147,16 +154,16 @@ class FtpDownload(Download):
         ssl: SSL | None = None,
         tls: bool = False,
     ) -> None:
-        """Make a download.
+        """Create a download.
 
         Args:
             url: An ftp or ftps URL.
-            writer: Where the content goes: a writer, or the path of a file. None for nowhere.
-            user: The user; also a pair of a name and a password.
-            timeout: How long to wait. A number of seconds counts for ``connect`` and ``read``; a
-                pair gives one for each.
-            ssl: TLS settings.
-            tls: Demand TLS for an ftp URL. An ftps URL does by itself.
+            writer: A writer, or the path of the file to write. None discards the content.
+            user: The user, also as a pair of name and password.
+            timeout: The time-outs. A number of seconds sets both ``connect`` and ``read``; a pair
+                sets one each.
+            ssl: The TLS settings.
+            tls: Require TLS for an ftp URL. An ftps URL always uses it.
 
         Raises:
             TypeError: An argument has a wrong type; the message names it.
@@ -181,10 +188,10 @@ class FtpDownload(Download):
 
 
 class _Transfer:
-    """One attempt: from the connection to the content.
+    """One attempt, from the connection to the end of the transfer.
 
     Attributes:
-        is_refused (bool): The server refused the connection as one too many, or may have.
+        is_refused (bool): The server refused the connection, maybe because it has too many.
     """
 
     def __init__(
@@ -196,14 +203,14 @@ class _Transfer:
         self.is_refused = False
 
     def run(self) -> None:
-        """Fetch the file, or the rest of it."""
+        """Download the file, or the rest of it."""
         ftp = self._connect()
         try:
             ftp.protect()
             ftp.voidcmd("TYPE I")
             self._retrieve(ftp, self._location.path)
         finally:
-            # Without a QUIT, whose reply might be long in coming.
+            # No QUIT: the server's reply to it might take long.
             ftp.close()
 
     def _connect(self) -> Control:
@@ -224,7 +231,7 @@ class _Transfer:
             self.is_refused = True
             raise
         except LoginRefused as error:
-            # Credentials that are right are only refused for one connection too many.
+            # If the credentials are right, the server refuses the number of connections.
             self.is_refused = logins.may_be_right(login, ftp)
             if logins.is_right(login):
                 self.is_refused = True
@@ -255,7 +262,7 @@ class _Transfer:
         with data:
             start = self._attempt.position
             if not start:
-                # What is told with the rest may be the size of the rest.
+                # With REST, some servers give the size of the rest in this reply.
                 size = told if size is None else size
                 is_certain = (
                     self._protocol.sighting is not None and self._protocol.sighting.is_certain
@@ -264,17 +271,17 @@ class _Transfer:
             self._attempt.expect(size)
             self._attempt.announce(ftp.lastresp)
             self._receive(data, size)
-        # Only this says whether all of it came (RFC 959 section 5.4).
+        # Only this reply confirms that the transfer is complete (RFC 959 section 5.4).
         self._download.reply = ftp.voidresp()
         if size is not None and self._attempt.position != size:
             raise transient(f"the server sent {self._attempt.position} bytes and had said {size}")
         if start and self._look(ftp, path, ftp.size_of(path)) != self._protocol.version:
-            # Between the question for the version and the transfer, it may be.
+            # The file may have changed between the look at its version and the transfer.
             self._remember(None)
             raise transient("the file changed while it was downloaded")
 
     def _look(self, ftp: Control, path: str, size: int | None) -> Version | None:
-        """Return the version that the server has now, as far as it matters and can be told."""
+        """Return the current version on the server; None if it is unknown or the file is small."""
         self._protocol.sighting, before = None, self._protocol.sighting
         if size is None or size <= self._download.BLOCK:
             return None
@@ -291,7 +298,7 @@ class _Transfer:
         if self._attempt.position:
             with contextlib.suppress(ftplib.error_perm):
                 return ftp.retrieve(path, self._attempt.position)
-            # It can't begin in the middle.
+            # The server doesn't support REST for this file.
             self._attempt.start_over(_NO_REST)
         return ftp.retrieve(path, 0)
 
@@ -299,12 +306,12 @@ class _Transfer:
         with watched(data):
             while buffer := self._read(data, size):
                 if size is not None and self._attempt.position + len(buffer) > size:
-                    # Not the rest, perhaps, but all of it.
+                    # The server may have ignored REST and sent the whole file.
                     self._remember(None)
                     raise transient(f"the server sent more bytes than the {size} it had said")
                 self._write(buffer)
             if isinstance(data, SSLSocket):
-                # Some servers wait for it.
+                # Some servers wait for the client's close_notify.
                 with contextlib.suppress(OSError, ValueError):
                     data.unwrap()
 
@@ -312,14 +319,14 @@ class _Transfer:
         try:
             return data.recv(self._download.BLOCK)
         except SSLError as error:
-            # Some servers cut the connection in place of ending TLS. Then only the size, told on
-            # the control connection, says that nobody else cut it before its end.
+            # Some servers close the connection without a TLS close_notify. Then only the size,
+            # which came on the control connection, proves that nobody else cut the connection.
             if is_cut(error) and size is not None and self._attempt.position == size:
                 return b""
             raise
 
     def _remember(self, version: Version | None) -> None:
-        """Know of which version the content is, and have the writer keep it for a later run."""
+        """Set the version of the received bytes, and store it with them for a later run."""
         self._protocol.version = version
         self._attempt.note(None if version is None else version.note())
 

@@ -1,4 +1,4 @@
-"""What went wrong, in our errors and in words a person can act on."""
+"""Translates exceptions of ftplib and the system to errors of this package."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _NOT_LOGGED_IN = "530"
 
 
 def from_exception(error: Exception, *secrets: str) -> DownloadFailed:
-    """Make our error for what ftplib or the system raised, and redact it.
+    """Translate an exception to an error of this package, without secrets.
 
     Args:
-        error: What was raised; it becomes the cause.
-        secrets: Texts to hide in it, such as the password, which a server may repeat.
+        error: The exception. It becomes the cause of the error.
+        secrets: Texts to redact, such as the password, which a server may repeat.
     """
-    # First, for a password of one digit may be a part of it.
+    # Before redacting: the code may contain the password, if that is a single digit.
     code = str(error)[:3]
     redact.exception(error, *secrets)
     failure = _translate(error, code)
@@ -48,7 +48,7 @@ def _translate(error: Exception, code: str) -> DownloadFailed:
         return from_tls(error)
     if isinstance(error, ftplib.Error):
         failure = DownloadFailed(replied)
-        # Replies that begin with 4 mean: try again (RFC 959 section 4.2.1).
+        # Replies 4yz report a temporary failure (RFC 959 section 4.2.1).
         failure.transient = isinstance(error, ftplib.error_temp)
         return failure
     return from_used_up(error) or transient(_network_reason(error))
@@ -69,7 +69,7 @@ def _network_reason(error: Exception) -> str:
 
 
 def _shown(reply: str) -> str:
-    """Escape what a terminal would obey, or can't show."""
+    """Escape control characters, which a terminal would interpret, and unprintable ones."""
     return "".join(
         character if character.isprintable() else ascii(character)[1:-1] for character in reply
     )

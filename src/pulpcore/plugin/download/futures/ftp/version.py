@@ -1,14 +1,14 @@
-"""Which version of a file the bytes are of.
+"""Identifies the version of a file on an FTP server.
 
-FTP names no versions. What it has is a file's size and the time when it was modified
-(RFC 3659), which have one weakness: the time has a resolution of a second, and a file that is
-written twice within one has the same time twice. So they tell a version for sure only when that
-second is over, as it is with Last-Modified (RFC 9110 section 8.8.2.2). But FTP tells no server's
-clock, and some servers give local time in place of UTC. Hence one of two things is asked for:
+FTP has no version identifiers such as an ETag. It reports a file's size and modification time
+(RFC 3659). The time has a resolution of one second, so a file that is written twice within a
+second may keep its time. Size and time therefore identify a version only after that second is
+over, as with Last-Modified (RFC 9110 section 8.8.2.2). But FTP doesn't report the server's clock,
+and some servers report local time in place of UTC. So one of two conditions must hold:
 
-* The time is more than 13 hours ago by our own clock: that is long over in any time zone, the
-  westernmost being 12 hours behind, and by any clock that isn't off by an hour.
-* The same version was seen 2 seconds before: then it is, by whatever clock.
+* The time is more than 13 hours ago by the local clock. The westernmost time zone is 12 hours
+  behind UTC, and the rest allows the clocks to differ by up to an hour.
+* The server reported the same version at least 2 seconds before. No clock matters then.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Version(NamedTuple):
     """A version of a file.
 
     Attributes:
-        place (str): What tells the file from others.
-        size (int): Its size (bytes).
-        modified (str): When it was modified, in the server's words.
+        place (str): A hash that identifies the file: see :func:`place`.
+        size (int): The size (bytes).
+        modified (str): The modification time, as the server sent it.
     """
 
     place: str
@@ -37,15 +37,15 @@ class Version(NamedTuple):
     modified: str
 
     def note(self) -> str:
-        """Return a text to keep beside the bytes."""
+        """Return a text to store beside the received bytes."""
         return json.dumps(self)
 
     @classmethod
     def from_note(cls, note: str) -> Version | None:
-        """Return the version of which a text was kept; None if it isn't one.
+        """Parse a note; return None if it isn't valid.
 
         Args:
-            note: The text.
+            note: The text that :meth:`note` returned.
         """
         try:
             place, size, modified = json.loads(note)
@@ -55,12 +55,12 @@ class Version(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """A version that was seen on the server.
+    """A version that the server reported.
 
     Attributes:
         version (Version): The version.
-        since (float): When it was seen for the first time (``time.monotonic()``).
-        is_certain (bool): No later version can look like it.
+        since (float): When the server first reported it (``time.monotonic()``).
+        is_certain (bool): A later version can't have the same size and time.
     """
 
     version: Version
@@ -69,11 +69,11 @@ class Sighting(NamedTuple):
 
     @classmethod
     def of(cls, version: Version, asked: float, before: Sighting | None) -> Sighting:
-        """Make one from what the server has just told.
+        """Compare the server's report with the last sighting.
 
         Args:
-            version: What it told.
-            asked: When it was asked (``time.monotonic()``).
+            version: The version that the server reported.
+            asked: When the request was sent (``time.monotonic()``).
             before: The last sighting.
         """
         since, is_over = time.monotonic(), _is_long_ago(version.modified)
@@ -92,11 +92,11 @@ def _is_long_ago(modified: str) -> bool:
 
 
 def place(url: str, user: str) -> str:
-    """Return what tells a file from others.
+    """Return a hash that identifies a file.
 
     Args:
         url: The URL.
-        user: The user's name, for paths are relative to the user's folder.
+        user: The user's name, because the path is relative to the user's home directory.
     """
-    # There may be a password in the URL, and a note lies on disk.
+    # Hashed because the URL may contain a password, and the note is stored on disk.
     return hashlib.sha256(f"{user}\n{url}".encode("utf-8", "surrogatepass")).hexdigest()

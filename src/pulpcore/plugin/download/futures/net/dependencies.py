@@ -1,7 +1,7 @@
-"""What we rely on of our dependencies that their documentation doesn't promise.
+"""The undocumented names of our dependencies that this package uses.
 
-Importing this module checks that all of it is there, and raises ImportError otherwise: so a version
-that lacks a name is told at once, and not by an AttributeError in a download.
+Importing this module checks that all of them exist. So with an incompatible version the import
+fails with a clear ImportError, and not a later download with an AttributeError.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ NAMES = {
     "urllib3.HTTPResponse(sock_shutdown)": "lets `reply.raw.shutdown()` reach our connection",
     "urllib3.HTTPResponse(version_string)": "`reply.raw.version_string` is that of the reply",
 }
-"""The names, with a parameter in brackets, and what each is used for."""
+"""The names, with a parameter in parentheses, and the purpose of each."""
 
 _OPTIONAL = "socks."
-# urllib3-future installs itself as urllib3, and gives each of its versions such a third number.
+# urllib3-future installs itself as urllib3. The third number of its versions is 900 or more.
 _FORK = 900
 
 
 def missing(package: str) -> list[str]:
-    """Return the names of a package that aren't there.
+    """Return the names that don't exist in the installed versions.
 
     Args:
-        package: How the names begin, such as ``socks.``; '' for all that are always needed.
+        package: The prefix of the names, such as ``socks.``; '' for those that are always needed.
     """
     names = [
         name
@@ -46,10 +46,10 @@ def missing(package: str) -> list[str]:
 
 
 def check() -> None:
-    """See that the dependencies are what we were written for.
+    """Check that the installed dependencies are compatible.
 
     Raises:
-        ImportError: They aren't. The message says what to do.
+        ImportError: They aren't. The message says what to install.
     """
     version = getattr(urllib3, "__version__", "")
     *_, patch = version.split(".")

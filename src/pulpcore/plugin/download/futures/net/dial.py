@@ -1,7 +1,7 @@
-"""Connections: TCP to the first address of a host that answers, and TLS on top of it.
+"""Opens connections: TCP to the first address of a host that answers, and TLS on top of it.
 
-HTTP and FTP both connect here. There are no threads: one call starts non-blocking connects and
-waits for all of them with one selector.
+HTTP and FTP both connect here. It uses no threads: one call starts non-blocking connects and waits
+for all of them with one selector.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ from ..waiting.cancellation import current, watched
 from ..waiting.lock import this_process
 
 DELAY = 0.25
-"""Seconds that an address has for itself before the next one is tried beside it (RFC 8305 section
-8: Connection Attempt Delay)."""
+"""Head start of an address before the next one is tried in parallel (seconds).
 
-# Not EAGAIN, by which Linux says that it can't begin.
+RFC 8305 section 8 calls it the Connection Attempt Delay.
+"""
+
+# Not EAGAIN: with that, Linux says that it could not start to connect.
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EINTR)
-# Whatever other addresses failed of, this one might have answered.
+# Such an error matters most: with that resource, this address might have answered.
 _USED_UP = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-# This machine has no route, or no address, for the family. Any other failure says more.
+# This machine has no route, or no address, of the family. Any other error says more.
 _NO_ROUTE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 class DialTimeout(TimeoutError):
-    """No address of a host answered within the time limit."""
+    """No address of the host answered within the time-out."""
 
 
 class _Address(NamedTuple):
-    """What getaddrinfo says of an address, but for the canonical name."""
+    """A result of getaddrinfo, without the canonical name."""
 
     family: int
     kind: int
@@ -49,23 +51,22 @@ class _Address(NamedTuple):
 
 
 class AddressMemory:
-    """Remembers the addresses that didn't answer, so that they are tried last.
+    """The addresses that didn't answer, so that they are tried last.
 
-    It takes no lock, so that a signal handler can't find one held: it does nothing with its dict
-    that isn't one atomic operation.
+    It takes no lock, because a signal handler could find it held. It uses only atomic operations of
+    its dict.
     """
 
     MOST = 1024
-    """Addresses that are remembered. When they are more, all are forgotten: remembering only saves
-    time."""
+    """The maximum number of addresses. Beyond it all are forgotten: they only save time."""
 
     def __init__(self) -> None:
-        """Make one that knows of no address."""
+        """Create an empty memory."""
         self._silent: dict[Any, None] = {}
 
     @classmethod
     def of(cls, context: Context) -> AddressMemory:
-        """Return the one that all share who share a context.
+        """Return the memory that is shared by all users of a context in this process.
 
         Args:
             context: The context.
@@ -74,19 +75,19 @@ class AddressMemory:
         return memory
 
     def is_silent(self, sockaddr: Any) -> bool:
-        """Whether an address didn't answer when it was last tried.
+        """Return whether an address didn't answer when it was tried last.
 
         Args:
-            sockaddr: The address, as getaddrinfo gives it.
+            sockaddr: The address, as getaddrinfo returns it.
         """
         return sockaddr in self._silent
 
     def note(self, sockaddr: Any, *, answered: bool) -> None:
-        """Remember how a connection attempt ended.
+        """Record the outcome of a connection attempt.
 
         Args:
-            sockaddr: The address, as getaddrinfo gives it.
-            answered: Whether a connection was made.
+            sockaddr: The address, as getaddrinfo returns it.
+            answered: Whether the connection succeeded.
         """
         if answered:
             self._silent.pop(sockaddr, None)
@@ -106,36 +107,35 @@ def dial(
 ) -> socket.socket:
     """Connect to the address of a host that answers first (RFC 8305, "Happy Eyeballs").
 
-    The families alternate, beginning with the one that the system puts first. The next address is
-    tried after 250 ms, or at once when an attempt fails; the attempts before go on meanwhile.
-    The cancellation token of the running work (:func:`~..waiting.cancellation.current`) ends the
-    call at once, except during the look-up of the name, which the system doesn't interrupt.
+    IPv4 and IPv6 addresses alternate, beginning with the family that the system prefers. The next
+    address is tried after 250 ms, or at once when an attempt fails. Earlier attempts continue in
+    parallel. The current cancellation token (:func:`~..waiting.cancellation.current`) ends the call
+    at once, except during the name resolution, which the system can't interrupt.
 
     Args:
         host: The name or address, an IPv6 address without brackets.
         port: The port.
-        timeout: The time limit for all addresses together, without the look-up of the name
-            (seconds); None for no limit.
+        timeout: The time-out for all addresses together, without the name resolution (seconds);
+            None for no limit.
         memory: The addresses that didn't answer before; they are tried last.
-        public_only: Close a connection to an address that isn't public before a byte is sent.
+        public_only: Accept only public addresses. The address is checked before a byte is sent.
 
     Returns:
-        A connected socket that blocks without a time-out and sends small segments at once
-        (TCP_NODELAY).
+        A connected, blocking socket without a time-out, with TCP_NODELAY set.
 
     Raises:
         socket.gaierror: The name can't be resolved.
-        UnicodeError: The name can't be a name: a label is empty or too long.
-        DialTimeout: No address answered within the time limit.
-        ForbiddenAddress: ``public_only``, and the address is not public.
-        ConnectionRefusedError: Nothing listens there.
-        OSError: All addresses failed otherwise. Where they failed differently, it is the failure
-            that says most.
-        Cancelled: The running work is to stop.
+        UnicodeError: The name is invalid: a label is empty or too long.
+        DialTimeout: No address answered within the time-out.
+        ForbiddenAddress: ``public_only`` is set, and the address is not public.
+        ConnectionRefusedError: Nothing listens on the port.
+        OSError: All addresses failed in other ways. If the errors differ, it is the most
+            informative one.
+        Cancelled: The current token was cancelled.
     """
     addresses = _resolve(host, port)
     if memory is not None:
-        # A stable sort: the others keep their order.
+        # The sort is stable: the other addresses keep their order.
         addresses.sort(key=lambda address: memory.is_silent(address.sockaddr))
     race = _Race(addresses, memory)
     try:
@@ -150,7 +150,7 @@ def dial(
         try:
             race.close()
         finally:
-            # A signal may have interrupted the first call.
+            # A signal handler may have interrupted the first call.
             race.close()
 
 
@@ -163,27 +163,27 @@ def secure(
 ) -> ssl.SSLSocket:
     """Do the TLS handshake on a connection.
 
-    The cancellation token of the running work ends it at once.
+    The current cancellation token ends it at once.
 
     Args:
         sock: The connection. It is closed if the handshake fails.
-        tls_context: Whom to trust, and what to show.
-        server_hostname: The host that the certificate must be for, an IPv6 address without
-            brackets. The final dot of a name, and the zone of an address, are in no certificate and
-            are left out.
-        timeout: The time limit of the whole handshake (seconds); None for no limit.
+        tls_context: The TLS context.
+        server_hostname: The host that the certificate must be valid for, an IPv6 address without
+            brackets. The final dot of a name and the zone of an address are removed, since
+            certificates don't contain them.
+        timeout: The time-out of the whole handshake (seconds); None for no limit.
         session: The TLS session to resume.
 
     Returns:
-        The encrypted connection, with ``timeout`` set. An end of the connection without a
-        close_notify raises ssl.SSLEOFError when it is read, and isn't taken for an end of file.
+        The encrypted connection, with ``timeout`` set. Reading raises ssl.SSLEOFError if the
+        connection ends without a close_notify.
 
     Raises:
         ssl.SSLCertVerificationError: The certificate isn't trusted.
-        ssl.SSLError: The handshake failed otherwise.
-        TimeoutError: It took too long.
-        OSError: The connection broke.
-        Cancelled: The running work is to stop.
+        ssl.SSLError: The handshake failed in another way.
+        TimeoutError: The handshake took longer than the time-out.
+        OSError: The connection failed.
+        Cancelled: The current token was cancelled.
     """
     token = current()
     secured: socket.socket = sock
@@ -193,7 +193,7 @@ def secure(
             sock,
             server_hostname=server_hostname.partition("%")[0].rstrip("."),
             session=session,
-            # Later, when the socket that does it is the one that a cancellation shuts down.
+            # Do it below, where the token watches the socket.
             do_handshake_on_connect=False,
             suppress_ragged_eofs=False,
         )
@@ -204,18 +204,18 @@ def secure(
         secured.close()
         sock.close()
         if token is not None and isinstance(error, OSError):
-            # A cancellation shuts the connection down: it isn't the server that failed.
+            # Cancelling shuts the connection down. Then the error isn't the server's fault.
             token.check()
         raise
 
 
 def _resolve(host: str, port: int) -> list[_Address]:
-    """Return the addresses of a host, with the families taking turns (RFC 8305 section 4)."""
+    """Resolve a host. The address families alternate in the result (RFC 8305 section 4)."""
     found = socket.getaddrinfo(host, port, socket.AF_UNSPEC, socket.SOCK_STREAM)
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, "the name has no address")
     by_family: dict[int, list[_Address]] = {}
-    # A name may be listed twice with one address.
+    # getaddrinfo may return an address twice.
     for family, kind, protocol, _, sockaddr in dict.fromkeys(found):
         by_family.setdefault(family, []).append(_Address(family, kind, protocol, sockaddr))
     turns = itertools.chain.from_iterable(itertools.zip_longest(*by_family.values()))
@@ -223,31 +223,31 @@ def _resolve(host: str, port: int) -> list[_Address]:
 
 
 class _Race:
-    """Connection attempts of which the first that succeeds wins."""
+    """Parallel connection attempts. The first that succeeds wins."""
 
     def __init__(self, addresses: Iterable[_Address], memory: AddressMemory | None) -> None:
         self._addresses = deque(addresses)
         self._memory = memory
         self._token = current()
-        # Unlike that of epoll it needs no descriptor of its own.
+        # Unlike the selector for epoll, it needs no file descriptor of its own.
         self._selector = selectors.PollSelector()
-        # The attempts that have not failed: the address, and when it was started.
+        # The attempts in progress: the address, and when the attempt started.
         self._attempts: dict[socket.socket, tuple[_Address, float]] = {}
         self._errors: list[OSError] = []
-        # When the next address is tried, whatever the attempts do (``time.monotonic()``).
+        # When to try the next address, even if no attempt has failed (``time.monotonic()``).
         self._next = 0.0
 
     def run(self, timeout: float | None) -> socket.socket:
-        """Try the addresses until one answers, and return its socket, which is still ours.
+        """Try the addresses until one answers. Return its socket, which :meth:`close` still closes.
 
         Args:
-            timeout: The time limit (seconds); None for no limit.
+            timeout: The time-out (seconds); None for no limit.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             if self._token is not None:
-                # After watch() and before select(): a cancellation from here on wakes select(). And
-                # before the errors are looked at, which a cancellation causes too.
+                # After watch() and before select(): a later cancellation wakes select(). And before
+                # the errors are evaluated, because a cancellation causes errors too.
                 self._token.check()
             if not self._addresses and not self._attempts:
                 break
@@ -265,17 +265,17 @@ class _Race:
         try:
             raise min(self._errors, key=_rank)
         finally:
-            # An error's traceback refers to this frame: without a cycle both are freed at once.
+            # Break a reference cycle, because the error's traceback refers to this frame.
             self._errors.clear()
 
     def release(self, winner: socket.socket) -> None:
-        """Leave the winner to the caller.
+        """Transfer the ownership of the winner to the caller: :meth:`close` leaves it open.
 
         Args:
             winner: The socket that :meth:`run` returned.
 
         Raises:
-            Cancelled: The work is to stop, and the socket may be shut down already.
+            Cancelled: The token was cancelled, and the socket may be shut down already.
         """
         if self._token is not None:
             self._token.unwatch(winner)
@@ -283,7 +283,7 @@ class _Race:
         del self._attempts[winner]
 
     def close(self) -> None:
-        """Close the sockets that are still ours. It may be called again."""
+        """Close the sockets that were not released. A second call does no harm."""
         for sock in self._attempts:
             self._close(sock)
 
@@ -291,7 +291,7 @@ class _Race:
         try:
             sock = socket.socket(address.family, address.kind, address.protocol)
         except OSError as error:
-            # The family isn't supported, or there is no descriptor left.
+            # The family isn't supported, or the process is out of file descriptors.
             self._errors.append(error)
             return
         self._attempts[sock] = address, time.monotonic()
@@ -324,12 +324,12 @@ class _Race:
 
     def _close(self, sock: socket.socket) -> None:
         if self._token is not None:
-            # First: the number of a closed descriptor may be that of another socket soon.
+            # Before close(): the system may reuse the number of the descriptor at once.
             self._token.unwatch(sock)
         sock.close()
 
     def _note_silent(self, winner: socket.socket | None = None) -> None:
-        """Remember who has answered, and who had the time to and has not."""
+        """Record the address that answered, and those that had enough time and did not."""
         if self._memory is None:
             return
         now = time.monotonic()
@@ -341,7 +341,7 @@ class _Race:
 
 
 def _rank(error: OSError) -> int:
-    """Order the failures of several addresses: the one that says most is the smallest."""
+    """Rank the errors of several addresses. The most informative one has the lowest rank."""
     if error.errno in _USED_UP:
         return 0
     return 2 if error.errno in _NO_ROUTE else 1

@@ -1,4 +1,4 @@
-"""Making the one TLS context that belongs to a set of TLS settings."""
+"""Creates TLS contexts from TLS settings, one for each set of settings."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from .used_up import from_used_up
 
 log = logging.getLogger(__name__)
 
-# What OpenSSL says where a key was read, and isn't that of the certificate.
+# OpenSSL's reason when it could read the key, but the key doesn't match the certificate.
 _ANOTHERS_KEY = "KEY_VALUES_MISMATCH"
 
 
 def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLContext:
-    """Return the TLS context of a set of TLS settings, from a context's cache or made for it.
+    """Return the TLS context for TLS settings, from the cache or a new one.
 
-    That ``validation=False`` is in force is logged where it is made.
+    Creating one with ``validation=False`` logs a warning.
 
     Args:
-        settings: Whom to trust and what to show.
-        context: What is shared.
-        protocol: What is spoken through it. Each has its own, because that for ``http`` says by
-            ALPN that it speaks HTTP/1.1.
+        settings: The TLS settings.
+        context: The context whose cache holds the TLS contexts.
+        protocol: The name of the protocol. Protocols have separate TLS contexts, because that of
+            ``http`` offers HTTP/1.1 by ALPN.
 
     Raises:
         ValueError: A certificate or key isn't usable; the message names the attribute.
-        DownloadFailed: This process has no file descriptors left to read them, or no memory.
+        DownloadFailed: This process is out of file descriptors or memory.
     """
     trust = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
-    # By the values: the settings may be changed, and two that are alike are to share.
+    # The key has the values, not the settings object: that is mutable, and equal ones must share.
     name = ("tls", protocol, tuple(vars(settings).items()), trust)
     try:
         found: ssl.SSLContext = context.cache.get(name)
@@ -52,31 +52,33 @@ def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLCon
         )
     made = make_context(settings, trust)
     if protocol == "http":
-        # Some servers choose HTTP/2 for a client that doesn't say what it speaks (RFC 7301).
+        # Some servers choose HTTP/2 if the client doesn't use ALPN (RFC 7301).
         made.set_alpn_protocols(["http/1.1"])
     shared: ssl.SSLContext = context.cache.setdefault(name, made)
     return shared
 
 
 def make_context(settings: SSL, trust: str | None) -> ssl.SSLContext:
-    """Make a TLS context: TLS 1.2 at least, and verification unless the settings turn it off.
+    """Create a TLS context, with TLS 1.2 as the minimum.
+
+    It verifies certificates unless the settings turn that off.
 
     Args:
-        settings: Whom to trust and what to show.
-        trust: The path of a file or folder of certificates to trust if the settings name none; None
-            for certifi's.
+        settings: The TLS settings.
+        trust: The path of a file or folder of trusted certificates, used if the settings name
+            none. None for those of certifi.
 
     Returns:
-        The context.
+        The TLS context.
 
     Raises:
         ValueError: A certificate or key isn't usable; the message names the attribute.
-        DownloadFailed: This process has no file descriptors left to read them, or no memory.
+        DownloadFailed: This process is out of file descriptors or memory.
     """
     try:
         return _make_context(settings, trust)
     except (OSError, ValueError) as error:
-        # Also where it is behind the ValueError of an attribute, which is all right then.
+        # If it is the cause of a ValueError that names an attribute, the attribute is not to blame.
         failure = from_used_up(error) or (error.__cause__ and from_used_up(error.__cause__))
         if failure is None:
             raise
@@ -89,12 +91,12 @@ def _make_context(settings: SSL, trust: str | None) -> ssl.SSLContext:
     except OSError as error:
         if isinstance(error, ssl.SSLError):
             raise
-        # urllib3 has OpenSSL open the file that this variable of the environment names.
+        # urllib3 passes the file that SSLKEYLOGFILE names to OpenSSL, which opens it.
         raise ValueError(
             f"SSLKEYLOGFILE: {os.environ.get('SSLKEYLOGFILE')!r} can't be written to: "
             f"{error.strerror}"
         ) from error
-    # Some builds of Python ask OpenSSL to take a connection that is cut for one that ended.
+    # Some builds of Python make OpenSSL treat a cut connection like a proper end.
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     if not settings.validation:
         context.check_hostname = False
@@ -115,8 +117,8 @@ def _trust(context: ssl.SSLContext, given: str | None, default: str | None) -> N
         if PEM not in source and os.path.isdir(source):
             context.load_verify_locations(capath=source)
         else:
-            # Text too is read from a file: OpenSSL takes more forms of PEM there, such as TRUSTED
-            # CERTIFICATE, and skips what else stands between the certificates.
+            # PEM text goes through a file too. OpenSSL accepts more kinds of PEM from files, such
+            # as TRUSTED CERTIFICATE, and ignores other text between the certificates.
             with _path(source) as path:
                 context.load_verify_locations(cafile=path)
     except (ssl.SSLError, OSError, ValueError) as error:
@@ -126,7 +128,7 @@ def _trust(context: ssl.SSLContext, given: str | None, default: str | None) -> N
 
 
 def _trust_system(context: ssl.SSLContext) -> None:
-    # Not set_default_verify_paths(), which says nothing where there are none.
+    # set_default_verify_paths() would fail silently if the system has no certificates.
     paths = ssl.get_default_verify_paths()
     if not paths.cafile and not paths.capath:
         raise ValueError(
@@ -143,7 +145,7 @@ def _trust_system(context: ssl.SSLContext) -> None:
 
 def _show(context: ssl.SSLContext, settings: SSL) -> None:
     certificate, key = settings.client_certificate or "", settings.client_key
-    # An empty one, as a model's field has it, is none.
+    # The fields of a model hold an empty string for "no password".
     password = settings.client_key_password or None
     asked = False
 
@@ -156,7 +158,7 @@ def _show(context: ssl.SSLContext, settings: SSL) -> None:
 
     try:
         with _path(certificate) as certificate_path, _path(key or certificate) as key_path:
-            # Without a callback OpenSSL would ask for one at the terminal, and wait.
+            # Without a callback OpenSSL would prompt for the password on the terminal and block.
             context.load_cert_chain(certificate_path, key_path, password=tell_password)
     except (ssl.SSLError, OSError, ValueError) as error:
         name = "client_certificate" if not key else "client_certificate or client_key"
@@ -171,7 +173,7 @@ def _show(context: ssl.SSLContext, settings: SSL) -> None:
 
 @contextlib.contextmanager
 def _path(given: str) -> Iterator[str]:
-    """The path of a PEM file. Text gets one that only this process has, for a moment."""
+    """Yield the path of a PEM file. PEM text is written to a temporary one, private if possible."""
     pem = os.fspath(given)
     if PEM not in pem:
         yield pem
@@ -183,8 +185,8 @@ def _path(given: str) -> Iterator[str]:
         descriptor, path = tempfile.mkstemp()
     try:
         with open(descriptor, "wb", closefd=False) as file:
-            # Without the byte order marks of some editors: within a text that is made of several
-            # files they hide a certificate. Names in any script may stand beside.
+            # Some editors write byte order marks. After files were concatenated, a mark in the
+            # middle would hide a certificate. Text between certificates may be in any script.
             file.write(pem.replace("\ufeff", "").encode(errors="replace"))
         yield path
     finally:

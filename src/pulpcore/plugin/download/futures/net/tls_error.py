@@ -1,7 +1,6 @@
-"""What went wrong in TLS, in our errors and in words a person can act on.
+"""Translates TLS errors to errors of this package.
 
-One table serves HTTP, FTP, and both of FTP's connections. Which alerts may be gone when the
-download is tried again follows RFC 8446 section 6:
+HTTP and FTP share this table. Which alerts are transient follows from RFC 8446 section 6:
 
 =========================================== ======================================================
 What ended TLS                              What it means here
@@ -15,8 +14,8 @@ An alert about our certificate              NotAuthorized
 Any other alert, such as                    Final: the server can't agree, and won't the next time
 ``handshake_failure``, ``protocol_version``
 or ``unrecognized_name``
-We can't decrypt or check what came         Transient: the data was damaged on the way
-The handshake brought no TLS                Final: the server speaks another protocol
+We can't decrypt or verify a record         Transient: the data was damaged on the way
+The peer's bytes aren't TLS                 Final: the server speaks another protocol
 The handshake failed otherwise              Final
 The connection ended without close_notify   Transient
 =========================================== ======================================================
@@ -30,7 +29,7 @@ import traceback
 
 from ..error import DownloadFailed, NotAuthorized, transient
 
-# How OpenSSL names the alert that came: the version of TLS that introduced it stands before.
+# OpenSSL's name of a received alert. The prefix is the version of TLS that introduced the alert.
 _ALERT = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?(\w+)")
 _REFUSALS = frozenset(
     {
@@ -56,7 +55,7 @@ _TRANSIENT_ALERTS = frozenset(
         "USER_CANCELLED",
     }
 )
-# What OpenSSL finds by itself.
+# Damage that the local OpenSSL detected, without an alert.
 _DAMAGE = frozenset(
     {
         "BAD_SIGNATURE",
@@ -65,7 +64,7 @@ _DAMAGE = frozenset(
         "DIGEST_CHECK_FAILED",
     }
 )
-# RECORD_LAYER_FAILURE stands for the first from OpenSSL 3.2 on.
+# OpenSSL 3.2 and later report RECORD_LAYER_FAILURE in place of some of the others.
 _NO_TLS = frozenset(
     {
         "HTTPS_PROXY_REQUEST",
@@ -75,17 +74,17 @@ _NO_TLS = frozenset(
         "WRONG_VERSION_NUMBER",
     }
 )
-# "[SSL] record layer failure (_ssl.c:1006)", where Python has no name for the reason.
+# Matches "[SSL] record layer failure (_ssl.c:1006)": Python has no name for some reasons.
 _TEXT = re.compile(r"\[SSL(?:: (\w+))?\] ([\w ]+)")
 
 
 def from_tls(error: ssl.SSLError, peer: str = "server", plain: str = "") -> DownloadFailed:
-    """Make the error for what TLS failed of.
+    """Translate a TLS error to an error of this package.
 
     Args:
-        error: What was raised.
-        peer: The other end of the connection, in a word.
-        plain: The scheme of the same protocol without TLS.
+        error: The exception.
+        peer: What the other end of the connection is, such as "server" or "proxy".
+        plain: The scheme of the same protocol without TLS, for the message.
     """
     reason = _reason(error)
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -107,10 +106,10 @@ def from_tls(error: ssl.SSLError, peer: str = "server", plain: str = "") -> Down
 
 
 def is_cut(error: ssl.SSLError) -> bool:
-    """Whether TLS failed because the connection ended, without the end that TLS has.
+    """Return whether the connection ended without a close_notify.
 
     Args:
-        error: What was raised.
+        error: The exception.
     """
     return isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError) or _reason(error).startswith(
         ("UNEXPECTED_EOF", "Closed before TLS handshake")
@@ -118,9 +117,10 @@ def is_cut(error: ssl.SSLError) -> bool:
 
 
 def _is_of_handshake(error: ssl.SSLError) -> bool:
-    """Whether an error comes from the handshake: only there it may be that nobody speaks TLS.
+    """Return whether the error came from the handshake, where the peer may not speak TLS at all.
 
-    The traceback tells it, whoever does the handshake. An error that was never raised has none.
+    The traceback shows it for any library that does the handshake. An exception that was never
+    raised has no traceback, and counts as one of the handshake.
     """
     if error.__traceback__ is None:
         return True
@@ -139,7 +139,7 @@ def _from_alert(alert: str, reason: str, peer: str) -> DownloadFailed:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    """OpenSSL's name for what happened, such as WRONG_VERSION_NUMBER."""
+    """Return OpenSSL's name for the error, such as WRONG_VERSION_NUMBER."""
     if named := getattr(error, "reason", None):
         return str(named)
     text = error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""What ran out on this machine, which is no failure of the host."""
+"""Errors that mean that this machine is out of resources. They say nothing about the host."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _WORDS = {
 
 
 def used_up(error: BaseException) -> str | None:
-    """Return what ran out on this machine, in words; None if an error has another cause.
+    """Return which resource this machine has run out of; None if the error has another cause.
 
     Args:
-        error: The error. The errors behind it count, too.
+        error: The error. Its causes are searched too.
     """
     pending: list[object] = [error]
     seen: set[int] = set()
@@ -30,21 +30,21 @@ def used_up(error: BaseException) -> str | None:
         seen.add(id(cause))
         if isinstance(cause, OSError) and cause.errno in _WORDS:
             return _WORDS[cause.errno]
-        # urllib3 keeps what happened in `reason` or in its arguments.
+        # urllib3 stores the original error in `reason` or in the arguments.
         pending += [cause.__cause__, getattr(cause, "reason", None), *cause.args]
     return None
 
 
 def from_used_up(error: BaseException) -> DownloadFailed | None:
-    """Make the error for what ran out on this machine.
+    """Translate an error to a transient DownloadFailed if this machine is out of resources.
 
-    Such an error is transient, for other downloads give back what they use when they end.
+    It is transient because other downloads free their resources when they end.
 
     Args:
-        error: What was raised.
+        error: The exception.
 
     Returns:
-        The error, with ``local`` set; None if nothing ran out.
+        The error, with ``local`` set; None if the exception has another cause.
     """
     words = _WORDS.get(error.errno or 0) if isinstance(error, OSError) else None
     if words is None:

@@ -1,1 +1,1 @@
-"""Plans, the window of a batch, its worker threads, and iteration by ``async for``."""
+"""Plans, the window of a batch, its worker threads, and iteration with ``async for``."""

@@ -1,6 +1,6 @@
-"""Plans for ``async for``: how to wait on an event loop for what happens in threads.
+"""Iteration over plans with ``async for``, while the downloads run in threads.
 
-It is for asyncio, and event loops made for it such as uvloop's; not for trio.
+It supports asyncio and event loops that implement its interface, such as uvloop; not trio.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from .window import Downloads, NotYet, Plan, Window, iterate
 log = logging.getLogger(__name__)
 
 _TURN = 0.01
-"""Seconds that a task keeps the event loop at a time."""
+"""How long a task may occupy the event loop before it yields to other tasks (seconds)."""
 
 _PATIENCE = 1.0
-"""Seconds that an async iterable has to end before it is cancelled once more."""
+"""How long a cancelled async iterable may take to end before it is cancelled again (seconds)."""
 
 _TRIES = 5
 
 
 class AsyncPlans(AsyncIterator[Plan]):
-    """The plans of a batch, for ``async for``. One task at a time may wait for a plan."""
+    """The async iterator over a batch's plans. Only one task at a time may wait for a plan."""
 
     def __init__(self, window: Window) -> None:
-        """Make an iterator; a batch does.
+        """Create the iterator; a batch does.
 
         Args:
-            window: Where the plans come from.
+            window: The window that the plans come from.
         """
         self._window = window
         self._bell = Bell()
@@ -55,13 +55,13 @@ class AsyncPlans(AsyncIterator[Plan]):
             self._is_waiting = False
 
     def interrupt(self) -> None:
-        """End an async iterable, and have whoever waits look again. From any thread."""
+        """Cancel the async iterable and wake the task that waits for a plan. Thread-safe."""
         if self._feed is not None:
             self._feed.end()
         self._bell.ring()
 
     def tasks(self) -> list[asyncio.Task[None]]:
-        """The tasks that :meth:`interrupt` ends, but doesn't wait for."""
+        """Return the tasks that :meth:`interrupt` cancels. It doesn't wait for them."""
         return [] if self._feed is None else [self._feed.task]
 
     async def _next(self) -> Plan:
@@ -75,7 +75,7 @@ class AsyncPlans(AsyncIterator[Plan]):
             if self._turn.is_over:
                 continue
             if rung is None or rung.done():
-                # And look again, for what came before anybody listened.
+                # Poll again: a plan may have ended before the bell could wake this task.
                 rung = self._bell.listen()
                 continue
             await rung
@@ -99,7 +99,8 @@ class AsyncPlans(AsyncIterator[Plan]):
 
     def _open(self, window: Window) -> Iterator[Download]:
         downloads = window.downloads
-        # What can be iterated both ways does it here in the way that doesn't block the loop.
+        # A class may be both an iterable and an async iterable. Prefer the one that doesn't
+        # block the event loop.
         if isinstance(downloads, AsyncIterable):
             self._feed = _Feed(downloads, window, self._bell, self._turn)
             return self._feed
@@ -107,36 +108,36 @@ class AsyncPlans(AsyncIterator[Plan]):
 
 
 class Bell:
-    """Wakes a task, from threads: once for each time that it listens, however often it is rung."""
+    """Wakes a task from other threads. One call of :meth:`listen` is woken at most once."""
 
     def __init__(self) -> None:
-        """Make a bell that nobody hears."""
-        # What is popped is nobody else's: so no thread takes a newer future for the one it saw.
+        """Create a bell that no task listens to."""
+        # A deque, since its pop() is atomic: two threads never pop the same future.
         self._listening: deque[asyncio.Future[None]] = deque(maxlen=1)
 
     def listen(self) -> asyncio.Future[None]:
-        """Return what is done when the bell is rung after this."""
+        """Return a future that is done after the next :meth:`ring`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._listening.append(future)
         return future
 
     def ring(self) -> None:
-        """Wake the task, from any thread. Nothing happens where its loop was closed."""
+        """Wake the task that listens. Thread-safe. It does nothing if the loop is closed."""
         with contextlib.suppress(IndexError):
             future = self._listening.pop()
             _on_loop_of(future, _set, future)
 
     def ring_here(self) -> None:
-        """Wake the task, from the thread of its loop."""
+        """Wake the task that listens. Call it only in the thread of the event loop."""
         with contextlib.suppress(IndexError):
             _set(self._listening.pop())
 
 
 class _Turn:
-    """How long a task has kept the event loop.
+    """Measures how long a task has occupied the event loop.
 
     Attributes:
-        number (int): The number of the turn.
+        number (int): The number of the turn. Each yield to other tasks begins a new turn.
     """
 
     def __init__(self) -> None:
@@ -145,7 +146,7 @@ class _Turn:
 
     @property
     def is_over(self) -> bool:
-        """Whether the other tasks are to have theirs."""
+        """Whether the task must yield to other tasks."""
         return time.monotonic() - self._began >= _TURN
 
     def begin(self) -> None:
@@ -158,13 +159,13 @@ class _Turn:
 
 
 class _Turns(Iterator[Download]):
-    """Downloads of an iterable, as many as a turn is long: a large window isn't filled in one."""
+    """The downloads of a plain iterable. At the end of a turn it raises NotYet."""
 
     def __init__(self, downloads: Downloads, turn: _Turn) -> None:
         self._downloads = downloads
         self._turn = turn
         self._source: Iterator[Download] | None = None
-        # The turn in which one was given last: each has one, however short it is.
+        # The turn of the last download. Each turn takes at least one, so that there is progress.
         self._number = -1
 
     def __next__(self) -> Download:
@@ -177,13 +178,13 @@ class _Turns(Iterator[Download]):
 
 
 class _Feed(Iterator[Download]):
-    """An async iterable of downloads, taken from by one task as far as it is told to.
+    """Reads an async iterable of downloads in one task, whenever the window has room.
 
-    It is one task and not one for each download, so that an async generator may hold a time-out or
-    a task group open, or set a context variable and reset it.
+    It is one task, and not one for each download: an async generator may then keep a time-out or a
+    task group open across its yields, or set a context variable and reset it.
 
-    As an iterator it has nothing to give: the task adds to the window what it takes. It only tells
-    how the iterable ended.
+    The task itself adds the downloads to the window. So as an iterator this object never returns
+    one. It raises NotYet while the task runs, and then what the async iterable raised.
 
     Attributes:
         task (asyncio.Task[None]): The task.
@@ -202,16 +203,16 @@ class _Feed(Iterator[Download]):
     def __next__(self) -> Download:
         if not self.task.done():
             raise NotYet
-        # It raises what the iterable did.
+        # This raises the exception of the async iterable, if there was one.
         self.task.result()
         raise StopIteration
 
     def go_on(self) -> None:
-        """Take as far as there is room, until there is a completed plan, which comes first."""
+        """Let the task read until the window is full or a plan has completed."""
         self._wanted.set()
 
     def end(self) -> None:
-        """Take no more, and end what the iterable waits for. From any thread."""
+        """Cancel the task, once. Thread-safe."""
         if not self._is_ended:
             self._is_ended = True
             _on_loop_of(self.task, self.task.cancel)
@@ -220,7 +221,7 @@ class _Feed(Iterator[Download]):
         window = self._window
         iterator = aiter(downloads)
         try:
-            # Also an iterable that survives being cancelled is left when the batch has ended.
+            # An iterable may swallow its cancellation, so check here whether the batch has ended.
             while not window.is_stopped():
                 await self._wanted.wait()
                 self._wanted.clear()
@@ -233,24 +234,26 @@ class _Feed(Iterator[Download]):
         except StopAsyncIteration:
             return
         finally:
-            # What the caller gave he may go on with. What was made here nobody else can close.
+            # If aiter() created the iterator, nobody else can close it. If the caller passed an
+            # iterator, the caller may still use it.
             close = getattr(iterator, "aclose", None)
             if close is not None and iterator is not downloads:
                 await close()
 
 
 async def finish(function: Callable[[], object], tasks: list[asyncio.Task[None]]) -> None:
-    """Run a function that blocks in a thread of its own, and wait for it, and for tasks.
+    """Run a blocking function in a new thread, and wait for it and for some tasks.
 
-    It waits also when it is cancelled; the cancellation is raised then. A task that survives being
-    cancelled is cancelled again, and left alone if that doesn't help either.
+    If the current task is cancelled, it cancels the tasks, keeps waiting, and raises CancelledError
+    at the end. A task that doesn't end is cancelled again, and abandoned after several tries.
 
     Args:
-        function: The function.
-        tasks: The tasks. They are cancelled along with this one.
+        function: The blocking function.
+        tasks: The tasks to wait for.
 
     Raises:
-        Exception: What the function raised.
+        asyncio.CancelledError: The current task was cancelled.
+        Exception: The function raised it.
     """
     done, thread = _run_apart(function)
     cancelled: tuple[object, ...] | None = None
@@ -270,7 +273,7 @@ async def finish(function: Callable[[], object], tasks: list[asyncio.Task[None]]
             log.warning("The async iterable of a batch goes on, though it was cancelled")
             break
     if thread.ident is not None:
-        # It has nothing left to do.
+        # The thread is about to end, so this hardly blocks.
         thread.join()
     done.result()
     if cancelled is not None:
@@ -278,23 +281,23 @@ async def finish(function: Callable[[], object], tasks: list[asyncio.Task[None]]
 
 
 def _run_apart(function: Callable[[], object]) -> tuple[asyncio.Future[None], threading.Thread]:
-    """Run a function in a thread of its own; return a future of its end, and the thread."""
+    """Run a function in a new thread; return a future of its end, and the thread."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def run() -> None:
         try:
             function()
-        except BaseException as error:  # noqa: BLE001 - it is raised by the task
+        except BaseException as error:  # noqa: BLE001 - done.result() raises it in the task
             _on_loop_of(done, done.set_exception, error)
         else:
             _on_loop_of(done, _set, done)
 
-    # Not of the loop's own pool, whose threads may all be waiting for something.
+    # Not the loop's default executor: all its threads may be busy, maybe with this batch.
     thread = threading.Thread(target=copy_context().run, args=(run,), name="batch-end")
     try:
         thread.start()
     except RuntimeError:
-        # There is none to be had. It is no time to fail.
+        # The system can't start a thread. The clean-up matters more than a responsive loop.
         run()
     return done, thread
 
@@ -302,7 +305,7 @@ def _run_apart(function: Callable[[], object]) -> tuple[asyncio.Future[None], th
 def _on_loop_of(
     future: asyncio.Future[None], function: Callable[..., object], *arguments: object
 ) -> None:
-    """Have a function called by the loop of a future, unless that was closed. From any thread."""
+    """Call a function in the loop of a future, if the loop is open. Thread-safe."""
     with contextlib.suppress(RuntimeError):
         future.get_loop().call_soon_threadsafe(function, *arguments)
 

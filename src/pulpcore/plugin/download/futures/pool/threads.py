@@ -1,6 +1,6 @@
-"""The default engine of a batch, which executes plans in a thread pool.
+"""The engine of a batch: it executes plans in a thread pool.
 
-An engine is an object with ``start()``, ``stop()``, ``join()`` and a ``cancellation`` token.
+A batch calls three methods of its engine: ``start()``, ``stop()`` and ``join()``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Plans, and the window of those that were taken and not yet handed back."""
+"""Plans, and the window: the plans that a batch has started and not yet returned."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _QUICK = 0.001
 
 
 class NotYet(Exception):
-    """A source has nothing to give now, but may have later."""
+    """An iterator of downloads has none at the moment, but may have one later."""
 
 
 class Life(Protocol):
-    """A run of a download that is advanced in steps, in between which it holds no thread."""
+    """A run of a download in steps. Between two steps it occupies no thread."""
 
     @property
     def token(self) -> Cancellation | None:
-        """What stops it."""
+        """The cancellation token of the run; None if it has none."""
 
     def advance(self) -> float | None:
-        """Go on to the next wait, and return its end (``time.monotonic()``); None at the end."""
+        """Run until the next wait. Return when it ends (``time.monotonic()``); None at the end."""
 
 
 class _Call:
-    """The run of a download that can only be called: it waits in its thread."""
+    """The run of a download that overrides ``__call__``. It has one step, which blocks."""
 
     token = None
 
@@ -49,23 +49,23 @@ class _Call:
 
 
 def begin(download: Download) -> Life:
-    """Begin a run of a download. A class that overrides ``__call__`` is simply called."""
+    """Start a run. If the class overrides ``__call__``, the run just calls it."""
     if type(download).__call__ is Download.__call__:
         return machine.begin(download)
     return _Call(download)
 
 
 class Plan:
-    """A download of a batch, and how it ended.
+    """A download of a batch and its outcome.
 
     Attributes:
         download (Download): The download.
-        executed (bool): It was run.
+        executed (bool): The download was started.
         error (BaseException | None): What the download raised; None if it succeeded.
     """
 
     def __init__(self, download: Download) -> None:
-        """Make a plan.
+        """Create a plan that has not been started.
 
         Args:
             download: The download.
@@ -78,38 +78,38 @@ class Plan:
         self._claimed = threading.Lock()
 
     def result(self) -> Download:
-        """Return the download.
+        """Return the download if it succeeded.
 
         Returns:
-            The download, which succeeded.
+            The download.
 
         Raises:
-            BaseException: What the download raised. A plan that was never run because the batch was
-                shut down raises DownloadFailed.
+            BaseException: What the download raised. It is DownloadFailed if the batch was shut
+                down before it started the download.
         """
         if self.error is not None:
-            # As it was raised first. Else each call would add its own frames to the traceback.
+            # The original traceback. Without this, each call would add its frames to the exception.
             raise self.error.with_traceback(self._traceback)
         return self.download
 
     def claim(self) -> bool:
-        """Tell whether the caller is the first, who is to run it. For threads without signals."""
+        """Return True to the first caller only: it must run the plan. Call it in worker threads."""
         return self._claimed.acquire(blocking=False)
 
     @property
     def token(self) -> Cancellation | None:
-        """What stops the run; None while there is none."""
+        """The cancellation token of the run; None if no run is in progress."""
         return None if self._life is None else self._life.token
 
     def advance(self, cancellation: Cancellation) -> float | None:
-        """Run the download up to where it waits, or to its end, and keep what it raises.
+        """Run the download until its next wait or its end. Record an exception in :attr:`error`.
 
         Args:
-            cancellation: What stops the batch.
+            cancellation: The token of the batch.
 
         Returns:
-            When to call it again (``time.monotonic()``), unless it is cancelled before; None when
-            the download has ended.
+            When to call this again (``time.monotonic()``), unless :attr:`token` is cancelled
+            earlier. None if the download has ended.
         """
         try:
             if self._life is None and cancellation.is_cancelled():
@@ -123,11 +123,11 @@ class Plan:
             if until is None:
                 self._life = None
             return until
-        except BaseException as error:  # noqa: BLE001 - it is raised by result()
+        except BaseException as error:  # noqa: BLE001 - result() raises it
             self._life = None
             self.error = error
             self._traceback = error.__traceback__
-            # Or its traceback would hold this frame, which holds the plan, which holds it.
+            # Break a reference cycle: the traceback refers to this frame, and so to the plan.
             del self
             return None
 
@@ -137,20 +137,20 @@ class Plan:
 
 
 class Window:
-    """What was taken from the downloads of a batch, and not handed back.
+    """The plans that a batch has started and not yet returned to its caller.
 
-    Only one thread may :meth:`poll`, which is the one thread that advances the downloads. An
-    interrupt may come between any two of its steps, and after each of them the next call goes on
-    where this one was cut short: a download waits in ``_taken`` until its plan was given to the
-    threads, and a plan stays completed until the call after the one that has handed it back.
+    One thread calls :meth:`poll`. An interrupt may come between any two of its steps, and the next
+    call continues where this one was cut short. For that, a download stays in ``_taken`` until the
+    engine has its plan, and a plan stays in ``completed`` until the call after the one that
+    returned it.
 
     Attributes:
-        downloads (Downloads): The downloads.
-        source (Iterator | None): The iterator of the downloads; None before the first is taken.
-            It may raise NotYet, and :meth:`add` later.
-        completed (deque[Plan]): The plans that have ended; the first may have been handed back.
-        given (Plan | None): The plan that was handed back last. Whoever hands it back sets it.
-        bell (Callable | None): Called in a thread of the batch when a plan has ended; None to wake
+        downloads (Downloads): The iterable of downloads.
+        source (Iterator | None): The iterator of ``downloads``; None before the first is taken.
+            It may raise NotYet; its owner then calls :meth:`add` later.
+        completed (deque[Plan]): The plans that have ended. The first may have been returned.
+        given (Plan | None): The plan that was returned last. The caller of :meth:`poll` sets it.
+        bell (Callable | None): Called in a worker thread whenever a plan has ended; None to wake
             :meth:`wait`.
     """
 
@@ -162,15 +162,15 @@ class Window:
         is_stopped: Callable[[], bool],
         backlog: int,
     ) -> None:
-        """Make a window in which nothing is.
+        """Create an empty window.
 
         Args:
-            downloads: The downloads.
-            start: Has a plan executed, and a function called with it then. It may be called twice
-                with one plan.
-            finish: Called when there is nothing left.
-            is_stopped: Whether no more is to be taken.
-            backlog: How many may be taken and not handed back.
+            downloads: The iterable of downloads.
+            start: Executes a plan, and calls the given function with the plan when it has ended.
+                The window may call it twice with the same plan.
+            finish: Called when all plans were returned.
+            is_stopped: Returns whether the window must take no more downloads.
+            backlog: The maximum number of plans that are started and not returned.
         """
         self.downloads = downloads
         self.source: Iterator[Download] | None = None
@@ -181,9 +181,9 @@ class Window:
         self._start = start
         self._finish = finish
         self._backlog = backlog
-        # Downloads that were taken, or their plans, until the plans were started.
+        # Downloads, or their plans, that were taken from the source and not given to the engine.
         self._taken: deque[Any] = deque()
-        # The plans that were started and not handed back.
+        # The plans that were started and not returned.
         self._started: dict[Plan, None] = {}
         self._exhausted = False
         self._error: Exception | None = None
@@ -192,23 +192,23 @@ class Window:
 
     @property
     def outstanding(self) -> int:
-        """How many plans were started and not handed back."""
+        """The number of plans that were started and not returned."""
         return len(self._started)
 
     @property
     def has_room(self) -> bool:
-        """Whether one more download may be taken."""
+        """Whether the window may take one more download."""
         return not self._exhausted and self.outstanding < self._backlog and not self.is_stopped()
 
     def poll(self) -> Plan | None:
-        """Return a completed plan to hand back; take from the downloads until there is one.
+        """Return a completed plan, and take more downloads from the source.
 
         Returns:
-            The plan; None if there is none now, but will be.
+            The plan; None if no plan has completed yet.
 
         Raises:
-            StopIteration: There is nothing left.
-            Exception: What the iterable raised, once the plans that were started are handed back.
+            StopIteration: All plans were returned.
+            Exception: What the iterable raised. It is raised after all started plans were returned.
         """
         if self.given is not None:
             self._commit()
@@ -217,8 +217,8 @@ class Window:
         plan = self._next_completed()
         if plan is not None:
             if self._quick:
-                # The place of what is handed back, so that the threads are kept busy by a consumer
-                # that is not idle.
+                # Refill the slot of the returned plan now: while the caller processes it, the
+                # threads must not run out of work. A slow source has to wait for the next call.
                 self._take()
             return plan
         if self._started or not (self._exhausted or self.is_stopped()):
@@ -231,19 +231,19 @@ class Window:
         raise StopIteration
 
     def wait(self) -> None:
-        """Wait until a plan has ended, or for a moment: a signal is to be heard."""
+        """Block until a plan completes, or for a moment, so that Python can run signal handlers."""
         waiter = self._waiter = Waiter()
         if not self.completed:
             waiter.wait(HEARING)
 
     def add(self, download: Download) -> None:
-        """Have a download run that a source has given late, after it had nothing to give.
+        """Start a download that an async iterable has yielded.
 
         Args:
-            download: The download. There must be room for it.
+            download: The download. The window must have room for it.
 
         Raises:
-            TypeError: It is no download.
+            TypeError: It isn't a Download.
         """
         if not isinstance(download, Download):
             raise _not_a_download(download)
@@ -251,7 +251,7 @@ class Window:
         self._start_taken()
 
     def complete(self, plan: Plan) -> None:
-        """Take note that a plan has ended, in whichever thread.
+        """Record that a plan has ended. Worker threads call this.
 
         Args:
             plan: The plan.
@@ -264,7 +264,7 @@ class Window:
             waiter.wake()
 
     def _commit(self) -> None:
-        """Let go of the plan that was handed back last."""
+        """Forget the plan that was returned last."""
         given = self.given
         if self.completed and self.completed[0] is given:
             self.completed.popleft()
@@ -273,10 +273,10 @@ class Window:
         self.given = None
 
     def _next_completed(self) -> Plan | None:
-        """Return a completed plan; take from the iterable until there is one.
+        """Take downloads until a plan has completed.
 
         Returns:
-            The plan, or None if the window is full, or the iterable has nothing to give.
+            The plan; None if the window is full or the source has no download now.
         """
         while True:
             completed = self.completed
@@ -284,25 +284,25 @@ class Window:
                 plan = completed[0]
                 if plan in self._started:
                     return plan
-                # It was started twice because of an interrupt, and failed twice.
+                # After an interrupt it was started twice, and the engine completed it twice.
                 completed.popleft()
             if not self._take():
                 return None
 
     def _take(self) -> bool:
-        """Take one download from the iterable, and have it run."""
-        # As has_room, which costs three calls.
+        """Take one download from the source and start it. Return whether there was one."""
+        # The same condition as has_room, inlined: this runs for each download.
         if self._exhausted or len(self._started) >= self._backlog or self.is_stopped():
             return False
         began = time.monotonic()
         try:
             if self.source is None:
                 self.source = iterate(self.downloads)
-            # One step: no signal comes between taking it and keeping it.
+            # One atomic step: no signal handler can run between the source and the deque.
             self._taken.extend(islice(self.source, 1))
         except NotYet:
             return False
-        except Exception as error:  # noqa: BLE001 - raised once the plans that were started are yielded
+        except Exception as error:  # noqa: BLE001 - poll() raises it after the started plans
             self._error = error
             self._exhausted = True
             return False
@@ -314,7 +314,7 @@ class Window:
         return True
 
     def _start_taken(self) -> None:
-        """Start the plans of what was taken; begin again where an interrupt has cut it short."""
+        """Start the plans that were taken. After an interrupt, continue with the rest."""
         while self._taken:
             plan: Any = self._taken[0]
             if type(plan) is not Plan:
@@ -324,7 +324,7 @@ class Window:
                     self._taken.clear()
                     return
                 plan = self._taken[0] = Plan(plan)
-            # A plan that is started twice is executed once, and handed back once.
+            # An interrupt may start a plan twice. Plan.claim() and this dict make it count once.
             self._started[plan] = None
             self._start(plan, self.complete)
             self._taken.popleft()
@@ -333,8 +333,11 @@ class Window:
 def iterate(downloads: Downloads) -> Iterator[Download]:
     """Return the iterator of an iterable of downloads.
 
+    Args:
+        downloads: The iterable.
+
     Raises:
-        TypeError: It can only be iterated by ``async for``.
+        TypeError: It supports only ``async for``.
     """
     if not isinstance(downloads, Iterable):
         raise TypeError(
