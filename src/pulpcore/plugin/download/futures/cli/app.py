@@ -1,4 +1,4 @@
-"""The commands, as a person calls them."""
+"""The commands and their arguments."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments; by default those of the process.
 
     Returns:
-        The exit status: 0 if all went well, 1 if some files failed or some output was lost, 2 if it
-        can't run with these arguments, 130 after Ctrl-C, and after another signal 128 and its
-        number.
+        The exit status. 0: success. 1: some files failed, or some output could not be written. 2:
+        the arguments are wrong. 130: Ctrl-C. After another signal: 128 plus its number.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     with standard_streams() as (stdout, stderr):
@@ -46,7 +45,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         stdout.flush()
         if stdout.problem is not None:
             stderr.write(f"failed: stdout can't be written to: {stdout.problem}\n")
-    # A closed stderr is no failure: it was closed so that nobody is told anything.
+    # stderr that was closed before the start is no failure: the caller wanted no messages.
     is_lost = stdout.problem is not None or (stderr.problem is not None and not stderr.missing)
     return FAILED if is_lost and not status else status
 
@@ -61,11 +60,11 @@ def _run(arguments: list[str]) -> int:
             click.UsageError(message, getattr(error, "ctx", None)).show()
             return error.exit_code
         except click.Abort as abort:
-            # After a prompt, the signal is the context of the exception and not its cause.
+            # A prompt of click doesn't chain the signal as the cause, but as the context.
             cause = abort.__cause__ or abort.__context__
             return cause.status if isinstance(cause, Interrupted) else STOPPED
         except OSError as error:
-            # Such as descriptors that are used up while the demo's server starts.
+            # For example, the process has no file descriptor left for the demo's server.
             click.echo(f"failed: {error.strerror or type(error).__name__}", err=True)
             return FAILED
     return int(status or 0)
@@ -76,7 +75,7 @@ def _run(arguments: list[str]) -> int:
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Download many files in parallel. Each appears only when it is complete and verified."""
-    # click itself writes the usage twice in some versions.
+    # Some versions of click write the usage twice.
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(USAGE)

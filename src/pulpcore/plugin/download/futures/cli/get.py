@@ -32,7 +32,7 @@ def get(
         path: The path to write; '-' for stdout; None for the name in the URL.
         expected: What is known of the file: its size (bytes) and digests (hex), by their names.
         options: The options.
-        output: Tells the user how it goes.
+        output: Reports to the user.
 
     Returns:
         Whether the file was downloaded.
@@ -63,11 +63,11 @@ def get(
 def _build(
     url: str, path: str | None, expected: dict[str, int | str], options: Options
 ) -> tuple[Download, str]:
-    """Make the download, and the name by which the user is told of it."""
+    """Create the download, and the name that messages use for it."""
     stdout = streams.content() if path == STDOUT else None
     if path == STDOUT and stdout is None:
         raise click.UsageError("--output: stdout is closed.")
-    # Any absolute path will do for stdout: a relative one needs a working directory.
+    # Factory wants a path. An absolute one needs no working directory; it isn't written to.
     target = path if stdout is None else "/stdout"
     try:
         download = Factory(options.importer).build(url, target, SimpleNamespace(**expected))

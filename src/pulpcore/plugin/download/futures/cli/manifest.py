@@ -1,6 +1,6 @@
-"""PULP_MANIFEST: the list of a repository's files, one ``path,sha256,size`` a line.
+"""Reads PULP_MANIFEST, the list of a repository's files, one ``path,sha256,size`` a line.
 
-It is read as pulp_file reads it, so that the program downloads what Pulp would.
+It follows pulp_file, so that the program downloads what Pulp would download.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ class Entry:
     size: int
 
     def url(self, manifest: str) -> str:
-        """Return the URL of the file: beside the manifest, with the query of the manifest's URL.
+        """Return the URL of the file: next to the manifest, with the query of the manifest's URL.
 
-        Servers that want a token in the query want it for each file. pulp_file does the same.
+        Servers that require a token in the query require it for each file. pulp_file does the same.
 
         Args:
-            manifest: The URL at which the manifest was found.
+            manifest: The URL of the manifest.
         """
         base, mark, query = manifest.partition("#")[0].partition("?")
-        # Not by urljoin(), which rewrites an odd base.
+        # urljoin() would normalize an unusual base URL.
         folder = base[: base.rindex("/") + 1] if urlsplit(base).path else base + "/"
         return (
             folder + "/".join(quote(part, safe="") for part in self.path.split("/")) + mark + query
@@ -69,8 +69,8 @@ class BadLine:
 
     Attributes:
         line (int): The number of the line, from 1.
-        path (str | None): The path, if there is one to read.
-        reason (str): What is wrong with it.
+        path (str | None): The path; None if the line can't be parsed.
+        reason (str): What is wrong with the line.
     """
 
     line: int
@@ -90,10 +90,10 @@ class Refused(ValueError):
 
 
 def parse(content: bytes) -> list[Entry | BadLine]:
-    """Read a manifest.
+    """Parse a manifest.
 
-    Blank lines are skipped, and so are comments, which begin with ``#``, and lines that repeat an
-    earlier one. A bad line doesn't affect the others.
+    It skips blank lines, comments, which begin with ``#``, and repetitions of an earlier line. A
+    bad line doesn't affect the others.
 
     Args:
         content: The manifest.
@@ -102,11 +102,11 @@ def parse(content: bytes) -> list[Entry | BadLine]:
         The entries and the bad lines, in order.
 
     Raises:
-        Unusable: The content isn't UTF-8, or no line of it is one of a manifest.
+        Unusable: The content isn't UTF-8, or it has no line in the format of a manifest.
     """
     items: list[Entry | BadLine] = []
     files: dict[str, Entry] = {}
-    # Not splitlines(), which also splits at characters that a path may have.
+    # splitlines() would also split at other characters, which may be part of a path.
     for number, line in enumerate(_decode(content).split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -146,7 +146,7 @@ def _entry(number: int, line: str) -> Entry | BadLine:
     try:
         path = _relative(path)
     except Refused as error:
-        # It may be a URL without its beginning.
+        # Redact it: the path may be the tail of a URL, with a secret.
         return BadLine(number, shown.value(path), str(error))
     return Entry(number, path, match["sha256"].lower(), int(match["size"]))
 
@@ -154,13 +154,13 @@ def _entry(number: int, line: str) -> Entry | BadLine:
 def _conflicts(files: dict[str, Entry]) -> dict[str, str]:
     """Find paths that are a file in one line and a folder in another. The first line wins.
 
-    The folders of a path are not stored, since there may be a hundred in each.
+    It looks folders up among the files, and doesn't collect them: a path may have a hundred.
 
     Args:
         files: The entries by path, in the order of their lines.
 
     Returns:
-        For each path of a conflict the reason why it is refused.
+        The reason for each path that is refused.
     """
     conflicts: dict[str, str] = {}
     for entry in files.values():
@@ -225,10 +225,10 @@ class Destination:
     """The folder that the files of a manifest are written to. No path may lead out of it."""
 
     def __init__(self, folder: Path) -> None:
-        """Resolve the folder.
+        """Resolve the links in the folder's path.
 
         Args:
-            folder: The folder. It may itself be a link.
+            folder: The folder. It may be a link.
         """
         self._folder = folder
         self._real = os.path.realpath(folder)
@@ -236,10 +236,10 @@ class Destination:
         self._folders: dict[str, str] = {}
 
     def locate(self, path: str) -> Path:
-        """Return the path to write a file to.
+        """Return the full path of a file.
 
         Args:
-            path: The path, as an entry has it.
+            path: The path in the manifest.
 
         Raises:
             Refused: A link leads out of the folder.
@@ -257,12 +257,12 @@ class Destination:
 
 
 def folder_for(url: str) -> str:
-    """Return the default name of the folder: the manifest's host and path.
+    """Return the default name of the destination, from the manifest's host and path.
 
     Args:
         url: The URL of the manifest.
     """
-    # Redacted first: a malformed URL may have a password where its path seems to begin.
+    # Redact first: in a malformed URL, what looks like the path may contain a password.
     rest = re.sub("[A-Za-z][A-Za-z0-9+.-]*:(//)?", "", redact.url(url), count=1).partition("?")[0]
     name = rest.rpartition("/")[0] if "/" in rest else rest
     return re.sub("[^A-Za-z0-9._]+", "-", name).strip("-.") or "pulp-futures-sync"

@@ -41,12 +41,12 @@ class PemFile:
     name: str
 
 
-# No repr: the password, the headers and the proxy's URL are secrets.
+# repr=False: the password, the headers and the proxy's URL are secrets.
 @dataclass(frozen=True, repr=False)
 class Importer:
-    """How to reach the server, in the attributes that Factory reads.
+    """The connection settings, in an object with the attributes that Factory reads.
 
-    An attribute that is None leaves the default of the library.
+    An attribute that is None leaves the library's default.
     """
 
     username: str | None = None
@@ -63,7 +63,7 @@ class Importer:
     validate: bool = True
 
     def without_credentials(self) -> Importer:
-        """Return a copy for another host: without user, client certificate and private headers."""
+        """Return a copy for another host, without user, client certificate and private headers."""
         return replace(
             self,
             username=None,
@@ -76,12 +76,12 @@ class Importer:
 
 @dataclass(frozen=True)
 class Options:
-    """The values of the options.
+    """The values of the shared options.
 
     Attributes:
-        importer (Importer): How to reach the server.
-        concurrent (int): How many downloads run at a time.
-        least_speed (float | None): An attempt with fewer bytes a second is given up.
+        importer (Importer): The connection settings.
+        concurrent (int): The number of parallel downloads.
+        least_speed (float | None): The minimum speed of an attempt (bytes per second).
         as_json (bool): Write a line of JSON for each file.
         verbose (int): 1: name each file. 2: show the library's log records too.
     """
@@ -96,14 +96,14 @@ class Options:
         """Set the limits that an importer has no attribute for.
 
         Args:
-            download: The download.
+            download: The download to change.
         """
         if download.timeout is not None:
             download.timeout.least_speed = self.least_speed
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the shared options to a command, which gets them as one argument ``options``.
+    """Decorate a command with the shared options, which it receives as an argument ``options``.
 
     Args:
         command: The function of the command.
@@ -153,7 +153,7 @@ def _options(
     return Options(importer, concurrent, least_speed, as_json, verbose)
 
 
-# The keywords that the shared options pass to a command.
+# The names of the shared options.
 _NAMES = tuple(inspect.signature(_options).parameters)
 
 
@@ -165,7 +165,7 @@ def _password(user: str) -> str:
     password = os.environ.get(PASSWORD)
     if password is not None:
         return password
-    # stdin is None where it is closed.
+    # sys.stdin is None if it was closed.
     if sys.stdin is None or not sys.stdin.isatty():
         raise click.UsageError(f"--user needs a password: set {PASSWORD}, or run on a terminal.")
     answer: str = click.prompt(
@@ -218,7 +218,7 @@ def _seconds(text: str) -> float:
 
 
 def _check_certificates(ca: str | None, cert: str | None, key: str | None) -> None:
-    """Have OpenSSL read the files once, instead of failing at each download."""
+    """Let OpenSSL read the files now, so that a bad file fails once, and not at each download."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca is not None:
         try:

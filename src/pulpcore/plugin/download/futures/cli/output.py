@@ -1,4 +1,4 @@
-"""Messages, results and progress: which stream they go to, and in which form."""
+"""Writes messages, results and progress, each to its stream and in its format."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ class Result:
     """How the download of a file ended.
 
     Attributes:
-        path (str | None): The file's path, as the manifest or the user gave it; None if there is
-            none.
-        url (str | None): Its URL.
-        size (int | None): Its size (bytes); None if unknown.
-        sha256 (str | None): Its digest (hex); None if unknown.
-        status (str): How it ended.
+        path (str | None): The path that the manifest or the user gave; None if there is none.
+        url (str | None): The URL.
+        size (int | None): The size (bytes); None if unknown.
+        sha256 (str | None): The digest (hex); None if unknown.
+        status (str): The outcome.
         reason (str | None): Why it failed or was skipped; None if it was downloaded.
     """
 
@@ -55,7 +54,7 @@ class Output:
     """
 
     def __init__(self, as_json: bool = False, verbose: bool = False, data: bool = False) -> None:
-        """Choose what is written.
+        """Create the output of a command.
 
         Args:
             as_json: Write one line of JSON for each file to stdout.
@@ -124,11 +123,11 @@ class Output:
 
 @contextlib.contextmanager
 def logging_to(output: Output, level: int) -> Iterator[None]:
-    """Show the library's log records on stderr.
+    """Within the ``with``, show the library's log records on stderr.
 
     Args:
-        output: Writes them.
-        level: The least level to show.
+        output: Writes the records.
+        level: The minimum level.
     """
     logger = logging.getLogger(LOGGER)
     handler = _Complaining(output)
@@ -136,7 +135,7 @@ def logging_to(output: Output, level: int) -> Iterator[None]:
     before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(level)
-    # Beside pulpcore the root logger has a handler of its own, which would print each line again.
+    # pulpcore gives the root logger a handler, which would print each record a second time.
     logger.propagate = False
     try:
         yield

@@ -1,4 +1,4 @@
-"""Show the progress of downloads: bars on a terminal, lines elsewhere."""
+"""Shows the progress of downloads: bars on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHORTEST = 0.1
 
 
 class Progress(ProgressMonitor):
-    """Counts bytes, from any thread, and files. This class shows nothing; its subclasses do.
+    """Counts bytes and files. It shows nothing; its subclasses do. Bytes may come from any thread.
 
     Attributes:
         title (str): The name of the work, such as "Downloading".
@@ -38,12 +38,12 @@ class Progress(ProgressMonitor):
     """
 
     def __init__(self, title: str, files: int, size: int | None) -> None:
-        """Start at zero.
+        """Create counters that are zero.
 
         Args:
             title: The name of the work, such as "Downloading".
             files: The number of files.
-            size: The size of all files together (bytes), if known.
+            size: The total size of the files (bytes), if known.
         """
         super().__init__(self._changed, size)
         self.title = title
@@ -56,7 +56,7 @@ class Progress(ProgressMonitor):
         self.refresh()
 
     def _changed(self, completed: int, total: int | None) -> None:
-        """Called after each change, by one thread at a time."""
+        """Update the display. It is called after each change, by one thread at a time."""
 
     def __enter__(self) -> Self:
         return self
@@ -81,12 +81,12 @@ class Lines(Progress):
         write: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start at zero.
+        """Create counters that are zero.
 
         Args:
             title: The name of the work, such as "Downloading".
-            files: The number of files, from 1.
-            size: The size of all files together (bytes), if known.
+            files: The number of files, at least 1.
+            size: The total size of the files (bytes), if known.
             write: Called with each line.
             clock: Returns the time (seconds).
         """
@@ -120,12 +120,12 @@ class Bars(Progress):
     """Shows a bar on a terminal, with bytes, rate, remaining time and files."""
 
     def __init__(self, title: str, files: int, size: int | None, console: Console) -> None:
-        """Start at zero.
+        """Create counters that are zero. Entering the context shows the bar.
 
         Args:
             title: The name of the work, such as "Downloading".
             files: The number of files.
-            size: The size of all files together (bytes), if known.
+            size: The total size of the files (bytes), if known.
             console: The terminal.
         """
         super().__init__(title, files, size)
@@ -145,7 +145,7 @@ class Bars(Progress):
 
 
 class _Polling(RichProgress):
-    """Reads the counters each time it is drawn, so that a buffer costs no more than an addition."""
+    """A bar that reads the counters when rich draws it, so that counting a buffer stays cheap."""
 
     def __init__(self, progress: Progress, console: Console) -> None:
         self._seen = progress
@@ -157,7 +157,7 @@ class _Polling(RichProgress):
             TimeRemainingColumn(),
             TextColumn("{task.fields[files]}"),
             console=console,
-            # Otherwise rich would print on the terminal what a pipe or a file should get.
+            # Otherwise rich would write to the terminal what belongs into a pipe or a file.
             redirect_stdout=sys.stdout.isatty(),
         )
         self.add_task(progress.title, total=progress.total, files="")
@@ -167,7 +167,7 @@ class _Polling(RichProgress):
         files = f"{seen.files_done}/{seen.files} files" if seen.files > 1 else ""
         completed, total = seen.figures
         for task in self.tasks:
-            # Not by update(): it can't set None, and it resets the speed.
+            # update() can't set the total to None, and it resets the speed.
             task.total = total
             self.update(task.id, completed=completed, files=files)
         return super().get_renderables()

@@ -1,4 +1,4 @@
-"""A generated repository, the same at every run, and a server of it on loopback."""
+"""A generated repository, identical in every run, and a server for it on the loopback interface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LARGEST = 4 * 2**20
 
 
 class Repository:
-    """Files of 0 bytes to 4 MiB, some with names that have to be quoted.
+    """Files of 0 bytes to 4 MiB. The names of some must be percent-encoded in URLs.
 
     Attributes:
         manifest (bytes): The PULP_MANIFEST.
@@ -32,12 +32,12 @@ class Repository:
             files: The number of files.
             largest: The size of the largest (bytes).
         """
-        # Each file is a slice of the same random bytes, which saves time and memory.
+        # All files are slices of the same random bytes, which saves time and memory.
         self._bytes = memoryview(hashlib.shake_256(b"pulp-futures").digest(largest + files))
         self._files: dict[str, memoryview] = {}
         lines = []
         for number in range(files):
-            # A few large files and many small ones, all of them different.
+            # A few large files and many small ones, with different contents.
             size = 0 if number == 1 else int(largest * 0.93**number) or number
             content = self._bytes[number : number + size]
             path = _path(number)
@@ -46,10 +46,10 @@ class Repository:
         self.manifest = "".join(lines).encode()
 
     def get(self, path: str) -> memoryview | bytes | None:
-        """Return the content of a file, or None if there is no such file.
+        """Return the content of a file or of the manifest; None if there is no such file.
 
         Args:
-            path: The path, relative to the manifest, or that of the manifest.
+            path: The path, relative to the manifest.
         """
         return self.manifest if path == MANIFEST else self._files.get(path)
 
@@ -63,8 +63,8 @@ def _path(number: int) -> str:
 def serve(repository: Repository) -> Iterator[str]:
     """Serve a repository over HTTP on 127.0.0.1, at a free port.
 
-    The environment variable no_proxy is set meanwhile: a proxy would look for the port on its own
-    machine.
+    Meanwhile the environment variable no_proxy includes that address: a proxy would connect to
+    its own machine.
 
     Args:
         repository: The repository.
@@ -108,14 +108,14 @@ class _Server(ThreadingHTTPServer):
         self.repository = repository
 
     def handle_error(self, request: object, client_address: object) -> None:
-        # A client that closes its connection early is no error.
+        # Clients may close a connection early.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # connections are kept
-    # Send the head with the body in one packet, and without Nagle's delay.
+    # Send the head and the body in one packet, without the delay of Nagle's algorithm.
     wbufsize = 2**16
     disable_nagle_algorithm = True
     server: _Server

@@ -1,4 +1,4 @@
-"""What may be shown of a value that the user gave or that a manifest has."""
+"""Redacts values of the command line and of manifests before they are shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def is_url(value: str) -> bool:
-    """Whether a text that should be a path is a URL; also one whose ``//`` became a ``/``.
+    """Return whether a text that should be a path is a URL, even if its ``//`` became a ``/``.
 
     Args:
         value: The text.
@@ -21,7 +21,7 @@ def is_url(value: str) -> bool:
 
 
 def value(text: str) -> str:
-    """Redact a value, which may be a URL or have one in it.
+    """Redact a value that may be a URL or contain one.
 
     Args:
         text: The value.
@@ -32,7 +32,7 @@ def value(text: str) -> str:
 
 
 def path(text: str) -> str:
-    """Redact a path. Only one that has a URL in it is changed: a path may have a ``?``.
+    """Redact a path if it contains a URL. Other paths stay as they are: they may have a ``?``.
 
     Args:
         text: The path.
@@ -41,11 +41,11 @@ def path(text: str) -> str:
 
 
 def message(text: str, values: Iterable[str]) -> str:
-    """Redact the values in a message, and leave the words of the message alone.
+    """Redact the quoted values in a message, and nothing else of it.
 
     Args:
         text: The message.
-        values: The values that may be quoted in it.
+        values: The values that the message may quote.
     """
     for given in values:
         option, _, rest = given.partition("=")

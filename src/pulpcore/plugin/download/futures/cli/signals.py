@@ -1,4 +1,4 @@
-"""Signals that stop the program."""
+"""Handles the signals that stop the program."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the program to stop.
+    """A signal stopped the program.
 
     Attributes:
-        status (int): The exit status: 128 and the signal's number.
+        status (int): The exit status: 128 plus the number of the signal.
     """
 
     def __init__(self, number: int) -> None:
-        """Remember the signal.
+        """Create the exception for a signal.
 
         Args:
             number: The number of the signal.
@@ -29,9 +29,10 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Make Ctrl-C, SIGTERM and SIGHUP raise :class:`Interrupted` in the main thread, once.
+    """Within the ``with``, raise :class:`Interrupted` in the main thread at the first signal.
 
-    Later signals are ignored: they would interrupt the clean-up, which is bounded in time.
+    The signals are SIGINT (Ctrl-C), SIGTERM and SIGHUP. Later ones are ignored, so that they don't
+    interrupt the clean-up, whose duration is bounded.
     """
     before = {number: signal.getsignal(number) for number in STOP}
 
@@ -41,8 +42,8 @@ def stopping() -> Iterator[None]:
         raise Interrupted(number)
 
     for number in STOP:
-        # nohup ignores SIGHUP on purpose, so it stays ignored. A shell script ignores SIGINT for
-        # its background jobs, but whoever sends SIGINT to such a job wants to stop it.
+        # nohup ignores SIGHUP on purpose, so leave it ignored. Shells ignore SIGINT in background
+        # jobs of a script; but somebody who sends it to such a job wants to stop it.
         if before[number] is not signal.SIG_IGN or number == signal.SIGINT:
             signal.signal(number, stop)
     try:

@@ -1,4 +1,4 @@
-"""The standard streams, which may be closed, or full, or have a reader that is gone."""
+"""Standard streams that may be closed, be full, or have lost their reader."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any, BinaryIO, TextIO, cast
 class Stream:
     """A standard stream whose ``write`` never raises an OSError.
 
-    A program that downloads for hours must not end because its log file's disk is full. So text
-    that can't be written is dropped, and the program's exit status tells of it.
+    A program that downloads for hours must not end because the disk of its log file is full. So
+    the stream drops text that it can't write, and the exit status of the program reports that.
 
     Attributes:
         missing (bool): The stream was closed when the program started.
-        problem (str | None): Why text was dropped; None as long as none was.
+        problem (str | None): Why text was dropped; None if none was.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         """Wrap a stream.
 
         Args:
-            stream: The stream; None, as Python has it, where it was closed.
+            stream: The stream; None if it was closed, as in ``sys.stdout``.
         """
         self.missing = stream is None
         self.problem: str | None = None
@@ -32,7 +32,7 @@ class Stream:
         self._stream = cast(TextIO, stream or self._null)
 
     def write(self, text: str) -> int:
-        """Write text, or drop it.
+        """Write text, or drop it if that fails.
 
         Args:
             text: The text.
@@ -44,12 +44,12 @@ class Stream:
         return len(text)
 
     def flush(self) -> None:
-        """Write what is buffered, or drop it."""
+        """Flush the buffer, or drop it if that fails."""
         with self._remembering():
             self._stream.flush()
 
     def end(self) -> None:
-        """Flush, and close what was opened here."""
+        """Flush the stream, and close the null device if this object opened it."""
         self.flush()
         if self._null is not None:
             self._null.close()
@@ -60,8 +60,8 @@ class Stream:
             yield
         except OSError as error:
             self.problem = error.strerror or type(error).__name__
-            # Python would write what is still buffered at exit, and fail again. So from now on the
-            # descriptor leads nowhere.
+            # Python flushes the buffer again at exit, which would fail again. Let the descriptor
+            # refer to the null device from now on.
             with contextlib.suppress(OSError):
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, self._stream.fileno())
@@ -73,7 +73,7 @@ class Stream:
 
 @contextlib.contextmanager
 def standard_streams() -> Iterator[tuple[Stream, Stream]]:
-    """Make ``sys.stdout`` and ``sys.stderr`` streams that don't raise.
+    """Within the ``with``, replace ``sys.stdout`` and ``sys.stderr`` by streams that don't raise.
 
     Yields:
         The two streams.
@@ -90,5 +90,5 @@ def standard_streams() -> Iterator[tuple[Stream, Stream]]:
 
 
 def content() -> BinaryIO | None:
-    """Return stdout for the content of a file; None where it was closed."""
+    """Return the binary stdout for the content of a file; None if stdout was closed."""
     return None if getattr(sys.stdout, "missing", False) else sys.stdout.buffer

@@ -26,20 +26,20 @@ from .progress import Progress
 from .transfer import transfer
 
 BLOCK = 2**20
-"""How much is read from disk at a time (bytes)."""
+"""The number of bytes to read from disk at a time."""
 
 
 def sync(url: str, destination: Path, options: Options, output: Output) -> bool:
-    """Download the files of a manifest that are missing in a folder, or that differ.
+    """Download the files of a manifest that are missing in a folder or differ.
 
     Args:
         url: The URL of the manifest.
-        destination: The folder. It is made if it is missing.
+        destination: The folder. It is created if it is missing.
         options: The options.
-        output: Tells the user how it goes.
+        output: Reports to the user.
 
     Returns:
-        Whether every file is there.
+        Whether the folder now has every file of the manifest.
 
     Raises:
         click.UsageError: The URL or the folder can't be used.
@@ -70,7 +70,7 @@ def sync(url: str, destination: Path, options: Options, output: Output) -> bool:
 
 
 class _Sync:
-    """One run, which counts how its files ended."""
+    """One run of the command, and the counters of its results."""
 
     def __init__(
         self, url: str, destination: Path, factory: Factory, options: Options, output: Output
@@ -89,7 +89,7 @@ class _Sync:
         return not self._results["failed"]
 
     def check(self, found: list[Entry | BadLine]) -> list[Entry]:
-        """Return the entries whose file is missing or differs, and report the others."""
+        """Return the entries whose file is missing or differs. Report all others."""
         folder = manifest.Destination(self._destination)
         differing: list[Entry] = []
         alike: list[Entry] = []
@@ -102,7 +102,7 @@ class _Sync:
             except manifest.Refused as error:
                 self._refuse(BadLine(item.line, item.path, str(error)))
                 continue
-            # A file of another size needn't be read.
+            # A file of a different size differs: don't hash it.
             (alike if _has_size(path, item.size) else differing).append(item)
         with self._output.progress("Checking", len(alike), _size(alike)) as progress:
             for entry in alike:
@@ -114,7 +114,7 @@ class _Sync:
         return differing
 
     def download(self, entries: list[Entry]) -> None:
-        """Download files, and report each."""
+        """Download files and report the result of each."""
         with self._output.progress("Downloading", len(entries), _size(entries)) as progress:
 
             def downloads() -> Iterator[Download]:
@@ -138,10 +138,10 @@ class _Sync:
             transfer(downloads(), self._options.concurrent, done)
 
     def summarize(self, files: int) -> None:
-        """Report how the files ended.
+        """Report the totals.
 
         Args:
-            files: The number of all files, interrupted ones included.
+            files: The number of all files, including interrupted ones.
         """
         seconds = max(time.monotonic() - self._began, 0.001)
         fetched = f"{decimal(self._fetched)} in {seconds:.1f} s"
@@ -167,12 +167,12 @@ def _read(url: str, options: Options) -> tuple[bytes, str, Factory]:
     """Download the manifest.
 
     Returns:
-        The manifest, the URL that answered, and the factory for the files. Where another host
-        answered, it doesn't get the credentials that are meant for the host of the given URL.
+        The manifest, its URL after redirects, and the factory for the files. If a redirect led to
+        another host, the factory has no credentials: they are meant for the given host.
     """
     factory = Factory(options.importer)
     try:
-        # The path is replaced by a buffer. It is absolute, as there may be no working directory.
+        # A buffer replaces this path below. It is absolute, so it needs no working directory.
         download = factory.build(url, "/PULP_MANIFEST")
     except ValueError as error:
         raise click.UsageError(str(error)) from error
@@ -202,13 +202,13 @@ def _has_size(path: Path, size: int) -> bool:
     try:
         found = path.stat()
     except OSError:
-        # The download will say what is wrong, if it is more than a missing file.
+        # A missing file is normal. Other errors will occur again in the download, and be reported.
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == size
 
 
 def _sha256(path: Path, progress: Progress) -> str | None:
-    """The digest of a file (hex); None where it can't be read."""
+    """Return the digest of a file (hex); None if the file can't be read."""
     digest = hashlib.sha256(usedforsecurity=False)
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Run downloads, for both commands."""
+"""Runs downloads for both commands."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def transfer(
     concurrent: int,
     done: Callable[[Download, str | None], None],
 ) -> None:
-    """Run downloads, and report each when it is complete.
+    """Run downloads, and report each one when it has ended.
 
-    An exception, such as that of a signal, stops all of them, and leaves no partial file.
+    An exception, such as that of a signal, cancels all of them and leaves no partial file.
 
     Args:
         downloads: The downloads.
-        concurrent: How many run at a time.
-        done: Called in this thread, with each download and the reason why it failed, or None.
+        concurrent: The number of parallel downloads.
+        done: Called in this thread with each download, and with the reason of its failure or None.
     """
     backlog = max(BACKLOG, concurrent)
     with Batch(downloads, concurrent=concurrent, backlog=backlog) as batch:
@@ -34,6 +34,6 @@ def _failure(plan: Plan) -> str | None:
     except DownloadError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - a bug in one download must not lose the others
-        # Its text may have a secret.
+        # The text of the exception may contain a secret.
         return f"internal error ({type(error).__name__}), please report it"
     return None

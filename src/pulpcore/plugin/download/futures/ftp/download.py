@@ -65,7 +65,7 @@ class FtpProtocol(Protocol):
         Location.of(download.url, download.user)
 
     def host(self, download: FtpDownload) -> Hashable:
-        """Return the origin of the server, which shares a circuit breaker.
+        """Return the origin of the server. Downloads with the same origin share a circuit breaker.
 
         Args:
             download: The download.

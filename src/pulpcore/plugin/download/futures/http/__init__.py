@@ -1,4 +1,4 @@
-"""Downloading by HTTP, on requests and urllib3."""
+"""Downloads by HTTP, based on requests and urllib3."""
 
 from .download import HttpDownload
 

@@ -1,4 +1,4 @@
-"""Checking the settings of a download by HTTP, before anything is sent."""
+"""Validates the settings of an HTTP download before a request is sent."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def check(download: Options) -> None:
-    """Check all settings. What requests takes too is put into our form.
+    """Validate all settings, and convert those that requests accepts in other forms.
 
     Args:
         download: The download.
 
     Raises:
-        TypeError: One has a wrong type; the message names the attribute.
-        ValueError: One can't work; the message names the attribute.
+        TypeError: A setting has a wrong type; the message names the attribute.
+        ValueError: A setting has an unusable value; the message names the attribute.
     """
     _coerce(download)
     validate(timeout=download.timeout, user=download.user, ssl=download.ssl)
@@ -49,8 +49,8 @@ def check(download: Options) -> None:
 
 
 def _coerce(download: Options) -> None:
-    """Coerce what a handler has set, which may be whatever the constructor takes."""
-    # The exact type first: that is nearly always enough.
+    """Convert settings that a handler may have set to anything that the constructor accepts."""
+    # Compare the exact type first: that is fast, and nearly always true.
     if type(download.method) is not str or download.method not in METHODS:
         download.method = method_of(download.method)
     if type(download.timeout) is not Timeout:
@@ -66,13 +66,13 @@ def _coerce(download: Options) -> None:
 
 
 def method_of(value: object) -> str:
-    """Return the method that a value means.
+    """Convert a method to upper case.
 
     Args:
-        value: GET or HEAD, in any case.
+        value: GET or HEAD, in upper or lower case.
 
     Raises:
-        ValueError: It is another one.
+        ValueError: It is another method.
     """
     method = str(value).upper()
     if method not in METHODS:
@@ -81,10 +81,10 @@ def method_of(value: object) -> str:
 
 
 def proxy_of(url: object) -> str | None:
-    """Return the URL of a proxy as it was given.
+    """Return the URL of a proxy unchanged.
 
     Args:
-        url: The URL; None without one.
+        url: The URL, or None.
 
     Raises:
         TypeError: It is neither a str nor None.
@@ -95,13 +95,13 @@ def proxy_of(url: object) -> str | None:
 
 
 def headers_of(headers: object) -> CaseInsensitiveDict[str]:
-    """Return headers in a mapping of our own.
+    """Convert headers to a mapping that ignores case.
 
     Args:
-        headers: A mapping; None without any.
+        headers: A mapping, or None.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: It is neither a mapping nor None.
     """
     if headers is None or isinstance(headers, Mapping):
         return CaseInsensitiveDict(headers or {})
@@ -112,7 +112,7 @@ def _check_headers(download: Options) -> None:
     for number, (name, value) in enumerate(download.headers.items(), start=1):
         _check_header(number, name, value)
     if any(type(name) is not str for name in download.headers):
-        # They are looked for by name, and what isn't found is no secret.
+        # The redaction looks for headers by name, and would miss one whose name is bytes.
         download.headers = CaseInsensitiveDict(
             {_text(name): value for name, value in download.headers.items()}
         )
@@ -125,7 +125,7 @@ def _text(name: object) -> str:
 def _check_header(number: int, name: object, value: object) -> None:
     shown = name if isinstance(name, bytes) else str(name).encode()
     if _NAME.fullmatch(shown) is None:
-        # Without it: a value may have been taken for a part of it.
+        # Don't quote the name: it may contain a secret value by mistake.
         raise ValueError(f"headers: the name of number {number} is no name of a header")
     for text in (name, value):
         _check_text(f"headers: the header {name!r}", text)

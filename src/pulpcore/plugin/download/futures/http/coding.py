@@ -1,28 +1,27 @@
-"""What to do with a content coding that nobody asked for (RFC 9110 section 8.4).
+"""Decides what to do with a content coding that was not requested (RFC 9110 section 8.4).
 
-The bytes that are written are to be those that the server published. Two kinds of server send
-``Content-Encoding: gzip`` although ``identity`` was asked for:
+A download must produce the bytes that the server published. The request says ``Accept-Encoding:
+identity``, and still two kinds of server answer with ``Content-Encoding: gzip``:
 
-* One that publishes a compressed file and labels it so (Apache with ``AddEncoding`` or
-  ``mod_mime_magic``). The file is the compressed one.
-* One that compresses whatever it sends. The file is what comes out of the decoder.
+* The server publishes a compressed file and labels it (Apache with ``AddEncoding`` or
+  ``mod_mime_magic``). The published file is the compressed one.
+* The server compresses all responses. The published file is the decoded one.
 
-The rules, of which the first that fits counts:
+The first rule that matches decides:
 
-1. ``Content-Length`` is the size that a validation expects: the file is written as it was sent.
-2. The file's name or its media type says that it is compressed by that coding: it is written as it
-   was sent. The name is that of a URL (as given, or where redirects led), or the one that
-   ``Content-Disposition`` gives. The last part of a path counts, and where that has no ending the
-   part before it, as in ``/x.tar.gz/download``.
-3. gzip and deflate are decoded, and so are br and zstd where the libraries for them are installed
-   (the extra ``codings``; Python 3.14 has zstd). Where a digest is validated that doesn't fit, and
-   no size could tell, the file is fetched once more and written as it was sent.
-4. Any other coding is refused. A label that is none, such as utf-8, which some servers send, means
-   nothing.
+1. If ``Content-Length`` equals the size that a validation expects, the body is written unchanged.
+2. If the file's name or media type says that the file is compressed with that coding, the body is
+   written unchanged. The name comes from a URL (the given one, or one after redirects) or from
+   ``Content-Disposition``. It is the last segment of the path, or the one before it if the last has
+   no extension, as in ``/x.tar.gz/download``.
+3. gzip and deflate are decoded. So are br and zstd if their libraries are installed (the extra
+   ``codings``; Python 3.14 includes zstd). If the decoded content then fails the validation of a
+   digest, and no expected size could decide, the file is requested again and written unchanged.
+4. Any other coding is an error. A label that isn't a coding, such as utf-8, is ignored.
 
-What is decoded may be a thousand times as large as what was sent, and for each coding again. So
-that a small reply can't fill a disk, or keep a thread busy for hours, it is limited: see
-``HttpDownload.expansion_max``. Memory is bounded in any case, since it comes piece by piece.
+Decoding may enlarge the content a thousandfold, and again with each further coding. A limit
+prevents a small response from filling the disk or occupying a thread for hours: see
+``HttpDownload.expansion_max``. Memory is bounded in any case, because decoders return small pieces.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ _NAMES = {
     "bzip2": (".bz2", ".tbz", ".tbz2"),
     "xz": (".xz", ".txz"),
 }
-# Words of a media type's second part, such as vnd.oci.image.layer.v1.tar+gzip.
+# Parts of a media subtype that name a coding, as in vnd.oci.image.layer.v1.tar+gzip.
 _WORDS = {
     "gzip": frozenset({"gzip", "gzipped", "tgz"}),
     "deflate": frozenset({"zlib"}),
@@ -75,16 +74,16 @@ _WORDS = {
 _TYPES = {"gzip": frozenset({"x-gtar-compressed", "x-compressed-tar"})}
 _TAR = frozenset({"x-tar", "tar"})
 _DECODED = frozenset({"gzip", "deflate", "br", "zstd"})
-# Others that there are (the registry of RFC 9110 section 16.6.1, and old habits).
+# Other known codings: the registry of RFC 9110 section 16.6.1, and some unregistered ones.
 _OTHERS = frozenset({"aes128gcm", "bzip2", "compress", "dcb", "dcz", "exi", "lzma"}) | {
     "pack200-gzip",
     "xz",
 }
-# Of which several may follow each other (RFC 1952 section 2.2, RFC 8878 section 3).
+# Codings that allow several members in a row (RFC 1952 section 2.2, RFC 8878 section 3).
 _MEMBERS = frozenset({"gzip", "zstd"})
-# A server may ask for no more memory (RFC 9659).
+# The largest window that a decoder must support, so servers may not require more (RFC 9659).
 _WINDOW_LOG = 23
-# One block of four bytes may become 128 KiB, and this library decodes all that it is given.
+# The zstandard library decodes its whole input at once, and 4 bytes may become 128 KiB.
 _ZSTD_SLICE = 256
 # The parameters filename and filename* (RFC 6266 section 4.1).
 _FILENAME = re.compile(
@@ -93,45 +92,49 @@ _FILENAME = re.compile(
 _DEEPEST = 4
 _BLOCK = 128 * 1024
 _HARMLESS = 64 * 1024 * 1024
-# What comes between two codings is no content: it may take long to decode, with nothing as its
-# outcome.
+# The intermediate result between two codings is no content. Decoding it may take long without
+# producing any.
 _HARMLESS_BETWEEN = 1024 * 1024
 
 
 class CodingError(Exception):
-    """The content coding of a reply can't be undone. The text says why."""
+    """The content coding of a response can't be decoded. The message says why."""
 
 
 class Limit:
-    """How much may be decoded of what was sent."""
+    """The limit for the size of decoded content."""
 
     def __init__(self, ratio: float | None, expected: int | None) -> None:
-        """Make a limit.
+        """Create the limit for one response.
 
         Args:
-            ratio: How many times as large as what was sent it may be; None for no limit.
-            expected: The size that is expected (bytes); None where it isn't known. Up to it, and
-                up to 64 MiB, the ratio doesn't matter.
+            ratio: The maximum ratio of decoded size to encoded size; None for no limit.
+            expected: The expected size (bytes); None if unknown. The ratio isn't checked up to that
+                size, nor up to 64 MiB.
         """
         self._ratio = ratio
         self._expected = expected or 0
         self._sent = 0
 
     def count(self, buffers: Iterable[bytes]) -> Iterator[bytes]:
-        """Hand on what was sent, and count it."""
+        """Yield buffers of encoded content unchanged, and count their bytes.
+
+        Args:
+            buffers: The buffers.
+        """
         for buffer in buffers:
             self._sent += len(buffer)
             yield buffer
 
     def check(self, size: int, harmless: int) -> None:
-        """See that what was decoded isn't too large.
+        """Check the size of the decoded content.
 
         Args:
-            size: How much it is so far (bytes).
-            harmless: Up to which size it is well in any case (bytes).
+            size: The size so far (bytes).
+            harmless: The size up to which the ratio isn't checked (bytes).
 
         Raises:
-            CodingError: It is too large.
+            CodingError: The content is too large.
         """
         ratio = self._ratio
         if ratio is not None and size > max(harmless, self._expected, ratio * self._sent):
@@ -145,15 +148,15 @@ class Limit:
 def to_undo(
     reply: requests.Response, urls: Iterable[str], validations: Iterable[Validation] = ()
 ) -> list[str]:
-    """Return the codings to undo, in the order in which they were applied.
+    """Return the codings to decode, in the order in which the server applied them.
 
     Args:
-        reply: The reply, its body unread; the caller has not asked for a coding.
-        urls: The URLs by which the file is known: as given, and where redirects led.
-        validations: What the content must pass.
+        reply: The response, with its body unread. The request asked for no coding.
+        urls: The URLs of the file: the given one, and those after redirects.
+        validations: The validations of the content.
 
     Raises:
-        CodingError: There is one that can't be undone.
+        CodingError: A coding can't be decoded.
     """
     labels = [
         label.strip().lower() for label in (header(reply, "content-encoding") or "").split(",")
@@ -163,7 +166,7 @@ def to_undo(
     sizes = _sizes(validations)
     if not codings or (sizes and length(reply) in sizes):
         return []
-    # A name may say what was applied first: what is published then is the file with that coding.
+    # The first coding may belong to the published file, which then stays encoded with it.
     if _is_published(labels[0], reply, urls):
         del codings[0]
     if len(codings) > _DEEPEST or set(codings) - _DECODED:
@@ -176,13 +179,13 @@ def to_undo(
 
 
 def may_be_as_sent(reply: requests.Response, validations: Iterable[Validation]) -> bool:
-    """Whether content whose coding was undone, and which then failed, may be right as it was sent.
+    """Return whether decoded content that failed its validation may be valid without decoding.
 
-    That is so where a digest is validated, and no size has told already.
+    That is possible if a digest is validated, and no expected size has decided already.
 
     Args:
-        reply: The reply.
-        validations: What the content must pass.
+        reply: The response.
+        validations: The validations of the content.
     """
     found = list(validations)
     has_digest = any(isinstance(each, DigestValidation) and each.enforced for each in found)
@@ -194,15 +197,15 @@ def _sizes(validations: Iterable[Validation]) -> set[int]:
 
 
 def decode(buffers: Iterable[bytes], codings: list[str], limit: Limit) -> Iterator[bytes]:
-    """Undo codings, a bounded piece at a time.
+    """Decode content in pieces of a bounded size.
 
     Args:
         buffers: The encoded content.
-        codings: The codings, in the order in which they were applied.
-        limit: How much may come out of each of them.
+        codings: The codings, in the order in which the server applied them.
+        limit: The limit for the result of each coding.
 
     Raises:
-        CodingError: The content isn't well-formed, ends too early, or is too large.
+        CodingError: The content is malformed, incomplete or too large.
     """
     buffers = limit.count(buffers)
     for left, coding in reversed(list(enumerate(codings))):
@@ -211,25 +214,26 @@ def decode(buffers: Iterable[bytes], codings: list[str], limit: Limit) -> Iterat
 
 
 def _is_published(label: str, reply: requests.Response, urls: Iterable[str]) -> bool:
-    """Whether a name or the media type says that the file itself has a coding."""
+    """Return whether the name or media type says that the published file has a coding."""
     coding = label.removeprefix("x-")
     media_type = (header(reply, "content-type") or "").partition(";")[0]
     subtype = media_type.strip().lower().rpartition("/")[2]
     words = set(re.split(r"[.+\-]", subtype))
     if subtype in _TYPES.get(coding, ()) or words & _WORDS.get(coding, frozenset()):
         return True
-    # So Apache labels a tar that it has found to be compressed; who compresses says "gzip".
+    # Apache labels a tar file that it found to be compressed "x-gzip". Servers that compress
+    # their responses say "gzip".
     if label == "x-gzip" and subtype in _TAR:
         return True
     return any(name.endswith(_NAMES.get(coding, ())) for name in _names(reply, urls))
 
 
 def _names(reply: requests.Response, urls: Iterable[str]) -> Iterator[str]:
-    """The names of the file, in lower case."""
+    """Yield the possible names of the file, in lower case."""
     disposition = header(reply, "content-disposition") or ""
     for encoded, quoted, token in _FILENAME.findall(disposition):
         name = quoted or token
-        # Only its ending counts, and that is ASCII in any charset.
+        # Only the extension matters, which is ASCII in any charset.
         yield (unquote(name.rpartition("'")[2]) if encoded else name).lower()
     for url in urls:
         folder, _, name = unquote(urlsplit(url).path).lower().rpartition("/")
@@ -237,24 +241,24 @@ def _names(reply: requests.Response, urls: Iterable[str]) -> Iterator[str]:
 
 
 class _Decoder(Protocol):
-    """Decodes one member of a coding.
+    """Decodes one member of an encoded content.
 
     Attributes:
-        error (type[Exception]): What is raised where the content isn't well-formed.
+        error (type[Exception]): The exception that malformed content causes.
     """
 
     error: type[Exception]
 
     @property
     def eof(self) -> bool:
-        """The member has come to its end."""
+        """Whether the end of the member was reached."""
 
     @property
     def unused_data(self) -> bytes:
-        """What stands behind the end."""
+        """The input after the end of the member."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Decode data in pieces of a bounded size."""
+        """Decode data, and yield pieces of a bounded size."""
 
 
 def _undo(buffers: Iterable[bytes], coding: str, limit: Limit, harmless: int) -> Iterator[bytes]:
@@ -278,7 +282,7 @@ def _undo(buffers: Iterable[bytes], coding: str, limit: Limit, harmless: int) ->
             if is_end:
                 decoder = None
                 members += 1
-    # Nothing is nothing, however it is labelled.
+    # An empty body is valid with any coding.
     if decoder is not None:
         raise CodingError(f"the {coding} content ends too early")
 
@@ -287,7 +291,7 @@ def _new_decoder(coding: str, data: bytes) -> _Decoder:
     if coding == "gzip":
         return _Zlib(31)
     if coding == "deflate":
-        # Zlib's format (RFC 1950), and raw from some servers.
+        # Most servers send the zlib format (RFC 1950), some send raw deflate data.
         is_zlib = data[0] & 0x0F == 8 and (len(data) < 2 or (data[0] * 256 + data[1]) % 31 == 0)
         return _Zlib(15 if is_zlib else -15)
     library = _library(coding)
@@ -300,10 +304,10 @@ def _new_decoder(coding: str, data: bytes) -> _Decoder:
 
 
 def _library(coding: str) -> ModuleType:
-    """Return the library that decodes a coding.
+    """Return the library for a coding.
 
     Raises:
-        CodingError: It isn't installed, or too old.
+        CodingError: The library isn't installed, or too old.
     """
     names = {"br": ["brotli"], "zstd": ["compression.zstd", "zstandard"]}.get(coding, ["zlib"])
     for name in names:
@@ -311,7 +315,7 @@ def _library(coding: str) -> ModuleType:
             library = importlib.import_module(name)
         except ImportError:
             continue
-        # Before 1.2 nothing limits what comes out of it.
+        # Versions before 1.2 can't limit the size of the output.
         if name != "brotli" or hasattr(library.Decompressor, "can_accept_more_data"):
             return library
     raise CodingError(
@@ -339,13 +343,13 @@ class _Zlib:
             piece = self._zlib.decompress(data, _BLOCK)
             yield piece
             data = self._zlib.unconsumed_tail
-            # A full piece may not be all of what was taken in.
+            # After a full piece the decoder may hold more output.
             if not data and len(piece) < _BLOCK:
                 break
 
 
 class _Brotli:
-    # What stands behind the end isn't well-formed.
+    # The decoder raises an error for data after the end.
     unused_data = b""
 
     def __init__(self, library: Any) -> None:
@@ -359,17 +363,17 @@ class _Brotli:
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while not self.eof:
-            # It may give somewhat more.
+            # The output may be somewhat larger than this limit.
             piece = self._decoder.process(data, output_buffer_limit=_BLOCK // 2)
             yield piece
             data = b""
-            # It can accept more data also while there is some to come out.
+            # The decoder may accept more input while it still holds output.
             if not piece and self._decoder.can_accept_more_data():
                 break
 
 
 class _Zstd:
-    """Zstandard by Python 3.14 and later."""
+    """Decodes zstd with the standard library (Python 3.14 and later)."""
 
     def __init__(self, library: Any) -> None:
         self.error = library.ZstdError
@@ -395,7 +399,7 @@ class _Zstd:
 
 
 class _Zstandard:
-    """Zstandard by the library of that name."""
+    """Decodes zstd with the package ``zstandard``."""
 
     def __init__(self, library: Any) -> None:
         self.error = library.ZstdError

@@ -1,4 +1,4 @@
-"""Asking only for what has changed (RFC 9110 section 13)."""
+"""Conditional requests: download a file only if it has changed (RFC 9110 section 13)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .wire.reply import header
 ETAG = "If-None-Match"
 LAST_MODIFIED = "If-Modified-Since"
 HEADERS = (ETAG, LAST_MODIFIED)
-"""What a server may answer with 304, by name."""
+"""The headers of a conditional request, which a server may answer with 304."""
 
 
 class Validators(NamedTuple):
-    """What tells a version of a file from others, as the server said it.
+    """The validators of a version of a file (RFC 9110 section 8.8), as the server sent them.
 
     Attributes:
-        etag (str | None): The ETag, with its quotes, and ``W/`` if it is weak.
+        etag (str | None): The ETag with its quotes, and with ``W/`` if it is weak.
         last_modified (str | None): The Last-Modified.
     """
 
@@ -26,20 +26,20 @@ class Validators(NamedTuple):
     last_modified: str | None = None
 
     def headers(self) -> dict[str, str]:
-        """Return what asks for any other version.
+        """Return the headers that request the file unless it is still this version.
 
-        Both are sent where both are known: the ETag wins, and a server that knows of none goes by
-        the date (RFC 9110 section 13.1.3).
+        Both headers are sent if both values are known: If-None-Match has precedence, and a server
+        without ETags uses the date (RFC 9110 section 13.1.3).
         """
         return {name: value for name, value in zip(HEADERS, self, strict=True) if value}
 
     def updated(self, reply: requests.Response) -> Validators:
-        """Return what a reply says, and where it is silent what was known.
+        """Return the validators of a response, completed by the known ones.
 
-        A 206 need not say all of it again, nor a 304 (RFC 9110 sections 15.3.7 and 15.4.5).
+        A 206 or a 304 may omit some of them (RFC 9110 sections 15.3.7 and 15.4.5).
 
         Args:
-            reply: The reply.
+            reply: The response.
         """
         return Validators(
             header(reply, "etag") or self.etag,
@@ -48,17 +48,17 @@ class Validators(NamedTuple):
 
     @classmethod
     def asked(cls, reply: requests.Response) -> Validators:
-        """Return what the request had that a reply is the answer to.
+        """Return the validators in the request that a response answers.
 
         Args:
-            reply: The reply.
+            reply: The response.
         """
         values = (reply.request.headers.get(name) for name in HEADERS)
         return cls(*(value if isinstance(value, str) else None for value in values))
 
     @classmethod
     def named(cls, validator: str) -> Validators:
-        """Return what there is of a version, given what names it for ``If-Range``.
+        """Return validators with the one that ``If-Range`` used.
 
         Args:
             validator: A strong ETag, or a date.
@@ -67,14 +67,14 @@ class Validators(NamedTuple):
 
 
 NOTHING = Validators()
-"""What is known of a version of which the server said nothing."""
+"""The validators of a version for which the server sent none."""
 
 
 def is_unchanged(reply: requests.Response) -> bool:
-    """Whether a reply says that the file is unchanged, to a request that asked for that.
+    """Return whether a response to a conditional request says that the file is unchanged.
 
     Args:
-        reply: The reply.
+        reply: The response.
     """
     return reply.status_code == requests.codes.not_modified and any(
         name in reply.request.headers for name in HEADERS

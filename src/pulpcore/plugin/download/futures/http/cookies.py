@@ -1,4 +1,4 @@
-"""The cookies that a chain of redirects sets, a bounded number of them."""
+"""The cookies that a chain of redirects sets, limited in number and size."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .wire.reply import headers
 if TYPE_CHECKING:
     import requests
 
-# A browser keeps 50 cookies of a domain, each of 4096 bytes (RFC 6265 section 6.1), and no server
-# takes a head that is much longer. To parse thousands of cookies takes seconds, which no time-out
-# ends.
+# Browsers keep 50 cookies of up to 4096 bytes for each domain (RFC 6265 section 6.1), and servers
+# reject request heads that are much longer. Parsing thousands of cookies would take seconds, which
+# no time-out interrupts.
 _MOST = 100
 _MOST_BYTES = 32 * 1024
 
@@ -23,16 +23,16 @@ class Cookies:
     """The cookies of one chain of redirects."""
 
     def __init__(self) -> None:
-        # To make a jar takes longer than the rest of most requests, and few need one.
+        # Created on demand: creating a jar takes longer than the rest of most requests.
         self._jar: RequestsCookieJar | None = None
         self._left = _MOST
         self._bytes_left = _MOST_BYTES
 
     def take(self, reply: requests.Response) -> None:
-        """Add the cookies that a reply sets, as long as there are few.
+        """Add the cookies that a response sets, up to the limits.
 
         Args:
-            reply: The reply.
+            reply: The response.
         """
         fields = Message()
         for value in headers(reply, "set-cookie"):
@@ -46,7 +46,7 @@ class Cookies:
             self._jar.extract_cookies(MockResponse(fields), MockRequest(reply.request))  # type: ignore[arg-type]
 
     def show(self, request: requests.PreparedRequest, others: RequestsCookieJar) -> None:
-        """Let a request show those cookies that are meant for it.
+        """Add the matching cookies to a request.
 
         Args:
             request: The request.

@@ -1,4 +1,4 @@
-"""What went wrong, in our errors and in words a person can act on."""
+"""Translates statuses and exceptions of HTTP to errors of this package."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ANTICIPATED = (
 
 
 class _Status(NamedTuple):
-    """What a status that brings no file means."""
+    """The error for a status, and advice for the user."""
 
     kind: type[DownloadFailed] = DownloadFailed
     advice: str = ""
@@ -57,7 +57,7 @@ _STATUSES = {
     407: _Status(NotAuthorized, "the proxy wants credentials: give them in proxy_url"),
     410: _Status(NotFound, "there is nothing at this URL any more"),
 }
-# Where credentials were sent.
+# The advice if credentials were sent.
 _OTHERS = {
     401: "it wants other credentials",
     407: "the proxy wants other credentials than those in proxy_url",
@@ -77,27 +77,27 @@ E = TypeVar("E", bound=BaseException)
 def from_status(
     status: int, retry_after: float | None, has_credentials: bool = False, peer: str = "server"
 ) -> DownloadFailed:
-    """Make the error for a status that brings no file.
+    """Return the error for a status without a file.
 
     Args:
-        status: The status of the reply.
-        retry_after: The seconds after which the server says that it is ready.
-        has_credentials: Credentials were sent.
-        peer: Who replied: "server", or "proxy" to CONNECT.
+        status: The status of the response.
+        retry_after: The server's Retry-After (seconds).
+        has_credentials: Whether the request had credentials.
+        peer: Who responded: "server", or "proxy" to CONNECT.
     """
     reason, known = "the server replied", status
     if peer == "proxy":
         reason = "the proxy did not connect to the server: it replied"
-        # Some proxies say by 401 what 407 is for.
+        # Some proxies use 401 in place of 407.
         known = 407 if status == 401 else status
     kind, advice = _STATUSES.get(known, _Status())
     if peer == "proxy" and kind is NotFound:
-        # It is the server that it knows nothing of, and not the file.
+        # Here 404 is about the server that the proxy should connect to, not about the file.
         kind, advice = _Status()
     if has_credentials:
         advice = _OTHERS.get(known, advice)
     try:
-        # Not the reason of the reply, which may hold anything.
+        # The standard phrase: the reason phrase of the response may contain anything.
         reason += f" {status} {http.HTTPStatus(status).phrase}"
     except ValueError:
         reason += f" {status}"
@@ -123,11 +123,11 @@ def is_refusal(error: Exception) -> bool:
 
 
 def from_exception(error: Exception, *secrets: str) -> DownloadFailed:
-    """Make our error for what requests, urllib3 or the system raised, and redact it.
+    """Translate an exception to an error of this package, without secrets.
 
     Args:
-        error: What was raised; it becomes the cause.
-        secrets: Texts to hide in it, such as the URL as given.
+        error: The exception. It becomes the cause of the error.
+        secrets: Texts to redact, such as the URL as given.
     """
     failure = _translate(error)
     redact.exception(error, *secrets)
@@ -136,11 +136,11 @@ def from_exception(error: Exception, *secrets: str) -> DownloadFailed:
 
 
 def _translate(error: Exception) -> DownloadFailed:
-    """Find the cause that says most; the order matters, since nearly all of them are an OSError."""
+    """Translate by the most informative cause. The order matters: most causes are OSErrors too."""
     if (framing := find(error, FramingError)) is not None:
         return DownloadFailed(f"the reply can't be trusted: {framing}")
     if find(error, ForbiddenAddress) is not None:
-        # Without the address: whoever is shown this may not be meant to know it.
+        # Without the address: the reader of the message may not be allowed to know it.
         return DownloadFailed("the host's address is not public, which public_only forbids")
     if (tunnel := find(error, TunnelRefused)) is not None:
         retry_after = backoff.retry_after(tunnel.retry_after)
@@ -150,13 +150,13 @@ def _translate(error: Exception) -> DownloadFailed:
         return kind(f"the SOCKS proxy could not connect to the server: {socks}")
     if (used_up := next(filter(None, map(from_used_up, _chain(error))), None)) is not None:
         return used_up
-    # The second one is that of an adapter which the caller has mounted.
+    # The second kind comes from an adapter that the caller has mounted.
     is_proxy = find(error, ProxyError) or find(error, requests.exceptions.ProxyError)
     return _of_network(error, "server" if is_proxy is None else "proxy")
 
 
 def _of_network(error: Exception, peer: str) -> DownloadFailed:
-    """Find the words for what went wrong on the way to a server or a proxy."""
+    """Translate a failure of the connection to a server or a proxy."""
     if (cut := find(error, MissingCloseNotify)) is not None:
         return transient(str(cut.strerror))
     tls = find(error, ssl.SSLCertVerificationError) or find(error, ssl.SSLError)
@@ -209,17 +209,17 @@ def _is_bad_url(error: Exception) -> bool:
 
 
 def find(error: BaseException, kind: type[E]) -> E | None:
-    """Return the first exception of a kind among an exception and those behind it.
+    """Return the first exception of a type among an exception and its causes.
 
     Args:
         error: The exception.
-        kind: The kind that is looked for.
+        kind: The type.
     """
     return next((cause for cause in _chain(error) if isinstance(cause, kind)), None)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception and those behind it, which libraries keep in different places."""
+    """Yield the exception and its causes, which libraries store in different places."""
     pending: list[object] = [error]
     seen: set[int] = set()
     while pending:

@@ -1,4 +1,4 @@
-"""What the modules of HTTP read of a download: its class stands above them."""
+"""The attributes of ``HttpDownload`` that the modules below it use, as a protocol for mypy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Options(Protocol):
-    """The attributes of an ``HttpDownload``; it says what they mean."""
+    """The attributes of an ``HttpDownload``, which documents them."""
 
     BLOCK: int
     context: Context
@@ -37,4 +37,4 @@ class Options(Protocol):
 
     @property
     def expected_size(self) -> int | None:
-        """The size of the content (bytes); None where it isn't known."""
+        """The size of the content (bytes); None if unknown."""

@@ -1,4 +1,4 @@
-"""Where a redirect leads, and what may travel there."""
+"""Determines where a redirect leads, and which credentials may go there."""
 
 from __future__ import annotations
 
@@ -12,45 +12,46 @@ from ..net.url import URL, Origin, join
 from .wire.reply import header
 
 SCHEMES = ("http", "https")
-"""The schemes of the URLs that can be asked."""
+"""The URL schemes that a download or a redirect may have."""
 
 LIMIT = 30
-"""The most redirects that are followed."""
+"""The maximum number of redirects of a download."""
 
 STATUSES = frozenset({301, 302, 303, 307, 308})
 
 _PRIVATE = frozenset({"authorization", "cookie", "proxy-authorization", "host"})
-# All of ASCII that can be seen: what has to be encoded of it is for the parser to say.
+# All printable ASCII characters. The URL parser encodes those that must be encoded.
 _AS_GIVEN = "".join(map(chr, range(0x21, 0x7F)))
 
 
 def location(reply: requests.Response, url: URL) -> URL | None:
-    """Return where a reply redirects to, or None if it doesn't.
+    """Return the target of a redirect; None if the response isn't one.
 
     Args:
-        reply: The reply.
-        url: The URL that it is the reply to.
+        reply: The response.
+        url: The URL of the request.
 
     Raises:
-        DownloadFailed: It isn't an http or https URL.
+        DownloadFailed: The target isn't a valid http or https URL.
     """
     if reply.status_code not in STATUSES or not (value := header(reply, "location")):
         return None
     problem = ""
     try:
-        # Fields are read as Latin-1, and servers that don't encode mean UTF-8.
+        # Fields are decoded as Latin-1, but servers that don't percent-encode send UTF-8.
         target = join(url, quote(value.encode("latin-1"), safe=_AS_GIVEN), SCHEMES)
     except ValueError as error:
         problem = str(error)
     if problem:
-        # Not within the except clause: the server may repeat a secret, and this text can be mended.
+        # Raised outside of the except clause: the server's text may repeat a secret. The reason of
+        # this error can be redacted; a chained ValueError would keep the secret.
         raise DownloadFailed(f"the server redirects to a URL that can't be asked: {problem}")
-    # Nobody is asked to log in by a redirect.
+    # A redirect can't provide credentials.
     return target._replace(user=None, password=None)
 
 
 def is_private(header: str) -> bool:
-    """Whether a header of the caller's is meant for one origin only.
+    """Return whether a header of the caller is meant for one origin only.
 
     Args:
         header: The name of the header.
@@ -59,14 +60,14 @@ def is_private(header: str) -> bool:
 
 
 def may_have_credentials(home: Origin, there: Origin) -> bool:
-    """Whether what is meant for one origin may be sent to another.
+    """Return whether credentials for one origin may be sent to another.
 
-    It may be sent to the same one, and from http to https on the standard ports of one host, as
-    requests does.
+    They may be sent to the same origin, and from http to https on the standard ports of the same
+    host, as requests does.
 
     Args:
-        home: The origin that it is meant for.
-        there: The origin that a request goes to.
+        home: The origin that the credentials are meant for.
+        there: The origin of the request.
     """
     if home == there:
         return True
@@ -79,15 +80,15 @@ def may_have_credentials(home: Origin, there: Origin) -> bool:
 
 
 def may_have_netrc(urls: Sequence[URL], is_named: bool) -> bool:
-    """Whether what a netrc file has for the host of a redirect's target may be sent there.
+    """Return whether credentials from a netrc file may be sent to the target of a redirect.
 
-    A file tells hosts apart, and neither schemes nor ports. So it may not where that would be for
-    another scheme or port of a host that was asked before, nor after https over http. An entry for
-    any host is for that of the URL as given, and not for one that a server chose.
+    A netrc file distinguishes hosts, but not schemes and ports. So its credentials must not go to
+    another scheme or port of a host that was requested before, nor to http after https. The default
+    entry, for any host, applies to the host of the given URL, but not to one that a server chose.
 
     Args:
         urls: The URLs, in the order requested; the last one is the target.
-        is_named: The entry names the host.
+        is_named: The entry is for this host, and not the default.
     """
     *before, there = (url.origin for url in urls)
     return (
@@ -98,7 +99,7 @@ def may_have_netrc(urls: Sequence[URL], is_named: bool) -> bool:
 
 
 def loses_security(urls: Iterable[URL]) -> bool:
-    """Whether a chain of redirects goes from https to http.
+    """Return whether a chain of redirects leads from https to http.
 
     Args:
         urls: The URLs, in the order requested.

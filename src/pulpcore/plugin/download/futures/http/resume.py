@@ -1,7 +1,7 @@
-"""Going on where an attempt broke off.
+"""Resumes a download where an attempt broke off.
 
-Two versions of a file are never spliced: the rest is asked for with a strong validator of what is
-here, and what comes is looked at (RFC 9110 sections 13.1.5 and 14).
+It never joins parts of two versions of a file. The request for the rest contains a strong validator
+of the first part, and the response is checked (RFC 9110 sections 13.1.5 and 14).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 
 
 class Version(NamedTuple):
-    """What the first bytes of a file are of. The rest must agree in all of it.
+    """The version that the received bytes belong to. The response with the rest must match it.
 
     Attributes:
-        asked (str): Origin and path of the URL that the download has, hashed.
-        place (str): Origin and path of the URL that answered, after redirects, hashed.
-        query (str): The query of that URL, hashed.
-        validator (str): What names the version for ``If-Range``.
+        asked (str): A hash of origin and path of the download's URL.
+        place (str): A hash of origin and path of the URL that responded, after redirects.
+        query (str): A hash of the query of that URL.
+        validator (str): The validator for ``If-Range``.
         modified (str | None): The Last-Modified.
         coding (str): The Content-Encoding; '' without one.
-        total (int | None): The size of the whole file (bytes), where it was said.
+        total (int | None): The size of the whole file (bytes), if known.
     """
 
     asked: str
@@ -49,13 +49,13 @@ class Version(NamedTuple):
     def of(
         cls, reply: requests.Response, asked: str, answered: str, total: int | None
     ) -> Version | None:
-        """Return the version that a reply brings; None if nothing names it for sure.
+        """Return the version in a response; None if the response has no strong validator.
 
         Args:
-            reply: The reply.
-            asked: The URL that the download has.
-            answered: The URL that answered.
-            total: The size of the whole file (bytes), where it was said.
+            reply: The response.
+            asked: The URL of the download.
+            answered: The URL that responded.
+            total: The size of the whole file (bytes), if known.
         """
         validator = strong_validator(reply)
         if validator is None:
@@ -66,23 +66,23 @@ class Version(NamedTuple):
         return cls(home, place, query, validator, modified, _coding(reply), total)
 
     def headers(self, position: int) -> dict[str, str]:
-        """Return what asks for the rest.
+        """Return the headers that request the rest of this version.
 
         Args:
-            position: How many bytes are here.
+            position: The number of bytes received so far.
         """
         return {"Range": f"bytes={position}-", "If-Range": self.validator}
 
     def is_continued(self, reply: requests.Response, answered: str, position: int) -> bool:
-        """Whether a 206 brings the rest of this version, up to its end.
+        """Return whether a 206 brings the rest of this version, up to its end.
 
-        A 206 must have the validator that it was asked by (RFC 9110 section 15.3.7). Without a
-        total nobody can tell whether it brings all of the rest.
+        A 206 must repeat the validator of the request (RFC 9110 section 15.3.7). If the total size
+        is unknown, nothing shows that the part reaches the end of the file, so it doesn't match.
 
         Args:
-            reply: The reply.
-            answered: The URL that answered.
-            position: How many bytes are here.
+            reply: The response.
+            answered: The URL that responded.
+            position: The number of bytes received so far.
         """
         part = content_range(reply)
         if part is None or part.first != position:
@@ -94,7 +94,7 @@ class Version(NamedTuple):
         modified = header(reply, "last-modified")
         if place != self.place or _coding(reply) != self.coding:
             return False
-        # A query that alone differs may be a new signature.
+        # If only the query differs, it may be a new signature of the same file.
         if query != self.query and (modified != self.modified or part.total != self.total):
             return False
         return modified in (None, self.modified) and self.validator == (
@@ -102,16 +102,16 @@ class Version(NamedTuple):
         )
 
     def note(self) -> str:
-        """Return a text to keep beside the bytes."""
+        """Return a text to store beside the received bytes."""
         return json.dumps(self)
 
     @classmethod
     def from_note(cls, note: str, asked: str) -> Version | None:
-        """Return the version of which a text was kept; None unless it is one of the URL.
+        """Parse a note; return None if it isn't valid or is of another URL.
 
         Args:
-            note: The text.
-            asked: The URL that the download has.
+            note: The text that :meth:`note` returned.
+            asked: The URL of the download.
         """
         try:
             version = cls(*json.loads(note))
@@ -128,9 +128,9 @@ class Version(NamedTuple):
 
 
 def place_of(url: str) -> tuple[str, str]:
-    """Return origin and path of a URL, and its query, hashed.
+    """Return a hash of a URL's origin and path, and one of its query.
 
-    There may be a token in a URL, and a note lies on disk.
+    Hashed because a URL may contain a token, and the note is stored on disk.
 
     Args:
         url: An http or https URL.
@@ -141,7 +141,7 @@ def place_of(url: str) -> tuple[str, str]:
 
 
 class ContentRange(NamedTuple):
-    """The part of a file that a 206 brings."""
+    """The range of bytes in a 206, both ends included; the total is None if unknown."""
 
     first: int
     last: int
@@ -149,13 +149,13 @@ class ContentRange(NamedTuple):
 
 
 def strong_validator(reply: requests.Response) -> str | None:
-    """Return what names the version of a file for ``If-Range``; None if nothing does for sure.
+    """Return the validator for ``If-Range``; None if the response has no strong one.
 
-    That is a strong ETag, or else a Last-Modified that is at least a second older than the Date of
-    the reply (RFC 9110 section 8.8.2.2), unless there is an ETag that is weak.
+    It is a strong ETag. If there is no ETag at all, it is a Last-Modified that is at least a second
+    older than the Date of the response (RFC 9110 section 8.8.2.2).
 
     Args:
-        reply: The reply that brought the file.
+        reply: The response that brought the file.
     """
     etag = header(reply, "etag")
     if etag is not None:
@@ -169,10 +169,10 @@ def strong_validator(reply: requests.Response) -> str | None:
 
 
 def content_range(reply: requests.Response) -> ContentRange | None:
-    """Return the part of the file that a 206 says it brings; None if it can't be told.
+    """Return the range that a 206 says it brings; None if the header is missing or invalid.
 
     Args:
-        reply: The reply.
+        reply: The response.
     """
     match = _CONTENT_RANGE.fullmatch((header(reply, "content-range") or "").strip())
     if match is None:
@@ -185,10 +185,12 @@ def content_range(reply: requests.Response) -> ContentRange | None:
 
 
 def is_whole(reply: requests.Response) -> bool:
-    """Whether nothing in a 200 says that it brings a part only (RFC 9110 section 14.4).
+    """Return whether a 200 brings the whole file, in spite of a Content-Range.
+
+    RFC 9110 section 14.4 gives that field no meaning in a 200, but some servers send a part.
 
     Args:
-        reply: The reply.
+        reply: The response.
     """
     if header(reply, "content-range") is None:
         return True
@@ -197,11 +199,11 @@ def is_whole(reply: requests.Response) -> bool:
 
 
 def is_as_asked(value: str, part: ContentRange) -> bool:
-    """Whether a part of a file is the one that a Range header asks for (RFC 9110 section 14.1.2).
+    """Return whether a range is the one that a Range header requests (RFC 9110 section 14.1.2).
 
     Args:
         value: The value of the header. It must be a single range of bytes.
-        part: The part.
+        part: The range in the response.
     """
     match = _RANGE.fullmatch(value.replace(" ", ""))
     if match is None:
@@ -209,19 +211,19 @@ def is_as_asked(value: str, part: ContentRange) -> bool:
     first, last = match.groups()
     end = None if part.total is None else part.total - 1
     if not first:
-        # The last so many bytes.
+        # A suffix range: the last `size` bytes.
         size = int(last) if end is None else min(int(last), end + 1)
         return part.last - part.first + 1 == size and end in (None, part.last)
     if part.first != int(first):
         return False
     if end is None:
-        # Without the total, only an end that was asked for tells that this is all.
+        # With an unknown total, only an explicit last position can be verified.
         return bool(last) and part.last == int(last)
     return part.last == (min(int(last), end) if last else end)
 
 
 def _is_strong(validator: str) -> bool:
-    """Whether it has the form of a strong ETag or of a date."""
+    """Return whether it has the form of a strong ETag or of a date."""
     try:
         return bool(_ETAG.fullmatch(validator) or parsedate_to_datetime(validator))
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""How a destination is reached: its session, its proxy, and its credentials in the environment."""
+"""The route to an origin: its session, its proxy, and its credentials in the environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .wire.pool import IdleConnections
 from .wire.request import CommonHeaders
 from .wire.tunnel import Proxy, parse_proxy
 
-# Identity, because servers may encode what they publish otherwise.
+# "identity" because with another coding, servers may not send the file as they published it.
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
 T = TypeVar("T")
@@ -46,28 +46,28 @@ class Key(NamedTuple):
 
 
 class Route(Resource):
-    """How a destination is reached.
+    """The session for an origin, and what the environment says about it.
 
     Attributes:
-        session (requests.Session): The session, with the pool of connections.
-        common (CommonHeaders): The headers that all requests have.
-        proxies (dict[str, str]): The proxies, by scheme, as requests wants them.
-        netrc (tuple[str, str] | None): User and password that a netrc file has for the host.
-        is_netrc_named (bool): They are for this host, and not for any.
-        is_tunnel (bool): It goes through a proxy that sees nothing of it (RFC 9110 section 9.3.6).
+        session (requests.Session): The session with the connection pool.
+        common (CommonHeaders): The headers of all requests.
+        proxies (dict[str, str]): The proxies by scheme, as requests expects them.
+        netrc (tuple[str, str] | None): User and password from a netrc file.
+        is_netrc_named (bool): The netrc entry is for this host, and not the default.
+        is_tunnel (bool): A proxy forwards bytes that it can't read (RFC 9110 section 9.3.6).
     """
 
     def __init__(self, url: str, key: Key, settings: SSL, context: Context) -> None:
-        """Look at the environment, once, and make the session.
+        """Read the environment and create the session.
 
         Args:
-            url: The URL of the destination.
-            key: What the session is shared by.
-            settings: TLS settings.
-            context: What is shared; TLS contexts are kept there.
+            url: A URL of the origin.
+            key: The key in the cache.
+            settings: The TLS settings.
+            context: The context, which shares TLS contexts and idle connections.
 
         Raises:
-            ValueError: A TLS setting isn't usable, or a proxy is to be used with ``public_only``.
+            ValueError: A TLS setting isn't usable, or there is a proxy despite ``public_only``.
         """
         self.proxies = _proxies(url, key.proxy)
         proxy: str | None = select_proxy(url, self.proxies) or None
@@ -82,7 +82,7 @@ class Route(Resource):
         self.is_tunnel = proxy is not None and (secure or is_socks)
         adapter = Adapter(
             _tls(settings, context if secure else None),
-            # The client certificate is for the server.
+            # The client certificate is for the server only.
             _tls(
                 without_client(settings),
                 context if (proxy or "").lower().startswith("https:") else None,
@@ -98,14 +98,14 @@ class Route(Resource):
         self._adapter, self._adapters = adapter, dict(self.session.adapters)
 
     def adapter(self, url: str) -> BaseAdapter:
-        """Return the adapter of the session for a URL.
+        """Return the session's adapter for a URL.
 
         Args:
-            url: A URL of the destination.
+            url: A URL of the origin.
         """
         if self.session.adapters == self._adapters:
             return self._adapter
-        # The session's owner has mounted others.
+        # The owner of the session has mounted other adapters.
         return self.session.get_adapter(url)
 
     def close(self) -> None:
@@ -114,17 +114,17 @@ class Route(Resource):
 
 
 class _PendingRoute(Resource):
-    """A route that one thread makes while others wait for it. No lock is held around I/O."""
+    """A route that one thread creates while others wait. So no lock is held during I/O."""
 
     def __init__(self) -> None:
         self._future: Future[Route | None] = Future()
         self._kept: Route | None = None
 
     def finish(self, route: Route | None) -> None:
-        """Wake the threads that wait.
+        """Wake the waiting threads.
 
         Args:
-            route: The route; None if it could not be made.
+            route: The route; None if creating it failed.
         """
         self._kept = route
         self._future.set_result(route)
@@ -145,20 +145,20 @@ def find_route(
     context: Context,
     public_only: bool = False,
 ) -> Route:
-    """Return the route to a destination, from the context's cache or made for it.
+    """Return the route to an origin, from the cache or a new one.
 
     Args:
-        url: The URL of the destination.
+        url: A URL of the origin.
         user: User and password.
-        proxy: The URL of a proxy; None for what the environment says.
-        ssl: TLS settings.
-        context: What is shared.
+        proxy: The URL of a proxy; None to use the environment's.
+        ssl: The TLS settings.
+        context: The context whose cache holds the routes.
         public_only: Connect to public addresses only.
 
     Raises:
         ValueError: The proxy or a TLS setting isn't usable.
     """
-    # The values of the settings, and not the object: it may be changed, and equal settings share.
+    # The key has the values, not the settings object: that is mutable, and equal ones must share.
     key = Key(url.origin, user, proxy, _values(ssl), bool(public_only), this_process())
     mine = None
     try:
@@ -168,8 +168,8 @@ def find_route(
         pending = context.cache.setdefault(key, mine)
     if pending is not mine and (route := pending.wait()) is not None:
         return route
-    # The thread that made it failed, and removes it from the cache. Making it here fails in the
-    # same way, or not any more.
+    # The thread that created the route failed, and removes it from the cache. A second try in
+    # this thread either raises the same error or succeeds.
     mine = mine or _PendingRoute()
     try:
         made = Route(url.text, key, ssl, context)
@@ -186,17 +186,17 @@ def find_route(
 
 
 def _proxies(url: str, given: str | None) -> dict[str, str]:
-    """Return the proxies by scheme, as requests has them."""
+    """Return the proxies by scheme, as requests expects them."""
     if given:
         return {"http": given, "https": given}
     return dict(get_environ_proxies(url))
 
 
 def _checked(url: str, key: Key) -> Proxy:
-    """Return the proxy that a URL names.
+    """Return the proxy of a URL.
 
     Raises:
-        ValueError: It can't be used. The message says where the URL comes from.
+        ValueError: The proxy can't be used. The message says where its URL comes from.
     """
     try:
         proxy = parse_proxy(url)
@@ -213,7 +213,7 @@ def _checked(url: str, key: Key) -> Proxy:
 
 def _session(proxies: dict[str, str], settings: SSL, adapter: Adapter) -> requests.Session:
     session = requests.Session()
-    # What the environment says is known by now; requests would look again at every request.
+    # The route has read the environment. requests would read it again for every request.
     session.trust_env = False
     session.headers.clear()
     session.headers.update({"User-Agent": user_agent(), "Accept": "*/*"})
@@ -225,11 +225,11 @@ def _session(proxies: dict[str, str], settings: SSL, adapter: Adapter) -> reques
 
 
 def _tls(settings: SSL, context: Context | None) -> Callable[[], TlsContext]:
-    """Return a function that returns the TLS context of TLS settings.
+    """Return a function that returns the TLS context for TLS settings.
 
     Args:
         settings: The settings.
-        context: Where the TLS context is shared, if it is made now; else it is made on demand.
+        context: The context that shares it, if it is created now; None to create it on demand.
     """
     if context is None:
         return functools.cache(lambda: shared_context(settings, Context(), "http"))
@@ -238,16 +238,16 @@ def _tls(settings: SSL, context: Context | None) -> Callable[[], TlsContext]:
 
 
 def _shared(context: Context, kind: type[T]) -> T:
-    """Return the one object of a kind that a context has for this process."""
+    """Return the object of a type that a context shares within this process."""
     found: T = context.cache.setdefault((kind, this_process()), kind())
     return found
 
 
 def without_client(settings: SSL) -> SSL:
-    """Return TLS settings that show no client certificate.
+    """Return a copy of TLS settings without the client certificate.
 
     Args:
-        settings: The settings, which stay as they are.
+        settings: The settings.
     """
     return dataclasses.replace(
         settings, client_certificate=None, client_key=None, client_key_password=None
@@ -259,10 +259,12 @@ def _values(settings: SSL) -> tuple[Any, ...]:
 
 
 def _netrc(host: str) -> tuple[tuple[str, str] | None, bool]:
-    """What the netrc file has for a host, and whether it names it; nothing if it can't be read.
+    """Return the netrc credentials for a host, and whether the entry names the host.
+
+    A file that can't be read has none.
 
     Args:
-        host: The host. An address of IPv6 may stand there with brackets, and without its zone.
+        host: The host. The file may have an IPv6 address in brackets, or without its zone.
     """
     given = os.environ.get("NETRC")
     paths = ["~/.netrc", "~/_netrc"] if given is None else [given]
@@ -281,7 +283,7 @@ def _netrc(host: str) -> tuple[tuple[str, str] | None, bool]:
 
 @functools.cache
 def user_agent() -> str:
-    """The name and version of this library, for the User-Agent header."""
+    """Return the name and version of this library, for the User-Agent header."""
     try:
         version = importlib.metadata.version("pulpcore-futures")
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""What of a download is secret where a server repeats it, as in the path of a Location.
+"""Finds the secrets of a download in texts of the server, such as the path of a Location.
 
-Userinfo and the values of a query are hidden wherever they stand. Elsewhere a secret can only be
-told from other text by looking for it.
+Userinfo and the values of a query are always redacted, without this module. Anywhere else, a secret
+can be recognized only by comparing the text with the known secrets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..error import DownloadError
 from ..net.url import URL, parse
 from .redirect import is_private
 
-# A shorter value of a query or a header is no token, and is a part of many a word.
+# A shorter value of a query or a header is unlikely to be a token, and is part of many words.
 _TOKEN = 8
 
 
@@ -26,11 +26,11 @@ def of(
     users: Iterable[tuple[str | None, str | None]],
     headers: Mapping[str, str | bytes],
 ) -> set[str]:
-    """Return what a server may know of a download and nobody may be shown.
+    """Return the secrets of a download that a server may repeat.
 
     Args:
         urls: The URL of the download, and those of proxies.
-        users: The names and passwords that are sent.
+        users: The pairs of name and password that are sent.
         headers: The caller's headers.
     """
     found: set[str] = set()
@@ -53,7 +53,7 @@ def _of_user(name: str | None, password: str | None) -> Iterator[str]:
     if password:
         yield password
     elif name:
-        # Without a password it is often a token.
+        # A name without a password is often a token.
         yield from _tokens(name)
     if name or password:
         yield base64.b64encode(f"{name or ''}:{password or ''}".encode()).decode()
@@ -63,7 +63,7 @@ def _of_header(value: str | bytes) -> Iterator[str]:
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     for word in re.split(r"[;,\s]+", text):
         yield from _tokens(word)
-        # A cookie has a name.
+        # A cookie is a pair NAME=VALUE: its value alone is a secret too.
         yield from _tokens(word.partition("=")[2])
     if text.lower().startswith("basic "):
         with contextlib.suppress(ValueError):
@@ -76,39 +76,39 @@ def _tokens(value: str) -> list[str]:
 
 
 def repeated(url: URL, secrets: Iterable[str]) -> set[str]:
-    """Return those secrets that stand in the host, the path or the query of a URL, in each form.
+    """Return the secrets that the host, path or query of a URL contains, in all their spellings.
 
     Args:
         url: The URL.
-        secrets: What may not be shown.
+        secrets: The secrets.
     """
     whole = unquote(url.host + url.target).lower()
     found = {secret for secret in secrets if secret.lower() in whole}
     found |= {quote(secret, safe=safe) for secret in found for safe in ("", "/")}
-    # A host is made lower case.
+    # The URL parser converts the host to lower case.
     return found | {secret.lower() for secret in found}
 
 
 def shown(url: URL, secrets: Iterable[str]) -> str:
-    """Return the text of a URL that a server gave, without the secrets that it repeats.
+    """Return the text of a URL that a server sent, without the secrets that it contains.
 
     Args:
         url: The URL.
-        secrets: What may not be shown.
+        secrets: The secrets.
     """
     if not repeated(url, secrets):
         return redact.url(url.text)
-    # Nothing else: a path may have it in parts, or encoded in a way of the server's own.
+    # Mask the whole path: it may contain parts of the secret, or an unusual encoding of it.
     is_in_host = any(secret.lower() in url.host for secret in secrets)
     return f"{url.scheme}://{redact.MASK if is_in_host else url.authority}/{redact.MASK}"
 
 
 def hide(error: DownloadError, secrets: Iterable[str]) -> None:
-    """Leave secrets out of the reason of an error.
+    """Redact secrets in the reason of an error.
 
     Args:
         error: The error.
-        secrets: What may not be shown.
+        secrets: The secrets.
     """
     for secret in sorted(secrets, key=len, reverse=True):
         error.reason = re.sub(re.escape(secret), redact.MASK, error.reason, flags=re.IGNORECASE)

@@ -1,7 +1,7 @@
-"""The edge to requests: the only file that knows the classes of requests and urllib3.
+"""Connects our engine to requests. No other module of the engine uses the classes of requests.
 
-Below it is an engine of our own. Here a ``requests.Session`` is given an adapter that uses it, and
-what it brings becomes a ``requests.Response``.
+A ``requests.Session`` gets an adapter that sends requests by our engine, and returns its responses
+as ``requests.Response``.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ _AUTHORIZATION = "Proxy-Authorization"
 
 
 class Request(requests.PreparedRequest):
-    """A request without content that has common headers, to which others can be added.
+    """A request without content that starts with common headers.
 
-    It is a ``requests.PreparedRequest`` in all else. Headers of its own are made when somebody asks
-    for them: for a small file that would cost as much as to send it.
+    It is a complete ``requests.PreparedRequest``. Its own headers are created when they are first
+    used: for a small file, creating them would cost as much as sending the request.
     """
 
     def __init__(self, method: str, url: str, common: CommonHeaders) -> None:
-        """Make a request.
+        """Create a request.
 
         Args:
             method: The method.
-            url: The URL, ready to be sent.
-            common: Its headers.
+            url: The URL, percent-encoded.
+            common: The common headers.
         """
         self._common = common
         self._own: CaseInsensitiveDict[str] | None = None
@@ -68,60 +68,60 @@ class Request(requests.PreparedRequest):
 
     @property
     def common(self) -> CommonHeaders | None:
-        """The common headers, while it has no others."""
+        """The common headers; None after :attr:`headers` was used."""
         return self._common if self._own is None else None
 
 
 class Reply(Protocol):
-    """What a download asks of a reply, whoever brought it."""
+    """The access to a response that downloads need, for responses of any adapter."""
 
     @property
     def length(self) -> int | None:
-        """How many bytes the body has; None where the head doesn't say."""
+        """The size of the body (bytes); None if the head doesn't give it."""
 
     def header(self, name: str) -> str | None:
-        """Return the value of a header, by its name in lower case; None if there is none."""
+        """Return the value of a header by its lower-case name; None if there is none."""
 
     def values(self, name: str) -> list[str]:
-        """Return the values of all fields of a name in lower case, as they came."""
+        """Return the values of all fields with a lower-case name, as received."""
 
     def take(self, size: int) -> bytes:
-        """Return what is there of the body, as it was sent; b"" at its end."""
+        """Return encoded bytes of the body that are available; b"" at its end."""
 
     def was_taken(self, size: int) -> bool:
-        """Whether the body has come, and nobody but :meth:`take` has read of it."""
+        """Return whether the body is complete, and only :meth:`take` has read it."""
 
     def drain(self) -> None:
-        """Read the rest if it is little and here, to use the connection again; else close it."""
+        """Read the rest if it is small and available, to reuse the connection; else close that."""
 
 
 class Response(requests.Response):
-    """A reply that our own engine brought, which is read by :meth:`take`.
+    """A response of our own engine. Downloads read it with :meth:`take`.
 
-    It is a ``requests.Response`` in all else. What few ask for is made when somebody does: for a
-    small file that would cost more than all the rest.
+    It is a complete ``requests.Response``. Attributes that are rarely used are created on demand:
+    for a small file, creating them would cost more than everything else.
     """
 
     def __init__(self, body: Body, request: requests.PreparedRequest) -> None:
-        """Make a reply.
+        """Create a response.
 
         Args:
-            body: What reads it off its connection.
-            request: What it is the reply to.
+            body: The body, which has the head of the response.
+            request: The request.
         """
-        # Not super().__init__(), which makes all that is made late here.
+        # super().__init__() would create the attributes that are created on demand here.
         self.status_code, self.reason = body.head.status, body.head.reason
         self.url, self.request = request.url or "", request
         self._body = body
         self._taken = 0
 
     def __getattr__(self, name: str) -> Any:
-        """Make what is asked for the first time."""
+        """Create an attribute that is used for the first time."""
         maker: Callable[[Response], Any] | None = getattr(type(self), f"_make_{name}", None)
         if maker is not None:
             value = maker(self)
         else:
-            # Whatever else a reply of requests has at first.
+            # The other attributes of a requests.Response get their initial values.
             blank = vars(requests.Response())
             if name not in blank:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -131,7 +131,7 @@ class Response(requests.Response):
 
     @property
     def length(self) -> int | None:
-        """How many bytes the body has; None where the head doesn't say."""
+        """The size of the body (bytes); None if the head doesn't give it."""
         return self._body.length
 
     def header(self, name: str) -> str | None:
@@ -141,51 +141,51 @@ class Response(requests.Response):
             name: The name, in lower case.
         """
         if "headers" in self.__dict__:
-            # Somebody may have changed them.
+            # The attribute exists, so the caller may have changed it.
             return self.headers.get(name)
         return self._body.head.fields.get(name)
 
     def values(self, name: str) -> list[str]:
-        """Return the values of all fields of a name, as they came.
+        """Return the values of all fields with a name, as received.
 
         Args:
             name: The name, in lower case.
         """
         head = self._body.head
         if len(head.fields) == len(head.pairs):
-            # No name comes twice.
+            # No field is repeated.
             return [head.fields[name]] if name in head.fields else []
         return [value for found, value in head.pairs if found.lower() == name]
 
     def take(self, size: int) -> bytes:
-        """Return what is there of the body, as it was sent; b"" at its end.
+        """Return encoded bytes of the body that are available; b"" at its end.
 
         Args:
-            size: The most bytes to return.
+            size: The maximum number of bytes to return.
 
         Raises:
             OSError: The network failed.
-            http.client.HTTPException: The body can't be trusted, or ended too early.
+            http.client.HTTPException: The body is malformed or incomplete.
         """
         data = self._body.read1(size)
         self._taken += len(data)
         return data
 
     def was_taken(self, size: int) -> bool:
-        """Whether the body has come, and nobody but :meth:`take` has read of it.
+        """Return whether the body is complete, and only :meth:`take` has read it.
 
         Args:
-            size: How much :meth:`take` has returned (bytes).
+            size: The number of bytes that :meth:`take` has returned.
         """
         return self._body.is_complete and self._body.delivered == self._taken == size
 
     def drain(self) -> None:
-        """Read the rest if it is little and here, to use the connection again; else close it."""
+        """Read the rest if it is small and available, to reuse the connection; else close that."""
         self._body.drain()
 
     def close(self) -> None:
-        """Let go of the connection; close it where the body wasn't read to its end."""
-        # One that was unpickled has none.
+        """Release the connection. Close it if the body wasn't read to its end."""
+        # An unpickled response has no body.
         body: Body | None = self.__dict__.get("_body")
         if body is not None:
             body.close()
@@ -194,7 +194,7 @@ class Response(requests.Response):
         pairs = self._body.head.pairs
         headers: CaseInsensitiveDict[str] = CaseInsensitiveDict(pairs)
         if len(headers) < len(pairs):
-            # Several of one name are one list (RFC 9110 section 5.3).
+            # The values of repeated fields are joined (RFC 9110 section 5.3).
             return CaseInsensitiveDict(HTTPHeaderDict(pairs).itermerged())
         return headers
 
@@ -209,11 +209,11 @@ class Response(requests.Response):
             reason=body.head.reason,
             preload_content=False,
             decode_content=False,
-            # For the cookies of requests, which look for its `msg`.
+            # requests reads the cookies from its attribute `msg`.
             original_response=body,  # type: ignore[arg-type]
-            # The body sees to it by itself, and not all of it may be read here.
+            # The body checks its length itself, and a download reads it without urllib3.
             enforce_content_length=False,
-            # It is closed when an error ends the reading.
+            # urllib3 closes it when reading fails.
             connection=body,  # type: ignore[arg-type]
             request_method=self.request.method,
             request_url=self.request.path_url,
@@ -231,19 +231,19 @@ class Response(requests.Response):
 
 
 class ForeignReply:
-    """A reply that an adapter of the caller's own brought."""
+    """A response of an adapter that the caller has mounted."""
 
     def __init__(self, response: requests.Response) -> None:
-        """Take a reply.
+        """Wrap a response.
 
         Args:
-            response: The reply.
+            response: The response.
         """
         self._response = response
 
     @property
     def length(self) -> int | None:
-        """How many bytes the body has; None where the head doesn't say."""
+        """The size of the body (bytes); None if the head doesn't give it."""
         found: int | None = self._response.raw.length_remaining
         return found
 
@@ -256,7 +256,7 @@ class ForeignReply:
         return self._response.headers.get(name)
 
     def values(self, name: str) -> list[str]:
-        """Return the values of all fields of a name, as they came.
+        """Return the values of all fields with a name, as received.
 
         Args:
             name: The name, in lower case.
@@ -265,30 +265,30 @@ class ForeignReply:
         return fields.getlist(name) if isinstance(fields, HTTPHeaderDict) else []
 
     def take(self, size: int) -> bytes:
-        """Return what is there of the body, as it was sent; b"" at its end.
+        """Return encoded bytes of the body that are available; b"" at its end.
 
         Args:
-            size: The most bytes to return.
+            size: The maximum number of bytes to return.
         """
         data: bytes = self._response.raw.read1(size, decode_content=False)
         return data
 
     def was_taken(self, size: int) -> bool:
-        """Whether nobody but :meth:`take` has read of the body.
+        """Return whether only :meth:`take` has read the body.
 
         Args:
-            size: How much :meth:`take` has returned (bytes).
+            size: The number of bytes that :meth:`take` has returned.
         """
         count: int = self._response.raw.tell()
         return count == size
 
     def drain(self) -> None:
-        """Close it: whether reading the rest would wait can't be known."""
+        """Close the response. Whether reading the rest would block is unknown here."""
         self._response.close()
 
 
 class Adapter(BaseAdapter):
-    """Sends what a session is asked for by our own engine."""
+    """An adapter for ``requests.Session`` that sends requests by our engine."""
 
     def __init__(
         self,
@@ -300,17 +300,16 @@ class Adapter(BaseAdapter):
         memory: AddressMemory,
         public_only: bool = False,
     ) -> None:
-        """Make an adapter.
+        """Create an adapter without connections.
 
         Args:
             server_tls: Returns the TLS context for servers.
-            proxy_tls: The same for proxies.
-            proxies: What is passed with each request to the one destination of a route.
-            proxy: The URL of the proxy that is meant by it; None for none.
-            idle: The idle connections, and their limit.
+            proxy_tls: Returns the TLS context for proxies.
+            proxies: The mapping that the session passes with each request of the route.
+            proxy: The URL of the proxy that the mapping means; None for none.
+            idle: The idle connections, which have a common limit.
             memory: The addresses that didn't answer.
             public_only: Connect to public addresses only.
-
         """
         super().__init__()
         self._server_tls, self._proxy_tls = server_tls, proxy_tls
@@ -327,18 +326,18 @@ class Adapter(BaseAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
-        """Send a request, and return the reply with its body unread.
+        """Send a request, and return the response with its body unread.
 
         Args:
             request: The request.
-            stream: For requests: its session reads the body where it is False.
-            timeout: Seconds, a pair of them for connecting and reading, or None.
-            verify: Not used: the TLS settings of the download count.
-            cert: Not used, for the same reason.
+            stream: Ignored here. The session reads the body if it is False.
+            timeout: The time-out (seconds), a pair of them for connecting and reading, or None.
+            verify: Ignored: the TLS settings of the download apply.
+            cert: Ignored, for the same reason.
             proxies: The proxies by scheme.
 
         Raises:
-            requests.RequestException: There is no reply.
+            requests.RequestException: There was no response.
         """
         try:
             url = parse(request.url or "", _SCHEMES)
@@ -351,12 +350,12 @@ class Adapter(BaseAdapter):
         return response
 
     def close(self) -> None:
-        """Close the idle connections, and each other one when it comes back."""
+        """Close the idle connections, and close the others when they are released."""
         for destination in self._destinations.copy().values():
             destination.pool.close()
 
     def _destination(self, url: URL, proxies: Mapping[str, str] | None) -> _Destination:
-        # To choose a proxy takes its time, and ours is the same each time.
+        # Selecting a proxy is slow, and for the mapping of the route the result is known.
         proxy = self._proxy if proxies is self._proxies else _proxy_for(url, proxies)
         found = self._destinations.get((url.origin, proxy))
         if found is None:
@@ -376,7 +375,7 @@ class Adapter(BaseAdapter):
 
 
 class _Destination:
-    """A server, or a proxy that is sent requests for it."""
+    """A server, or a proxy to which the requests for it are sent."""
 
     def __init__(self, connector: Connector, pool: Pool, authority: str) -> None:
         self.pool = pool
@@ -391,7 +390,7 @@ class _Destination:
         url: URL,
         timeouts: tuple[float | None, float | None],
     ) -> Body:
-        """Send a request, and return the reply with its body unread."""
+        """Send a request, and return the response with its body unread."""
         method = request.method or ""
         target = url.absolute if self._is_forwarded else url.target
         data = head(method, target, self._fields(request))
@@ -415,13 +414,13 @@ class _Destination:
 
 
 def _content(request: requests.PreparedRequest) -> Iterable[bytes]:
-    """Return the content of a request, as it goes over the wire."""
+    """Return the encoded content of a request."""
     if request.body is None:
         return ()
     pieces = _pieces(request.body)
     if "Transfer-Encoding" not in request.headers:
         return pieces
-    # requests says "chunked" there, where it can't tell the length.
+    # requests sets this field to "chunked" if it doesn't know the length.
     return itertools.chain((b"%X\r\n%b\r\n" % (len(p), p) for p in pieces if p), [b"0\r\n\r\n"])
 
 

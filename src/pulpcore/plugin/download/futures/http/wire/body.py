@@ -1,4 +1,4 @@
-"""The body of a reply, read off its connection."""
+"""The body of a response, which is read from its connection."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from .connection import Connection
 from .error import MissingCloseNotify
 from .framing import BLOCK, Head, ReplyParser
 
-# To read so much of what nobody needs, if it is here already, is cheaper than a new connection.
+# Reading this much of a useless body, if it is available, is cheaper than a new connection.
 _DRAIN = 16 * 1024
 _DRAIN_READS = 4
 
 
 class Body:
-    """The body of a reply, as a file object that urllib3 can read from as well.
+    """The body of a response, as a file object that urllib3 can read too.
 
     Attributes:
-        head (Head): The head of the reply.
-        length (int | None): How many bytes the body has; None where the head doesn't say.
-        delivered (int): How many bytes were handed out.
-        is_complete (bool): The body came to its end, and wasn't closed before.
+        head (Head): The head of the response.
+        length (int | None): The size of the body (bytes); None if the head doesn't give it.
+        delivered (int): The number of bytes that were returned to readers.
+        is_complete (bool): The body was read to its end, before it was closed.
     """
 
     def __init__(
@@ -33,13 +33,13 @@ class Body:
         parser: ReplyParser,
         release: Callable[[Connection], object],
     ) -> None:
-        """Make a body.
+        """Create the body of a response whose head was parsed.
 
         Args:
-            connection: What it comes by.
-            head: The head of the reply.
-            parser: What has read the head.
-            release: Called with the connection when it may be used again.
+            connection: The connection of the response.
+            head: The head of the response.
+            parser: The parser of the response.
+            release: Called with the connection when it can be reused.
         """
         self.head = head
         self.length = parser.length
@@ -47,7 +47,7 @@ class Body:
         self.is_complete = False
         self._parser = parser
         self._release = release
-        # None once the body has come, or was closed.
+        # None after the body was read to its end or closed.
         self._connection: Connection | None = connection
         if parser.is_complete:
             self._complete(connection)
@@ -61,16 +61,16 @@ class Body:
         return message
 
     def read1(self, n: int = -1) -> bytes:
-        """Return what is there of the body, b"" at its end.
+        """Return the bytes of the body that are available; b"" at its end.
 
         Args:
-            n: The most bytes to return; less than 0 for any number.
+            n: The maximum number of bytes; negative for any number.
 
         Raises:
-            MissingCloseNotify: TLS ended without a close_notify, and only the end of the connection
-                ends this body. It is complete if what came is.
+            MissingCloseNotify: TLS ended without a close_notify, in a body that ends with the
+                connection. All bytes were returned before.
             OSError: The network failed.
-            http.client.HTTPException: The body can't be trusted, or ended too early.
+            http.client.HTTPException: The body is malformed or incomplete.
         """
         connection, parser = self._connection, self._parser
         if connection is None or n == 0:
@@ -84,7 +84,7 @@ class Body:
                     )
                 )
         except MissingCloseNotify:
-            # That was the last of it, and whether it is all is for the reader to judge.
+            # All bytes were delivered. The reader has to decide whether the body may be truncated.
             self.is_complete = True
             self.close()
             raise
@@ -94,14 +94,14 @@ class Body:
         return data
 
     def read(self, amt: int | None = None) -> bytes:
-        """Return so many bytes of the body, fewer only at its end.
+        """Return a number of bytes of the body, or fewer at its end.
 
         Args:
-            amt: How many; None or less than 0 for all.
+            amt: The number of bytes; None or negative for all.
 
         Raises:
             OSError: The network failed.
-            http.client.HTTPException: The body can't be trusted, or ended too early.
+            http.client.HTTPException: The body is malformed or incomplete.
         """
         parts = []
         left = -1 if amt is None else amt
@@ -111,13 +111,13 @@ class Body:
         return b"".join(parts)
 
     def readinto(self, b: Any) -> int:
-        """Read into a buffer; see :meth:`read`."""
+        """Read into a buffer, like :meth:`read`. Return the number of bytes."""
         data = self.read(len(b))
         b[: len(data)] = data
         return len(data)
 
     def drain(self) -> None:
-        """Read the rest if it is little and here, to use the connection again; else close it."""
+        """Read the rest if it is small and available, to reuse the connection; else close that."""
         if self._connection is not None:
             self._connection.settimeout(0)
             with contextlib.suppress(OSError, http.client.HTTPException):
@@ -127,17 +127,17 @@ class Body:
         self.close()
 
     def isclosed(self) -> bool:
-        """Whether the body was read to its end, or closed before."""
+        """Whether the body was read to its end or closed."""
         return self._connection is None
 
     def flush(self) -> None:
-        """Do nothing: a reader has nothing to flush."""
+        """Do nothing. File objects must have this method."""
 
     def shut_down(self, how: int) -> None:
-        """Shut the socket down while the body is read; see ``socket.shutdown()``.
+        """Shut the socket down while another thread reads the body.
 
         Args:
-            how: One of the constants ``SHUT_*`` of the module socket.
+            how: A constant ``SHUT_*`` of the module socket, for ``socket.shutdown()``.
         """
         if self._connection is not None:
             self._connection.shut_down(how)
@@ -153,7 +153,7 @@ class Body:
         self._connection = None
         connection.finish(self._parser)
         if self._parser.keep_alive:
-            # First: it may belong to somebody else as soon as it is released.
+            # Before release(): afterwards another thread may use the connection.
             connection.unwatch()
             self._release(connection)
         else:

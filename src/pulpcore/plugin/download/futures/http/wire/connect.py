@@ -1,4 +1,4 @@
-"""Making a connection: to the server, or to a proxy and through it."""
+"""Opens connections to servers, directly or through a proxy."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ MakeTls = Callable[[], ssl.SSLContext]
 
 
 class Connector(NamedTuple):
-    """How connections to one destination are made."""
+    """Opens connections to one destination."""
 
     is_secure: bool
-    """Whether TLS is spoken to the server."""
+    """Whether the server is reached by TLS."""
     host: str
     port: int
     proxy: tunnel.Proxy | None
     server_tls: MakeTls
     """Returns the TLS context for the server."""
     proxy_tls: MakeTls
-    """The same for a proxy that is reached by TLS."""
+    """Returns the TLS context for a proxy that is reached by TLS."""
     memory: AddressMemory
     public_only: bool
     """Connect to public addresses only."""
 
     @property
     def is_forwarded(self) -> bool:
-        """Whether a proxy is sent each request, with the whole URL (RFC 9112 section 3.2.2)."""
+        """Whether requests go to a proxy, with the absolute URL (RFC 9112 section 3.2.2)."""
         return self.proxy is not None and not self.is_secure and not self.proxy.is_socks
 
     def connect(self, timeout: float | None) -> Connection:
-        """Make a connection.
+        """Open a connection.
 
         Args:
-            timeout: How long TCP, TLS and the proxy may take each (seconds); None for no limit.
+            timeout: The time-out of each step: TCP, TLS and the proxy (seconds); None for no limit.
 
         Raises:
-            ConnectTimeout: It took longer.
-            ProxyError: It is the proxy that failed.
-            FramingError: What the proxy replied isn't HTTP.
+            ConnectTimeout: A step took longer than the time-out.
+            ProxyError: The proxy failed.
+            FramingError: The proxy's response is malformed.
             OSError: The network failed.
         """
         try:
@@ -60,7 +60,7 @@ class Connector(NamedTuple):
         except OSError as error:
             token = current()
             if token is not None:
-                # A cancellation shuts the socket down: then it isn't the network that failed.
+                # Cancelling shuts the socket down. Then the error isn't the network's fault.
                 token.check()
             if isinstance(error, TimeoutError):
                 raise ConnectTimeout("no connection within the time-out") from error
@@ -68,7 +68,7 @@ class Connector(NamedTuple):
         return Connection(stream, sock)
 
     def _reach(self, timeout: float | None) -> socket.socket:
-        """Connect to the server, by a proxy if there is one."""
+        """Connect to the server or, if there is one, through the proxy."""
         if self.proxy is None:
             return dial(
                 self.host, self.port, timeout, memory=self.memory, public_only=self.public_only

@@ -1,4 +1,4 @@
-"""What goes wrong on a connection by HTTP, as types that can be told apart."""
+"""Exceptions of the HTTP engine."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import ssl
 
 
 class FramingError(http.client.HTTPException):
-    """It can't be told for sure where a reply begins or ends. The text says why."""
+    """The framing of a response is ambiguous or malformed. The message says why."""
 
 
 class UnsendableError(http.client.HTTPException):
-    """A request has characters that would be read as its end, or as the end of a line."""
+    """A request has characters that a server would read as the end of a line or of the head."""
 
 
 class StaleConnection(http.client.RemoteDisconnected):
-    """The server closed an idle connection just as it was used again.
+    """The server closed an idle connection just when it was reused.
 
-    That is no fault: a server may close an idle connection at any time (RFC 9112 section 9.5). The
-    request may be sent again at once, by a new connection.
+    A server may close an idle connection at any time (RFC 9112 section 9.5). The request may be
+    repeated at once on a new connection.
     """
 
 
 class ConnectTimeout(TimeoutError):
-    """No connection was made within the time-out: by TCP, by TLS, or through a proxy."""
+    """TCP, TLS or a proxy took longer than the time-out for connecting."""
 
 
 class MissingCloseNotify(ssl.SSLEOFError):
-    """TLS ended without a close_notify, and only the end of the connection ends this body.
+    """TLS ended without a close_notify, in a body that ends with the connection.
 
-    Somebody may have cut the body short (RFC 9112 section 9.8). All that came was handed out before
-    this is raised, so whoever validates a digest of the whole may accept it.
+    Somebody may have truncated the body (RFC 9112 section 9.8). The reader received all bytes
+    before this is raised, so it may accept the body if its digest is validated.
     """
 
     def __init__(self) -> None:
-        """Make one."""
+        """Create the exception with its fixed message."""
         super().__init__(
             ssl.SSL_ERROR_EOF,
             "the connection ended without a close_notify, so the content may have been cut short",
@@ -42,27 +42,27 @@ class MissingCloseNotify(ssl.SSLEOFError):
 
 
 class ProxyError(OSError):
-    """The proxy can't be reached, or didn't do what was asked. The cause says why."""
+    """The proxy can't be reached, or failed. The cause says why."""
 
 
 class TunnelRefused(ProxyError):
-    """The proxy answered CONNECT with another status than 2xx.
+    """The proxy responded to CONNECT with a status other than 2xx.
 
     Attributes:
         status (int): The status.
-        retry_after (str): What the field Retry-After says; '' without one.
-        has_credentials (bool): Credentials were sent to it.
+        retry_after (str): The value of Retry-After; '' without one.
+        has_credentials (bool): The request had credentials for the proxy.
     """
 
     def __init__(self, status: int, retry_after: str = "", has_credentials: bool = False) -> None:
-        """Make one.
+        """Create the exception for a response of the proxy.
 
         Args:
-            status: The status of the reply.
-            retry_after: What the field Retry-After says; '' without one.
-            has_credentials: Whether credentials were sent to it.
+            status: The status of the response.
+            retry_after: The value of Retry-After; '' without one.
+            has_credentials: Whether the request had credentials for the proxy.
         """
-        # Not the reason phrase: a proxy may repeat there what it was sent.
+        # Without the reason phrase: a proxy may repeat the request's secrets in it.
         super().__init__(f"the proxy answered CONNECT with {status}")
         self.status = status
         self.retry_after = retry_after
@@ -70,18 +70,18 @@ class TunnelRefused(ProxyError):
 
 
 class SocksRefused(ProxyError):
-    """The SOCKS proxy refused the credentials, or could not connect to the server.
+    """The SOCKS proxy refused the credentials, or couldn't connect to the server.
 
     Attributes:
-        is_login (bool): It refused the credentials, or the lack of them.
+        is_login (bool): It refused the credentials, or requires some.
     """
 
     def __init__(self, text: str, is_login: bool) -> None:
-        """Make one.
+        """Create the exception for an error of the proxy.
 
         Args:
-            text: What the proxy said.
-            is_login: Whether it refused the credentials.
+            text: The message of PySocks.
+            is_login: Whether the proxy refused the credentials, or requires some.
         """
         super().__init__(text)
         self.is_login = is_login

@@ -1,7 +1,8 @@
-"""The framing of replies by HTTP/1.1 (RFC 9112), without I/O.
+"""Parses HTTP/1.1 responses (RFC 9112), without I/O.
 
-Bytes go in, a head and a body come out. The parser is strict: ``http.client`` hands over wrong
-bytes where the framing of a reply can't be trusted, and here such a reply is an error.
+The caller passes bytes to the parser, which returns a head and a body. It is strict: where the
+framing of a response is ambiguous, ``http.client`` may return wrong bytes, and this parser raises
+an error.
 """
 
 from __future__ import annotations
@@ -15,60 +16,60 @@ from typing import NamedTuple
 from .error import FramingError
 
 HEAD_LIMIT = 128 * 1024
-"""The most bytes that a head, a line of the chunked coding or the trailers may have."""
+"""The maximum size of a head, of a line of the chunked coding, or of the trailers (bytes)."""
 
 INTERIM_LIMIT = 32
-"""The most interim (1xx) replies before the final one."""
+"""The limit of interim (1xx) responses before the final one."""
 
 BLOCK = 256 * 1024
-"""How many bytes to receive at a time where the framing sets no limit."""
+"""How many bytes to receive at a time if the framing sets no limit."""
 
 _STATUS = re.compile(rb"HTTP/(\d)\.(\d) +(\d{3})(?: ([^\r\n\0]*))?")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD = re.compile(rb"([^:\r\0]*):([^\0]*)")
-# Nearly all lines match this one, and need no second look.
+# Nearly all lines match this pattern. Only the others need a closer look.
 _PLAIN = re.compile(
-    # Possessive, for no other way to split a line is worth a try.
+    # Possessive quantifiers: a line can be split in one way only, so backtracking is useless.
     r"^([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([^\r\n\0]*+)\r?$",
     re.MULTILINE,
 )
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\0]*|[ \t][^\r\0]*")
 _SIZE = re.compile(rb"(0*[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
-# What stands between the content of one chunk and that of the next, which isn't the last one.
+# The end of a chunk, and the size of the next one if that isn't the last.
 _NEXT = re.compile(rb"\r\n(0*[1-9A-Fa-f][0-9A-Fa-f]{0,14})[ \t]*(?:;[^\r\n\0]*)?\r\n")
 _LENGTH = re.compile(r"0*[0-9]{1,18}")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-# These fields say how the body ends. An ill-formed one can't be skipped as others are.
+# These fields determine where the body ends, so a malformed one can't be ignored.
 _DECISIVE = frozenset({b"content-length", b"transfer-encoding"})
 _NO_BODY = frozenset({http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED})
 
 
 class Head(NamedTuple):
-    """The status line and the fields of a reply."""
+    """The status line and the fields of a response."""
 
     version: int
     """10 or 11, for HTTP/1.0 and HTTP/1.1."""
     status: int
     reason: str
     pairs: list[tuple[str, str]]
-    """Name and value of each field, in the order received."""
+    """The name and value of each field, in the order received."""
     fields: dict[str, str]
-    """The values by name in lower case; several of one name are one list (RFC 9110 section 5.3)."""
+    """The values by lower-case name; those of repeated fields are joined (RFC 9110 section 5.3)."""
 
 
 class ReplyParser:
-    """Reads one reply from the bytes that its caller received.
+    """Parses one response from the bytes that its caller receives.
 
-    A method that returns None needs more bytes: the caller receives some, passes them to
-    :meth:`receive`, and calls it again.
+    If a method returns None, it needs more bytes: the caller receives some, passes them to
+    :meth:`receive`, and calls the method again.
 
     Attributes:
-        length (int | None): How many bytes the body has; None where the head doesn't say.
-        keep_alive (bool): The server keeps the connection open after this reply.
-        ends_with_connection (bool): Only the end of the connection ends the body.
-        is_complete (bool): The body came to its end.
-        rest (bytes): What was received and not read yet; what follows the reply, once it is
-            complete.
+        length (int | None): The size of the body (bytes); None if the head doesn't give it.
+        keep_alive (bool): The server keeps the connection open after this response.
+        ends_with_connection (bool): The body ends where the connection ends.
+        is_complete (bool): The end of the body was reached.
+        rest (bytes): The bytes that were received and not parsed. After the body is complete, these
+            don't belong to the response.
     """
 
     __slots__ = (
@@ -89,22 +90,22 @@ class ReplyParser:
     )
 
     def __init__(self, method: str, received: bytes = b"") -> None:
-        """Make a parser for the reply to one request.
+        """Create a parser for the response to one request.
 
         Args:
-            method: The method of the request. A reply to HEAD has no body.
-            received: What was received already.
+            method: The method of the request. A response to HEAD has no body.
+            received: Bytes that were received already.
         """
         self._method = method
         self._has_ended = False
-        # How far the end of the head was searched for.
+        # The end of the head isn't before this position.
         self._searched = 0
         self._interims = 0
         self._is_chunked = False
-        # How much of the body, or of the chunk, is still to come; None up to the end of the
+        # The bytes left of the body, or of the current chunk; None for a body that ends with the
         # connection.
         self._left: int | None = 0
-        # The CR LF that ends a chunk is still to come.
+        # The CR LF at the end of the current chunk was not read yet.
         self._behind_chunk = False
         self._in_trailers = False
         self._trailers = 0
@@ -115,35 +116,35 @@ class ReplyParser:
         self.rest = received
 
     def receive(self, data: bytes) -> None:
-        """Take what was received.
+        """Append received bytes.
 
         Args:
-            data: The bytes; b"" for the end of the connection.
+            data: The bytes; b"" at the end of the connection.
         """
         if not data:
             self._has_ended = True
         self.rest = self.rest + data if self.rest else data
 
     def wanted(self, size: int) -> int:
-        """Return how many bytes to receive, so that the body isn't exceeded where it needs not be.
+        """Return how many bytes to receive, without receiving more than the body if possible.
 
         Args:
-            size: The most bytes that the next :meth:`read_body` may return.
+            size: The size of the next :meth:`read_body` (bytes).
         """
         if self.ends_with_connection:
             return size
         return min(size, self._left) if self._left else BLOCK
 
     def read_head(self) -> Head | None:
-        """Return the head, without the interim replies before it (RFC 9110 section 15.2).
+        """Parse the head, and skip interim responses before it (RFC 9110 section 15.2).
 
         Returns:
             The head; None if more bytes are needed.
 
         Raises:
-            FramingError: The head isn't well-formed, or contradicts itself.
-            http.client.RemoteDisconnected: The connection ended before the reply began.
-            http.client.IncompleteRead: It ended in the head.
+            FramingError: The head is malformed or contradictory.
+            http.client.RemoteDisconnected: The connection ended before the response began.
+            http.client.IncompleteRead: The connection ended within the head.
         """
         if not self.rest and not self._has_ended:
             return None
@@ -168,14 +169,14 @@ class ReplyParser:
         """Return the next piece of the body.
 
         Args:
-            size: The most bytes to return, at least 1.
+            size: The maximum number of bytes to return, at least 1.
 
         Returns:
-            What is there; b"" at the end of the body; None if more bytes are needed.
+            The bytes that are available; b"" at the end of the body; None if more bytes are needed.
 
         Raises:
             http.client.IncompleteRead: The connection ended before the body did.
-            FramingError: A chunk isn't well-formed.
+            FramingError: A chunk is malformed.
         """
         if self.is_complete:
             return b""
@@ -193,7 +194,7 @@ class ReplyParser:
         return None
 
     def _frame(self, head: Head) -> None:
-        """Find out how the body ends (RFC 9112 section 6.3)."""
+        """Determine where the body ends (RFC 9112 section 6.3)."""
         coding = head.fields.get("transfer-encoding")
         lengths = head.fields.get("content-length")
         length = None if lengths is None else _content_length(lengths)
@@ -208,7 +209,7 @@ class ReplyParser:
             if coding.lower() != "chunked":
                 raise FramingError("its transfer coding isn't 'chunked'")
             self._is_chunked = True
-            # A length beside it may be an attempt at smuggling (RFC 9112 section 6.1).
+            # A Content-Length beside it may be an attempt at smuggling (RFC 9112 section 6.1).
             keep_alive = keep_alive and length is None and head.version >= 11
             length = None
         self.length = length
@@ -220,7 +221,7 @@ class ReplyParser:
                 self.ends_with_connection, self.keep_alive = True, False
 
     def _head_block(self) -> bytes | None:
-        """Take the next head. Its lines may be ended by LF alone (RFC 9112 section 2.2)."""
+        """Remove and return the next head. LF alone may end its lines (RFC 9112 section 2.2)."""
         buffer = self.rest
         found = _HEAD_END.search(buffer, self._searched)
         end = found.start() if found else len(buffer)
@@ -233,7 +234,7 @@ class ReplyParser:
                 raise http.client.RemoteDisconnected(
                     "the server closed the connection without a reply"
                 )
-            # The end may have begun already.
+            # The buffer may end with a part of the empty line.
             self._searched = max(0, end - 3)
             self._expect_more()
             return None
@@ -254,7 +255,7 @@ class ReplyParser:
         return data if self._left else self._gather(data, size)
 
     def _take(self, size: int) -> bytes:
-        """Take what is there of the body or the chunk, up to a size."""
+        """Remove and return up to ``size`` bytes of the body or of the current chunk."""
         if self._left is not None:
             size = min(size, self._left)
         data, self.rest = self.rest[:size], self.rest[size:]
@@ -263,10 +264,10 @@ class ReplyParser:
         return data
 
     def _gather(self, data: bytes, size: int) -> bytes:
-        """Add the next chunks to a piece, as far as they are here.
+        """Append the following chunks to a piece of the body, as far as they were received.
 
-        Each piece costs its reader time. What isn't here as a whole, or isn't well-formed, is left
-        to :meth:`_next_chunk`.
+        One large piece costs the caller less time than many small ones. An incomplete or malformed
+        chunk is left to :meth:`_next_chunk`.
         """
         parts = [data]
         size -= len(data)
@@ -282,7 +283,7 @@ class ReplyParser:
         return b"".join(parts)
 
     def _next_chunk(self) -> bytes | None:
-        """Go on to the next chunk, or to the end of the body (RFC 9112 section 7.1).
+        """Parse the start of the next chunk, or the end of the body (RFC 9112 section 7.1).
 
         Returns:
             None if more bytes are needed.
@@ -317,7 +318,7 @@ class ReplyParser:
             self._trailers += len(line)
             if self._trailers > HEAD_LIMIT:
                 raise FramingError(f"the trailers are longer than {HEAD_LIMIT} bytes")
-            # Nobody wants them, but another line would show that this isn't the end.
+            # Trailers are discarded, but a line that isn't a field shows that the framing is wrong.
             if _TRAILER.fullmatch(line) is None:
                 raise FramingError("a line of the trailers isn't a field")
         if line is not None:
@@ -325,7 +326,7 @@ class ReplyParser:
         return line
 
     def _read_line(self) -> bytes | None:
-        """Take a line of the chunked coding, which must be ended by CR LF."""
+        """Remove and return a line of the chunked coding, which must end with CR LF."""
         end = self.rest.find(b"\n")
         if end < 0:
             if len(self.rest) > HEAD_LIMIT:
@@ -338,12 +339,12 @@ class ReplyParser:
         return line[:-1]
 
     def _expect_more(self) -> None:
-        """Go on only if there may be more bytes."""
+        """Raise if the connection has ended, so that no more bytes can follow."""
         if self._has_ended:
             raise http.client.IncompleteRead(b"", self._left or None)
 
 
-# Nearly all replies have the same.
+# Nearly all responses have the same status line.
 @functools.lru_cache(maxsize=16)
 def _status(line: bytes) -> tuple[int, int, str]:
     match = _STATUS.fullmatch(line)
@@ -354,10 +355,10 @@ def _status(line: bytes) -> tuple[int, int, str]:
 
 
 def _fields(data: bytes) -> list[tuple[str, str]]:
-    """Read the fields of a head (RFC 9112 section 5), line by line."""
+    """Parse the fields of a head (RFC 9112 section 5)."""
     found = _PLAIN.findall(data.decode("latin-1"))
     if len(found) <= data.count(b"\n"):
-        # There is a line that isn't plain.
+        # Some line has an unusual form.
         return _odd_fields([line.removesuffix(b"\r") for line in data.split(b"\n")])
     return [
         (name, value.rstrip(" \t") if value[-1:] in (" ", "\t") else value) for name, value in found
@@ -365,9 +366,10 @@ def _fields(data: bytes) -> list[tuple[str, str]]:
 
 
 def _odd_fields(lines: list[bytes]) -> list[tuple[str, str]]:
-    """Read the fields of a head in which there is more than plain ones.
+    """Parse the fields of a head of which some lines have an unusual form.
 
-    A line that begins with white space goes on with the field before (obsolete, and still seen).
+    A line that starts with white space continues the field before it. RFC 9112 section 5.2
+    deprecates this, but servers still send it.
     """
     fields: list[list[bytes]] = []
     for line in lines:
@@ -382,12 +384,12 @@ def _odd_fields(lines: list[bytes]) -> list[tuple[str, str]]:
     found = []
     for name, value in fields:
         if _TOKEN.fullmatch(name):
-            # A bare CR is to be taken as a space (RFC 9112 section 2.2).
+            # RFC 9112 section 2.2 allows a client to replace a bare CR by a space.
             text = value.replace(b"\r", b" ").strip(b" \t").decode("latin-1")
             found.append((name.decode("ascii"), text))
         elif name.strip().lower() in _DECISIVE:
             raise FramingError("a line of the head isn't a field, but looks like one that counts")
-        # Any other field with an odd name is skipped: nothing here asks for it.
+        # Other fields with an invalid name are ignored: this package doesn't use them.
     return found
 
 
@@ -402,7 +404,7 @@ def _by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def _content_length(value: str) -> int:
-    """Return the length of the body, if all values agree (RFC 9112 section 6.3)."""
+    """Return the size of the body, if all values agree (RFC 9112 section 6.3)."""
     length = value
     if "," in value:
         length, *others = {length.strip(" \t") for length in value.split(",")}
@@ -410,5 +412,5 @@ def _content_length(value: str) -> int:
             raise FramingError("there are several Content-Length that differ")
     if _LENGTH.fullmatch(length) is None:
         raise FramingError("its Content-Length isn't a whole number of bytes")
-    # Without leading zeros, of which Python takes only so many.
+    # Strip leading zeros, because int() limits the number of digits.
     return int(length.lstrip("0") or "0")

@@ -1,4 +1,4 @@
-"""Pools of connections: one for each destination, and one limit of idle connections for all."""
+"""Connection pools: one for each destination, and a common limit of idle connections."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from .body import Body
 from .connection import Connection
 
 IDLE_LIMIT = 64
-"""The most idle connections that a context keeps, to all destinations together."""
+"""The maximum number of idle connections of a context, for all destinations together."""
 
-# An idle connection in a list of its own. Whoever pops it has it: one thread alone can, and no lock
-# is needed, which a signal handler or a forked child could find held.
+# A list with one idle connection. The thread that pops the connection owns it. Popping is atomic,
+# so no lock is needed, which a signal handler or a forked child could find held.
 _Ticket = list[Connection]
 
 
 class IdleConnections(Resource):
-    """The idle connections of all pools of a context, and the limit for their number."""
+    """The idle connections of all pools of a context, and their maximum number."""
 
     def __init__(self, limit: int = IDLE_LIMIT) -> None:
-        """Make it without connections.
+        """Create it without connections.
 
         Args:
-            limit: The most connections that stay idle.
+            limit: The maximum number of idle connections.
         """
         self._limit = limit
-        # In the order in which they became idle. The tickets of those in use again are empty.
+        # In the order in which they became idle. The tickets of reused connections are empty.
         self._tickets: deque[_Ticket] = deque()
-        # For a context that nobody closes.
+        # If the context is never closed, this closes the connections when it is garbage-collected.
         weakref.finalize(self, _close_all, self._tickets)
 
     def add(self, ticket: _Ticket) -> None:
-        """Take note of a connection that became idle; close the longest idle beyond the limit.
+        """Add an idle connection. Beyond the limit, close those that have been idle longest.
 
         Args:
             ticket: A list with the connection.
@@ -43,28 +43,28 @@ class IdleConnections(Resource):
         self._tickets.append(ticket)
         if len(self._tickets) > self._limit:
             idle = [ticket for ticket in _drained(self._tickets) if ticket]
-            # In front: meanwhile other threads have added later ones.
+            # Add them on the left: other threads may have appended newer ones meanwhile.
             self._tickets.extendleft(reversed(idle[-self._limit :]))
             _close(idle[: -self._limit])
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all idle connections."""
         _close_all(self._tickets)
 
 
 class Pool:
-    """Connections to one destination, of which the last used is used first.
+    """A pool of connections to one destination. It reuses the last used connection first.
 
-    A pool that was closed can still be used. It closes each connection after its request then.
+    A pool still works after :meth:`close`. It then closes each connection after its request.
     """
 
     def __init__(
         self, connect: Callable[[float | None], Connection], idle: IdleConnections
     ) -> None:
-        """Make a pool without connections.
+        """Create an empty pool.
 
         Args:
-            connect: Makes a connection, within so many seconds; None for no limit.
+            connect: Opens a connection. Its argument is the time-out (seconds); None for no limit.
             idle: The idle connections of all pools.
         """
         self._connect = connect
@@ -79,20 +79,20 @@ class Pool:
         content: Iterable[bytes],
         timeouts: tuple[float | None, float | None],
     ) -> Body:
-        """Send a request, and read the head of the reply.
+        """Send a request, and read the head of the response.
 
         Args:
             method: The method of the request.
-            head: Its head, with the empty line.
-            content: Its content, as it goes over the wire.
-            timeouts: How long a connection may take, and how long a read may wait (seconds).
+            head: The head of the request, with the empty line at its end.
+            content: The encoded content of the request.
+            timeouts: The time-outs for connecting and for each read (seconds); None for no limit.
 
         Returns:
-            The reply, with its body unread.
+            The response, with its body unread.
 
         Raises:
             OSError: The network failed.
-            http.client.HTTPException: The reply can't be trusted, or didn't come.
+            http.client.HTTPException: The response is malformed, or there was none.
         """
         connection = self._take() or self._connect(timeouts[0])
         try:
@@ -106,10 +106,10 @@ class Pool:
         return Body(connection, found, parser, self.release)
 
     def release(self, connection: Connection) -> None:
-        """Keep a connection for the next request, or close it where that isn't possible.
+        """Return a connection to the pool. Close it if it can't be used again.
 
         Args:
-            connection: The connection, whose last reply was read to its end.
+            connection: The connection, whose last response was read completely.
         """
         if not connection.is_clean:
             connection.close()
@@ -117,17 +117,17 @@ class Pool:
         ticket = [connection]
         self._tickets.append(ticket)
         self._all_idle.add(ticket)
-        # Only now, for another thread may have closed the pool just before.
+        # Check this last: another thread may have closed the pool just before.
         if self._is_closed:
             self.close()
 
     def close(self) -> None:
-        """Close the idle connections, and each other one when it comes back."""
+        """Close the idle connections, and close the others when they are released."""
         self._is_closed = True
         _close_all(self._tickets)
 
     def _take(self) -> Connection | None:
-        """Return an idle connection on which a request can be sent; None if there is none."""
+        """Remove and return an idle connection that is still open; None if there is none."""
         while True:
             try:
                 ticket = self._tickets.pop()
@@ -141,7 +141,7 @@ class Pool:
 
 
 def _claim(ticket: _Ticket) -> Connection | None:
-    """Return the connection of a ticket; None if another thread has it."""
+    """Remove and return the connection of a ticket; None if another thread has taken it."""
     try:
         return ticket.pop()
     except IndexError:
@@ -149,7 +149,7 @@ def _claim(ticket: _Ticket) -> Connection | None:
 
 
 def _drained(tickets: deque[_Ticket]) -> list[_Ticket]:
-    """Take all tickets, of which other threads may take some meanwhile."""
+    """Remove and return all tickets. Other threads may remove some at the same time."""
     taken = []
     with contextlib.suppress(IndexError):
         while True:

@@ -1,4 +1,4 @@
-"""What a download asks of a reply, whoever brought it."""
+"""Access to a ``requests.Response``, of our own engine or of another adapter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import requests
 
 from .adapter import ForeignReply, Reply
 
-# Fields that may stand once only. In Content-Encoding the codings of several fields are one list.
+# Fields that may occur once only. Content-Encoding is a list, so several fields are joined.
 _ONCE = frozenset(
     {
         "content-disposition",
@@ -28,19 +28,19 @@ _ONCE = frozenset(
 
 def _of(response: requests.Response) -> Reply:
     found: Any = response
-    # An adapter that the caller has mounted brings one that is only what requests knows.
+    # An adapter that the caller has mounted returns a plain requests.Response.
     return found if hasattr(response, "take") else ForeignReply(response)
 
 
 def header(reply: requests.Response, name: str) -> str | None:
-    """Return the value of a header of a reply; None if there is none.
+    """Return the value of a header of a response; None if there is none.
 
-    Some servers, and proxies before them, send a field twice that may stand once. With one value it
-    counts once. With values that differ it says nothing: the value is empty, and not None, so that
-    nobody takes the field for a missing one.
+    Some servers and proxies repeat a field that may occur once only. If all values are the same, it
+    counts as one field. If they differ, the result is empty. It isn't None, because the field is
+    not missing.
 
     Args:
-        reply: The reply.
+        reply: The response.
         name: The name of the header, in lower case.
     """
     found: Any = reply if hasattr(reply, "take") else ForeignReply(reply)
@@ -49,7 +49,7 @@ def header(reply: requests.Response, name: str) -> str | None:
         return value
     several: list[str] = found.values(name)
     if several == [value] or ", ".join(several) != value:
-        # Only one, or a handler has changed what came.
+        # There is one field, or a handler has changed the headers of the response.
         return value
     if len(set(several)) == 1:
         return several[0]
@@ -57,49 +57,49 @@ def header(reply: requests.Response, name: str) -> str | None:
 
 
 def headers(reply: requests.Response, name: str) -> list[str]:
-    """Return the values of all fields of one name, as they came.
+    """Return the values of all fields with a name, as received.
 
     Args:
-        reply: The reply.
+        reply: The response.
         name: The name of the fields, in lower case.
     """
     return _of(reply).values(name)
 
 
 def length(reply: requests.Response) -> int | None:
-    """Return how many bytes the body of a reply has; None where the head doesn't say.
+    """Return the size of the body of a response (bytes); None if the head doesn't give it.
 
     Args:
-        reply: The reply, whose body is unread.
+        reply: The response, with its body unread.
     """
     return _of(reply).length
 
 
 def reader(reply: requests.Response) -> Callable[[int], bytes]:
-    """Return what reads the body of a reply: what is there of it, as it was sent.
+    """Return a function that reads the encoded body: up to n bytes that are available.
 
     Args:
-        reply: The reply.
+        reply: The response.
     """
     return _of(reply).take
 
 
 def was_taken(reply: requests.Response, size: int) -> bool:
-    """Whether nobody but a :func:`reader` has read of the body of a reply, or closed it.
+    """Return whether only a :func:`reader` has read the body, and it was not closed early.
 
     Args:
-        reply: The reply, whose body seems to have come.
-        size: How much the reader has returned (bytes).
+        reply: The response, whose body was read.
+        size: The number of bytes that the reader has returned.
     """
     return _of(reply).was_taken(size)
 
 
 def drain(reply: requests.Response) -> None:
-    """Read what is left of a reply if it is little and here, to use the connection again.
+    """Make the connection reusable, if only a few bytes of the body are left and available.
 
-    Else close the connection.
+    Otherwise close the connection.
 
     Args:
-        reply: The reply, whose content nobody needs.
+        reply: The response, whose content isn't needed.
     """
     _of(reply).drain()

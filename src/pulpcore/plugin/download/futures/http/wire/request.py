@@ -1,4 +1,4 @@
-"""The head of a request, written with as little work as possible."""
+"""Writes the head of a request, with as little work as possible."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _NO_TARGET = re.compile(r"[^\x21-\x7e]")
 
 
 class CommonHeaders:
-    """Headers that many requests have, whose lines are written once.
+    """Headers that many requests share. Their lines are written once.
 
     Attributes:
         headers (dict[str, str]): The headers, without Host.
-        lines (str): The lines of a head that they are.
+        lines (str): Their lines in the head of a request.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        """Take headers.
+        """Write the lines of the headers.
 
         Args:
-            headers: The headers.
+            headers: The headers, without Host.
         """
         self.headers = dict(headers)
         self.lines = lines(self.headers)
@@ -34,30 +34,30 @@ def head(method: str, target: str, fields: str) -> bytes:
 
     Args:
         method: The method.
-        target: The target, as it is sent.
-        fields: The lines of its headers.
+        target: The request target (RFC 9112 section 3.2).
+        fields: The lines of the headers.
 
     Raises:
-        UnsendableError: There are characters that can't be sent.
+        UnsendableError: The method, the target or a header has characters that can't be sent.
     """
     if _NO_TARGET.search(target) or _NO_TARGET.search(method):
         raise UnsendableError("the method or the URL has characters that can't be sent")
     try:
         return f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode("latin-1")
     except UnicodeEncodeError:
-        # Not within the clause: the error has the whole head as an argument.
+        # Raise outside of the except clause: the UnicodeEncodeError contains the whole head.
         pass
     raise UnsendableError("a header has characters that can't be sent")
 
 
 def lines(headers: Mapping[str, str | bytes]) -> str:
-    """Return the lines of a head that headers are.
+    """Return the lines of headers in the head of a request.
 
     Args:
         headers: The headers.
 
     Raises:
-        UnsendableError: There are characters that can't be sent.
+        UnsendableError: A header has characters that can't be sent.
     """
     found = [
         f"{name}: {value if isinstance(value, str) else value.decode('latin-1')}"

@@ -1,4 +1,4 @@
-"""Ways through a proxy: CONNECT (RFC 9110 section 9.3.6), SOCKS, and TLS within TLS."""
+"""Connections through a proxy: CONNECT (RFC 9110 section 9.3.6), SOCKS, and TLS within TLS."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .error import FramingError, SocksRefused, TunnelRefused
 from .framing import BLOCK, ReplyParser
 
 SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
-"""The schemes of a proxy's URL."""
+"""The schemes that the URL of a proxy may have."""
 
 T = TypeVar("T")
 
 
 class Proxy(NamedTuple):
-    """A proxy, and how to reach it."""
+    """The address and the credentials of a proxy."""
 
     scheme: str
     host: str
@@ -33,12 +33,12 @@ class Proxy(NamedTuple):
 
     @property
     def is_socks(self) -> bool:
-        """Whether it speaks SOCKS, and not HTTP."""
+        """Whether the proxy speaks SOCKS; else it speaks HTTP."""
         return self.scheme.startswith("socks")
 
     @property
     def authorization(self) -> str | None:
-        """The value of Proxy-Authorization for HTTP; None without credentials."""
+        """The value of Proxy-Authorization; None without credentials."""
         if not self.user and not self.password:
             return None
         credentials = f"{self.user}:{self.password}".encode()
@@ -46,15 +46,14 @@ class Proxy(NamedTuple):
 
 
 def parse_proxy(url: str) -> Proxy:
-    """Return the proxy that a URL names.
+    """Parse the URL of a proxy.
 
     Args:
-        url: The URL, in which there may be credentials; http:// is meant where the scheme is
-            missing.
+        url: The URL, which may have credentials. Without a scheme, http is meant.
 
     Raises:
-        ValueError: It can't be used. The message says why, and has no text of the URL but the
-            scheme.
+        ValueError: The URL isn't usable. The message says why, and quotes nothing of the URL but
+            its scheme.
     """
     found = parse(url if "://" in url else f"http://{url}", SCHEMES)
     proxy = Proxy(found.scheme, found.host, found.port, found.user or "", found.password or "")
@@ -64,20 +63,20 @@ def parse_proxy(url: str) -> Proxy:
 
 
 def connect(sock: socket.socket, host: str, port: int, authorization: str | None) -> None:
-    """Have an HTTP proxy connect to a server.
+    """Let an HTTP proxy connect to a server, by CONNECT.
 
     Args:
         sock: The connection to the proxy.
         host: The server.
-        port: Its port.
-        authorization: The value of Proxy-Authorization; None for none.
+        port: The server's port.
+        authorization: The value of Proxy-Authorization; None to send none.
 
     Raises:
-        TunnelRefused: The proxy refused, or could not.
-        FramingError: What it replied isn't HTTP.
+        TunnelRefused: The proxy refused, or couldn't connect.
+        FramingError: The proxy's response is malformed.
         OSError: The network failed.
     """
-    # The zone of an address says something on this machine only.
+    # The zone of an IPv6 address is meaningful on this machine only.
     host = host.partition("%")[0]
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
@@ -86,7 +85,7 @@ def connect(sock: socket.socket, host: str, port: int, authorization: str | None
     sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
     parser = ReplyParser("CONNECT")
     try:
-        # A proxy may take long to answer.
+        # The token must be able to interrupt this: a proxy may respond late.
         with watched(sock):
             while (head := parser.read_head()) is None:
                 parser.receive(_receive(sock))
@@ -109,16 +108,16 @@ def _receive(sock: socket.socket) -> bytes:
 
 
 def negotiate_socks(sock: socket.socket, proxy: Proxy, host: str, port: int) -> socket.socket:
-    """Have a SOCKS proxy connect to a server.
+    """Let a SOCKS proxy connect to a server.
 
     Args:
-        sock: The connection to the proxy. The one that is returned takes its place.
+        sock: The connection to the proxy. The returned socket replaces it.
         proxy: The proxy.
-        host: The server. Its name is resolved by the proxy with socks5h and socks4a, else here.
-        port: Its port.
+        host: The server. The proxy resolves its name with socks5h and socks4a, else this machine.
+        port: The server's port.
 
     Raises:
-        SocksRefused: The proxy refused, or could not.
+        SocksRefused: The proxy refused, or couldn't connect.
         OSError: The network failed.
     """
     socks = _pysocks()
@@ -129,7 +128,7 @@ def negotiate_socks(sock: socket.socket, proxy: Proxy, host: str, port: int) -> 
         version = socks.SOCKS5 if proxy.scheme.startswith("socks5") else socks.SOCKS4
         is_remote = proxy.scheme in ("socks5h", "socks4a")
         spoken.set_proxy(version, proxy.host, proxy.port, is_remote, proxy.user, proxy.password)
-        # Not connect(): it would connect to the proxy, to one address and past any cancellation.
+        # connect() would dial the proxy itself: only one address, and not cancellable.
         name = "_negotiate_SOCKS5" if version == socks.SOCKS5 else "_negotiate_SOCKS4"
         negotiate = getattr(spoken, name)
         with watched(spoken):
@@ -138,7 +137,7 @@ def negotiate_socks(sock: socket.socket, proxy: Proxy, host: str, port: int) -> 
     except socks.ProxyError as error:
         raise SocksRefused(str(error), isinstance(error, socks.SOCKS5AuthError)) from error
     finally:
-        # Nothing is left of it where it was detached.
+        # Closes nothing if the descriptor was detached.
         spoken.close()
     plain.settimeout(timeout)
     return plain
@@ -151,15 +150,15 @@ def _pysocks() -> Any:
 
 
 class TlsInTls:
-    """TLS to a server through the TLS of a proxy; it is used like a socket."""
+    """TLS to a server inside of the TLS connection to a proxy, with the methods of a socket."""
 
     def __init__(self, sock: ssl.SSLSocket, context: ssl.SSLContext, host: str) -> None:
-        """Do the handshake.
+        """Do the handshake with the server.
 
         Args:
             sock: The connection to the proxy.
-            context: Whom to trust, and what to show.
-            host: The server that the certificate must be for.
+            context: The TLS context for the server.
+            host: The host that the server's certificate must be valid for.
 
         Raises:
             OSError: The handshake failed.
@@ -172,7 +171,7 @@ class TlsInTls:
             self._run(self._tls.do_handshake)
 
     def recv(self, size: int) -> bytes:
-        """Return what is there; b"" at the end of the connection."""
+        """Return up to ``size`` bytes that are available; b"" at the end of the connection."""
         return self._run(lambda: self._tls.read(size))
 
     def sendall(self, data: bytes) -> None:
@@ -184,7 +183,7 @@ class TlsInTls:
         self._sock.close()
 
     def _run(self, step: Callable[[], T]) -> T:
-        """Call what reads or writes TLS, until it has the bytes that it needs."""
+        """Call a TLS operation repeatedly, until it has received the bytes that it needs."""
         while True:
             try:
                 return step()
@@ -196,7 +195,7 @@ class TlsInTls:
                 else:
                     self._incoming.write_eof()
             finally:
-                # An alert too.
+                # After an error too: an alert may be pending.
                 self._flush()
 
     def _flush(self) -> None:
