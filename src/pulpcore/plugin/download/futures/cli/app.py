@@ -106,8 +106,8 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
         if shown.is_url(str(folder)):
             raise click.UsageError("The destination is a URL: it must be a folder.")
         output.say(f"Syncing {redact.url(manifest_url)} into {shown.path(str(folder))}")
-        well = sync(manifest_url, folder, options, output)
-    _exit(well)
+        succeeded = sync(manifest_url, folder, options, output)
+    _exit(succeeded)
 
 
 def _sha256(text: str) -> tuple[str, str]:
@@ -170,8 +170,8 @@ def get_command(
         expected["size"] = size
     output = Output(options.as_json, verbose=options.verbose > 0, data=path == STDOUT)
     with _logging(options, output):
-        well = get(url, path, expected, options, output)
-    _exit(well)
+        succeeded = get(url, path, expected, options, output)
+    _exit(succeeded)
 
 
 def _logging(options: Options, output: Output) -> contextlib.AbstractContextManager[None]:
@@ -179,5 +179,5 @@ def _logging(options: Options, output: Output) -> contextlib.AbstractContextMana
     return logging_to(output, level)
 
 
-def _exit(well: bool) -> None:
-    click.get_current_context().exit(0 if well else FAILED)
+def _exit(succeeded: bool) -> None:
+    click.get_current_context().exit(0 if succeeded else FAILED)

@@ -130,7 +130,7 @@ def logging_to(output: Output, level: int) -> Iterator[None]:
         level: The minimum level.
     """
     logger = logging.getLogger(LOGGER)
-    handler = _Complaining(output)
+    handler = _LogHandler(output)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     before = logger.level, logger.propagate
     logger.addHandler(handler)
@@ -159,7 +159,7 @@ def _write(stream: TextIO, line: str) -> None:
     stream.flush()
 
 
-class _Complaining(logging.Handler):
+class _LogHandler(logging.Handler):
     def __init__(self, output: Output) -> None:
         super().__init__()
         self._output = output

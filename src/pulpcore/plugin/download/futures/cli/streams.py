@@ -39,13 +39,13 @@ class Stream:
         """
         if self.missing:
             self.problem = "it is closed"
-        with self._remembering():
+        with self._recording_errors():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush the buffer, or drop it if that fails."""
-        with self._remembering():
+        with self._recording_errors():
             self._stream.flush()
 
     def end(self) -> None:
@@ -55,7 +55,7 @@ class Stream:
             self._null.close()
 
     @contextlib.contextmanager
-    def _remembering(self) -> Iterator[None]:
+    def _recording_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

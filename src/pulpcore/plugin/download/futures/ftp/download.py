@@ -258,12 +258,12 @@ class _Transfer:
             or self._attempt.position > version.size
         ):
             self._attempt.start_over(_NO_REST)
-        data, told = self._begin(ftp, path)
+        data, reported_size = self._begin(ftp, path)
         with data:
             start = self._attempt.position
             if not start:
                 # With REST, some servers give the size of the rest in this reply.
-                size = told if size is None else size
+                size = reported_size if size is None else size
                 is_certain = (
                     self._protocol.sighting is not None and self._protocol.sighting.is_certain
                 )

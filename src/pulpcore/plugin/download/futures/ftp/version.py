@@ -19,7 +19,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-_SURELY_OVER = timedelta(hours=13)
+_LONG_AGO = timedelta(hours=13)
 _SECONDS = 2
 
 
@@ -85,10 +85,10 @@ class Sighting(NamedTuple):
 
 def _is_long_ago(modified: str) -> bool:
     try:
-        told = datetime.strptime(modified[:14] + "+0000", "%Y%m%d%H%M%S%z")
+        modified_at = datetime.strptime(modified[:14] + "+0000", "%Y%m%d%H%M%S%z")
     except ValueError:
         return False
-    return datetime.now(UTC) - told > _SURELY_OVER
+    return datetime.now(UTC) - modified_at > _LONG_AGO
 
 
 def place(url: str, user: str) -> str:

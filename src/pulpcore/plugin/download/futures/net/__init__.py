@@ -1,1 +1,1 @@
-"""The network below HTTP and FTP: TLS and its errors."""
+"""The network layer below HTTP and FTP: dialling, TLS and its errors, and URLs."""

@@ -19,7 +19,7 @@ from .used_up import from_used_up
 log = logging.getLogger(__name__)
 
 # OpenSSL's reason when it could read the key, but the key doesn't match the certificate.
-_ANOTHERS_KEY = "KEY_VALUES_MISMATCH"
+_KEY_MISMATCH = "KEY_VALUES_MISMATCH"
 
 
 def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLContext:
@@ -104,7 +104,7 @@ def _make_context(settings: SSL, trust: str | None) -> ssl.SSLContext:
     else:
         _trust(context, settings.ca_certificate, trust)
     if settings.client_certificate:
-        _show(context, settings)
+        _load_client_certificate(context, settings)
     return context
 
 
@@ -143,13 +143,13 @@ def _trust_system(context: ssl.SSLContext) -> None:
         ) from error
 
 
-def _show(context: ssl.SSLContext, settings: SSL) -> None:
+def _load_client_certificate(context: ssl.SSLContext, settings: SSL) -> None:
     certificate, key = settings.client_certificate or "", settings.client_key
     # The fields of a model hold an empty string for "no password".
     password = settings.client_key_password or None
     asked = False
 
-    def tell_password() -> str:
+    def give_password() -> str:
         nonlocal asked
         asked = True
         if password is None:
@@ -159,14 +159,14 @@ def _show(context: ssl.SSLContext, settings: SSL) -> None:
     try:
         with _path(certificate) as certificate_path, _path(key or certificate) as key_path:
             # Without a callback OpenSSL would prompt for the password on the terminal and block.
-            context.load_cert_chain(certificate_path, key_path, password=tell_password)
+            context.load_cert_chain(certificate_path, key_path, password=give_password)
     except (ssl.SSLError, OSError, ValueError) as error:
         name = "client_certificate" if not key else "client_certificate or client_key"
         problem = f"{name}: not a certificate with its key in PEM"
         if asked and password is None:
             name = "client_key" if key else "client_certificate"
             problem = f"{name}: the key is encrypted: it needs a client_key_password"
-        elif asked and getattr(error, "reason", None) != _ANOTHERS_KEY:
+        elif asked and getattr(error, "reason", None) != _KEY_MISMATCH:
             problem = "client_key_password: the key can't be decrypted with it"
         raise ValueError(problem) from error
 

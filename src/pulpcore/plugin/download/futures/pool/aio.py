@@ -255,7 +255,7 @@ async def finish(function: Callable[[], object], tasks: list[asyncio.Task[None]]
         asyncio.CancelledError: The current task was cancelled.
         Exception: The function raised it.
     """
-    done, thread = _run_apart(function)
+    done, thread = _run_in_thread(function)
     cancelled: tuple[object, ...] | None = None
     tries = _TRIES
     while waiting := [future for future in (done, *tasks) if not future.done()]:
@@ -280,7 +280,7 @@ async def finish(function: Callable[[], object], tasks: list[asyncio.Task[None]]
         raise asyncio.CancelledError(*cancelled)
 
 
-def _run_apart(function: Callable[[], object]) -> tuple[asyncio.Future[None], threading.Thread]:
+def _run_in_thread(function: Callable[[], object]) -> tuple[asyncio.Future[None], threading.Thread]:
     """Run a function in a new thread; return a future of its end, and the thread."""
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -182,7 +182,7 @@ def _end_all() -> None:
     """
     engines = [engine for reference in list(_engines.values()) if (engine := reference())]
     for engine in engines:
-        engine.cancellation.cancel("the program has come to its end")
+        engine.cancellation.cancel("the program is exiting")
         engine.stop()
     end = time.monotonic() + _LAST
     for engine in engines:

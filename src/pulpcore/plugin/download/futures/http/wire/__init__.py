@@ -1,1 +1,1 @@
-"""HTTP/1.1 on a socket: framing, connections, requests and replies."""
+"""HTTP/1.1 on a socket: framing, connections, requests and responses."""

@@ -122,23 +122,25 @@ def negotiate_socks(sock: socket.socket, proxy: Proxy, host: str, port: int) -> 
     """
     socks = _pysocks()
     timeout, family = sock.gettimeout(), sock.family
-    spoken: Any = socks.socksocket(family, fileno=sock.detach())
+    socks_socket: Any = socks.socksocket(family, fileno=sock.detach())
     try:
-        socket.socket.settimeout(spoken, timeout)
+        socket.socket.settimeout(socks_socket, timeout)
         version = socks.SOCKS5 if proxy.scheme.startswith("socks5") else socks.SOCKS4
         is_remote = proxy.scheme in ("socks5h", "socks4a")
-        spoken.set_proxy(version, proxy.host, proxy.port, is_remote, proxy.user, proxy.password)
+        socks_socket.set_proxy(
+            version, proxy.host, proxy.port, is_remote, proxy.user, proxy.password
+        )
         # connect() would dial the proxy itself: only one address, and not cancellable.
         name = "_negotiate_SOCKS5" if version == socks.SOCKS5 else "_negotiate_SOCKS4"
-        negotiate = getattr(spoken, name)
-        with watched(spoken):
+        negotiate = getattr(socks_socket, name)
+        with watched(socks_socket):
             negotiate(host, port)
-        plain = socket.socket(fileno=spoken.detach())
+        plain = socket.socket(fileno=socks_socket.detach())
     except socks.ProxyError as error:
         raise SocksRefused(str(error), isinstance(error, socks.SOCKS5AuthError)) from error
     finally:
         # Closes nothing if the descriptor was detached.
-        spoken.close()
+        socks_socket.close()
     plain.settimeout(timeout)
     return plain
 
