@@ -1,4 +1,4 @@
-"""Which logins an FTP server has taken."""
+"""The logins that an FTP server has accepted."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ Login = tuple[str, str]
 
 
 class Logins:
-    """The logins of a server that were tried, and those that were right.
+    """The logins to one server: those in progress, and those that the server has accepted.
 
-    Some servers refuse a connection too many with the words for a wrong password.
+    Some servers refuse a surplus connection with the reply for a wrong password. A login that was
+    accepted before shows which of the two it is.
 
-    It takes no lock, so that a signal handler can't find one held: it does nothing with its dicts
-    that isn't one atomic operation.
+    It takes no lock, because a signal handler could find it held. It uses only atomic operations of
+    its dicts.
     """
 
     def __init__(self) -> None:
-        """Make one that knows no login."""
-        # From each connection that is logging in. A signal may come before it can be said that one
-        # has ended: then it is gone by itself.
+        """Create it without logins."""
+        # The logins in progress. The keys are weak references: if a signal handler raises before
+        # end() is called, the entry counts no longer once the connection is garbage-collected.
         self._trying: dict[weakref.ref[object], Login] = {}
         self._right: dict[Login, None] = {}
 
     @classmethod
     def of(cls, context: Context, host: str, port: int) -> Logins:
-        """Return what those who share a context know of a server.
+        """Return the logins to a server, which all users of a context share.
 
         Args:
             context: The context.
@@ -39,7 +40,7 @@ class Logins:
         return found
 
     def begin(self, connection: object, login: Login) -> None:
-        """Note that a login is tried.
+        """Record the start of a login.
 
         Args:
             connection: The connection.
@@ -48,18 +49,18 @@ class Logins:
         self._trying[weakref.ref(connection)] = login
 
     def end(self, connection: object, is_right: bool) -> None:
-        """Note what came of it.
+        """Record the end of a login.
 
         Args:
             connection: The connection.
-            is_right: The server has taken the login.
+            is_right: Whether the server accepted the login.
         """
         login = self._trying.pop(weakref.ref(connection))
         if is_right:
             self._right[login] = None
 
     def is_right(self, login: Login) -> bool:
-        """Return whether the server has taken a login.
+        """Return whether the server has accepted a login before.
 
         Args:
             login: The login.
@@ -67,11 +68,11 @@ class Logins:
         return login in self._right
 
     def may_be_right(self, login: Login, connection: object) -> bool:
-        """Return whether another connection is just trying a login.
+        """Return whether another connection is trying a login, so that it may be accepted yet.
 
         Args:
             login: The login.
-            connection: The connection that asks.
+            connection: The connection to leave out.
         """
         trying = self._trying.copy()
         return any(

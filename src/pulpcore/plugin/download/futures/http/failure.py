@@ -62,7 +62,7 @@ _OTHERS = {
     401: "it wants other credentials",
     407: "the proxy wants other credentials than those in proxy_url",
 }
-# How a server refuses that allows no more connections.
+# How a server refuses a surplus connection: by a status, or by refusing or closing it.
 _FULL = frozenset({429, 503})
 _REFUSALS = (
     ConnectionRefusedError,
@@ -108,16 +108,16 @@ def from_status(
     error = kind(reason)
     error.retry_after = retry_after
     error.transient = status in backoff.TRANSIENT
-    # A server that says when to come again is heard.
+    # With Retry-After, the back-off waits as long as the server says.
     error.refused = status in _FULL and retry_after is None
     return error
 
 
 def is_refusal(error: Exception) -> bool:
-    """Return whether a server refused the connection, or ended it.
+    """Return whether the server refused or closed the connection.
 
     Args:
-        error: What was raised before there was a reply.
+        error: The exception, raised before a response was received.
     """
     return any(isinstance(cause, _REFUSALS) for cause in _chain(error))
 
