@@ -98,6 +98,21 @@ def test_file(tmp_path, content, no_leaks):
     assert source.read_bytes() == content
 
 
+def test_expected_size(source):
+    """expected_size is the size of the file from Replied on, also if a validation says another."""
+    download = FileDownload(url(source), None)
+    assert download.expected_size is None
+    sizes = []
+    for name in (Event.PREPARED, Event.REPLIED, Event.SUCCEEDED):
+        download.register(name, lambda event: sizes.append(event.download.expected_size))
+    download()
+    assert sizes == [None, len(CONTENT), len(CONTENT)]
+    download.validations.append(SizeValidation(1, enforced=False))
+    assert download.clone().expected_size is None
+    download()
+    assert sizes[3:] == [1, len(CONTENT), len(CONTENT)]
+
+
 @pytest.mark.parametrize(
     "name", ["a b", "100%", "50%25", "ü", "a#b", "a?b", "a;b", "a+b", b"\xff\xfe".decode("latin-1")]
 )
