@@ -11,10 +11,12 @@ from servers.files import CutAfter, File, Redirect
 from servers.raw import Drip, Recv, Send, chunked, reply
 
 from pulpcore.plugin.download.futures import (
+    DigestMismatch,
     DigestValidation,
     DownloadFailed,
     DownloadMonitor,
     HttpDownload,
+    SizeMismatch,
     SizeValidation,
 )
 
@@ -31,6 +33,7 @@ TEXT = b"content, " * 30000
 GZIP = zipped(TEXT)
 ZLIB = zlib.compress(TEXT)
 RAW = ZLIB[2:-4]
+ENCODED = [Recv(), Send(reply(headers={"Content-Encoding": "gzip"}, body=GZIP))]
 
 
 def served(file_server: Any, path: str, body: bytes, coding: str, **options: Any) -> Any:
@@ -271,6 +274,130 @@ class TestCompressed:
         assert content(download) == TEXT
         assert server.requests[1].header("Range") is None
         assert names(events).count("RESTARTED") == 1
+
+
+class TestDigestOnly:
+    """Only a digest can tell whether the file is what was sent or what comes out of the decoder."""
+
+    def download(self, tmp_path: Any, server: Any, digest: str, enforced: bool = True) -> Any:
+        """A download over an old file, with a SHA-256 digest to validate and without retries."""
+        (tmp_path / "blob").write_bytes(b"old")
+        download = HttpDownload(server.url("/blobs/1"), tmp_path / "blob")
+        download.retry, download.retries = None, 0
+        download.validations.append(DigestValidation("sha256", digest, enforced))
+        return download
+
+    @pytest.mark.parametrize(
+        ("method", "cut"),
+        [("length", False), ("chunked", False), ("close", False), ("length", True)],
+    )
+    def test_as_sent(self, raw_server: Any, tmp_path: Any, method: str, cut: bool) -> None:
+        """If the digest is that of the encoded bytes, they are fetched again and written as sent.
+
+        The extra attempt costs no retry, no repair and no back-off. If it breaks off, the retries
+        that there are apply to it, and the next attempt writes the bytes as sent, too.
+        """
+        headers = {"Content-Encoding": "gzip"}
+        body = GZIP
+        if method == "chunked":
+            headers["Transfer-Encoding"] = "chunked"
+            body = chunked(body, [7])
+        whole = reply(headers=headers, body=body, length=method == "length")
+        broken = [[Recv(), Send(whole[:-9])]] if cut else []
+        server = raw_server([[Recv(), Send(whole)], *broken, [Recv(), Send(whole)]])
+        download = self.download(tmp_path, server, hashlib.sha256(GZIP).hexdigest())
+        if cut:
+            download.retry = quick(1)
+        events = record(download)
+        download()
+        assert (tmp_path / "blob").read_bytes() == GZIP
+        errors = [event for event in events if event.NAME == "ERROR"]
+        assert type(errors[0].error) is DigestMismatch
+        assert all(event.retrying for event in errors)
+        assert len(errors) == 1 + cut
+        assert names(events)[:9] == [
+            *("PREPARED", "SENT", "REPLIED", "FETCHED", "ERROR", "RESTARTED"),
+            *("SENT", "REPLIED", "FETCHED"),
+        ]
+        assert names(events)[-1] == "SUCCEEDED"
+        assert len(server.requests) == 2 + cut
+
+    def test_decoded(self, raw_server: Any, tmp_path: Any) -> None:
+        """If the digest is that of the decoded content, one request is enough."""
+        server = raw_server([ENCODED])
+        download = self.download(tmp_path, server, hashlib.sha256(TEXT).hexdigest())
+        events = record(download)
+        download()
+        assert (tmp_path / "blob").read_bytes() == TEXT
+        assert not {"ERROR", "RESTARTED"} & set(names(events))
+        assert len(server.requests) == 1
+
+    def test_neither(self, raw_server: Any, tmp_path: Any) -> None:
+        """If neither form has the digest, the download fails after two requests.
+
+        The error is that of the decoded content, and the old file is intact.
+        """
+        server = raw_server([ENCODED, ENCODED, ENCODED])
+        download = self.download(tmp_path, server, "0" * 64)
+        events = record(download)
+        error = failure(download, DigestMismatch)
+        assert (error.expected, error.actual) == ("0" * 64, hashlib.sha256(TEXT).hexdigest())
+        assert [e.retrying for e in events if e.NAME == "ERROR"] == [True, False]
+        assert names(events)[-1] == "FAILED"
+        assert len(server.requests) == 2
+        assert [path.name for path in tmp_path.iterdir()] == ["blob"]
+        assert (tmp_path / "blob").read_bytes() == b"old"
+
+    def test_each_run(self, raw_server: Any, tmp_path: Any) -> None:
+        """The next run decodes first again."""
+        server = raw_server([ENCODED] * 3)
+        download = self.download(tmp_path, server, hashlib.sha256(GZIP).hexdigest())
+        download()
+        download.validations = [DigestValidation("sha256", hashlib.sha256(TEXT).hexdigest())]
+        download()
+        assert (tmp_path / "blob").read_bytes() == TEXT
+        assert len(server.requests) == 3
+
+    def test_not_enforced(self, raw_server: Any, tmp_path: Any) -> None:
+        """A digest that isn't enforced causes no second request."""
+        server = raw_server([ENCODED, ENCODED])
+        digest = hashlib.sha256(GZIP).hexdigest()
+        self.download(tmp_path, server, digest, enforced=False)()
+        assert (tmp_path / "blob").read_bytes() == TEXT
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize("size", [len(GZIP), len(TEXT), 7])
+    def test_size_decides(self, raw_server: Any, tmp_path: Any, size: int) -> None:
+        """If Content-Length and a validated size identify the form, one request is enough."""
+        server = raw_server([ENCODED, ENCODED])
+        body = GZIP if size == len(GZIP) else TEXT
+        download = self.download(tmp_path, server, hashlib.sha256(body).hexdigest())
+        download.validations.insert(0, SizeValidation(size))
+        if size == 7:
+            failure(download, SizeMismatch)
+        else:
+            download()
+            assert (tmp_path / "blob").read_bytes() == body
+        assert len(server.requests) == 1
+
+    def test_size_of_unknown_length(self, raw_server: Any, tmp_path: Any) -> None:
+        """Without Content-Length a size can't decide beforehand, so it may mismatch once, too."""
+        whole = reply(headers={"Content-Encoding": "gzip"}, body=GZIP, length=False)
+        server = raw_server([[Recv(), Send(whole)]] * 2)
+        download = self.download(tmp_path, server, hashlib.sha256(GZIP).hexdigest())
+        download.validations.insert(0, SizeValidation(len(GZIP)))
+        download()
+        assert (tmp_path / "blob").read_bytes() == GZIP
+        assert len(server.requests) == 2
+
+    def test_plain_reply_after_an_encoded_one(self, raw_server: Any, tmp_path: Any) -> None:
+        """A mismatch of content that wasn't encoded causes no extra attempt."""
+        cut = [Recv(), Send(reply(headers={"Content-Encoding": "gzip"}, body=GZIP)[:-9])]
+        server = raw_server([cut, [Recv(), Send(reply(body=TEXT))], ENCODED])
+        download = self.download(tmp_path, server, "0" * 64)
+        download.retry = quick(1)
+        failure(download, DigestMismatch)
+        assert len(server.requests) == 2
 
 
 class TestRefused:

@@ -16,6 +16,7 @@ from pulpcore.plugin.download.futures import (
     Download,
     DownloadFailed,
     FileWriter,
+    SizeMismatch,
     SizeValidation,
     Timeout,
     Validation,
@@ -380,6 +381,114 @@ def test_exchanged_again_and_again():
     with pytest.raises(DownloadFailed, match="exchanged"):
         download()
     assert len(download.scripts) == 3
+
+
+class TwoWays(Scripted):
+    """Content that can be read in two ways. It notes for each attempt which of them was used."""
+
+    class _protocol(Protocol):  # noqa: N801 - the name of the attribute
+        has_alternative = True
+
+    def __init__(self, *scripts):
+        super().__init__(*scripts)
+        self.validations.append(SizeValidation(len(NEW)))
+        self.ways = []
+
+    def _send(self):
+        self.ways.append(Attempt.of(self).protocol.is_alternative)
+        super()._send()
+
+
+@pytest.mark.parametrize(
+    ("scripts", "ways"),
+    [
+        ([[NEW]], [False]),
+        ([[b"long" * 9], [NEW]], [False, True]),
+        ([[b"long" * 9], [transient()], [NEW]], [False, True, True]),
+    ],
+)
+def test_the_other_way(scripts, ways):
+    """After a mismatch the protocol reads the content the other way, and costs no repair.
+
+    A retry of that attempt stays with the other way.
+    """
+    download = TwoWays(*scripts)
+    download.retry, download.retries = Retry(total=1, backoff_factor=0), 0
+    download()
+    assert (download.ways, download.writer.getvalue()) == (ways, NEW)
+
+
+def test_neither_way():
+    """If both ways mismatch, the first mismatch is raised."""
+    download = TwoWays([b"x"], [b"yy"], [NEW])
+    download.retry, download.retries = None, 0
+    with pytest.raises(SizeMismatch) as caught:
+        download()
+    assert (caught.value.actual, download.ways) == (1, [False, True])
+
+
+def test_the_other_way_keeps_no_download_alive():
+    """After an attempt in the other way, reference counting frees the download."""
+    gc.collect()
+    gc.disable()
+    try:
+        download = TwoWays([b"x"], [NEW])
+        download()
+        gone = weakref.ref(download)
+        del download
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_other_failures_do_not_use_the_other_way():
+    """Only a mismatch makes the protocol read the other way, and only if it can begin again."""
+    download = TwoWays([DownloadFailed("no")], [NEW])
+    download.retry = None
+    with pytest.raises(DownloadFailed, match="no"):
+        download()
+    assert download.ways == [False]
+
+    class OneWay(Validation):
+        def update(self, buffer):
+            pass
+
+    download = TwoWays([b"x"], [NEW])
+    download.validations.append(OneWay())
+    with pytest.raises(SizeMismatch):
+        download()
+    assert download.ways == [False]
+
+
+@pytest.mark.parametrize(
+    ("repaired", "ways"),
+    [
+        # The handler repairs at the first error, and the same way is right then.
+        ([True], [False, False]),
+        # The repair doesn't help. The other way is still there.
+        ([True, False, False], [False, False, True]),
+        # Both ways have failed. The repair tries the first one again.
+        ([False, True], [False, True, False]),
+        # There is no third way.
+        ([False, True, False], [False, True, False]),
+        # The budget of repairs is spent, and a handler can't repair instead of the other way.
+        ([True, True, False], [False, False, True]),
+    ],
+)
+def test_repaired_instead_of_the_other_way(repaired, ways):
+    """A repair asks again in the same way. The other way is used once a run."""
+    is_right = len(ways) > len(repaired)
+    download = TwoWays(*[[b"x"] for _ in repaired], [NEW])
+    download.retry = None
+    answers = iter(repaired)
+    download.register(Event.ERROR, lambda event: setattr(event, "repaired", next(answers)))
+    if is_right:
+        download()
+    else:
+        with pytest.raises(SizeMismatch):
+            download()
+    assert download.ways == ways
+    assert next(answers, None) is None
 
 
 class Resuming(Scripted):

@@ -21,8 +21,9 @@ class Protocol:
 
     Attributes:
         status (int): The status of the last reply, for error messages; 0 without one.
-        has_alternative (bool): After a mismatch the same content may be read in another way, once.
-        is_alternative (bool): It is being read in the other way.
+        has_alternative (bool): The content could also be read in another way, for example without
+            decoding it. After a mismatch the engine then makes one extra attempt, once a run.
+        is_alternative (bool): The engine sets it for that attempt: read the content the other way.
     """
 
     status = 0

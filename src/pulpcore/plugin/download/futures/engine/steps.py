@@ -54,6 +54,9 @@ class Steps:
         self._protocol: Protocol
         self._attempt: Attempt
         self._host: Host | None = None
+        # Why the content was wrong that the protocol's alternative then replaced.
+        self._mismatch: DownloadError | None = None
+        self._has_switched = False
         self.until: float | None = None
 
     def prepare(self) -> None:
@@ -157,6 +160,10 @@ class Steps:
         error = self.failure
         del self.failure
         try:
+            if self._mismatch is not None and isinstance(error, MismatchError):
+                # Both readings are wrong. The usual one is told, and is what a repair tries again.
+                error, self._mismatch = self._mismatch, None
+                self._protocol.is_alternative = False
             run.expire()
             if self._is_crowded(error):
                 self.until = time.monotonic() + PAUSE
@@ -191,16 +198,21 @@ class Steps:
         """Whether, and when, there is another attempt; the handlers of Error have their say."""
         run, download = self._run, self._download
         possible = self._can_go_on(error)
-        is_free = possible and self._is_free(error)
+        has_other = possible and self._has_alternative(error)
+        is_free = has_other or (possible and self._attempt.is_exchanged and self._can_repair())
         breaker = self._attempt.breaker
         is_hopeless = not possible or (breaker is not None and breaker.is_open)
         delay = None if is_hopeless else run.budget.delay(error)
         event = Error(download, error, retrying=is_free or delay is not None)
         download.router.send(event)
-        if run.token.reason is None and (
-            is_free or (possible and event.repaired and run.repairs < download.retries)
-        ):
-            run.repairs += not is_free or self._attempt.is_exchanged
+        is_repaired = possible and event.repaired and self._can_repair()
+        if run.token.reason is None and (is_free or is_repaired):
+            if has_other and not is_repaired:
+                # Without the traceback, whose frames hold this object.
+                self._mismatch, self._has_switched = error.with_traceback(None), True
+                self._protocol.is_alternative = True
+            else:
+                run.repairs += 1
         elif delay is not None:
             run.budget.spend()
             log.info("%s; trying again in %.1f s", error, delay)
@@ -224,15 +236,16 @@ class Steps:
             or (run.can_continue and self._protocol.can_resume(self._download))
         )
 
-    def _is_free(self, error: DownloadError) -> bool:
-        """Whether the next attempt differs by itself, so that it costs no retry."""
-        protocol = self._protocol
-        if self._attempt.is_exchanged:
-            return self._run.repairs < self._download.retries
-        if protocol.has_alternative and isinstance(error, MismatchError):
-            protocol.has_alternative, protocol.is_alternative = False, True
-            return True
-        return False
+    def _has_alternative(self, error: DownloadError) -> bool:
+        """Whether the protocol has another way to read the content that was wrong, once a run."""
+        return (
+            self._protocol.has_alternative
+            and not self._has_switched
+            and isinstance(error, MismatchError)
+        )
+
+    def _can_repair(self) -> bool:
+        return self._run.repairs < self._download.retries
 
     # What the steps need.
 

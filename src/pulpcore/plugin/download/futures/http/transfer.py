@@ -174,19 +174,7 @@ class Transfer:
         if not self._has_content:
             drain(reply)
             return
-        download = self._download
-        codings = []
-        if (
-            # What is put behind as it is has the coding of what is here.
-            not self._attempt.position
-            and header(reply, "content-encoding") is not None
-            and "Accept-Encoding" not in download.headers
-        ):
-            urls = self._urls[0], self._urls[-1]
-            try:
-                codings = coding.to_undo(reply, urls, download.validations)
-            except coding.CodingError as error:
-                raise DownloadFailed(str(error)) from error
+        codings = self._codings(reply)
         if not codings:
             yield from self._read(reply)
             return
@@ -195,10 +183,31 @@ class Transfer:
         self._expect(None)
         self._remember()
         try:
-            limit = coding.Limit(download.expansion_max, download.expected_size)
+            limit = coding.Limit(self._download.expansion_max, self._download.expected_size)
             yield from coding.decode(self._read(reply), codings, limit)
         except coding.CodingError as error:
             raise DownloadFailed(str(error)) from error
+
+    def _codings(self, reply: requests.Response) -> list[str]:
+        """The codings to undo. Tells the engine if the content may be meant as it was sent."""
+        download, protocol = self._download, self._protocol
+        protocol.has_alternative = False
+        if (
+            # The first bytes were written as they were sent, and so are the next ones.
+            self._attempt.position
+            or protocol.is_alternative
+            or header(reply, "content-encoding") is None
+            or "Accept-Encoding" in download.headers
+        ):
+            return []
+        urls = self._urls[0], self._urls[-1]
+        try:
+            codings = coding.to_undo(reply, urls, download.validations)
+        except coding.CodingError as error:
+            raise DownloadFailed(str(error)) from error
+        if codings:
+            protocol.has_alternative = coding.may_be_as_sent(reply, download.validations)
+        return codings
 
     def _read(self, reply: requests.Response) -> Iterator[bytes]:
         # What is there and not all of a block: nothing is lost that came before a reset.
