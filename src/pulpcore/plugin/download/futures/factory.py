@@ -350,7 +350,7 @@ def _name(url: str, last: str) -> str:
         elif any(c < " " or c == "\x7f" for c in name):
             problem = "it would have a control character"
         elif is_reserved(name):
-            problem = "it is one of those that are used for what is on its way"
+            problem = "it is reserved for staging files"
         elif len(os.fsencode(name)) > _LONGEST_NAME:
             problem = f"it is longer than {_LONGEST_NAME} bytes"
         elif not _stays(folder := Path.cwd(), folder / name):

@@ -147,7 +147,7 @@ class _Source:
             return os.readlink(entry)
         except OSError as error:
             self._download.error = error.errno or errno.EIO
-            reason = f"allowed_paths can't be checked, as /proc doesn't tell: {error.strerror}"
+            reason = f"allowed_paths can't be checked, as /proc can't be read: {error.strerror}"
             redact.exception(error)
             raise DownloadFailed(reason) from error
 

@@ -107,7 +107,7 @@ class DownloadMonitor:
             time.sleep(_MOMENT)
         if not collected.is_whole:
             raise RuntimeError(
-                "the monitor has not seen all bytes, for it was attached while the download ran"
+                "the monitor missed bytes, because it was attached while the download ran"
             )
         return {"size": size, **digests}
 

@@ -98,7 +98,7 @@ class Writer:
         while written is not None and written < len(buffer):
             more = self.fp.write(memoryview(buffer)[written:])
             if not more:
-                raise OSError(errno.EIO, "The file object took only a part of the content")
+                raise OSError(errno.EIO, "The file object wrote only a part of the content")
             written += more
         if self._section is not None:
             self._section.size += len(buffer)
@@ -254,7 +254,7 @@ class _Section:
         self._appends = _appends(fp)
         end = self._end()
         self._start = end if self._appends and end is not None else fp.tell()
-        self._had_end = end
+        self._first_end = end
         self.size = 0
 
     def can_cut(self) -> bool:
@@ -268,7 +268,7 @@ class _Section:
         return (
             end == self._start + self.size
             or self._is_untouched(end)
-            or (not self._appends and self._had_end == self._start)
+            or (not self._appends and self._first_end == self._start)
         )
 
     def cut(self) -> None:
@@ -278,9 +278,7 @@ class _Section:
             OSError: That would remove data of others.
         """
         if not self.can_cut():
-            raise OSError(
-                errno.ESTALE, "what was written can't be taken back: something else is behind it"
-            )
+            raise OSError(errno.ESTALE, "The content can't be truncated: other data follows it")
         if not self._is_untouched(self._end()):
             self._fp.seek(self._start)
             self._fp.truncate()
@@ -288,8 +286,8 @@ class _Section:
 
     def _is_untouched(self, end: int | None) -> bool:
         """Whether nothing was written yet. Data after the start then belongs to the caller."""
-        stands = self._appends or self._fp.tell() == self._start
-        return self.size == 0 and end == self._had_end and stands
+        is_at_start = self._appends or self._fp.tell() == self._start
+        return self.size == 0 and end == self._first_end and is_at_start
 
     def _end(self) -> int | None:
         """Return the length of the file object, or None if it can't seek. The position stays."""
@@ -664,5 +662,5 @@ def _irreplaceable(target: str, mode: int) -> OSError:
     if stat.S_ISDIR(mode):
         return IsADirectoryError(errno.EISDIR, "There is a folder at the path", target)
     if stat.S_ISLNK(mode):
-        return OSError(errno.ELOOP, "The links at the path go round in a circle", target)
+        return OSError(errno.ELOOP, "The links at the path form a loop", target)
     return OSError(errno.EEXIST, "There is something other than a file at the path", target)

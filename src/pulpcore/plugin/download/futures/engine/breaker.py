@@ -90,8 +90,8 @@ class Breaker:
         ):
             return
         raise DownloadFailed(
-            f"it was not tried, for the host seems to be down: {row.failures} attempts in a row "
-            f"failed there in {row.last - row.first:.0f} s"
+            f"it was not tried, because the host seems to be down: {row.failures} attempts in a "
+            f"row failed there in {row.last - row.first:.0f} s"
         )
 
     def failed(self, began: float) -> None:

@@ -23,11 +23,11 @@ class Claims:
     """The objects that one run uses exclusively.
 
     Attributes:
-        heirs (dict[int, Claims]): The next owner of each object that this run did not release,
+        successors (dict[int, Claims]): The next owner of each object that this run did not release,
             because it was interrupted.
     """
 
-    __slots__ = ("_held", "_steps", "heirs")
+    __slots__ = ("_held", "_steps", "successors")
 
     def __init__(self, steps: Iterator[Any]) -> None:
         """Start with no claims.
@@ -38,7 +38,7 @@ class Claims:
         # A weak reference, so that the claims don't keep an abandoned run alive.
         self._steps = weakref.ref(steps)
         self._held: dict[int, object] = {}
-        self.heirs: dict[int, Claims] = {}
+        self.successors: dict[int, Claims] = {}
 
     @property
     def is_live(self) -> bool:
@@ -69,7 +69,7 @@ class Claims:
                 if owner.is_live:
                     del held[key]
                     return thing
-                owner = owner.heirs.setdefault(key, self)
+                owner = owner.successors.setdefault(key, self)
                 _owners[key] = owner
         return None
 

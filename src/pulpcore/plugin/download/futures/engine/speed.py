@@ -47,7 +47,7 @@ class Pace:
 
     def __enter__(self) -> Self:
         self._scope.__enter__()
-        self._alarm = timer.set(self._window, self._look)
+        self._alarm = timer.set(self._window, self._check)
         return self
 
     def __exit__(
@@ -61,7 +61,7 @@ class Pace:
         self._scope.__exit__(None, None, None)
         self._token.close()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         received = self._received()
         if received is not None and received - self._before < self._least * self._window:
             self._token.cancel(
@@ -69,7 +69,7 @@ class Pace:
             )
         else:
             self._before = self._before if received is None else received
-            self._alarm = timer.set(self._window, self._look)
+            self._alarm = timer.set(self._window, self._check)
             if self._is_done:
                 # __exit__() ran at the same time, and cancelled only the previous alarm.
                 timer.cancel(self._alarm)

@@ -36,7 +36,7 @@ WINDOW = 8 * 1024 * 1024
 """Bytes that may wait for one digest. Beyond that, ``update()`` blocks."""
 
 # The largest buffer for which hashlib keeps the interpreter lock (HASHLIB_GIL_MINSIZE is 2048).
-_KEPT = 2047
+_HASHED_UNDER_LOCK = 2047
 
 
 def new_hash(name: str) -> hashlib._Hash:
@@ -100,8 +100,8 @@ class Digest:
             else:
                 # Pieces so small that hashlib keeps the interpreter lock. With several busy
                 # threads, getting the lock back takes longer than hashing.
-                for start in range(0, len(buffer), _KEPT):
-                    digest.update(buffer[start : start + _KEPT])
+                for start in range(0, len(buffer), _HASHED_UNDER_LOCK):
+                    digest.update(buffer[start : start + _HASHED_UNDER_LOCK])
             self._hash = digest
         elif type(buffer) is not bytes:
             digest = self.current().copy()
@@ -145,9 +145,9 @@ class _Queue:
         # The result of the last total(), and its number of buffers.
         self._total = self._done
         self._waiting: deque[Waiter] = deque()
-        self._begin()
+        self._renew_lock()
 
-    def _begin(self) -> None:
+    def _renew_lock(self) -> None:
         self._process = this_process()
         # The helper thread that hashes holds it. Only the main thread runs signal handlers, so a
         # signal can't leave this lock held.
@@ -191,7 +191,7 @@ class _Queue:
             # by one of them. So hash here, and start with a new lock.
             self._done, self._done_size = self._sum(), self._added_size
             self._buffers.clear()
-            self._begin()
+            self._renew_lock()
         while self._error is None:
             left = self._left()
             if left >= PIECE and not self._working.locked():

@@ -24,20 +24,20 @@ from .descriptor import DescriptorFile
 
 # The version of the note's format. A bug that left wrong notes also needs a new number.
 _KIND = "pulpcore-futures partial download 2"
-_NEW = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NAME = re.compile(r"\.download-[0-9a-f]{16}(\.partial|\.note)?")
-_TRIES = 3
-_NAMES = 100
+_OPEN_TRIES = 3
+_NAME_TRIES = 100
 # A generator of our own: an application may seed the one of the module.
 _random = random.Random()  # noqa: S311 - the names are no secret
 # Forked children would otherwise all generate the same names as their parent.
 os.register_at_fork(after_in_child=_random.seed)
 _LONGEST_NOTE = 4096
-_OLD = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _ANY_MODE = 0o666
 # The errors of open() if a link, a folder, a device or another user's file has the name. Any other
 # error, such as EMFILE, says nothing about the file, so the file is kept.
-_IN_THE_WAY = frozenset(
+_FOREIGN_FILE = frozenset(
     {errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENXIO, errno.ENODEV}
 )
 
@@ -134,7 +134,7 @@ class Temporary(Stage):
         folder = target[: target.rindex("/") + 1]
         # tempfile creates files with mode 0600. To fix that afterwards, one must read the umask,
         # which is only possible by changing it for the whole process.
-        left = _NAMES
+        left = _NAME_TRIES
         while True:
             # The name is short, so that it fits even if the target's name has the longest length.
             # It need not be unpredictable, because O_EXCL never opens an existing file. The
@@ -192,12 +192,12 @@ class Partial(Stage):
         # may be good, so it stays.
         self._is_kept = True
         # Whether the next write appends to the content of the earlier run.
-        self._is_taken_up = False
+        self._is_resumed = False
         # A second descriptor of the file. It keeps the lock until the rename, which comes after
         # ``self.file`` has been closed.
         self._lock = self._open(mode)
         try:
-            self.file = _PartialFile(os.dup(self._lock), self._begin)
+            self.file = _PartialFile(os.dup(self._lock), self._drop_unless_resumed)
         except BaseException:
             self._remove()
             raise
@@ -210,7 +210,7 @@ class Partial(Stage):
 
     def taken_up(self) -> None:
         """Keep the content of the earlier run: the next write appends to it."""
-        self._is_taken_up = True
+        self._is_resumed = True
 
     def remember(self, note: str) -> None:
         """Write a note, so that the file stays for a later run.
@@ -223,7 +223,7 @@ class Partial(Stage):
         Raises:
             OSError: The note can't be written. The old note is gone then, too.
         """
-        self._begin()
+        self._drop_unless_resumed()
         if note == self.note:
             return
         self._remove_note()
@@ -249,7 +249,7 @@ class Partial(Stage):
         self.note, self.size, self._is_kept = None, 0, False
         os.ftruncate(self._lock, 0)
         os.lseek(self._lock, 0, os.SEEK_SET)
-        self._is_taken_up = True
+        self._is_resumed = True
 
     def abandon(self) -> None:
         """Close the descriptors in a forked child, which would keep the parent's lock."""
@@ -258,9 +258,9 @@ class Partial(Stage):
         with contextlib.suppress(AttributeError, OSError):
             self.file.close()
 
-    def _begin(self) -> None:
+    def _drop_unless_resumed(self) -> None:
         """Drop the content of an earlier run, unless :meth:`taken_up` was called."""
-        if not self._is_taken_up:
+        if not self._is_resumed:
             self.forget()
 
     def _rename(self) -> None:
@@ -291,20 +291,20 @@ class Partial(Stage):
 
     def _open(self, mode: int | None) -> int:
         """Open and lock the file."""
-        for _ in range(_TRIES):
+        for _ in range(_OPEN_TRIES):
             is_new = False
             try:
                 try:
-                    descriptor = os.open(self._path, os.O_RDWR | _OLD)
+                    descriptor = os.open(self._path, os.O_RDWR | _OPEN_FLAGS)
                 except FileNotFoundError:
                     descriptor = _create(self._path, os.O_RDWR, mode)
                     is_new = True
             except FileExistsError:
                 continue
             except OSError as error:
-                if error.errno not in _IN_THE_WAY:
+                if error.errno not in _FOREIGN_FILE:
                     raise
-                self._throw_away()
+                self._delete()
                 continue
             if self._is_locked(descriptor, is_new):
                 self._is_kept = not is_new
@@ -324,7 +324,7 @@ class Partial(Stage):
             if self._is_there(found):
                 if _is_ours(found):
                     return True
-                self._throw_away()
+                self._delete()
         except BaseException as error:
             # On a file system without locks, remove the empty file. If another download has the
             # lock, that download removes the file.
@@ -336,7 +336,7 @@ class Partial(Stage):
         self._unlock()
         return False
 
-    def _throw_away(self) -> None:
+    def _delete(self) -> None:
         self._remove_note()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
@@ -365,11 +365,11 @@ class Partial(Stage):
         """
         nothing = (None, 0)
         try:
-            descriptor = os.open(self._note_path, os.O_RDONLY | _OLD)
+            descriptor = os.open(self._note_path, os.O_RDONLY | _OPEN_FLAGS)
         except FileNotFoundError:
             return nothing
         except OSError as error:
-            if error.errno in _IN_THE_WAY:
+            if error.errno in _FOREIGN_FILE:
                 return nothing
             raise
         try:
@@ -433,12 +433,12 @@ os.register_at_fork(after_in_child=_abandon)
 
 def _create(path: str, flags: int, mode: int | None) -> int:
     """Create a file. The umask may clear some of the permission bits that were given."""
-    return os.open(path, flags | _NEW, _ANY_MODE if mode is None else mode)
+    return os.open(path, flags | _CREATE_FLAGS, _ANY_MODE if mode is None else mode)
 
 
 def _write(path: str, content: bytes) -> None:
     """Create a small file with mode 0600, and write all of its content."""
-    with DescriptorFile(os.open(path, os.O_WRONLY | _NEW, 0o600)) as file:
+    with DescriptorFile(os.open(path, os.O_WRONLY | _CREATE_FLAGS, 0o600)) as file:
         if file.write(content) < len(content):
             raise OSError(errno.ENOSPC, "The note was written only in part")
 
