@@ -199,10 +199,9 @@ class Batch:
     def shutdown(self) -> None:
         """Start no more downloads, cancel the running ones, and wait for their threads to end.
 
-        Downloads that run or wait fail with DownloadFailed, and leave no partial files. A read or a
-        back-off is cancelled at once. Only the look-up of a name, and a connection that is being
-        made, can't be cancelled. They limit how long this method blocks: to the time-out of the
-        resolver, and ``timeout.connect`` seconds for each address of the host.
+        Downloads that run or wait fail with DownloadFailed, and leave no partial files. Connecting,
+        reading and a back-off are cancelled at once. Only a name look-up can't be cancelled, so
+        this method may block for as long as the system's resolver takes.
 
         This method can be called more than once, and by a signal handler. It doesn't wait if a
         handler of one of the batch's downloads calls it. It blocks the calling thread, so in async

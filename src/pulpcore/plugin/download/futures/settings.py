@@ -180,7 +180,8 @@ class Timeout(Settings):
     are off by default.
 
     Attributes:
-        connect (float | None): The time to connect, for each address of the host.
+        connect (float | None): The time to connect, for all addresses of the host together, without
+            the name look-up.
         read (float | None): The time until the next bytes arrive, not the time of the whole
             download.
         total (float | None): The time of a whole run, with all its attempts and back-offs.
