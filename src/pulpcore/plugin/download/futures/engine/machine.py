@@ -11,12 +11,10 @@ run may have to wait: for a back-off, for what a server asked for by Retry-After
 limiter, or for a place at a host that admits only so many attempts at once. A wait needs no thread:
 :meth:`Life.advance` returns until when it waits.
 
-This is how a pool of threads drives it::
-
-    life = begin(download)
-    context = copy_context()          # one for each life, also where lives interleave in a thread
-    while (until := context.run(life.advance)) is not None:
-        ...                           # come back at `until`, or when life.token is cancelled
+A pool of threads creates a life by :func:`begin` and calls :meth:`Life.advance` until that returns
+None. Each time it calls again at the returned time, or when ``life.token`` is cancelled. Each life
+is advanced in its own copy of the context (``copy_context()``), because several lives may take
+turns in one thread.
 
 :meth:`Download.__call__` has a thread of its own to wait in, and calls :meth:`Life.finish`.
 """
