@@ -112,7 +112,8 @@ class TestBatch:
         server = raw_server([serve(reply(503))])
         with Batch([into_memory(server.url(), quick()) for _ in range(300)]) as batch:
             assert all(plan.error for plan in batch())
-        assert len(server.requests) <= FAILURES + batch.concurrent
+        # A refusal beside other attempts isn't counted as a failure: see engine.host.
+        assert len(server.requests) <= (FAILURES + 1) * batch.concurrent
 
     def test_recovers(self, file_server: Any, monkeypatch: Any) -> None:
         """When the server recovers in the middle of a batch, the rest of the batch succeeds."""
