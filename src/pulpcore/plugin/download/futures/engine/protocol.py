@@ -12,12 +12,10 @@ if TYPE_CHECKING:
 
 
 class Protocol:
-    """What the life of a download asks of its protocol.
+    """What the engine asks a protocol during a run. Override what differs from the defaults.
 
-    A protocol of your own works without one: ``_send`` and ``_write`` are enough. To check
-    settings, to resume or to share the circuit breaker, derive a class from this one, and give it
-    to your downloads by the class attribute ``_protocol``. One object is made for each run, without
-    arguments, and keeps what the run learns. It must not keep the download itself.
+    The engine calls the class without arguments at the beginning of each run. The object may keep
+    what it learns in the run, but not the download itself: reference counting couldn't free it.
 
     Attributes:
         status (int): The status of the last reply, for error messages; 0 without one.
