@@ -1,4 +1,4 @@
-"""What belongs to one run of a download, and not to the next."""
+"""The state of one run of a download."""
 
 from __future__ import annotations
 
@@ -133,25 +133,25 @@ class Run:
     def expire(self) -> None:
         """Cancel the run if its time is over.
 
-        A connection gets no more time than is left. So its time-out and the alarm come at one
-        moment, and it must not matter which is first.
+        The time-out of a connection is at most the time that is left. So it expires at the same
+        moment as the alarm, and the outcome must not depend on which of them is first.
         """
         if self.deadline is not None and time.monotonic() >= self.deadline:
             self.token.cancel(self._late)
 
     def close(self) -> None:
-        """Let go of the parent and of the timer."""
+        """Unregister from the parent token, and cancel the timer."""
         self.token.close()
         if self._alarm is not None:
             timer.cancel(self._alarm)
 
 
 def discard(writer: Writer, is_wrong: bool = False) -> None:
-    """Discard a writer. What it raises is logged: something else is to be told.
+    """Discard a writer. An exception is only logged: the run has failed with another error.
 
     Args:
         writer: The writer.
-        is_wrong: The content is wrong, so that no later run may go on with it.
+        is_wrong: The content failed a validation, so no later run may resume from it.
     """
     try:
         if is_wrong:

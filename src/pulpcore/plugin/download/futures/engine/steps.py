@@ -54,7 +54,7 @@ class Steps:
         self._protocol: Protocol
         self._attempt: Attempt
         self._host: Host | None = None
-        # Why the content was wrong that the protocol's alternative then replaced.
+        # The mismatch after which the protocol reads the content in its other way.
         self._mismatch: DownloadError | None = None
         self._has_switched = False
         self.until: float | None = None
@@ -140,7 +140,7 @@ class Steps:
         writer, attempt = self._run.writer, self._attempt
         if writer is not None:
             if self._protocol.has_content(self._download):
-                # What a writer has that fails to publish isn't known.
+                # If close() fails, nobody knows what the writer still holds.
                 self._record.content.is_torn = True
                 try:
                     writer.close()
@@ -176,7 +176,7 @@ class Steps:
             if not self._go_on(error):
                 raise error
         finally:
-            # Or it would hold this frame, which holds it, until the garbage is collected.
+            # Otherwise the error and this frame would refer to each other.
             del error
 
     def leave(self) -> None:
@@ -195,7 +195,7 @@ class Steps:
         )
 
     def _go_on(self, error: DownloadError) -> bool:
-        """Whether, and when, there is another attempt; the handlers of Error have their say."""
+        """Decide whether and when to try again, after the handlers of Error were called."""
         run, download = self._run, self._download
         possible = self._can_go_on(error)
         has_other = possible and self._has_alternative(error)
@@ -222,7 +222,7 @@ class Steps:
         return True
 
     def _can_go_on(self, error: DownloadError) -> bool:
-        """Whether another attempt makes sense; and note from where."""
+        """Whether another attempt is possible. Notes whether it may resume."""
         run, attempt, content = self._run, self._attempt, self._record.content
         run.budget.progress(content.position)
         run.can_continue = (
@@ -264,7 +264,7 @@ class Steps:
         timeout, token = self._download.timeout, self._run.token
         if not isinstance(timeout, Timeout) or timeout.least_speed is None:
             _send(self._download)
-            # A reader that was woken saw an end of file. It isn't one.
+            # Cancelling shuts the socket down, which the reader sees as an end of file.
             token.check()
             return
         with Pace(token, timeout.least_speed, timeout.window, attempt.progress) as pace:

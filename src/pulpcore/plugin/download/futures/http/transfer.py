@@ -51,7 +51,7 @@ class Transfer:
         version = self._known_version() if attempt.position else None
         reply = self._exchange({} if version is None else version.headers(attempt.position))
         if version is not None and self._is_refused(reply, version):
-            # Nothing of it is used, and nobody has to know: the file comes from its beginning.
+            # The refusal causes no event: the whole file is requested instead.
             drain(reply)
             self._protocol.version = None
             reply = self._exchange({})
@@ -102,7 +102,7 @@ class Transfer:
         )
 
     def _accept(self, reply: requests.Response) -> None:
-        """Let only a reply through that brings the file, from where we stand."""
+        """Raise unless the reply brings the file from the current position."""
         protocol, status = self._protocol, reply.status_code
         if protocol.is_unchanged:
             # What is here was of another version. The caller's own headers ask each time.
@@ -210,14 +210,14 @@ class Transfer:
         return codings
 
     def _read(self, reply: requests.Response) -> Iterator[bytes]:
-        # What is there and not all of a block: nothing is lost that came before a reset.
+        # Reads return what has arrived, so a reset loses nothing that came before it.
         read, block = reader(reply), self._download.BLOCK
         size = 0
         while True:
             try:
                 buffer = read(block)
             except MissingCloseNotify as error:
-                # The server said no length, and somebody may have cut the content short.
+                # Without a length, an attacker may have truncated the content.
                 if not self._is_digest_right():
                     raise failure.from_exception(error, self._urls[0], reply.url or "") from error
                 buffer = b""
@@ -243,7 +243,7 @@ class Transfer:
         return bool(digests) and all(each.actual == each.expected for each in digests)
 
     def _check_whole(self) -> None:
-        """See that it went up to the end that the head had said, however the body was framed."""
+        """Raise if the content doesn't have the size that the head of the reply said."""
         if self._total not in (None, self._attempt.position) and self._has_content:
             raise transient("what came is shorter or longer than the server said")
 
