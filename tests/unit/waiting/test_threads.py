@@ -257,12 +257,14 @@ def test_pool_that_nobody_holds():
     pool = weakref.ref(workers)
     for _ in range(500):
         workers.run(int)
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("w_")]
     del workers
-    for thread in threads:
-        thread.join(SECONDS)
-    gc.collect()
-    until(lambda: pool() is None)
+
+    def is_gone():
+        gc.collect()
+        # Not Thread.join(): enumerate() also lists threads that are only about to start.
+        return pool() is None and not any(t.name.startswith("w_") for t in threading.enumerate())
+
+    until(is_gone)
 
 
 def test_forked_child():
