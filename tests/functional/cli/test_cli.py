@@ -627,6 +627,44 @@ class TestRun:
         monkeypatch.setattr("click.termui.hidden_prompt_func", ask)
         assert call("get", "--user", "me", "http://127.0.0.1:1/a").exit_code == 143
 
+    @pytest.mark.parametrize(
+        ("command", "first", "stopped"),
+        [
+            ("get", 0, "stopped: PULP_MANIFEST was interrupted, and no partial file is left"),
+            ("sync", 0, "stopped: the manifest was interrupted, and no file was downloaded"),
+            ("sync", 1, "stopped: no partial file is left, and another run gets the rest"),
+        ],
+    )
+    def test_stop_while_a_file_comes(self, call, site, work, command, first, stopped):
+        """A signal during a download is reported, and leaves no partial file."""
+
+        def fault(index, _):
+            if index < first:
+                return None
+            if index == first:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return StallAfter(1)
+
+        server = site({"a": b"A" * 1000}, faults=fault)
+        result = call(command, server.url("/r/PULP_MANIFEST"))
+        assert result.exit_code == 143
+        assert stopped in result.stderr
+        assert tree(work) == {}
+
+    @pytest.mark.parametrize(
+        ("arguments", "status", "error"),
+        [
+            (["--version"], 1, "failed: stdout can't be written to: it is closed"),
+            (["get", "http://127.0.0.1:1/a", "-o", "-"], 2, "--output: stdout is closed."),
+        ],
+    )
+    def test_closed_stdout(self, call, monkeypatch, arguments, status, error):
+        """If stdout is closed, a message says so, and the exit status isn't 0."""
+        monkeypatch.setattr(sys, "stdout", None)
+        result = call(*arguments)
+        assert result.exit_code == status
+        assert error in result.stderr
+
     def test_end_of_input(self, call, monkeypatch):
         """The end of input at a prompt ends the program like Ctrl-C."""
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
