@@ -583,6 +583,15 @@ def by_us(data: bytes, size: int, method: str) -> tuple[int, list[tuple[bytes, b
     return response.status, fields, response.read()
 
 
+def comparable(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the fields but Content-Length, with values in lower case and single spaces."""
+    return [
+        (name, b" ".join(value.lower().split()))
+        for name, value in fields
+        if name.lower() != b"content-length"
+    ]
+
+
 LINES = st.sampled_from(
     [
         b"Content-Length: 3",
@@ -633,6 +642,9 @@ BODIES = st.sampled_from(
     st.sampled_from(["GET", "HEAD"]),
 )
 @example(b"HTTP/1.1 200 OK", [b"Transfer-Encoding: chunked"], b"3\r\nabc\r\n0\r\n\r\n", 1, "GET")
+@example(b"HTTP/1.1 204 X", [b"Transfer-Encoding: chunked"] * 2, b"", 1, "GET")
+@example(b"HTTP/1.1 200 OK", [b"Transfer-Encoding: chunked", b" A: b"], b"", 1, "HEAD")
+@example(b"HTTP/1.1 200 OK", [b"A: b ", b" A: b"], b"", 1, "GET")
 def test_oracle(start: bytes, lines: list[bytes], body: bytes, size: int, method: str) -> None:
     """Where h11 accepts a reply and our parser does, too, both read the same; it is no less strict.
 
@@ -646,15 +658,15 @@ def test_oracle(start: bytes, lines: list[bytes], body: bytes, size: int, method
     theirs = by_h11(data, method)
     if theirs is None:
         # Names that aren't tokens are skipped unless they matter, a bare CR is a space, and where
-        # there is no body the transfer coding doesn't matter.
+        # there is no body, transfer codings don't matter, even if they are repeated or folded.
         odd = [b"A\xe9: b", b"A: b\rc", b"Content-Length: 3, 3", b"content-length: 003"]
+        is_tolerated = any(line in data for line in odd)
         if method == "HEAD" or ours[0] == 204:
-            odd.append(b"Transfer-Encoding: gzip")
-        assert any(line in data for line in odd)
+            is_tolerated |= b"transfer-encoding:" in data.lower()
+        assert is_tolerated
         return
     status, fields, content = theirs
     assert (ours[0], ours[2]) == (status, content)
-    # h11 joins lengths that are repeated, and writes a transfer coding in lower case.
-    assert [(n, v.lower()) for n, v in ours[1] if n.lower() != b"content-length"] == [
-        (n, v.lower()) for n, v in fields if n.lower() != b"content-length"
-    ]
+    # h11 joins lengths that are repeated, writes a transfer coding in lower case, and keeps the
+    # space in front of a fold, which is a part of the fold (RFC 9112 section 5.2).
+    assert comparable(ours[1]) == comparable(fields)
