@@ -541,6 +541,18 @@ def test_a_note_of_an_earlier_run_in_the_middle(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": NEW}
 
 
+def test_a_note_that_the_protocol_does_not_know(tmp_path):
+    """A download whose protocol can't resume begins at byte 0, even if there is a partial file."""
+    target = FileWriter(tmp_path / "a", resume=True)
+    first = Scripted([lambda: Attempt.of(first).note("v1"), b"old", transient()], writer=target)
+    with pytest.raises(DownloadFailed):
+        first()
+    assert len(list(tmp_path.iterdir())) == 2
+    second = Scripted([NEW], writer=FileWriter(tmp_path / "a", resume=True))
+    second()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": NEW}
+
+
 def test_a_note_without_bytes(tmp_path):
     """A run that fails before its first byte leaves no note."""
 

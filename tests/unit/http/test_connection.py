@@ -85,6 +85,17 @@ def test_head_without_room(pair, is_full):
     assert received[before:] == head + b"content"
 
 
+def test_head_that_never_finds_room(pair):
+    """Sending to a peer that reads nothing ends with the time-out."""
+    connection, _ = pair
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(connection._socket.fileno(), bytes(65536))
+    connection.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        connection.send("GET", b"head")
+
+
 def test_more_than_the_reply(pair):
     """A connection that has received bytes after the last response isn't clean."""
     connection, there = pair

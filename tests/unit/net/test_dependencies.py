@@ -105,7 +105,15 @@ def test_missing(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, list
 
 
 @pytest.mark.parametrize("version", ["2.12.900", "2.15.901"])
-def test_fork(version: str) -> None:
+def test_fork(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """A fork of urllib3 that has the same name is refused, and the message says what to do."""
+    monkeypatch.setattr(urllib3, "__version__", version)
+    with pytest.raises(ImportError, match=r"is not urllib3 but a fork.*uninstall urllib3-future"):
+        check()
+
+
+@pytest.mark.parametrize("version", ["2.12.900", "2.15.901"])
+def test_import_with_fork(version: str) -> None:
     """Importing the package fails clearly if urllib3 is a fork with the same name."""
     code = f"""
 import urllib3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..error import DownloadFailed, ValidationError, transient
@@ -83,7 +83,8 @@ class Attempt:
         """
         record = record_of(download)
         if record.attempt is None:
-            run = record.run = Run(current(), Claims(_no_steps()))
+            # Nobody drives this run, so it claims nothing: its generator never starts.
+            run = record.run = Run(current(), Claims(None for _ in range(0)))
             run.writer, run.validations = download.writer, list(download.validations)
             protocol = record.protocol = protocol_of(type(download))()
             record.attempt = cls(download, run, protocol)
@@ -357,7 +358,3 @@ class Record:
 # that it lives as long and is found without a lock.
 record_of: Callable[[Any], Record] = operator.attrgetter("_Download__record")
 """The record of a download."""
-
-
-def _no_steps() -> Iterator[None]:
-    yield

@@ -46,10 +46,6 @@ class Claims:
         steps: Any = self._steps()
         return steps is not None and (steps.gi_running or steps.gi_suspended)
 
-    def __contains__(self, thing: object) -> bool:
-        """Whether the run has claimed an object."""
-        return id(thing) in self._held
-
     def add(self, things: Iterable[object]) -> object:
         """Claim objects. Only the run itself may call this, while it executes.
 

@@ -96,11 +96,11 @@ def protocol_of(kind: type[Any]) -> type[Protocol]:
     Args:
         kind: The class.
     """
-    for cls in kind.__mro__:
-        found = vars(cls).get("_protocol")
-        if isinstance(found, type) and issubclass(found, Protocol):
-            return found
-    return Protocol
+    candidates = (vars(cls).get("_protocol") for cls in kind.__mro__)
+    # Download, the base class of all, has one.
+    return next(
+        found for found in candidates if isinstance(found, type) and issubclass(found, Protocol)
+    )
 
 
 def validate(**settings: Settings) -> None:
