@@ -33,6 +33,7 @@ from pulpcore.plugin.download.futures import (
 from pulpcore.plugin.download.futures.context import Context, Resource
 from pulpcore.plugin.download.futures.engine import steps
 from pulpcore.plugin.download.futures.engine.attempt import Attempt, record_of
+from pulpcore.plugin.download.futures.engine.host import Host
 from pulpcore.plugin.download.futures.engine.protocol import Protocol, validate
 from pulpcore.plugin.download.futures.event import Event
 from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current, scope
@@ -1526,7 +1527,9 @@ def hosted(script, breaker, shared=True):
     download = Fake(script)
     download.hosted = "host"
     context = Context() if shared else download.context
-    context.cache.put(("breaker", "host"), breaker)
+    host = Host()
+    host.breaker = breaker
+    context.cache.put(("host", "host"), host)
     if shared:
         download.context = context
     download.retry = NOW
@@ -1576,7 +1579,7 @@ def test_breaker_is_made():
     download = Fake()
     download.hosted, download.context = "host", Context()
     download()
-    assert ("breaker", "host") in download.context.cache
+    assert ("host", "host") in download.context.cache
 
 
 @pytest.mark.parametrize(("is_open", "error"), [(True, None), (True, DownloadFailed("down"))])
