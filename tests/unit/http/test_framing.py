@@ -512,6 +512,14 @@ class TestChunks:
         with pytest.raises(FramingError, match=match):
             begun(CHUNKED, *pieces(start + b"x" * (HEAD_LIMIT + 100_000), 50_000)).read()
 
+    @pytest.mark.parametrize("before", [b"", b"1\r\nx\r\n"], ids=["first", "second"])
+    @pytest.mark.parametrize("line", [b"5;%b", b"%b5"], ids=["extension", "zeros"])
+    def test_limit_of_a_complete_line(self, before: bytes, line: bytes) -> None:
+        """The size limit holds for a chunk line that arrived whole, in one piece with the body."""
+        line = line.replace(b"%b", b"0" * (HEAD_LIMIT + 1))
+        with pytest.raises(FramingError, match="line of a chunk is longer"):
+            begun(CHUNKED + before + line + b"\r\nhello\r\n0\r\n\r\n").read()
+
     @pytest.mark.parametrize("line", [b"nonsense", b"A\0: b", b"A: \0"])
     def test_bad_trailer(self, line: bytes) -> None:
         """The parser refuses a trailer line that isn't a field."""

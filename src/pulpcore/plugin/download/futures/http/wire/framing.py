@@ -36,7 +36,8 @@ _PLAIN = re.compile(
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\0]*|[ \t][^\r\0]*")
 _SIZE = re.compile(rb"(0*[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
 # The end of a chunk, and the size of the next one if that isn't the last.
-_NEXT = re.compile(rb"\r\n(0*[1-9A-Fa-f][0-9A-Fa-f]{0,14})[ \t]*(?:;[^\r\n\0]*)?\r\n")
+# Any line that isn't short is left to _read_line(), which limits its length.
+_NEXT = re.compile(rb"\r\n(0{,99}[1-9A-Fa-f][0-9A-Fa-f]{0,14})[ \t]*(?:;[^\r\n\0]{,999})?\r\n")
 _LENGTH = re.compile(r"0*[0-9]{1,18}")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 # These fields determine where the body ends, so a malformed one can't be ignored.
@@ -328,9 +329,9 @@ class ReplyParser:
     def _read_line(self) -> bytes | None:
         """Remove and return a line of the chunked coding, which must end with CR LF."""
         end = self.rest.find(b"\n")
+        if (len(self.rest) if end < 0 else end) > HEAD_LIMIT:
+            raise FramingError(f"a line of a chunk is longer than {HEAD_LIMIT} bytes")
         if end < 0:
-            if len(self.rest) > HEAD_LIMIT:
-                raise FramingError(f"a line of a chunk is longer than {HEAD_LIMIT} bytes")
             self._expect_more()
             return None
         line, self.rest = self.rest[:end], self.rest[end + 1 :]
