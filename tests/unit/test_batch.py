@@ -963,3 +963,75 @@ def test_no_whole_number(name, number):
     """A batch refuses numbers that aren't whole, by name."""
     with pytest.raises(ValueError, match=f"^{name}: must be a whole number"):
         Batch([], **{name: number})
+
+
+class TestTurn:
+    """Only one call of ``next()`` at a time advances a batch."""
+
+    def test_taken(self):
+        """A call that comes while another one advances the batch fails and does no harm."""
+
+        def source():
+            with pytest.raises(RuntimeError, match="iterated already"):
+                next(batch.iterator)
+            yield download
+
+        download = Nop()
+        with Batch(source()) as batch:
+            assert [plan.download for plan in batch()] == [download]
+
+    def test_interrupted_before(self):
+        """An interrupt that comes before a call has its turn blocks no later call."""
+
+        class Interrupted(dict):
+            def setdefault(self, *_):
+                raise KeyboardInterrupt
+
+        with Batch([Nop()]) as batch:
+            batch.iterator._turn = Interrupted()
+            with pytest.raises(KeyboardInterrupt):
+                next(batch())
+            batch.iterator._turn = {}
+            assert len(list(batch())) == 1
+
+
+class TestWindow:
+    """The window of a batch, with an engine that the test plays."""
+
+    @staticmethod
+    def make(downloads, start):
+        """Make a window of these downloads."""
+        return module.Window(downloads, start, lambda: None, lambda: False, 8)
+
+    def test_completed_twice(self):
+        """A plan that the engine completes twice, after an interrupt, is returned once."""
+
+        def start(plan, complete):
+            complete(plan)
+            complete(plan)
+
+        downloads = [Nop(), Nop()]
+        window, found = self.make(downloads, start), []
+        for _ in downloads:
+            window.given = window.poll()
+            found.append(window.given.download)
+        with pytest.raises(StopIteration):
+            window.poll()
+        assert found == downloads
+
+    def test_interrupted_commit(self):
+        """An interrupt just after the window forgot a returned plan does no harm."""
+
+        class Interrupted(dict):
+            def __delitem__(self, key):
+                super().__delitem__(key)
+                raise KeyboardInterrupt
+
+        window = self.make([Nop()], lambda plan, complete: complete(plan))
+        window._started = Interrupted()
+        window.given = window.poll()
+        with pytest.raises(KeyboardInterrupt):
+            window.poll()
+        with pytest.raises(StopIteration):
+            window.poll()
+        assert window.given is None

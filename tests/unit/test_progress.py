@@ -249,3 +249,36 @@ class TestShow:
         monitor.add(1)
         monitor.refresh()
         assert shown == [1, 2, 2]
+
+
+def test_interrupt_before_the_turn():
+    """An interrupt just before a call gets its turn to show the figures blocks no later call."""
+
+    class Interrupted(dict):
+        def setdefault(self, *_):
+            raise KeyboardInterrupt
+
+    shown = []
+    monitor = ProgressMonitor(lambda *figures: shown.append(figures))
+    monitor._showing = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        monitor.refresh()
+    monitor._showing = {}
+    monitor.add(1)
+    assert shown[-1][0] == 1
+
+
+def test_refreshed_while_it_shows():
+    """A handler that refreshes the figures is not called within itself, but once more after."""
+    depths, running = [], []
+
+    def show(*_):
+        running.append(None)
+        depths.append(len(running))
+        if len(depths) == 1:
+            monitor.refresh()
+        running.pop()
+
+    monitor = ProgressMonitor(show)
+    monitor.refresh()
+    assert depths == [1, 1]

@@ -1,8 +1,10 @@
 """Tests of the thread pool that executes plans, in which waiting plans hold no thread."""
 
+import sys
 import threading
 import time
 from contextvars import ContextVar
+from unittest.mock import Mock
 
 import pytest
 from stubs import Nop, Stub
@@ -182,3 +184,36 @@ def test_traceback_does_not_grow():
             plan.result()
         lengths.add(len(list(caught.traceback)))
     assert len(lengths) == 1
+
+
+def test_woken_twice():
+    """A run that the timer and the token both wake continues once, even before it has its alarm."""
+    run, token = Mock(), Cancellation()
+    sleep = module._Sleep(run, Mock(), token)
+    sleep._end()
+    sleep._end()
+    run.go_on.assert_called_once_with()
+
+
+def test_may_block_without_asyncio(monkeypatch):
+    """In a program without asyncio any thread but the main one may run downloads."""
+    monkeypatch.delitem(sys.modules, "asyncio", raising=False)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(module._may_block()))
+    thread.start()
+    thread.join(SECONDS)
+    assert found == [True]
+    assert not module._may_block()
+
+
+def test_exit(monkeypatch):
+    """At exit the batches that were left open end their downloads and their threads."""
+    monkeypatch.setattr(module, "_engines", {})
+    batch = Batch([waiting(FAR), Nop()], concurrent=1)
+    plans = batch()
+    next(plans)
+    module._engines[0] = lambda: None  # an engine that nobody holds
+    module._end_all()
+    assert module._engines.keys() == {0}
+    assert next(plans).error.reason == "the program is exiting"
+    assert list(plans) == []

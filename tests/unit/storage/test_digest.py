@@ -6,7 +6,9 @@ import hashlib
 import sys
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from processes import forked
@@ -341,3 +343,66 @@ def test_threads_go():
         if thread.name.startswith("download-digest"):
             thread.join(20)
             assert not thread.is_alive()
+
+
+class TestQueue:
+    """The buffers of one digest. The test plays the helper thread."""
+
+    @pytest.fixture
+    def queue(self, monkeypatch):
+        """Make a queue that waits for the test to hash its buffers."""
+        monkeypatch.setattr(module, "PIECE", 4)
+        monkeypatch.setattr(module, "_helpers_of", lambda _: Mock())
+        return module._Queue(hashlib.sha256())
+
+    def test_done_before_the_wait(self, queue):
+        """A caller doesn't wait if the helper thread ends just before."""
+
+        class Waiting(deque):
+            def append(self, waiter):
+                queue._work()
+                super().append(waiter)
+
+        queue._waiting = Waiting()
+        queue.add(b"abcdef")
+        assert queue.total().digest() == hashlib.sha256(b"abcdef").digest()
+        assert queue._left() == 0
+
+    def test_done_while_it_is_read(self, queue):
+        """A sum that the helper thread overtakes begins again, and counts each buffer once."""
+
+        class Buffers(deque):
+            def __iter__(self):
+                buffers = super().__iter__()
+                if queue._done[1] == 0 and not queue._working.locked():
+                    queue._work()
+                    buffers = super().__iter__()
+                return buffers
+
+        queue._buffers = Buffers()
+        queue.add(b"ab")
+        assert queue._sum()[0].digest() == hashlib.sha256(b"ab").digest()
+        assert queue._done[1] == 1
+
+    def test_hashed_and_not_removed(self, queue):
+        """A buffer that the helper thread has hashed and not yet removed is counted once."""
+        sums = []
+
+        class Buffers(deque):
+            def popleft(self):
+                sums.append(queue.total().digest())
+                return super().popleft()
+
+        queue._buffers = Buffers()
+        queue.add(b"ab")
+        queue.add(b"c")
+        queue._work()
+        assert sums == [hashlib.sha256(b"abc").digest()] * 2
+
+    def test_failure(self, queue, monkeypatch):
+        """A failure of the helper thread, such as a lack of memory, is raised by total()."""
+        monkeypatch.setattr(queue, "_add_waiting", Mock(side_effect=MemoryError))
+        queue.add(b"ab")
+        queue._work()
+        with pytest.raises(MemoryError):
+            queue.total()

@@ -96,3 +96,9 @@ def test_cell_forgets():
     cell.change(lambda _: Value())
     gc.collect()
     assert gone() is None
+
+
+def test_waits_to_the_end(monkeypatch):
+    """A waiter that nobody wakes returns False in the end, however often it hears signals."""
+    monkeypatch.setattr(atomic, "HEARING", 0.001)
+    assert not Waiter().wait(0.01)

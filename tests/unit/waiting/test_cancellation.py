@@ -259,3 +259,13 @@ def test_nothing_to_watch(pair, has_socket):
     work = contextlib.nullcontext() if has_socket else scope(Cancellation())
     with work, watched(pair[0] if has_socket else None):
         pair[0].send(b"a")
+
+
+def test_sockets_of_the_parent_process(pair, monkeypatch):
+    """A cancellation in a forked child leaves the sockets of its parent alone."""
+    token = Cancellation()
+    with scope(token), watched(pair[0]):
+        monkeypatch.setattr(module, "this_process", object)
+        token.cancel("stop")
+        pair[0].sendall(b"a")
+        assert pair[1].recv(1) == b"a"

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 import weakref
+from collections import deque
 
 import pytest
 from processes import forked
@@ -282,3 +283,32 @@ def test_forked_child():
     assert forked(child) == 0
     go_on.set()
     end(workers)
+
+
+def test_idle_thread_gone():
+    """If the idle thread is taken just before it can be woken, another one is started."""
+
+    class Idle(deque):
+        def pop(self):
+            super().pop()
+            raise IndexError
+
+    workers, done = Workers(1, "w"), threading.Event()
+    workers._idle = Idle([module.Waiter()])
+    workers.run(done.set)
+    assert done.wait(SECONDS)
+    end(workers)
+
+
+def test_thread_that_threading_did_not_start():
+    """A thread that the threading module didn't start works, and join() doesn't wait for it."""
+    workers, done = Workers(1, "w"), []
+    worker = module._Worker()
+    workers._workers.append(worker)
+    workers._functions.append(lambda: done.append(1))
+    workers.stop()
+    workers._work(worker)
+    assert done == [1]
+    assert worker.thread is None
+    assert not workers._workers
+    workers.join(SECONDS)

@@ -89,22 +89,26 @@ class ProgressMonitor:
         if self._show is None:
             return
         self._is_changed = True
+        while self._is_changed and self._try_show(self._show):
+            pass
+
+    def _try_show(self, show: Callable[[int, int | None], object]) -> bool:
+        """Call ``show``. Return False if another call does: it sees that the figures changed."""
         mine, showing = object(), self._showing
-        while self._is_changed:
-            # A signal handler may raise KeyboardInterrupt at any call. The ``finally`` block makes
-            # no calls, so it always removes the entry.
+        # A signal handler may raise KeyboardInterrupt at any call. The ``finally`` block makes no
+        # calls, so it always removes the entry.
+        try:
+            if showing.setdefault(None, mine) is not mine:
+                return False
+            self._is_changed = False
+            show(*self.figures)
+            return True
+        finally:
             try:
-                if showing.setdefault(None, mine) is not mine:
-                    # The thread that shows the figures will see that they have changed.
-                    return
-                self._is_changed = False
-                self._show(*self.figures)
-            finally:
-                try:
-                    if showing[None] is mine:
-                        del showing[None]
-                except KeyError:
-                    pass
+                if showing[None] is mine:
+                    del showing[None]
+            except KeyError:
+                pass
 
     def _change(self, completed: int, total: int, known: int, unknown: int) -> None:
         self._sums.change(
