@@ -50,7 +50,7 @@ class Download(ABC):
     """One file to download, as a callable.
 
     Calling it runs it: it returns None, or raises what went wrong; it can be called again, and
-    starts over then. The life of a run (contract section 2)::
+    starts over then. The life of a run::
 
         Prepared → (Sent → Replied → Fetched* → validations → published) → Succeeded
                       ↑                                        ↓
