@@ -1035,3 +1035,19 @@ class TestWindow:
         with pytest.raises(StopIteration):
             window.poll()
         assert window.given is None
+
+    def test_interrupted_start(self):
+        """An interrupt while a plan is given to the engine makes the next call give it again."""
+        given = []
+
+        def start(plan, complete):
+            given.append(plan)
+            if len(given) == 1:
+                raise KeyboardInterrupt
+            complete(plan)
+
+        window = self.make([Nop()], start)
+        with pytest.raises(KeyboardInterrupt):
+            window.poll()
+        assert window.poll() is given[0]
+        assert given[0] is given[1]

@@ -217,3 +217,14 @@ def test_exit(monkeypatch):
     assert module._engines.keys() == {0}
     assert next(plans).error.reason == "the program is exiting"
     assert list(plans) == []
+
+
+def test_started_twice():
+    """A plan that was started twice, after an interrupt, runs and completes once."""
+    plan, completed = window.Plan(Nop()), []
+    engine = module.Threads(1, "twice", Cancellation())
+    for _ in range(2):
+        engine.start(plan, completed.append)
+    engine.stop()
+    engine.join(SECONDS)
+    assert completed == [plan]
