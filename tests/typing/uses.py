@@ -36,6 +36,7 @@ from pulpcore.plugin.download.futures import (
 from pulpcore.plugin.download.futures.address import is_public
 from pulpcore.plugin.download.futures.batch import BACKLOG, CONCURRENT, Plan, PlanIterator
 from pulpcore.plugin.download.futures.context import Cache, Context
+from pulpcore.plugin.download.futures.engine.protocol import Protocol
 from pulpcore.plugin.download.futures.error import Facts
 from pulpcore.plugin.download.futures.event import (
     Error,
@@ -237,6 +238,22 @@ class Nop(Download):
     def _send(self) -> None: ...
 
     def __call__(self) -> None: ...
+
+
+class Checked(Protocol):
+    """A protocol that checks a setting of its downloads."""
+
+    def check(self, download: Any) -> None:
+        if not download.url:
+            raise ValueError("url: must not be empty")
+
+
+class CheckedDownload(Download):
+    """A download with a protocol of its own."""
+
+    _protocol = Checked
+
+    def _send(self) -> None: ...
 
 
 class Listed(Factory):

@@ -57,7 +57,7 @@ def test_iterating_on():
         assert sorted(map(id, seen)) == sorted(map(id, downloads))
         assert batch.is_shutdown
 
-    assert at_each_place(scenario) > 50 * SIZE
+    assert at_each_place(scenario) > 40 * SIZE
     no_thread_left()
 
 

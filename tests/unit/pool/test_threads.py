@@ -1,5 +1,6 @@
 """Tests of the thread pool that executes plans, in which waiting plans hold no thread."""
 
+import gc
 import sys
 import threading
 import time
@@ -145,10 +146,14 @@ def test_no_thread_to_go_on(monkeypatch):
 
 def test_forgotten_engines_are_not_kept():
     """The list of batches to stop at exit doesn't keep finished ones."""
+    gc.collect()
+    Batch([])
+    before = len(module._engines)
     for _ in range(50):
         Batch([])
+    gc.collect()
     Batch([])
-    assert len(module._engines) < 40
+    assert len(module._engines) <= before + 1
 
 
 def test_waits_of_real_downloads(monkeypatch):
