@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import errno
+import gc
 import gzip
 import io
 import os
@@ -14,7 +15,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupts import at_each_place
 
+from pulpcore.plugin.download.futures import FileDownload
 from pulpcore.plugin.download.futures.storage import staging
 from pulpcore.plugin.download.futures.storage.descriptor import DescriptorFile
 from pulpcore.plugin.download.futures.writer import BufferWriter, FileWriter, Writer
@@ -1485,3 +1488,44 @@ def test_copy_of_a_buffer_writer():
     writer.append(b"a")
     writer.close()
     assert (writer.content(), twin.content()) == ("a", "b")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_interrupted(folder, resume):
+    """A Ctrl-C at any place of a download leaves the old file or the new one, and no other."""
+    (folder / "source").write_bytes(NEW)
+    target = folder / "target"
+
+    def scenario(armed):
+        target.write_bytes(OLD)
+        download = FileDownload(f"file://{folder}/source", FileWriter(target, resume=resume))
+        with armed:
+            download()
+        assert set(tree(folder)) == {"source", "target"}
+        assert target.read_bytes() in (OLD, NEW)
+
+    # An interrupt that comes while garbage is collected gets lost.
+    gc.disable()
+    try:
+        assert at_each_place(scenario) > 50
+    finally:
+        gc.enable()
+
+
+def test_interrupted_open(folder):
+    """A Ctrl-C at any place of open() leaves no staging file and no file descriptor."""
+
+    def descriptors():
+        return len(os.listdir("/proc/self/fd"))
+
+    before = descriptors()
+
+    def scenario(armed):
+        writer = FileWriter(folder / "target")
+        with armed:
+            writer.open()
+        writer.discard()
+        assert tree(folder) == {}
+        assert descriptors() == before
+
+    assert at_each_place(scenario) > 10

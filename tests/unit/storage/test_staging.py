@@ -42,7 +42,7 @@ def beside(target):
 
 def paths(target):
     """Return the paths of the partial file and of its note."""
-    stage = Partial(str(target))
+    stage = opened(Partial(str(target)))
     stage.remember("?")
     names = beside(target)
     stage.forget()
@@ -54,6 +54,12 @@ def paths(target):
     return partial, note
 
 
+def opened(stage):
+    """Open a staging file, and return it."""
+    stage.open()
+    return stage
+
+
 def finish(stage):
     """Close and drop, as a writer does."""
     stage.file.close()
@@ -62,7 +68,7 @@ def finish(stage):
 
 def leave(target, content=CONTENT, note=NOTE):
     """Leave what a failed run leaves."""
-    stage = Partial(str(target))
+    stage = opened(Partial(str(target)))
     stage.forget()
     stage.remember(note)
     stage.file.write(content)
@@ -71,7 +77,7 @@ def leave(target, content=CONTENT, note=NOTE):
 
 def found(target):
     """Return what the next run finds: the note and the content."""
-    stage = Partial(str(target))
+    stage = opened(Partial(str(target)))
     content = os.pread(stage.file.fileno(), 1000, 0)
     assert len(content) == stage.size == os.lseek(stage.file.fileno(), 0, os.SEEK_CUR)
     finish(stage)
@@ -81,7 +87,7 @@ def found(target):
 class TestTemporary:
     def test_publish(self, target):
         """A temporary file is in the target's folder, replaces the target and leaves no other."""
-        stage = Temporary(str(target))
+        stage = opened(Temporary(str(target)))
         assert re.fullmatch(r"\.download-[0-9a-f]{16}", *beside(target))
         assert not target.exists()
         stage.file.write(b"new")
@@ -94,7 +100,7 @@ class TestTemporary:
     def test_drop(self, target):
         """Dropping a temporary file removes it and keeps the old file. It may be repeated."""
         target.write_bytes(b"old")
-        stage = Temporary(str(target))
+        stage = opened(Temporary(str(target)))
         stage.file.write(b"new")
         finish(stage)
         stage.drop()
@@ -103,7 +109,7 @@ class TestTemporary:
 
     def test_mode(self, target):
         """A temporary file has the permissions of any new file and isn't inherited by programs."""
-        stage = Temporary(str(target))
+        stage = opened(Temporary(str(target)))
         twin = target.with_name("twin")
         twin.touch()
         assert os.fstat(stage.file.fileno()).st_mode == twin.stat().st_mode
@@ -112,7 +118,7 @@ class TestTemporary:
 
     def test_many(self, target):
         """Many temporary files of one target may exist at once."""
-        stages = [Temporary(str(target)) for _ in range(50)]
+        stages = [opened(Temporary(str(target))) for _ in range(50)]
         assert len(beside(target)) == 50
         for stage in stages:
             finish(stage)
@@ -120,11 +126,11 @@ class TestTemporary:
     def test_no_folder(self, target):
         """A missing folder raises FileNotFoundError, after which the caller can create it."""
         with pytest.raises(FileNotFoundError):
-            Temporary(str(target / "sub"))
+            opened(Temporary(str(target / "sub")))
 
     def test_folder_in_the_way(self, target):
         """If a folder is at the target path, publishing raises and the folder stays."""
-        stage = Temporary(str(target))
+        stage = opened(Temporary(str(target)))
         (target / "sub").mkdir(parents=True)
         stage.file.close()
         with pytest.raises(IsADirectoryError):
@@ -137,7 +143,7 @@ class TestTemporary:
 class TestPartial:
     def test_nothing_there(self, target):
         """At first a partial file has no note and no content. Without a note nothing is kept."""
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         assert (stage.note, stage.size) == (None, 0)
         stage.file.write(CONTENT)
         finish(stage)
@@ -146,7 +152,7 @@ class TestPartial:
     def test_go_on(self, target):
         """The next run finds the partial file and appends to it."""
         leave(target)
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         assert (stage.note, stage.size) == (NOTE, len(CONTENT))
         stage.taken_up()
         stage.file.write(b" and more")
@@ -157,7 +163,7 @@ class TestPartial:
         """Publishing a partial file leaves neither note nor lock nor any other file."""
         target.write_bytes(b"old")
         leave(target)
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         stage.taken_up()
         stage.file.write(b" and the rest")
         stage.file.close()
@@ -168,7 +174,7 @@ class TestPartial:
     def test_cannot_be_published(self, target):
         """If publishing fails, the error is raised and the partial file stays for a later run."""
         leave(target)
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         (target / "sub").mkdir(parents=True)
         stage.file.close()
         with pytest.raises(IsADirectoryError):
@@ -179,7 +185,7 @@ class TestPartial:
     def test_forget(self, target):
         """forget() deletes content and note, and writing continues at 0."""
         leave(target)
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         stage.forget()
         assert (stage.note, stage.size) == (None, 0)
         stage.file.write(b"other")
@@ -191,7 +197,7 @@ class TestPartial:
         """A new note replaces the first one, and an equal one isn't written again."""
         _, note = paths(target)
         leave(target)
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         stage.taken_up()
         number = note.stat().st_ino, note.stat().st_mtime_ns
         stage.remember(NOTE)
@@ -204,7 +210,7 @@ class TestPartial:
     def test_remember_where_it_cannot_be_written(self, target, monkeypatch, how):
         """If the note can't be written, an error is raised and no partial file stays."""
         leave(target)
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         stage.taken_up()
         stage.file.write(CONTENT)
 
@@ -226,7 +232,7 @@ class TestPartial:
 
     def test_no_byte(self, target):
         """An empty partial file and its note aren't kept."""
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         stage.remember(NOTE)
         assert len(beside(target)) == 2
         finish(stage)
@@ -241,7 +247,7 @@ class TestPartial:
         """
         partial, note_path = paths(target)
         leave(target)
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         if note is not None:
             stage.remember(note)
             assert partial.read_bytes() == b""
@@ -254,13 +260,13 @@ class TestPartial:
     def test_nothing_written(self, target):
         """A run that fails before it writes keeps the existing partial file."""
         leave(target)
-        finish(Partial(str(target)))
+        finish(opened(Partial(str(target))))
         assert found(target) == (NOTE, CONTENT)
 
     def test_cut_short(self, target):
         """A note is valid only if the partial file has as many bytes as it says."""
         partial, _ = paths(target)
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         stage.file.write(CONTENT)
         stage.remember(NOTE)
         finish(stage)
@@ -284,7 +290,7 @@ class TestPartial:
         with monkeypatch.context() as patch:
             patch.setattr(os, name, refuse)
             with pytest.raises(OSError, match="used up"):
-                Partial(str(target))
+                opened(Partial(str(target)))
         assert len(calls) == at
         assert found(target) == (NOTE, CONTENT)
 
@@ -298,13 +304,13 @@ class TestPartial:
         with monkeypatch.context() as patch:
             patch.setattr(fcntl, "flock", refuse)
             with pytest.raises(OSError, match="no locks"):
-                Partial(str(target))
+                opened(Partial(str(target)))
         assert beside(target) == []
         leave(target)
         with monkeypatch.context() as patch:
             patch.setattr(fcntl, "flock", refuse)
             with pytest.raises(OSError, match="no locks"):
-                Partial(str(target))
+                opened(Partial(str(target)))
         assert found(target) == (NOTE, CONTENT)
 
     def test_no_second_descriptor(self, target, monkeypatch):
@@ -316,20 +322,20 @@ class TestPartial:
         with monkeypatch.context() as patch:
             patch.setattr(os, "dup", refuse)
             with pytest.raises(OSError, match="used up"):
-                Partial(str(target))
+                opened(Partial(str(target)))
         assert beside(target) == []
         leave(target)
         with monkeypatch.context() as patch:
             patch.setattr(os, "dup", refuse)
             with pytest.raises(OSError, match="used up"):
-                Partial(str(target))
+                opened(Partial(str(target)))
         assert found(target) == (NOTE, CONTENT)
 
     def test_mode(self, target):
         """A partial file never has more permission bits than the final file."""
         before = os.umask(0o077)
         try:
-            stage = Partial(str(target), 0o640)
+            stage = opened(Partial(str(target), 0o640))
             assert stat.S_IMODE(os.fstat(stage.file.fileno()).st_mode) == 0o640
             finish(stage)
         finally:
@@ -358,7 +364,7 @@ class TestPartial:
     def test_no_folder(self, target):
         """For a partial file a missing folder raises an error, and the caller can create it."""
         with pytest.raises(FileNotFoundError):
-            Partial(str(target / "sub"))
+            opened(Partial(str(target / "sub")))
 
 
 # What somebody may have put in place of the partial file.
@@ -521,7 +527,7 @@ def test_what_a_link_leads_to_stays(target, tamper):
     partial, note = paths(target)
     leave(target)
     tamper(partial, note)
-    stage = Partial(str(target))
+    stage = opened(Partial(str(target)))
     stage.file.write(b"new content")
     finish(stage)
     assert partial.with_name("elsewhere").read_bytes() == b"precious"
@@ -540,9 +546,9 @@ class TestTwoAtOnce:
     def test_second_is_refused(self, target):
         """While one writer has the partial file, a second one is refused and changes nothing."""
         leave(target)
-        first = Partial(str(target))
+        first = opened(Partial(str(target)))
         with pytest.raises(BlockingIOError):
-            Partial(str(target))
+            opened(Partial(str(target)))
         assert (first.note, first.size) == (NOTE, len(CONTENT))
         finish(first)
         assert found(target) == (NOTE, CONTENT)
@@ -553,15 +559,15 @@ class TestTwoAtOnce:
 
         def work():
             with pytest.raises(BlockingIOError):
-                Partial(str(target))
+                opened(Partial(str(target)))
 
-        first = Partial(str(target))
+        first = opened(Partial(str(target)))
         assert forked(work) == 0
         finish(first)
 
     def test_after_the_first_is_through(self, target, monkeypatch):
         """A writer that opened the partial file just before its publication can't write to it."""
-        first = Partial(str(target))
+        first = opened(Partial(str(target)))
         first.file.write(b"first")
         first.file.close()
         flock = fcntl.flock
@@ -572,7 +578,7 @@ class TestTwoAtOnce:
             flock(descriptor, how)
 
         monkeypatch.setattr(fcntl, "flock", late)
-        second = Partial(str(target))
+        second = opened(Partial(str(target)))
         assert (second.note, second.size) == (None, 0)
         second.file.write(b"2")
         assert target.read_bytes() == b"first"
@@ -582,7 +588,7 @@ class TestTwoAtOnce:
 
     def test_three_at_once(self, target, monkeypatch):
         """Of three writers that open a partial file in turn, no two ever have the same."""
-        first = Partial(str(target))
+        first = opened(Partial(str(target)))
         first.file.close()
         flock = fcntl.flock
         third = []
@@ -590,13 +596,13 @@ class TestTwoAtOnce:
         def late(descriptor, how):
             monkeypatch.setattr(fcntl, "flock", flock)
             first.publish()
-            third.append(Partial(str(target)))
+            third.append(opened(Partial(str(target))))
             third[0].file.write(b"third")
             flock(descriptor, how)
 
         monkeypatch.setattr(fcntl, "flock", late)
         try:
-            second = Partial(str(target))
+            second = opened(Partial(str(target)))
         except BlockingIOError:
             pass
         else:
@@ -610,7 +616,7 @@ class TestTwoAtOnce:
         """A partial file that was replaced by another writer's isn't published as ours."""
         partial, _ = paths(target)
         target.write_bytes(b"old")
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         stage.file.write(b"whole")
         stage.file.close()
         partial.unlink()
@@ -632,7 +638,7 @@ class TestTwoAtOnce:
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", late)
-            stage = Partial(str(target))
+            stage = opened(Partial(str(target)))
         os.close(there[0])
         stage.file.write(b"content")
         stage.publish()
@@ -640,9 +646,9 @@ class TestTwoAtOnce:
 
     def test_dropped_twice(self, target):
         """Dropping twice is harmless, even if its descriptor number was reused."""
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         finish(stage)
-        other = Partial(str(target))
+        other = opened(Partial(str(target)))
         stage.drop()
         other.file.write(b"content")
         other.publish()
@@ -652,7 +658,7 @@ class TestTwoAtOnce:
         """If other writers always come first, opening gives up with an error."""
         monkeypatch.setattr(Partial, "_is_there", lambda *unused: False)
         with pytest.raises(BlockingIOError):
-            Partial(str(target))
+            opened(Partial(str(target)))
         with FileWriter(target, resume=True) as writer:
             writer.append(b"new")
         assert target.read_bytes() == b"new"
@@ -666,7 +672,7 @@ class TestTwoAtOnce:
             begin.wait()
             for _ in range(30):
                 try:
-                    stage = Partial(str(target))
+                    stage = opened(Partial(str(target)))
                 except BlockingIOError:
                     continue
                 got.append(stage.size)
@@ -694,7 +700,7 @@ def test_error_leaves_nothing_open(target, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, refuse)
             with pytest.raises(OSError, match="broken"):
-                Partial(str(target))
+                opened(Partial(str(target)))
     assert found(target) == (None, b"")
 
 
@@ -703,7 +709,7 @@ class TestForks:
         """Forked children take different temporary names from their parent and each other."""
 
         def name():
-            stage = Temporary(str(target))
+            stage = opened(Temporary(str(target)))
             (found,) = {path.name for path in target.parent.iterdir()} - before
             finish(stage)
             return found
@@ -720,7 +726,7 @@ class TestForks:
     def test_lock(self, target):
         """A surviving forked child doesn't keep the lock of its parent's partial file."""
         leave(target)
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         ours, theirs = socket.socketpair()
         child = os.fork()
         if not child:
@@ -744,7 +750,7 @@ class TestForks:
         """A forked child with an inherited descriptor doesn't keep a released lock."""
         leave(target)
         monkeypatch.setattr(staging, "_held", {})
-        stage = Partial(str(target))
+        stage = opened(Partial(str(target)))
         twin = os.dup(stage._lock)
         finish(stage)
         assert found(target) == (NOTE, CONTENT)
@@ -753,7 +759,7 @@ class TestForks:
     @pytest.mark.parametrize("kind", [Temporary, Partial])
     def test_drop(self, target, kind):
         """A forked child that drops its parent's partial file doesn't remove it."""
-        stage = kind(str(target))
+        stage = opened(kind(str(target)))
         stage.file.write(CONTENT)
         assert forked(stage.drop) == 0
         stage.publish()
@@ -765,4 +771,4 @@ def test_never_ours(target, monkeypatch):
     """A partial file that is taken away again and again is given up."""
     monkeypatch.setattr(os.path, "samestat", lambda *_: False)
     with pytest.raises(BlockingIOError):
-        Partial(str(target))
+        opened(Partial(str(target)))

@@ -368,14 +368,18 @@ class FileWriter(Writer):
         folder = target.rpartition("/")[0].rstrip("/") or "/"
         self._folders = (folder,)
         try:
-            self._stage = self._make_stage(target, mode)
-        except FileNotFoundError:
-            if self.durable:
-                self._folders = tuple(_without_entry(folder))
-            os.makedirs(folder, exist_ok=True)
-            self._stage = self._make_stage(target, mode)
+            try:
+                stage = self._open_stage(target, mode)
+            except FileNotFoundError:
+                if self.durable:
+                    self._folders = tuple(_without_entry(folder))
+                os.makedirs(folder, exist_ok=True)
+                stage = self._open_stage(target, mode)
+        except BaseException:
+            self.discard()
+            raise
         # Without a buffer of its own: the download already writes in large buffers.
-        self.fp = self._stage.file  # type: ignore[assignment]
+        self.fp = stage.file  # type: ignore[assignment]
 
     def is_missing(self) -> bool:
         """Whether no file exists at the path."""
@@ -471,9 +475,11 @@ class FileWriter(Writer):
     def discard(self) -> None:
         """Drop the content. An old file at the path stays."""
         stage, self._stage = self._stage, None
-        super().discard()
-        if stage is not None:
-            stage.drop()
+        try:
+            super().discard()
+        finally:
+            if stage is not None:
+                stage.drop()
 
     def __copy__(self) -> Self:
         clone = super().__copy__()
@@ -492,13 +498,19 @@ class FileWriter(Writer):
         path = redact.text(self.path) if "://" in self.path else self.path
         return f"FileWriter({path!r})"
 
-    def _make_stage(self, target: str, mode: int | None) -> Stage:
+    def _open_stage(self, target: str, mode: int | None) -> Stage:
         if self.resume:
             # Another download may hold the lock of the partial file, or the file system may have
             # no locks. Download without resume then.
             with contextlib.suppress(OSError):
-                return Partial(target, mode)
-        return Temporary(target, mode)
+                return self._open_own(Partial(target, mode))
+        return self._open_own(Temporary(target, mode))
+
+    def _open_own(self, stage: Stage) -> Stage:
+        # Own it first: an interrupt may come just after it has created its file.
+        self._stage = stage
+        stage.open()
+        return stage
 
 
 def writer_of(value: Writer | StrPath | None) -> Writer | None:

@@ -96,11 +96,13 @@ def protocol_of(kind: type[Any]) -> type[Protocol]:
     Args:
         kind: The class.
     """
-    candidates = (vars(cls).get("_protocol") for cls in kind.__mro__)
+    # A list and not a generator: an interrupt while a generator is closed would get lost.
+    candidates = [vars(cls).get("_protocol") for cls in kind.__mro__]
     # Download, the base class of all, has one.
-    return next(
+    protocols: list[type[Protocol]] = [
         found for found in candidates if isinstance(found, type) and issubclass(found, Protocol)
-    )
+    ]
+    return protocols[0]
 
 
 def validate(**settings: Settings) -> None:

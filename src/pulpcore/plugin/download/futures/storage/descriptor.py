@@ -75,12 +75,16 @@ class DescriptorFile(io.RawIOBase):
             OSError: fsync or close failed, so that written bytes may be lost.
         """
         if not self.closed:
-            super().close()
+            # The order is safe for interrupts: the descriptor is closed once, whatever happens.
+            descriptor, self._descriptor = self._descriptor, -1
             try:
                 if self.sync:
-                    os.fsync(self._descriptor)
+                    os.fsync(descriptor)
             finally:
-                os.close(self._descriptor)
+                try:
+                    os.close(descriptor)
+                finally:
+                    super().close()
 
     def _check(self) -> None:
         # After close() the operating system may give the same number to another file.

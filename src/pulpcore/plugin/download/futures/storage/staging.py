@@ -82,14 +82,27 @@ class Stage(ABC):
     note: str | None = None
     size = 0
 
-    def __init__(self, target: str) -> None:
-        """Store the target. A subclass opens the file.
+    def __init__(self, target: str, mode: int | None = None) -> None:
+        """Store the arguments.
+
+        The constructor opens nothing: an interrupt may come just after open() has created the file.
+        Then somebody must already own the object, to drop it.
 
         Args:
             target: The absolute path of the final file.
+            mode: The permission bits; None for the default of the umask.
         """
         self._target = target
+        self._mode = mode
         self._process = this_process()
+
+    @abstractmethod
+    def open(self) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: The file can't be created, opened or locked.
+        """
 
     def publish(self) -> None:
         """Close the file, and rename it to its target.
@@ -102,7 +115,8 @@ class Stage(ABC):
 
     def drop(self) -> None:
         """Close the file, and remove it unless it stays for a later run."""
-        with contextlib.suppress(OSError):
+        # An interrupt may have ended open() before there was a file object.
+        with contextlib.suppress(OSError, AttributeError):
             self.file.close()
         # A forked child that unwinds the stack must not remove the file of its parent.
         if self._process is this_process():
@@ -120,18 +134,15 @@ class Stage(ABC):
 class Temporary(Stage):
     """A staging file that is removed if the download fails."""
 
-    def __init__(self, target: str, mode: int | None = None) -> None:
-        """Create the file.
+    _path: str | None = None
 
-        Args:
-            target: The absolute path of the final file.
-            mode: The permission bits; None for the default of the umask.
+    def open(self) -> None:
+        """Create the file.
 
         Raises:
             OSError: The file can't be created.
         """
-        super().__init__(target)
-        folder = target[: target.rindex("/") + 1]
+        folder = self._target[: self._target.rindex("/") + 1]
         # tempfile creates files with mode 0600. To fix that afterwards, one must read the umask,
         # which is only possible by changing it for the whole process.
         left = _NAME_TRIES
@@ -141,21 +152,25 @@ class Temporary(Stage):
             # ``secrets`` module would cost a system call.
             self._path = f"{folder}.download-{_random.getrandbits(64):016x}"
             try:
-                descriptor = _create(self._path, os.O_WRONLY, mode)
+                self.file = DescriptorFile(_create(self._path, os.O_WRONLY, self._mode))
                 break
             except FileExistsError:
                 left -= 1
                 if not left:
+                    # The existing file isn't ours to remove.
+                    self._path = None
                     raise
-        self.file = DescriptorFile(descriptor)
-        _set_mode(descriptor, mode)
+        _set_mode(self.file.fileno(), self._mode)
 
     def _rename(self) -> None:
-        os.replace(self._path, self._target)
+        os.replace(self._path or "", self._target)
 
     def _remove(self) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
+        if self._path is not None:
+            if not hasattr(self, "file"):
+                _close_lost(self._path)
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
 
 
 class Partial(Stage):
@@ -170,20 +185,16 @@ class Partial(Stage):
     written.
     """
 
-    def __init__(self, target: str, mode: int | None = None) -> None:
-        """Open the file of an earlier run, or create it.
+    _lock = -1
 
-        A file of another user, a link, and a file without a valid note are replaced.
+    def __init__(self, target: str, mode: int | None = None) -> None:
+        """Store the arguments.
 
         Args:
             target: The absolute path of the final file.
             mode: The permission bits; None for the default of the umask.
-
-        Raises:
-            BlockingIOError: Another download holds the lock.
-            OSError: The file can't be opened or locked.
         """
-        super().__init__(target)
+        super().__init__(target, mode)
         folder, name = os.path.split(target)
         key = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
         self._path = os.path.join(folder, f".download-{key}.partial")
@@ -193,9 +204,25 @@ class Partial(Stage):
         self._is_kept = True
         # Whether the next write appends to the content of the earlier run.
         self._is_resumed = False
+
+    def open(self) -> None:
+        """Open the file of an earlier run, or create it.
+
+        A file of another user, a link, and a file without a valid note are replaced.
+
+        Raises:
+            BlockingIOError: Another download holds the lock.
+            OSError: The file can't be opened or locked.
+        """
         # A second descriptor of the file. It keeps the lock until the rename, which comes after
         # ``self.file`` has been closed.
-        self._lock = self._open(mode)
+        try:
+            self._lock = self._open()
+        except OSError:
+            raise
+        except BaseException:
+            self._drop_empty()
+            raise
         try:
             self.file = _PartialFile(os.dup(self._lock), self._drop_unless_resumed)
         except BaseException:
@@ -203,7 +230,7 @@ class Partial(Stage):
             raise
         try:
             self._find_note()
-            _set_mode(self._lock, mode)
+            _set_mode(self._lock, self._mode)
         except BaseException:
             self.drop()
             raise
@@ -289,7 +316,7 @@ class Partial(Stage):
             os.close(self._lock)
             self._lock = -1
 
-    def _open(self, mode: int | None) -> int:
+    def _open(self) -> int:
         """Open and lock the file."""
         for _ in range(_OPEN_TRIES):
             is_new = False
@@ -297,7 +324,7 @@ class Partial(Stage):
                 try:
                     descriptor = os.open(self._path, os.O_RDWR | _OPEN_FLAGS)
                 except FileNotFoundError:
-                    descriptor = _create(self._path, os.O_RDWR, mode)
+                    descriptor = _create(self._path, os.O_RDWR, self._mode)
                     is_new = True
             except FileExistsError:
                 continue
@@ -335,6 +362,15 @@ class Partial(Stage):
             raise
         self._unlock()
         return False
+
+    def _drop_empty(self) -> None:
+        """Remove the file that open() may have created just before an interrupt."""
+        with contextlib.suppress(OSError), open(self._path, "rb") as file:
+            # Another download that has the lock needs the file.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(file.fileno())
+            if not found.st_size and self._is_there(found):
+                os.unlink(self._path)
 
     def _delete(self) -> None:
         self._remove_note()
@@ -434,6 +470,15 @@ os.register_at_fork(after_in_child=_abandon)
 def _create(path: str, flags: int, mode: int | None) -> int:
     """Create a file. The umask may clear some of the permission bits that were given."""
     return os.open(path, flags | _CREATE_FLAGS, _ANY_MODE if mode is None else mode)
+
+
+def _close_lost(path: str) -> None:
+    """Close the descriptor of a file that open() returned just before an interrupt (Linux)."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}") == path:
+                    os.close(int(name))
 
 
 def _write(path: str, content: bytes) -> None:
