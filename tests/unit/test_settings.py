@@ -10,6 +10,8 @@ from requests.structures import CaseInsensitiveDict
 from pulpcore.plugin.download.futures import SSL, Settings, Timeout, User
 from pulpcore.plugin.download.futures.settings import copied
 
+LIST = "<list>"
+VERIFIED = "validation=True)"
 PEM = "-----BEGIN PRIVATE KEY-----\nc0ntent\n-----END PRIVATE KEY-----\n"
 
 
@@ -196,6 +198,10 @@ def test_timeout_that_cannot_work(attribute, seconds):
         (
             SSL("", "/" + "M" * 31, "MIIB" * 16),
             "SSL(ca_certificate='', client_certificate=<text>, client_key=<text>, validation=True)",
+        ),
+        (
+            SSL("/a", [PEM], PEM.encode()),  # type: ignore[arg-type]
+            f"SSL(ca_certificate='/a', client_certificate={LIST}, client_key=<bytes>, {VERIFIED}",
         ),
         (
             SSL("/ca", client_key_password="p4ss"),

@@ -239,7 +239,7 @@ class TestOrdinaryFailures:
     def test_retry_after_is_heard(self, file_server: Any) -> None:
         """A server that says when to come again isn't asked before, and it costs a retry."""
         go_on = threading.Event()
-        replies = iter([Hold(go_on), Status(503, {"Retry-After": "0"}.items())])
+        replies = iter([Hold(go_on), Status(503, {"Retry-After": "1"}.items())])
         server = file_server({"/a": BODY}, faults=lambda *_: next(replies, None))
         first, second = (into_memory(server.url("/a"), quick(total=1)) for _ in range(2))
         errors: list[Any] = []
@@ -253,7 +253,7 @@ class TestOrdinaryFailures:
         with Batch(downloads(), concurrent=2) as batch:
             for plan in batch():
                 plan.result()
-        assert [error.retry_after for error in errors] == [0]
+        assert [error.retry_after for error in errors] == [1]
 
     def test_bug(self, file_server: Any) -> None:
         """A run that ends by a bug leaves nothing at the host."""

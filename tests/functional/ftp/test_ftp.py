@@ -460,7 +460,11 @@ class TestScripts:
                 "227 x",
             ),
             ([Loop([Send(b"2" * 9000)])], DownloadFailed, "65536 bytes"),
-            ([Loop([Send(b"220-" + b"2" * 900 + b"\r\n")])], DownloadFailed, "more than 65536"),
+            (
+                [Loop([Send(b"220-" + b"2" * 900 + b"\r\n")])],
+                DownloadFailed,
+                "it has more than 65536",
+            ),
             ([Send(b"550 not from your address\r\n")], NotAuthorized, "550 not from"),
             ([WELCOME, *command("USER", b"550 no\r\n")], NotAuthorized, "this user.* 550 no"),
             ([*LOGIN[:3], *command("PASS", b"550 no\r\n")], NotAuthorized, "550 no"),

@@ -292,6 +292,31 @@ CASES = [
         **BAD_PART,
     ),
     Case(
+        "part as long as the whole",
+        [GOOD, reply(206, NAMED, OLD), whole()],
+        **BAD_PART,
+    ),
+    Case(
+        "part as long as the whole, which nothing delimits",
+        [GOOD, reply(206, NAMED, OLD, length=False), whole()],
+        **BAD_PART,
+    ),
+    Case(
+        "multipart that names the rest",
+        [GOOD, reply(206, {**NAMED, **BOUNDARY}, OLD[CUT:]), whole()],
+        **BAD_PART,
+    ),
+    Case(
+        "a part that nobody asked for",
+        [first(cut=0, ETag=E), reply(206, {"ETag": E}, OLD[:20])],
+        content=None,
+    ),
+    Case(
+        "a rest that nobody asked for",
+        [first(cut=0, ETag=E), part(CUT, 40, ETag=E)],
+        content=None,
+    ),
+    Case(
         "part that only the end delimits",
         [
             GOOD,

@@ -1,5 +1,6 @@
 """Tests of the state machine of a run: its steps, claims, and exchanged writers."""
 
+import copy
 import errno
 import gc
 import io
@@ -302,6 +303,22 @@ def test_claimed_and_no_file_is_touched(tmp_path):
     first()
     assert len(errors) == 2
     assert (tmp_path / "a").read_bytes() == NEW
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_claimed_file_object(copied):
+    """A run whose writer has the file object of a running one fails without touching the file."""
+    file = io.BytesIO()
+
+    def same_file(first, second):
+        first.writer = Writer(file)
+        second.writer = copy.copy(first.writer) if copied else Writer(file)
+
+    first, second, errors = share(same_file, [b"abc", b"def"], [b"x"])
+    first()
+    assert len(errors) == 2
+    assert file.getvalue() == NEW
+    assert second.scripts
 
 
 def test_claimed_by_a_later_attempt():

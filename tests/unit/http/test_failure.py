@@ -1,6 +1,7 @@
 """Tests of the error messages of failed HTTP downloads."""
 
 import errno
+import http
 import http.client
 import socket
 import ssl
@@ -95,6 +96,14 @@ def test_used_up(number, wrap):
     assert failed.reason.startswith(("this machine has no", "this process has no"))
 
 
+@pytest.mark.parametrize("status", [301, 304, 404])
+def test_words_about_a_file(status):
+    """A proxy's refusal of CONNECT has none of the advice about a file at a server."""
+    failed = failure.from_exception(requests.exceptions.ProxyError(TunnelRefused(status, "")))
+    phrase = http.HTTPStatus(status).phrase
+    assert failed.reason.endswith(f"it replied {status} {phrase}")
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "is_transient"),
     [
@@ -124,7 +133,7 @@ def test_refused_tunnel(status, kind, is_transient):
         (407, True, "proxy", ": the proxy wants other credentials than those in proxy_url"),
         (403, True, "server", ": it refuses access"),
         (302, False, "server", ": no Location says where to"),
-        (302, False, "proxy", ": no Location says where to"),
+        (302, False, "proxy", ""),
     ],
 )
 def test_advice(status, has_credentials, peer, advice):

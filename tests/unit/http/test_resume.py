@@ -1,10 +1,12 @@
 """Tests of the validators and ranges with which a partial HTTP download resumes."""
 
+import io
 import json
 from typing import Any
 
 import pytest
 import requests
+from urllib3 import HTTPResponse
 
 from pulpcore.plugin.download.futures.http.resume import (
     ContentRange,
@@ -23,6 +25,8 @@ def answer(**headers: str) -> requests.Response:
     """Make a response with the given headers."""
     response = requests.Response()
     response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    response.request = requests.Request("GET", U).prepare()
+    response.raw = HTTPResponse(io.BytesIO(), response.headers, preload_content=False)
     return response
 
 
@@ -119,7 +123,7 @@ def test_no_content_range() -> None:
         ("bytes=-3", (6, 9, 10), False),
         ("bytes=-3", (7, 8, 10), False),
         ("bytes=-30", (0, 9, 10), True),
-        ("bytes=-3", (7, 9, None), True),
+        ("bytes=-3", (7, 9, None), False),
         ("bytes=-3", (5, 9, None), False),
         ("bytes=0-1,5-9", (0, 1, 10), False),
         ("bytes=-", (0, 1, 10), False),
@@ -180,6 +184,10 @@ REST = {"ETag": '"e"', "Last_Modified": BEFORE, "Content_Range": "bytes 5-9/10"}
         ({"Content_Encoding": "gzip"}, U, False),
         ({"Content_Encoding": "identity"}, U, True),
         ({"Content_Range": "bytes 5-9/*"}, U, True),
+        ({"Content_Length": "5"}, U, True),
+        ({"Content_Length": "10"}, U, False),
+        ({"Content_Type": "application/octet-stream"}, U, True),
+        ({"Content_Type": "Multipart/Byteranges; boundary=x"}, U, False),
         # Another host or path that has the same ETag.
         ({}, V, False),
         ({}, "http://example.net/a", False),
@@ -194,6 +202,23 @@ def test_is_continued(headers: dict[str, str | None], answered: str, is_it: bool
     """A part continues only the same resource with equal validator, coding and total size."""
     found = {name: value for name, value in {**REST, **headers}.items() if value is not None}
     assert version().is_continued(answer(**found), answered, 5) is is_it
+
+
+def test_is_continued_without_a_date() -> None:
+    """If only the query differs, a Last-Modified must show that it is the same file."""
+    found = {"ETag": '"e"', "Content_Range": "bytes 5-9/10"}
+    assert version(ETag='"e"').is_continued(answer(**found), U, 5)
+    assert not version(ETag='"e"').is_continued(answer(**found), U + "?s=2", 5)
+
+
+def test_is_whole_by_its_length() -> None:
+    """A 200 whose length contradicts its Content-Range isn't the whole file."""
+    span = {"Content_Range": "bytes 0-9/10"}
+    assert is_whole(answer(**span, Content_Length="10"))
+    assert not is_whole(answer(**span, Content_Length="5"))
+    head = answer(**span, Content_Length="0")
+    head.request.method = "HEAD"
+    assert is_whole(head)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import re
 import threading
 from collections.abc import MutableMapping, MutableSequence, MutableSet
@@ -278,4 +279,7 @@ def _shown(value: object) -> str:
         "\n" in value or len(value) > _LONGEST_SHOWN or _BASE64.fullmatch(value.strip())
     ):
         return "<text>"
+    if not isinstance(value, str | os.PathLike | bool | None):
+        # Such as a key that was given as bytes.
+        return f"<{type(value).__name__}>"
     return repr(value)

@@ -102,7 +102,10 @@ class Run:
         except TypeError as error:
             raise DownloadFailed(f"a setting is wrong: {error}") from error
         validations = list(download.validations)
-        used = validations if writer is None else [writer, *validations]
+        used: list[object] = list(validations)
+        if writer is not None:
+            # Two writers may share a file object of the caller's, such as those of a clone.
+            used += [writer] if (fp := writer.fp) is None else [writer, fp]
         if (thing := self.claims.add(used)) is not None:
             raise RuntimeError(f"{download} shares {thing!r} with a download that is running")
         before, self.writer, self.validations = self.writer, writer, validations

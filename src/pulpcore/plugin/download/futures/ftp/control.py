@@ -21,6 +21,10 @@ _TIME = re.compile(r"213[ \t]+(\d{14}(?:\.\d{1,9})?)[ \t]*")
 _OPENED = re.compile(r"150 .*\((\d{1,18}) bytes\)", re.IGNORECASE | re.DOTALL)
 
 
+class TooLong(ftplib.Error):
+    """The server's reply is longer than ``REPLY_MAX``."""
+
+
 class OddReply(ftplib.Error):
     """A reply that has no meaning here, or is too long."""
 
@@ -214,12 +218,16 @@ class Control(ftplib.FTP):
         """Return the next line of a reply.
 
         Raises:
-            OddReply: The reply is too long.
+            TooLong: The reply is longer than 64 KiB.
         """
-        line = super().getline()
+        try:
+            line = super().getline()
+        except ftplib.Error as error:
+            # What ftplib raises for a line that is longer than ``maxline``.
+            raise TooLong from error
         self._left -= len(line)
         if self._left < 0:
-            raise OddReply(f"more than {REPLY_MAX} characters")
+            raise TooLong
         return line
 
     def getresp(self) -> str:

@@ -11,7 +11,7 @@ from ..error import DownloadFailed, NotAuthorized, NotFound, transient
 from ..net.dial import DialTimeout
 from ..net.tls_error import from_tls
 from ..net.used_up import from_used_up
-from .control import LoginRefused, NoFile, NoTls, TooMany
+from .control import REPLY_MAX, LoginRefused, NoFile, NoTls, TooLong, TooMany
 
 ANTICIPATED = (ftplib.Error, OSError, EOFError)
 """What ftplib and the system raise when the network or the server fails."""
@@ -46,6 +46,10 @@ def _translate(error: Exception, code: str) -> DownloadFailed:
         return NotAuthorized(f"the server refuses this user, or anonymous login: {replied}")
     if isinstance(error, ssl.SSLError):
         return from_tls(error)
+    if isinstance(error, TooLong):
+        return DownloadFailed(
+            f"the server's reply can't be read: it has more than {REPLY_MAX} bytes"
+        )
     if isinstance(error, ftplib.Error):
         failure = DownloadFailed(replied)
         # Replies 4yz report a temporary failure (RFC 959 section 4.2.1).

@@ -91,8 +91,8 @@ def from_status(
         # Some proxies use 401 in place of 407.
         known = 407 if status == 401 else status
     kind, advice = _STATUSES.get(known, _Status())
-    if peer == "proxy" and kind is NotFound:
-        # Here 404 is about the server that the proxy should connect to, not about the file.
+    if peer == "proxy" and (kind is NotFound or 300 <= status < 400):
+        # Here the status is about the server that the proxy should connect to, not about the file.
         kind, advice = _Status()
     if has_credentials:
         advice = _OTHERS.get(known, advice)
@@ -108,8 +108,8 @@ def from_status(
     error = kind(reason)
     error.retry_after = retry_after
     error.transient = status in backoff.TRANSIENT
-    # With Retry-After, the back-off waits as long as the server says.
-    error.refused = status in _FULL and retry_after is None
+    # With Retry-After, the back-off waits as long as the server says. 0 counts as none.
+    error.refused = status in _FULL and not retry_after
     return error
 
 

@@ -17,7 +17,7 @@ import requests
 
 from ..net.url import parse
 from .redirect import SCHEMES
-from .wire.reply import header
+from .wire.reply import header, length
 
 _CONTENT_RANGE = re.compile(r"bytes[ \t]+(\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
 _RANGE = re.compile(r"bytes=(\d{1,18}(?=-)|(?=-\d))-(\d{0,18})", re.IGNORECASE)
@@ -85,7 +85,7 @@ class Version(NamedTuple):
             position: The number of bytes received so far.
         """
         part = content_range(reply)
-        if part is None or part.first != position:
+        if part is None or part.first != position or not is_one_part(reply, part):
             return False
         total = part.total if self.total is None else self.total
         if total is None or part.total not in (None, total) or part.last != total - 1:
@@ -95,7 +95,9 @@ class Version(NamedTuple):
         if place != self.place or _coding(reply) != self.coding:
             return False
         # If only the query differs, it may be a new signature of the same file.
-        if query != self.query and (modified != self.modified or part.total != self.total):
+        if query != self.query and (
+            modified is None or modified != self.modified or part.total != self.total
+        ):
             return False
         return modified in (None, self.modified) and self.validator == (
             header(reply, "etag") or modified
@@ -195,7 +197,25 @@ def is_whole(reply: requests.Response) -> bool:
     if header(reply, "content-range") is None:
         return True
     part = content_range(reply)
-    return part is not None and part.first == 0 and part.total == part.last + 1
+    if part is None or not is_one_part(reply, part):
+        return False
+    return part.first == 0 and part.total == part.last + 1
+
+
+def is_one_part(reply: requests.Response, part: ContentRange) -> bool:
+    """Return whether the body can be the range that the Content-Range names, and nothing else.
+
+    It can't if its length differs, or if it has the parts of a multipart body with their headers
+    (RFC 9110 section 14.6).
+
+    Args:
+        reply: The response, whose body is unread.
+        part: The range.
+    """
+    kind = (header(reply, "content-type") or "").partition(";")[0].strip().lower()
+    return kind != "multipart/byteranges" and (
+        reply.request.method == "HEAD" or length(reply) in (None, part.last - part.first + 1)
+    )
 
 
 def is_as_asked(value: str, part: ContentRange) -> bool:
@@ -211,9 +231,10 @@ def is_as_asked(value: str, part: ContentRange) -> bool:
     first, last = match.groups()
     end = None if part.total is None else part.total - 1
     if not first:
-        # A suffix range: the last `size` bytes.
-        size = int(last) if end is None else min(int(last), end + 1)
-        return part.last - part.first + 1 == size and end in (None, part.last)
+        # A suffix range: the last `size` bytes. Only the total shows that they are the last ones.
+        return end is not None and (
+            part.last == end and part.last - part.first + 1 == min(int(last), end + 1)
+        )
     if part.first != int(first):
         return False
     if end is None:

@@ -37,6 +37,8 @@ class Transfer:
         self._download, self._attempt, self._write = download, attempt, write
         self._protocol: HttpProtocol = attempt.protocol  # type: ignore[assignment]
         self._total: int | None = None
+        # The version whose rest was asked for; None if the whole file was.
+        self._asked: resume.Version | None = None
         self._urls = [download.url]
         self._has_content = True
 
@@ -49,11 +51,12 @@ class Transfer:
         attempt = self._attempt
         self._protocol.note_reply(None)
         version = self._known_version() if attempt.position else None
+        self._asked = version
         reply = self._exchange({} if version is None else version.headers(attempt.position))
         if version is not None and self._is_refused(reply, version):
             # The refusal causes no event: the whole file is requested instead.
             drain(reply)
-            self._protocol.version = None
+            self._protocol.version = self._asked = None
             reply = self._exchange({})
         try:
             self._expect(self._total_of(reply))
@@ -61,6 +64,7 @@ class Transfer:
             self._accept(reply)
             attempt.note_life()
             for buffer in self._content(reply):
+                self._check_end(len(buffer))
                 self._write(buffer)
             self._check_whole()
         finally:
@@ -97,8 +101,8 @@ class Transfer:
             return not resume.is_whole(reply)
         policy = self._download.retry
         return status not in (401, 407) and (
-            status not in backoff.TRANSIENT
-            and (policy is None or status not in policy.status_forcelist)
+            policy is None
+            or (status not in backoff.TRANSIENT and status not in policy.status_forcelist)
         )
 
     def _accept(self, reply: requests.Response) -> None:
@@ -148,14 +152,21 @@ class Transfer:
         protocol, own = self._protocol, own_range(self._download)
         if own is not None:
             part = resume.content_range(reply)
-            if part is None or not resume.is_as_asked(own, part):
+            if part is None or not (
+                resume.is_as_asked(own, part) and resume.is_one_part(reply, part)
+            ):
                 raise DownloadFailed(
                     "the part that came isn't the one that the header Range asks for, or doesn't "
                     "say so by its Content-Range"
                 )
             protocol.version = None
-        elif protocol.version is None:
+        elif self._asked is None:
             raise DownloadFailed("the server sent a part of the file, which was not asked for")
+        elif length(reply) is None:
+            # Only its end will show that the body has the range that the head names. If it breaks
+            # off, nothing can be resumed.
+            protocol.version = None
+            self._remember()
         known = protocol.validators if self._attempt.position else condition.NOTHING
         protocol.validators = known.updated(reply)
 
@@ -241,6 +252,14 @@ class Transfer:
             if isinstance(each, DigestValidation) and each.enforced
         ]
         return bool(digests) and all(each.actual == each.expected for each in digests)
+
+    def _check_end(self, size: int) -> None:
+        """Raise if the next bytes are beyond the end that the head of the reply said."""
+        if self._total is not None and self._attempt.position + size > self._total:
+            # The body isn't the range that the head names, so the bytes before may be wrong, too.
+            self._protocol.version = None
+            self._remember()
+            raise transient("the server sent more than it had said")
 
     def _check_whole(self) -> None:
         """Raise if the content doesn't have the size that the head of the reply said."""
