@@ -1,4 +1,4 @@
-"""Faults from every side: the network, the disk, and what happens to processes."""
+"""Tests of faults of the network, the disk and processes."""
 
 import contextlib
 import gc
@@ -43,9 +43,9 @@ from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.waiting.timer import timer
 
 SECONDS = 100
-# Too short to be progress that renews the budget of tries.
+# Too short to be progress that renews the retry budget.
 BODY = bytes(range(256)) * 200
-# Too long for the disks.
+# Too large for the disks.
 BIG = BODY * 5
 WHOLE = reply(body=BODY)
 HEAD = len(WHOLE) - len(BODY)
@@ -55,7 +55,7 @@ DEFLATED = reply(headers={"Content-Encoding": "xz"}, body=BODY)
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where the file goes; one stands there already."""
+    """Return the path of the target, which has an old file."""
     path = tmp_path / "out" / "file"
     path.parent.mkdir()
     path.write_bytes(b"old")
@@ -63,24 +63,24 @@ def target(tmp_path: Path) -> Path:
 
 
 def untouched(target: Path) -> bool:
-    """Whether the old file is there, and nothing else."""
+    """Return whether the old file is there and nothing else."""
     return target.read_bytes() == b"old" and list(target.parent.iterdir()) == [target]
 
 
 def into_file(url: str, target: Path, tries: int = 2, **options: Any) -> HttpDownload:
-    """A download into a file, tried again twice without a wait."""
+    """Make a download into a file, with two retries without delay."""
     download = HttpDownload(url, FileWriter(target), **options)
     download.retry = quick(total=tries)
     return download
 
 
 def proper(events: list[Any]) -> bool:
-    """Whether exactly one of Succeeded and Failed came, and came last."""
+    """Return whether exactly one of Succeeded and Failed was published, as the last event."""
     ends = [event.NAME for event in events if event.NAME in (Event.SUCCEEDED, Event.FAILED)]
     return len(ends) == 1 and ends[0] == events[-1].NAME
 
 
-# What a server does on each connection, what the error says, and how often it is tried.
+# The server's behaviour on each connection, the expected error, and the number of attempts.
 NETWORK: dict[str, tuple[list[Any], str, int]] = {
     "closed at once": ([Close()], "without a reply|reset", 3),
     "closed after the request": ([Recv(), Close()], "without a reply|reset", 3),
@@ -117,12 +117,12 @@ NETWORK: dict[str, tuple[list[Any], str, int]] = {
 
 
 def _read_timeout(name: str) -> float:
-    """How long to wait for a server of the table: long, but where it is silent on purpose."""
+    """Return the read time-out for a server of the table: long, unless it stays silent."""
     return 0.1 if name.startswith("stalls") else 60
 
 
 def _attempts(download: HttpDownload) -> int:
-    """How often a download was tried that fails."""
+    """Return the number of attempts of a failing download."""
     error = failure(download, DownloadFailed)
     assert error.reason
     assert error.facts is not None
@@ -132,7 +132,7 @@ def _attempts(download: HttpDownload) -> int:
 class TestNetwork:
     @pytest.mark.parametrize("name", NETWORK)
     def test_for_good(self, raw_server: Any, target: Path, name: str) -> None:
-        """A server that never gets well: an error that tells, the old file, and nothing else."""
+        """A server that keeps failing causes a clear error, and the old file stays alone."""
         script, reason, tries = NETWORK[name]
         server = raw_server([script])
         timeout = Timeout(connect=60, read=_read_timeout(name))
@@ -142,7 +142,7 @@ class TestNetwork:
         assert isinstance(error, DownloadFailed)
         assert re.search(reason, error.reason), error.reason
         assert server.url() in str(error)
-        # Where nobody waited for its answer, the server may not have looked yet.
+        # If nobody waited for the server's response, the server may not have noticed yet.
         server.until(lambda: max(len(server.requests), server.connections) >= tries)
         assert max(len(server.requests), server.connections) == tries
         assert proper(events)
@@ -150,7 +150,7 @@ class TestNetwork:
 
     @pytest.mark.parametrize("name", [name for name, row in NETWORK.items() if row[2] == 3])
     def test_for_once(self, raw_server: Any, target: Path, name: str) -> None:
-        """A server that is well again at the next connection or request: the file is whole."""
+        """If the server recovers at the next connection or request, the file is complete."""
         script, _, _ = NETWORK[name]
         storm = "storm" in name or "wait" in name
         answers = iter([script[0].steps[1].data] if storm else [])
@@ -159,7 +159,7 @@ class TestNetwork:
         )
         timeout = Timeout(connect=60, read=_read_timeout(name))
         download = into_file(server.url(), target, timeout=timeout)
-        # From then on it answers, be it late.
+        # From then on it answers, even if late.
         download.register(Event.ERROR, lambda _: setattr(timeout, "read", 60))
         events = record(download)
         download()
@@ -168,7 +168,7 @@ class TestNetwork:
         assert proper(events)
 
     def test_slow_but_sure(self, raw_server: Any, target: Path) -> None:
-        """A head and a body that come bit by bit are no fault, if each bit comes in time."""
+        """A head and body that arrive bit by bit, each in time, are downloaded."""
         script = [Recv(), Drip(WHOLE[:HEAD], 0.001, 3), Drip(BODY, 0.001, 5000)]
         server = raw_server([script])
         into_file(server.url(), target, timeout=Timeout(read=60))()
@@ -176,7 +176,7 @@ class TestNetwork:
 
     @pytest.mark.parametrize("scheme", ["http", "https", "ftp"])
     def test_no_such_host(self, target: Path, monkeypatch: Any, scheme: str) -> None:
-        """A name that can't be resolved is an error that says so, after the retries."""
+        """An unknown host name is an error that says so, after the retries."""
         asked = []
 
         def getaddrinfo(host: Any, *unused: Any, **also_unused: Any) -> Any:
@@ -195,7 +195,7 @@ class TestNetwork:
 
     @pytest.mark.parametrize("scheme", ["http", "https", "ftp"])
     def test_refused(self, target: Path, scheme: str) -> None:
-        """A port where nobody listens is an error that says so, after the retries."""
+        """A refused connection is an error that says so, after the retries."""
         with socket.socket() as taken:
             taken.bind((HOST, 0))
             url = f"{scheme}://{HOST}:{taken.getsockname()[1]}/file"
@@ -210,12 +210,12 @@ class TestNetwork:
 
     @pytest.mark.parametrize("scheme", ["http", "https", "ftp"])
     def test_tarpit(self, target: Path, scheme: str) -> None:
-        """A host that never takes a connection up is given up after the connect time-out."""
+        """A host that never accepts a connection fails by the connect time-out."""
         with contextlib.ExitStack() as stack:
             tarpit = stack.enter_context(socket.socket())
             tarpit.bind((HOST, 0))
             tarpit.listen(0)
-            for _ in range(4):  # until its queue is full, it takes some
+            for _ in range(4):  # its queue takes some before it is full
                 filler = stack.enter_context(socket.socket())
                 filler.setblocking(False)
                 filler.connect_ex(tarpit.getsockname())
@@ -225,7 +225,7 @@ class TestNetwork:
             download.retry = quick(total=1)
             began = time.monotonic()
             error = failure(download, DownloadFailed)
-            # The read time-out would be no sooner.
+            # The read time-out wouldn't end it sooner.
             assert time.monotonic() - began < 60
         assert "time-out" in error.reason
         assert untouched(target)
@@ -235,11 +235,11 @@ class TestNetwork:
     def test_cut_in_the_handshake(
         self, raw_server: Any, tls: Tls, target: Path, hello: bytes, ends: Any
     ) -> None:
-        """A TLS handshake that is cut off is tried again: it is no refusal."""
+        """A TLS handshake that is cut is retried, as it isn't a refusal."""
         server = raw_server([[Send(hello), ends()]])
         url = server.url().replace("http:", "https:")
         with warnings.catch_warnings():
-            # Reset early enough, ssl.SSLSocket forgets to close itself.
+            # If the reset comes early enough, ssl.SSLSocket doesn't close itself.
             warnings.simplefilter("ignore", ResourceWarning)
             attempts = _attempts(into_file(url, target, ssl=trust(tls.ca)))
             gc.collect()
@@ -247,7 +247,7 @@ class TestNetwork:
         assert untouched(target)
 
     def test_no_tls_at_all(self, raw_server: Any, tls: Tls, target: Path) -> None:
-        """A server that speaks no TLS is an error that says so, at once."""
+        """An https URL of a server without TLS fails at once with an error that says so."""
         server = raw_server([[Send(reply(400))]])
         url = server.url().replace("http:", "https:")
         error = failure(into_file(url, target, ssl=trust(tls.ca)), DownloadFailed)
@@ -261,7 +261,7 @@ class TestNetwork:
     def test_cut_in_the_body_of_tls(
         self, raw_server: Any, tls: Tls, target: Path, data: bytes, left: int, ends: Any
     ) -> None:
-        """A TLS connection that is cut in the body never passes for the end of the file."""
+        """A TLS connection that is cut in the body never counts as the end of the file."""
         broken = [Recv(), Send(data[:-left]), ends()]
         server = raw_server([broken, broken, serve(data)], tls=tls.server())
         into_file(server.url(), target, ssl=trust(tls.ca))()
@@ -272,14 +272,14 @@ class TestNetwork:
         assert untouched(target)
 
     def test_certificate_is_not_tried_again(self, file_server: Any, tls: Tls, target: Path) -> None:
-        """A certificate that isn't trusted is no matter of trying again."""
+        """An untrusted certificate isn't retried."""
         server = file_server({"/a": BODY}, tls=tls.server(tls.expired))
         failure(into_file(server.url("/a"), target, ssl=trust(tls.ca)), NotAuthorized)
         assert server.connections == 1
         assert untouched(target)
 
     def test_redirect_loop(self, file_server: Any, target: Path) -> None:
-        """Redirects in a circle end after 30."""
+        """A redirect loop ends after 30 redirects."""
         server = file_server({"/a": Redirect("/b"), "/b": Redirect("/c"), "/c": Redirect("/a")})
         error = failure(into_file(server.url("/a"), target), DownloadFailed)
         assert "30 redirects" in error.reason
@@ -287,7 +287,7 @@ class TestNetwork:
         assert untouched(target)
 
     def test_redirect_to_a_dead_host(self, file_server: Any, target: Path) -> None:
-        """A redirect to where nobody listens is an error about that, and is tried again."""
+        """A redirect to a port where nobody listens is an error about that, and retried."""
         with socket.socket() as taken:
             taken.bind((HOST, 0))
             dead = f"http://{HOST}:{taken.getsockname()[1]}/x"
@@ -298,7 +298,7 @@ class TestNetwork:
         assert untouched(target)
 
     def test_all_at_once(self, file_server: Any, tmp_path: Path) -> None:
-        """In a batch with faults of all kinds each file is whole or told to be missing."""
+        """In a batch with all kinds of faults each file is complete or reported as failed."""
         kinds = [
             None,
             CutAfter(1000),
@@ -314,7 +314,7 @@ class TestNetwork:
         def fault(_: int, request: Request) -> Any:
             number = int(request.path[1:])
             requests[number] += 1
-            # Three at most for each file, whichever thread gets its turn.
+            # At most three for each file, whichever thread runs.
             tried = requests[number]
             return kinds[(number * 7 + tried * 3) % len(kinds)] if tried <= 3 else None
 
@@ -325,7 +325,7 @@ class TestNetwork:
         folder = tmp_path / "out"
 
         def be_patient(event: Event) -> None:
-            # Who is slow need not be silent.
+            # A slow server need not be silent.
             event.download.timeout.read *= 2
 
         downloads = [
@@ -375,7 +375,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
 
 
 def has_namespaces() -> bool:
-    """Whether a disk of our own can be mounted where only we see it."""
+    """Return whether the test can mount a disk that only it sees."""
     if shutil.which("unshare") is None:
         return False
     command = [*NAMESPACE, "sh", "-c", MOUNT.format(size="64k", then=""), "/tmp", "true"]
@@ -390,7 +390,7 @@ class TestDisk:
         ids=["full", "read-only"],
     )
     def test_disk(self, file_server: Any, tmp_path: Path, then: str, reason: str) -> None:
-        """A full disk and a read-only one: an error that says so, not tried again, the old file."""
+        """A full or read-only disk is a clear error without retry, and the old file stays."""
         server = file_server({"/a": BIG})
         mount = tmp_path / "disk"
         mount.mkdir()
@@ -409,7 +409,7 @@ class TestDisk:
 
     @pytest.mark.parametrize("sizes", [1000, 128 * 1024])
     def test_limit_of_size(self, file_server: Any, tmp_path: Path, sizes: int) -> None:
-        """So it is where files may only have a certain size."""
+        """Exceeding the system's limit of file sizes is a clear error without a retry."""
         server = file_server({"/a": BIG})
         (tmp_path / "file").write_text("old")
 
@@ -425,7 +425,7 @@ class TestDisk:
 
     @pytest.mark.parametrize("where", ["file", "new/sub/file"])
     def test_no_permission(self, file_server: Any, target: Path, where: str) -> None:
-        """A folder that may not be written to is an error that says so."""
+        """A folder without write permission is an error that says so."""
         server = file_server({"/a": BODY})
         target.parent.chmod(0o555)
         with unprivileged(target.parent):
@@ -438,7 +438,7 @@ class TestDisk:
 
     @pytest.mark.parametrize("what", ["folder", "folder/", "file/file", "pipe", "circle", ""])
     def test_no_place(self, file_server: Any, target: Path, monkeypatch: Any, what: str) -> None:
-        """Where no file can be, it is an error that says so, before anything is sent."""
+        """A target path that can't be a file is an error before anything is sent."""
         server = file_server({"/a": BODY})
         monkeypatch.chdir(target.parent)
         Path("folder").mkdir()
@@ -457,7 +457,7 @@ class TestDisk:
     def test_folder_vanishes(
         self, file_server: Any, target: Path, when: str, resume: bool, no_leaks: None
     ) -> None:
-        """A folder that is removed during the download is an error, and doesn't come back."""
+        """If the folder is removed during the download, that fails and the folder stays away."""
         server = file_server({"/a": File(BODY, etag='"1"')})
         download = HttpDownload(server.url("/a"), FileWriter(target, resume=resume))
         events = record(download)
@@ -469,7 +469,7 @@ class TestDisk:
         assert not target.parent.exists()
 
     def test_file_in_the_way(self, file_server: Any, target: Path) -> None:
-        """A folder that appears at the path during the download stays, and is told."""
+        """A folder that appears at the target path during the download stays, and is an error."""
         server = file_server({"/a": BODY})
         download = into_file(server.url("/a"), target)
 
@@ -483,7 +483,7 @@ class TestDisk:
         assert list(target.parent.iterdir()) == [target]
 
     def test_working_directory_vanishes(self, file_server: Any, tmp_path: Path) -> None:
-        """A relative path from a working directory that is gone is an error too."""
+        """A relative target in a removed working directory is an error."""
         server = file_server({"/a": BODY})
         code = """
 import os, sys
@@ -523,7 +523,7 @@ class TestProcess:
     @pytest.mark.usefixtures("from_terminal")
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
     def test_signal(self, file_server: Any, tmp_path: Path, number: int) -> None:
-        """A signal in the middle: old files are whole, and only SIGKILL leaves something."""
+        """A signal during a download keeps old files complete; only SIGKILL leaves a part."""
         names = "abcdefgh"
         server = file_server(
             {f"/{name}": BIG for name in names},
@@ -550,7 +550,7 @@ class TestProcess:
             assert left == set()
 
     def test_next_run(self, file_server: Any, tmp_path: Path) -> None:
-        """What SIGKILL left is no hindrance to the next run."""
+        """What a killed process left behind doesn't disturb the next run."""
         server = file_server(
             {f"/{name}": BIG for name in "abcdefgh"}, faults=lambda *_: StallAfter(100_000)
         )
@@ -567,13 +567,13 @@ class TestProcess:
 
 @pytest.fixture
 def context() -> Any:
-    """A context that downloads share."""
+    """Make a context that downloads share."""
     with contextlib.closing(Context()) as context:
         yield context
 
 
 def shared(context: Context, server: FileServer, path: str = "/a") -> HttpDownload:
-    """A download with this context."""
+    """Make a download with this context."""
     download = into_memory(server.url(path))
     download.context = context
     download.validations.append(DigestValidation("sha256", hashlib.sha256(BODY).hexdigest()))
@@ -582,7 +582,7 @@ def shared(context: Context, server: FileServer, path: str = "/a") -> HttpDownlo
 
 class TestFork:
     def test_idle_connection(self, file_server: Any, context: Context) -> None:
-        """A child uses no connection of the parent's, and the parent goes on with it."""
+        """A forked child uses no connection of its parent, which keeps using its own."""
         server = file_server({"/a": BODY})
         shared(context, server)()
         assert forked(shared(context, server)) == 0
@@ -592,7 +592,7 @@ class TestFork:
 
     @pytest.mark.parametrize("secure", [False, True])
     def test_in_a_handler(self, file_server: Any, context: Context, tls: Tls, secure: bool) -> None:
-        """Forked in the middle of a download, the child fetches, and the parent's goes on."""
+        """After a fork in a handler the child can download, and the parent's download goes on."""
         server = file_server({"/a": BODY}, tls=tls.server() if secure else None)
         statuses = []
 
@@ -609,7 +609,7 @@ class TestFork:
         assert (server.connections, server.count) == (2, 2)
 
     def test_while_a_batch_runs(self, file_server: Any, tmp_path: Path) -> None:
-        """Forked again and again while threads download, no child hangs, and the batch is right."""
+        """Forking repeatedly during a batch hangs no child and doesn't disturb the batch."""
         server = file_server({f"/{n}": BODY for n in range(400)}, record=False)
         context = Context()
         downloads = [
@@ -627,9 +627,9 @@ class TestFork:
         assert all((tmp_path / str(n)).read_bytes() == BODY for n in range(400))
 
     def test_child_leaves_the_batch(self, raw_server: Any, tmp_path: Path) -> None:
-        """A child that leaves the ``with`` of its parent's batch doesn't stop the parent's.
+        """A forked child that leaves the ``with`` of its parent's batch doesn't stop it.
 
-        Nor does it wait for threads that it doesn't have.
+        Nor does it wait for threads that exist only in the parent.
         """
         go_on = threading.Event()
         half = [Recv(), Send(WHOLE[:-1000]), Wait(go_on), Send(WHOLE[-1000:])]
@@ -649,7 +649,7 @@ class TestFork:
         assert all((tmp_path / str(n)).read_bytes() == BODY for n in range(8))
 
     def test_while_the_timer_is_at_work(self, file_server: Any, context: Context) -> None:
-        """A child has a timer of its own, also where the parent waits for an alarm of its own."""
+        """A forked child has its own timer, also while the parent's timer is running."""
         server = file_server({"/a": BODY})
         shared(context, server)()
 
@@ -664,7 +664,7 @@ class TestFork:
         work()
 
     def test_batch_in_a_child(self, file_server: Any, tmp_path: Path) -> None:
-        """A child may run a batch of its own, with a context that it has from the parent."""
+        """A forked child can run a batch of its own with the parent's context."""
         server = file_server({f"/{n}": BODY for n in range(20)})
         context = Context()
 
@@ -685,12 +685,12 @@ def _download_in_child(context: Context, server: FileServer) -> None:
 
 
 class TestHandlers:
-    """What handlers, validations and writers raise, at every call."""
+    """Exceptions of handlers, validations and writers at every call."""
 
     @pytest.mark.parametrize("error", [KeyError("bug"), DownloadFailed("on purpose"), OSError(5)])
     @pytest.mark.parametrize("call", [0, 1, 3])
     def test_validation(self, file_server: Any, target: Path, call: int, error: Exception) -> None:
-        """A validation that raises at any call: no file, and one end."""
+        """A validation that raises at any call causes one Failed event and no file."""
         server = file_server({"/a": BODY})
         download = into_file(server.url("/a"), target, tries=0)
         events = record(download)
@@ -705,7 +705,7 @@ class TestHandlers:
     def test_writer(
         self, file_server: Any, target: Path, method: str, error: Exception, monkeypatch: Any
     ) -> None:
-        """A writer that raises in any method: no file, one end, nothing open."""
+        """A writer that raises in any method causes one Failed event, no file, nothing open."""
         server = file_server({"/a": BODY})
         download = into_file(server.url("/a"), target, tries=0)
         events = record(download)
@@ -729,7 +729,7 @@ class _Raising(DigestValidation):
         self._calls = 0
 
     def update(self, buffer: bytes) -> None:
-        """Raise at a call."""
+        """Raise at a given call."""
         self._calls += 1
         if self._calls > self._call:
             raise self._error

@@ -1,4 +1,4 @@
-"""Retrying: what is transient is tried again, within one budget, and nothing else is."""
+"""Tests of retries: transient errors are retried within one budget, and no others."""
 
 import socket
 import time
@@ -30,14 +30,14 @@ CHUNKED = reply(headers={"Transfer-Encoding": "chunked"}, body=chunked(BODY, [10
 
 
 def retrying(events: list[Any]) -> list[bool]:
-    """What each Error said of trying again."""
+    """Return the `retrying` value of each Error event."""
     return [event.retrying for event in events if event.NAME == Event.ERROR]
 
 
 class TestStatuses:
     @pytest.mark.parametrize("status", TRANSIENT)
     def test_transient(self, file_server: Any, status: int) -> None:
-        """A transient status is tried again until it is gone."""
+        """A transient HTTP status is retried until it is gone."""
         server = file_server({"/a": BODY}, faults={n: Status(status, (), b"x") for n in range(3)})
         download = into_memory(server.url("/a"), quick(3))
         events = record(download)
@@ -56,7 +56,7 @@ class TestStatuses:
 
     @pytest.mark.parametrize("status", TRANSIENT)
     def test_by_default(self, file_server: Any, status: int) -> None:
-        """It is so by default, with waits that begin below half a second."""
+        """By default transient statuses are retried, first after less than half a second."""
         server = file_server({"/a": BODY}, faults={0: Status(status)})
         assert content(by_default(server.url("/a"))) == BODY
         assert server.count == 2
@@ -65,7 +65,7 @@ class TestStatuses:
         "status", [201, 204, 302, 304, 400, 401, 403, 404, 407, 409, 410, 416, 418, 501, 505, 507]
     )
     def test_others(self, file_server: Any, status: int) -> None:
-        """Any other status isn't."""
+        """A permanent HTTP status isn't retried."""
         server = file_server({"/a": File(b"", status=status)})
         download = into_memory(server.url("/a"), quick())
         events = record(download)
@@ -73,7 +73,7 @@ class TestStatuses:
         assert (retrying(events), server.count) == ([False], 1)
 
     def test_own_list(self, file_server: Any) -> None:
-        """The policy's status_forcelist is what counts."""
+        """The policy's status_forcelist decides which statuses are retried."""
         server = file_server({"/a": BODY}, faults={0: Status(418), 1: Status(503)})
         download = into_memory(server.url("/a"), quick(status_forcelist=[418]))
         assert "503" in failure(download, DownloadFailed).reason
@@ -81,7 +81,7 @@ class TestStatuses:
 
 
 def by_default(url: str) -> HttpDownload:
-    """A download into memory with the policy that it has by default."""
+    """Make a download into memory with the default policy."""
     download = into_memory(url)
     del download.retry
     return download
@@ -114,7 +114,7 @@ class TestNetwork:
         ids=lambda item: item[0],
     )
     def test_transient(self, raw_server: Any, script: tuple[str, list[Any]]) -> None:
-        """Each way to break a reply is tried again, and nothing of it is left in the content."""
+        """Each way to break a response is retried, and leaves nothing in the content."""
         server = raw_server([script[1], script[1], serve(WHOLE)])
         timeout = Timeout(read=0.2 if "stalled" in script[0] else 60)
         download = into_memory(server.url(), quick(2), timeout=timeout)
@@ -122,7 +122,7 @@ class TestNetwork:
         events = record(download)
 
         def be_patient(_: Event) -> None:
-            if len(retrying(events)) == 2:  # the next one answers, be it late
+            if len(retrying(events)) == 2:  # the next one answers, even if late
                 timeout.read = 60
 
         download.register(Event.ERROR, be_patient)
@@ -140,20 +140,20 @@ class TestNetwork:
         ],
     )
     def test_framing(self, raw_server: Any, data: bytes) -> None:
-        """A reply that can't be trusted is an error that says so."""
+        """A response with untrustworthy framing is an error that says so."""
         server = raw_server([[Recv(), Send(data)]])
         assert "can't be trusted" in failure(into_memory(server.url()), DownloadFailed).reason
 
     @pytest.fixture
     def nobody(self) -> Iterator[int]:
-        """A port that nobody listens at, and nobody else can have meanwhile."""
+        """Return a port where nobody listens and which nobody else can take."""
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
             yield taken.getsockname()[1]
 
     @pytest.fixture
     def tarpit(self) -> Iterator[int]:
-        """A port that answers no connection: the few that it takes are taken."""
+        """Return a port that accepts no connection, because its queue is full."""
         with socket.socket() as server:
             server.bind(("127.0.0.1", 0))
             server.listen(0)
@@ -163,24 +163,24 @@ class TestNetwork:
 
     @pytest.mark.parametrize("scheme", ["http", "https"])
     def test_refused(self, nobody: int, scheme: str) -> None:
-        """Refused connections are tried again, as often as the policy says."""
+        """Refused connections are retried as often as the policy says."""
         download = into_memory(f"{scheme}://127.0.0.1:{nobody}/", quick(2))
         events = record(download)
         assert "refused" in failure(download, DownloadFailed).reason
         assert retrying(events) == [True, True, False]
 
     def test_connect_time_out(self, tarpit: int) -> None:
-        """So are connections that aren't made within the time-out."""
+        """Connect time-outs are retried as often as the policy says."""
         download = into_memory(f"http://127.0.0.1:{tarpit}/", quick(1), timeout=Timeout(0.1, 60))
         events = record(download)
         began = time.monotonic()
         assert "time-out" in failure(download, DownloadFailed).reason
-        # What the system waits by itself is two minutes, and the read time-out is one.
+        # The system itself waits two minutes, and the read time-out is one minute.
         assert time.monotonic() - began < 50
         assert retrying(events) == [True, False]
 
     def test_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """So are names that can't be resolved for now."""
+        """Temporary failures of name resolution are retried."""
 
         def unknown(*unused: object, **options: object) -> None:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
@@ -202,7 +202,7 @@ class TestNetwork:
         ],
     )
     def test_other_failures(self, monkeypatch: pytest.MonkeyPatch, number: str, words: str) -> None:
-        """What else the system says is handed on in its words."""
+        """Other errors of the system are reported in its own words."""
         import errno
 
         def connect(self: socket.socket, address: object) -> int:
@@ -217,7 +217,7 @@ class TestNetwork:
 
 class TestNotRetried:
     def test_mismatch(self, file_server: Any) -> None:
-        """A failed validation isn't tried again by itself."""
+        """A failed validation isn't retried by itself."""
         server = file_server({"/a": BODY})
         download = into_memory(server.url("/a"), quick())
         download.validations.append(DigestValidation("md5", "0" * 32))
@@ -225,7 +225,7 @@ class TestNotRetried:
         assert server.count == 1
 
     def test_disk(self, file_server: Any, tmp_path: Any) -> None:
-        """A target that can't be written isn't."""
+        """A target that can't be written isn't retried."""
         server = file_server({"/a": BODY})
         (tmp_path / "file").write_text("")
         download = HttpDownload(server.url("/a"), FileWriter(tmp_path / "file" / "below"))
@@ -234,7 +234,7 @@ class TestNotRetried:
         assert server.count == 0
 
     def test_what_cant_be_started_again(self, file_server: Any) -> None:
-        """What can't be started again fails with the error it had, once bytes were fetched."""
+        """If the writer can't restart, the original error is raised after the first bytes."""
 
         class Counting(SizeValidation):
             def update(self, buffer: bytes) -> None:
@@ -248,7 +248,7 @@ class TestNotRetried:
         assert retrying(events) == [True, False]
 
     def test_no_policy(self, file_server: Any) -> None:
-        """retry=None is never, also for stale statuses and networks."""
+        """With retry=None nothing is retried, not even transient statuses or network errors."""
         for fault in (Status(503), CutAfter(5), ResetAfter(0, whole=True)):
             server = file_server({"/a": BODY}, faults={0: fault})
             download = into_memory(server.url("/a"))
@@ -258,7 +258,7 @@ class TestNotRetried:
             assert (retrying(events), server.count) == ([False], 1)
 
     def test_bug(self, file_server: Any) -> None:
-        """What is no DownloadError is a bug: no Error event, no further try."""
+        """An exception that is no DownloadError publishes no Error event and isn't retried."""
 
         class Broken(SizeValidation):
             def update(self, buffer: bytes) -> None:
@@ -277,7 +277,7 @@ class TestNotRetried:
 class TestBudget:
     @pytest.mark.parametrize("total", [0, 1, 5])
     def test_total(self, file_server: Any, total: int) -> None:
-        """There are as many tries more as the policy's total, and then the last error."""
+        """The policy's `total` is the number of retries, after which the last error is raised."""
         server = file_server({"/a": BODY}, faults=lambda index, request: Status(503))
         download = into_memory(server.url("/a"), quick(total))
         events = record(download)
@@ -288,7 +288,7 @@ class TestBudget:
         assert [e.NAME for e in events if e.NAME in ("FAILED", "SUCCEEDED")] == ["FAILED"]
 
     def test_one_for_all_kinds(self, file_server: Any) -> None:
-        """Statuses, connections and bodies spend one budget."""
+        """Statuses, connections and bodies share one retry budget."""
         faults = {0: ResetAfter(0, whole=True), 1: Status(503), 2: CutAfter(10), 3: Status(429)}
         server = file_server({"/a": BODY}, faults=faults)
         assert "429" in failure(into_memory(server.url("/a"), quick(3))).reason
@@ -297,7 +297,7 @@ class TestBudget:
 
     @pytest.mark.parametrize("etag", [None, '"e"'])
     def test_little_progress(self, file_server: Any, etag: str | None) -> None:
-        """A server that always cuts after a little doesn't keep us for ever, resumed or not."""
+        """A server that always cuts after a few bytes uses up the retry budget."""
         server = file_server(
             {"/a": File(BODY * 100, etag=etag)}, faults=lambda index, request: CutAfter(1000)
         )
@@ -305,7 +305,7 @@ class TestBudget:
         assert server.count == 5
 
     def test_real_progress(self, file_server: Any) -> None:
-        """An attempt that got further by a real amount renews the budget."""
+        """An attempt that made substantial progress renews the retry budget."""
         body = BODY * 200
         server = file_server(
             {"/a": File(body, etag='"e"')}, faults=lambda index, request: CutAfter(100_000)
@@ -314,14 +314,14 @@ class TestBudget:
         assert server.count == len(body) // 100_000
 
     def test_progress_to_the_same_place(self, file_server: Any) -> None:
-        """Getting to the same place again is no progress."""
+        """Reaching the same offset again doesn't renew the retry budget."""
         body = BODY * 200
         server = file_server({"/a": body}, faults=lambda index, request: CutAfter(100_000))
         failure(into_memory(server.url("/a"), quick(2)), DownloadFailed)
         assert server.count == 3
 
     def test_renewed_for_the_next_run(self, file_server: Any) -> None:
-        """Each run has its own budget, and begins at attempt 1."""
+        """Each run has its own retry budget and starts with attempt 1."""
         server = file_server({"/a": BODY}, faults=lambda index, request: Status(503))
         download = into_memory(server.url("/a"), quick(2))
         for _ in range(2):
@@ -329,14 +329,14 @@ class TestBudget:
         assert server.count == 6
 
     def test_endless(self, file_server: Any) -> None:
-        """total=None is no limit."""
+        """total=None allows any number of retries."""
         server = file_server(
             {"/a": BODY}, faults=lambda index, request: Status(503) if index < 50 else None
         )
         assert content(into_memory(server.url("/a"), quick(None))) == BODY
 
     def test_repairs_are_counted_apart(self, file_server: Any) -> None:
-        """What a handler repairs doesn't spend the budget."""
+        """Repairs by a handler don't use up the retry budget."""
         server = file_server({"/a": BODY}, faults={0: Status(401), 1: Status(503), 2: Status(503)})
         download = into_memory(server.url("/a"), quick(2))
 
@@ -347,13 +347,13 @@ class TestBudget:
         assert content(download) == BODY
 
     def test_back_off(self, file_server: Any) -> None:
-        """The policy's back-off is waited for: at most its maximum."""
+        """The policy's back-off is waited for, up to its maximum."""
         server = file_server({"/a": BODY}, faults={n: Status(503) for n in range(4)})
         policy = quick(4, backoff_factor=1000, backoff_max=0.05)
         assert content(into_memory(server.url("/a"), policy)) == BODY
 
     def test_logged(self, file_server: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """Each further try is logged, with its reason."""
+        """Each retry is logged with its reason."""
         caplog.set_level("INFO", "pulpcore")
         server = file_server({"/a": BODY}, faults={0: Status(503)})
         content(into_memory(server.url("/a"), quick()))
@@ -363,13 +363,13 @@ class TestBudget:
 class TestRetryAfter:
     @staticmethod
     def date(**offset: float) -> str:
-        """A date from now, as HTTP writes it: in whole seconds."""
+        """Format a time from now as an HTTP date, in whole seconds."""
         return format_datetime(datetime.now(UTC) + timedelta(**offset), usegmt=True)
 
     @pytest.mark.parametrize("status", [429, 503])
     @pytest.mark.parametrize("form", ["seconds", "date"])
     def test_waited_for(self, file_server: Any, form: str, status: int) -> None:
-        """The wait is no shorter than what the server asked for, though the back-off would be."""
+        """The wait is at least the server's Retry-After, even if the back-off is shorter."""
         fields: dict[str, str] = {}
         server = file_server({"/a": BODY}, faults={0: Status(status, fields)})
         policy = quick(1, backoff_factor=0)
@@ -379,14 +379,14 @@ class TestRetryAfter:
         if form == "date":
             ready = parsedate_to_datetime(fields["Retry-After"]).timestamp()
         assert content(download) == BODY
-        # A tenth, for the clocks aren't the same.
+        # The tolerance of a tenth is for differences between the clocks.
         assert ready - 0.1 < time.time()
 
     @pytest.mark.parametrize(
         "value", ["0", "past", "", "soon", "-1", "1.5x", "Xyz, 99 Foo 2020", "9" * 400 + "x"]
     )
     def test_no_wait(self, file_server: Any, value: str) -> None:
-        """None, one in the past and nonsense leave it at the back-off, here none."""
+        """A missing, past or invalid Retry-After leaves the wait to the back-off."""
         value = self.date(hours=-1) if value == "past" else value
         server = file_server({"/a": BODY}, faults={0: Status(503, {"Retry-After": value})})
         assert content(into_memory(server.url("/a"), quick(1))) == BODY
@@ -395,7 +395,7 @@ class TestRetryAfter:
         "value", ["121", "3600", "99999999999", "9" * 400, "hour", "Fri, 31 Dec 9999 23:59:59 GMT"]
     )
     def test_beyond_the_cap(self, file_server: Any, value: str) -> None:
-        """Beyond the cap it fails at once, and says when the server would be ready."""
+        """A Retry-After above the cap fails at once and says when to retry."""
         value = self.date(hours=1) if value == "hour" else value
         server = file_server({"/a": BODY}, faults={0: Status(503, {"Retry-After": value})})
         download = into_memory(server.url("/a"), quick())
@@ -407,7 +407,7 @@ class TestRetryAfter:
         assert "ready" in error.reason
 
     def test_cap_is_settable(self, file_server: Any) -> None:
-        """The cap is retry_after_max."""
+        """The cap of Retry-After is the policy's retry_after_max."""
         faults = {0: Status(503, {"Retry-After": "1"})}
         server = file_server({"/a": BODY}, faults=faults)
         download = into_memory(server.url("/a"), quick())
@@ -415,20 +415,20 @@ class TestRetryAfter:
         assert failure(download).retry_after == 1
 
     def test_not_respected(self, file_server: Any) -> None:
-        """A policy may leave it out."""
+        """A policy may ignore Retry-After."""
         server = file_server({"/a": BODY}, faults={0: Status(503, {"Retry-After": "9999"})})
         policy = quick(respect_retry_after_header=False)
         assert content(into_memory(server.url("/a"), policy)) == BODY
 
     def test_not_for_what_is_final(self, file_server: Any) -> None:
-        """With what isn't transient it doesn't matter."""
+        """Retry-After with a permanent error is ignored."""
         server = file_server({"/a": BODY}, faults={0: Status(404, {"Retry-After": "0"})})
         failure(into_memory(server.url("/a"), quick()))
         assert server.count == 1
 
 
 def test_default_policy() -> None:
-    """Six tries more, from half a second to sixty, and two minutes for Retry-After."""
+    """The default policy has six retries, 0.5 s to 60 s apart, and two minutes of Retry-After."""
     download = HttpDownload("http://127.0.0.1/", None)
     assert isinstance(download.retry, Retry)
     policy = download.retry
@@ -439,14 +439,14 @@ def test_default_policy() -> None:
 
 
 def test_policy_is_not_shared(file_server: Any) -> None:
-    """A policy that is set on one download is that of no other."""
+    """Changing the retry policy of one download doesn't affect others."""
     one, two = (HttpDownload("http://127.0.0.1/", None) for _ in range(2))
     one.retry = None
     assert two.retry is not None
 
 
 def test_causes(raw_server: Any) -> None:
-    """The last failure is raised, and what is behind it is that of the last attempt only."""
+    """The last error is raised, with a cause of its own attempt only."""
     server = raw_server([[Recv(), Reset()], [Recv(), Send(reply(503))]])
     error = failure(into_memory(server.url(), quick(1)), DownloadFailed)
     assert "503" in error.reason

@@ -1,4 +1,4 @@
-"""Servers that are too slow: a total limit, a least speed, and an end that comes at once."""
+"""Tests of slow servers: the total limit, the least speed, and an immediate shutdown."""
 
 import contextlib
 import threading
@@ -40,7 +40,7 @@ from pulpcore.plugin.download.futures.rate import RateLimiter
 from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
 from pulpcore.plugin.download.futures.waiting.timer import Alarm
 
-# Far above what any limit here asks for, and far below the time-outs that would end it otherwise.
+# Far more than any limit here, far less than the time-outs that would end it otherwise.
 SOON = 20.0
 TOTAL = 0.25
 BODY = b"0123456789" * 1000
@@ -49,7 +49,7 @@ REDIRECT = reply(302, {"Location": "/x"}, b"x" * 999)
 WHOLE = reply(body=BODY)
 HEAD = len(WHOLE) - len(BODY)
 OPEN = reply(headers={"Connection": "close"}, length=False)
-# A byte every 20 ms: no read ever waits long, and all of it would take minutes.
+# A byte every 20 ms: no single read waits long, but the whole would take minutes.
 EVERY = 0.02
 
 SLOW = {
@@ -73,12 +73,12 @@ TLS = ("no TLS", "TLS that drips")
 
 
 def url(server: RawServer, name: str) -> str:
-    """The URL for a row of the table."""
+    """Return the URL for a row of the table."""
     return server.url().replace("http:", "https:" if name in TLS else "http:")
 
 
 def timed(download: Any) -> tuple[DownloadFailed, float]:
-    """What a download fails with, and after how many seconds."""
+    """Return the error of a download and after how many seconds it came."""
     began = time.monotonic()
     with pytest.raises(DownloadFailed) as caught:
         download()
@@ -86,10 +86,10 @@ def timed(download: Any) -> tuple[DownloadFailed, float]:
 
 
 def limited_from(download: Any, name: str, count: int = 1) -> None:
-    """Have the total limit hold from the n-th event of a kind on.
+    """Apply the total limit from the n-th event of a kind on.
 
-    Before that the download may take its time: so it is for certain the limit that ends what comes
-    then, on a slow machine too. It counts from the beginning all the same.
+    Before that the download may take its time, so the limit certainly ends the step that follows,
+    even on a slow machine. The limit still counts from the beginning.
     """
     events: list[Event] = []
 
@@ -102,28 +102,28 @@ def limited_from(download: Any, name: str, count: int = 1) -> None:
 
 
 class Clockwork:
-    """A timer for least speeds, whose windows pass when the test says so."""
+    """A timer for least speeds whose windows pass when the test says so."""
 
     def __init__(self) -> None:
         self.alarms: list[Alarm] = []
 
     def set(self, seconds: float, function: Any) -> Alarm:
-        """Note the alarm."""
+        """Record the alarm."""
         self.alarms.append(Alarm(function))
         return self.alarms[-1]
 
     def cancel(self, alarm: Alarm) -> None:
-        """Cancel it."""
+        """Cancel the alarm."""
         alarm.cancel()
 
     def pass_window(self, *unused: Any) -> None:
-        """Ring what was set last."""
+        """Trigger the latest alarm."""
         self.alarms[-1].ring()
 
 
 @pytest.fixture
 def clockwork(monkeypatch: pytest.MonkeyPatch) -> Clockwork:
-    """The clockwork that least speeds go by in this test."""
+    """Replace the timer of least speeds by a Clockwork."""
     clockwork = Clockwork()
     monkeypatch.setattr("pulpcore.plugin.download.futures.engine.speed.timer", clockwork)
     return clockwork
@@ -131,22 +131,23 @@ def clockwork(monkeypatch: pytest.MonkeyPatch) -> Clockwork:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where the file goes; one stands there already."""
+    """Return the path of the target, which has an old file."""
     path = tmp_path / "file"
     path.write_bytes(b"old")
     return path
 
 
 def untouched(target: Path) -> bool:
-    """Whether the old file is there, and nothing else."""
+    """Return whether the old file is there and nothing else."""
     return target.read_bytes() == b"old" and list(target.parent.iterdir()) == [target]
 
 
 class TestTotal:
-    # A connection that is being made can't be cut short: what is in TLS ends with that time-out.
+    # A connection that is being made can't be interrupted, so a stall in TLS ends with this
+    # time-out.
     @pytest.mark.parametrize("name", SLOW)
     def test_slow_server(self, raw_server: Any, target: Path, name: str) -> None:
-        """Whatever a server does slowly, the run is over when the total limit is; no retry."""
+        """The total limit ends a run without a retry, whatever the server does slowly."""
         server = raw_server([SLOW[name]])
         connect = 3 if name in TLS else 30
         download = HttpDownload(
@@ -165,7 +166,7 @@ class TestTotal:
         assert not any(event.retrying for event in events if event.NAME == Event.ERROR)
 
     def test_what_came(self, raw_server: Any) -> None:
-        """The error tells how much had come, of how much."""
+        """The error of the total limit says how many bytes arrived, and of how many."""
         server = raw_server([[Recv(), Send(WHOLE[:-100]), Stall()]])
         download = into_memory(server.url())
 
@@ -184,7 +185,7 @@ class TestTotal:
         "headers", [{}, {"Retry-After": "60"}], ids=["back-off", "Retry-After"]
     )
     def test_wait(self, raw_server: Any, monkeypatch: Any, headers: dict[str, str]) -> None:
-        """The total limit ends a wait between two attempts too."""
+        """The total limit also ends the wait between two attempts."""
         monkeypatch.setattr("random.uniform", lambda low, high: high)
         server = raw_server([[Loop([Recv(), Send(reply(503, headers))])]])
         download = into_memory(server.url(), quick(backoff_factor=60))
@@ -195,7 +196,7 @@ class TestTotal:
         assert len(server.requests) == 1
 
     def test_all_attempts_together(self, raw_server: Any) -> None:
-        """The limit is for the run: attempts that are each quick don't go on for ever."""
+        """The total limit bounds all attempts of a run together."""
         server = raw_server([serve(reply(503))])
         download = into_memory(server.url(), quick(total=None))
         limited_from(download, Event.ERROR, count=2)
@@ -206,7 +207,7 @@ class TestTotal:
         assert error.facts.attempt > 1
 
     def test_rate_limit(self, raw_server: Any) -> None:
-        """A wait for the rate limit ends with it."""
+        """The total limit ends a wait for the rate limit."""
         server = raw_server([[Loop([Recv(), Send(WHOLE)])]])
         download = into_memory(server.url())
         download.rate_limiter = RateLimiter(0.01)
@@ -217,7 +218,7 @@ class TestTotal:
         assert seconds < SOON
 
     def test_next_call(self, raw_server: Any) -> None:
-        """A second call has the whole limit again."""
+        """A second call of a download has the whole total limit again."""
         scripts = [[Recv(), Stall()]]
         server = raw_server(lambda index: scripts[-1])
         download = into_memory(server.url(), timeout=Timeout(total=TOTAL))
@@ -227,13 +228,13 @@ class TestTotal:
         assert content(download) == BODY
 
     def test_in_time(self, file_server: Any, no_leaks: None) -> None:
-        """A download that is done in time isn't touched, and leaves no thread and no alarm."""
+        """A download within its total limit isn't affected, and leaves no thread or alarm."""
         server = file_server({"/a": BODY})
         assert content(into_memory(server.url("/a"), timeout=Timeout(total=60))) == BODY
 
     @pytest.mark.parametrize("name", ["stops", "drips"])
     def test_body_of_an_error(self, raw_server: Any, name: str) -> None:
-        """What an error says is told soon, with no limit too: nobody waits for its body."""
+        """An HTTP error is raised without waiting for its body, also without a limit."""
         rest = Stall() if name == "stops" else Drip(b"x" * 9990, EVERY)
         server = raw_server([[Recv(), Send(reply(404, body=b"x" * 9999)[:-9990]), rest]])
         error, seconds = timed(into_memory(server.url()))
@@ -241,7 +242,7 @@ class TestTotal:
         assert seconds < SOON
 
     def test_nested(self, raw_server: Any) -> None:
-        """A handler's download has its own limit, which isn't the outer one's; that is its, too."""
+        """A download within a handler has its own total limit besides that of the outer one."""
         slow = raw_server([[Recv(), Stall()]])
         server = raw_server([[Loop([Recv(), Send(WHOLE)])]])
         errors = []
@@ -265,7 +266,7 @@ class TestTotal:
         assert ["0.25 s" in item.reason for item in (*errors, error)] == [True] * 3
 
     def test_batch(self, file_server: Any) -> None:
-        """In a batch the thread is free again for the others, and all are told apart."""
+        """In a batch the total limit frees the threads for the other downloads."""
         server = file_server({"/slow": BODY, "/a": BODY})
         server.faults = lambda _, request: StallAfter(9) if request.path == "/slow" else None
         slow = [into_memory(server.url("/slow"), timeout=Timeout(total=TOTAL)) for _ in range(4)]
@@ -279,7 +280,7 @@ class TestTotal:
 class TestLeastSpeed:
     @pytest.mark.parametrize("name", sorted(SLOW.keys() - {*TLS}))
     def test_slow_server(self, raw_server: Any, target: Path, name: str) -> None:
-        """Whatever a server does slowly, the attempt is given up and made again, then it fails."""
+        """A server below the least speed ends the attempt, which is retried and then fails."""
         server = raw_server([SLOW[name]])
         timeout = Timeout(least_speed=10_000, window=0.1)
         download = HttpDownload(server.url(), FileWriter(target), timeout=timeout)
@@ -294,7 +295,7 @@ class TestLeastSpeed:
         assert untouched(target)
 
     def test_next_attempt(self, raw_server: Any, clockwork: Clockwork) -> None:
-        """The next attempt may be fast, and goes on where the slow one was."""
+        """After an attempt below the least speed, the retry resumes where it stopped."""
         validated = reply(headers={"ETag": '"1"'}, body=BODY)
         part = reply(
             206,
@@ -308,7 +309,7 @@ class TestLeastSpeed:
 
         def fall_silent(_: Event) -> None:
             if download.position == 6000:
-                # Nothing comes any more: this is the window that it came in, and the next one.
+                # Nothing arrives any more: this is the window of the last bytes, and the next one.
                 clockwork.pass_window()
                 clockwork.pass_window()
 
@@ -320,7 +321,7 @@ class TestLeastSpeed:
         assert server.requests[1].header("Range") == "bytes=6000-"
 
     def test_fast_enough(self, raw_server: Any, clockwork: Clockwork) -> None:
-        """What trickles, but not below the least speed, goes on, over many windows."""
+        """A slow transfer above the least speed goes on over many windows."""
         events = [threading.Event() for _ in range(20)]
         script: list[Any] = [Recv(), Send(WHOLE[:HEAD])]
         for number, event in enumerate(events):
@@ -339,7 +340,7 @@ class TestLeastSpeed:
         assert len(clockwork.alarms) > len(events)
 
     def test_off_by_default(self, raw_server: Any) -> None:
-        """By default a server may take its time, if it only goes on."""
+        """By default there is no least speed, so a server may be slow."""
         server = raw_server([[Recv(), Drip(reply(body=b"slow"), 0.005)]])
         assert content(into_memory(server.url())) == b"slow"
         assert (Timeout().total, Timeout().least_speed) == (None, None)
@@ -347,7 +348,7 @@ class TestLeastSpeed:
     def test_wait_for_the_rate_limit_is_not_slow(
         self, file_server: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Waiting for our own rate limit isn't the server's slowness."""
+        """Waiting for our own rate limit doesn't count against the least speed."""
         server = file_server({"/a": BODY})
         limiter = RateLimiter(1 / 3600)
         waited = []
@@ -369,18 +370,18 @@ class TestLeastSpeed:
     def test_wait_within_a_window(
         self, file_server: Any, clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nor is a window slow in which we waited for most of the time, and asked only then."""
+        """A window of the least speed doesn't count if we waited for most of it."""
         server = file_server({"/a": BODY, "/b": Redirect("/a")})
         monkeypatch.setattr(Cancellation, "wait", lambda *unused: None)
         download = into_memory(server.url("/b"), timeout=Timeout(least_speed=1, window=60))
-        # The second request of the attempt, that to the redirect's target, has to wait.
+        # The second request of the attempt, to the redirect's target, has to wait.
         download.rate_limiter = RateLimiter(1 / 50)
-        # The window is over before the first byte of the content is here.
+        # The window ends before the first byte of content arrives.
         download.register(Event.REPLIED, clockwork.pass_window)
         assert content(download) == BODY
 
     def test_total_wins(self, raw_server: Any) -> None:
-        """Where both limits are reached, the total one ends the run."""
+        """If total limit and least speed are both violated, the total limit ends the run."""
         server = raw_server([[Recv(), Drip(WHOLE, EVERY)]])
         timeout = Timeout(total=TOTAL, least_speed=10_000, window=0.05)
         error, seconds = timed(into_memory(server.url(), quick(total=10_000), timeout=timeout))
@@ -388,7 +389,7 @@ class TestLeastSpeed:
         assert seconds < SOON
 
     def test_bug_is_not_hidden(self, raw_server: Any) -> None:
-        """What a validation raises that is a bug comes as it is, with a limit too."""
+        """An exception of a validation is raised unchanged with a least speed, too."""
         server = raw_server([[Recv(), Send(WHOLE)]])
 
         class Buggy(BufferWriter):
@@ -400,13 +401,13 @@ class TestLeastSpeed:
             download()
 
 
-# FTP: scripts of the control connection, and of the data connection.
+# FTP: scripts of the control connection and of the data connection.
 
 SAY = {b"USER": b"230 ok", b"TYPE": b"200 ok", b"SIZE": b"213 10000", b"RETR": b"150 comes"}
 
 
 def _ftp(upto: bytes, port: int = 0) -> list[Any]:
-    """A script that goes well up to before the answer to a command."""
+    """Make a script that behaves well until a command is to be answered."""
     passive = b"227 ok (127,0,0,1,%d,%d)" % divmod(port, 256)
     script: list[Any] = [Send(b"220 hello\r\n")]
     for command in (b"USER", b"TYPE", b"SIZE", b"PASV", b"RETR"):
@@ -433,7 +434,7 @@ FTP = {
 
 @pytest.fixture
 def ftp(raw_server: Any) -> Any:
-    """`ftp(name)`: the control server that plays a row of the table."""
+    """Return `ftp(name)`, which starts the control server for a row of the table."""
 
     def start(name: str) -> RawServer:
         control, data = FTP[name]
@@ -447,7 +448,7 @@ def ftp(raw_server: Any) -> Any:
 
 
 def ftp_download(server: RawServer, writer: Any, timeout: Timeout) -> FtpDownload:
-    """A download of this server, without waits between attempts."""
+    """Make a download from this server, with retries without delay."""
     download = FtpDownload(f"ftp://{HOST}:{server.port}/file", writer, timeout=timeout)
     download.retry = quick(total=1)
     return download
@@ -456,9 +457,9 @@ def ftp_download(server: RawServer, writer: Any, timeout: Timeout) -> FtpDownloa
 class TestFtp:
     @pytest.mark.parametrize("name", FTP)
     def test_total(self, ftp: Any, target: Path, name: str) -> None:
-        """The total limit holds for FTP, at each point of the conversation."""
+        """The total limit ends an FTP download at each point of the conversation."""
         server = ftp(name)
-        # The welcome is waited for as a part of the connection, if nothing at all comes.
+        # If nothing at all arrives, waiting for the welcome is part of connecting.
         timeout = Timeout(connect=3, read=30, total=TOTAL)
         download = ftp_download(server, FileWriter(target), timeout)
         with _ended(server):
@@ -471,7 +472,7 @@ class TestFtp:
         "name", ["no answer to RETR", "no data", "data that drips", "data that stops"]
     )
     def test_least_speed(self, ftp: Any, target: Path, name: str) -> None:
-        """So does the least speed."""
+        """The least speed ends an FTP download at each point of the conversation."""
         server = ftp(name)
         timeout = Timeout(least_speed=10_000, window=0.1)
         error, seconds = timed(ftp_download(server, FileWriter(target), timeout))
@@ -483,7 +484,7 @@ class TestFtp:
 
     @pytest.mark.parametrize("name", FTP)
     def test_shutdown(self, ftp: Any, target: Path, name: str) -> None:
-        """A batch is shut down at once, whatever an FTP server does."""
+        """A batch shuts down at once, whatever an FTP server does slowly."""
         server = ftp(name)
         download = ftp_download(server, FileWriter(target), Timeout(connect=1, read=30))
         assert _shutdown(server, [download], target) < SOON
@@ -492,7 +493,7 @@ class TestFtp:
 class TestShutdown:
     @pytest.mark.parametrize("name", SLOW)
     def test_slow_server(self, raw_server: Any, target: Path, name: str) -> None:
-        """A batch is shut down at once, whatever a server does slowly."""
+        """A batch shuts down at once, whatever an HTTP server does slowly."""
         server = raw_server([SLOW[name]])
         timeout = Timeout(connect=1 if name in TLS else 30, read=30)
         download = HttpDownload(url(server, name), FileWriter(target), timeout=timeout)
@@ -500,19 +501,19 @@ class TestShutdown:
 
     @pytest.mark.parametrize("limits", [{"total": 60}, {"least_speed": 1, "window": 60}])
     def test_with_limits(self, raw_server: Any, target: Path, limits: dict[str, float]) -> None:
-        """So it is where there are limits, and no alarm is left."""
+        """A shutdown of downloads with time limits is immediate and leaves no alarm."""
         server = raw_server([[Recv(), Stall()]])
         download = HttpDownload(server.url(), FileWriter(target), timeout=Timeout(**limits))
         assert _shutdown(server, [download], target) < SOON
 
     def test_storm(self, raw_server: Any, target: Path) -> None:
-        """So it is in the back-off of a storm."""
+        """A batch shuts down at once while its downloads wait in the back-off."""
         server = raw_server([[Loop([Recv(), Send(reply(503, {"Retry-After": "100"}))])]])
         download = HttpDownload(server.url(), FileWriter(target))
         assert _shutdown(server, [download], target, requests=1) < SOON
 
     def test_many(self, file_server: Any, tmp_path: Path) -> None:
-        """So it is with 16 threads that all stall and a thousand that wait."""
+        """A batch shuts down at once with 16 stalled threads and a thousand waiting downloads."""
         server = file_server({"/a": File(BODY, etag='"1"')}, faults=lambda *_: StallAfter(9))
         downloads = [
             HttpDownload(server.url("/a"), FileWriter(tmp_path / str(n))) for n in range(1000)
@@ -527,7 +528,7 @@ class TestShutdown:
         assert list(tmp_path.iterdir()) == []
 
     def test_between_head_and_body(self, file_server: Any) -> None:
-        """A download that hasn't got its reply yet ends with the reason of the shutdown."""
+        """A download without a response yet ends with the reason of the shutdown."""
         event = threading.Event()
         server = file_server({"/a": BODY}, faults={0: Hold(event)})
         with Batch([into_memory(server.url("/a"))], context=Context()) as batch:
@@ -541,7 +542,7 @@ class TestShutdown:
 
 @contextlib.contextmanager
 def _ended(server: RawServer) -> Any:
-    """Close the server after a while, so that a download that hangs fails, and not the test run."""
+    """Close the server after a while: a download that hangs fails instead of the test run."""
     timer = threading.Timer(2 * SOON, server.close)
     timer.start()
     try:
@@ -552,7 +553,7 @@ def _ended(server: RawServer) -> Any:
 
 
 def _stopper(batch: Batch, server: FileServer, requests: int) -> threading.Thread:
-    """A thread that shuts a batch down once so many requests have come."""
+    """Make a thread that shuts a batch down after so many requests."""
 
     def stop() -> None:
         server.until(lambda: server.count >= requests)
@@ -564,7 +565,7 @@ def _stopper(batch: Batch, server: FileServer, requests: int) -> threading.Threa
 
 
 def _shutdown(server: RawServer, downloads: list[Any], target: Path, requests: int = 0) -> float:
-    """Shut a batch down while its first download waits; return how many seconds it took."""
+    """Shut a batch down while its first download waits. Return how many seconds it took."""
     took = []
     script = server._scripts[0]
     before = next(n for n, step in enumerate(script) if isinstance(step, Stall | Drip | Loop))

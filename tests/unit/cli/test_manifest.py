@@ -154,7 +154,7 @@ def test_refused_path(path, why):
     ids=["name", "depth", "length"],
 )
 def test_longest_path(path):
-    """A name of 255 bytes, 100 parts and a path of 4095 bytes are accepted."""
+    """A name of 255 bytes, a path of 100 parts and one of 4095 bytes are accepted."""
     assert parse(f"{path},{SHA256},1") == [Entry(1, path, SHA256, 1)]
 
 

@@ -13,7 +13,7 @@ class Clock:
     now = 0.0
 
     def __call__(self):
-        """The time that the test set."""
+        """Return the time that the test has set."""
         return self.now
 
 

@@ -62,7 +62,7 @@ def test_login(url: str, user: User, login: tuple[str, str]) -> None:
 
 
 def test_secrets() -> None:
-    """Redaction covers passwords and user names that may be tokens, but not short user names."""
+    """Redaction covers FTP passwords, and user names that may be tokens unless they are short."""
     location = Location.of("ftp://token-of-mine:pass%2Fword@h/", NOBODY)
     assert set(location.secrets(NOBODY)) == {"token-of-mine", "pass/word"}
     assert set(location.secrets(User("somebody"))) == {"token-of-mine", "pass/word", "somebody"}

@@ -67,7 +67,7 @@ def test_asked(headers: dict[str, str], expected: tuple[str | None, str | None])
 
 
 def test_named() -> None:
-    """A resume note's validator is read as an ETag if it is quoted, and otherwise as a date."""
+    """The validator for a range request is an ETag if it is quoted, and otherwise a date."""
     assert Validators.named('"e"') == Validators(etag='"e"')
     assert Validators.named(DATE) == Validators(last_modified=DATE)
 

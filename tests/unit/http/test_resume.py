@@ -132,7 +132,7 @@ def test_no_content_range() -> None:
     ],
 )
 def test_is_as_asked(value: str, part: tuple[int, int, int | None], is_it: bool) -> None:
-    """A part must match the requested range. Only a single simple range can be compared."""
+    """A part must be the single range that was requested, as far as its Content-Range shows."""
     assert is_as_asked(value, ContentRange(*part)) is is_it
 
 
@@ -148,7 +148,7 @@ def version(url: str = U, **headers: str) -> Version:
 
 
 def test_note() -> None:
-    """A version is read back from its note, but only for the same URL."""
+    """A version is read back from its note for the same URL only, whose query may differ."""
     for known in (version(), version(Last_Modified=BEFORE, Date=DATE)):
         assert Version.from_note(known.note(), U) == known
         assert Version.from_note(known.note(), U + "?signature=2") == known

@@ -1,6 +1,7 @@
-"""Ctrl-C wherever CPython looks for it: no plan is lost, no lock stays held, nobody waits for ever.
+"""Tests of Ctrl-C at each place where CPython checks for signals in the main thread.
 
-Each test has a SIGINT come at one place after the other.
+Each test places a SIGINT at one place after the other. No plan may be lost, no lock stay held and
+no thread wait for ever.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ SIZE = 5
 
 
 def batch_of(downloads):
-    """A batch whose window is smaller than the number of its downloads."""
+    """Make a batch whose window is smaller than its number of downloads."""
     return Batch(iter(downloads), concurrent=2, backlog=3)
 
 
@@ -43,7 +44,7 @@ def no_thread_left(prefix="batch-"):
 
 
 def test_iterating_on():
-    """Whoever iterates on after an interrupt gets each plan, once, and comes to the end."""
+    """After Ctrl-C at any place, iterating a batch further gives each plan once, to the end."""
 
     def scenario(armed):
         downloads = [Stub() for _ in range(SIZE)]
@@ -62,7 +63,7 @@ def test_iterating_on():
 
 
 def test_leaving_the_with():
-    """An interrupt while a batch is iterated leaves the with, with all that it has begun ended."""
+    """Ctrl-C at any place while a batch is iterated ends the `with` and all downloads."""
 
     def scenario(armed):
         batch = batch_of(Stub() for _ in range(SIZE))
@@ -77,7 +78,7 @@ def test_leaving_the_with():
 
 
 def test_shutdown():
-    """A shutdown that was interrupted is finished by the next one."""
+    """A shutdown that Ctrl-C interrupted is completed by the next one."""
 
     def scenario(armed):
         go_on = threading.Event()
@@ -95,7 +96,7 @@ def test_shutdown():
 
 
 def test_handler_that_shuts_down(monkeypatch):
-    """A signal handler may shut the batch down at any place; all plans come, and then the end."""
+    """A signal handler may shut a batch down at any place, and all plans are returned."""
 
     def scenario(armed):
         batch, seen = batch_of(Stub() for _ in range(SIZE)), []
@@ -112,7 +113,7 @@ def test_handler_that_shuts_down(monkeypatch):
 
 
 def test_digest(monkeypatch):
-    """A large digest that was interrupted holds nobody up, in this thread or another."""
+    """After Ctrl-C in the update of a large digest, no thread blocks on it."""
     monkeypatch.setattr(digests, "LARGE", 4096)
     monkeypatch.setattr(digests, "LEAST", 1024)
     monkeypatch.setattr(digests, "PIECE", 4096)
@@ -136,7 +137,7 @@ def test_digest(monkeypatch):
 
 
 def test_timer():
-    """An alarm that is set after an interrupt rings, and one that was cancelled doesn't."""
+    """After Ctrl-C in the timer, new alarms ring and cancelled ones don't."""
 
     def scenario(armed):
         timer, rung = Timer(), threading.Event()
@@ -152,7 +153,7 @@ def test_timer():
 
 
 def test_wait():
-    """A wait that was interrupted leaves nothing behind that the next one would stumble over."""
+    """After Ctrl-C in a wait, the next wait works."""
 
     def scenario(armed):
         parent = Cancellation()
@@ -170,7 +171,7 @@ def test_wait():
 
 
 def test_shared_state():
-    """After an interrupt in a context, a cache, a limiter or a monitor others still use them."""
+    """After Ctrl-C in a context, cache, limiter or monitor, other threads can use it."""
 
     def use(context, cache, limiter, monitor, facts):
         with context:
@@ -205,7 +206,7 @@ def test_shared_state():
 
 
 def test_handler_that_reads():
-    """A signal handler may read the figures and take from what the main thread is changing."""
+    """A signal handler may read the state that the main thread is changing."""
 
     def scenario(armed):
         monitor, limiter, cache = ProgressMonitor(lambda *_: None), RateLimiter(1000), Cache()
