@@ -1,4 +1,4 @@
-"""The factory: what becomes of each attribute of an importer or a remote, and of names."""
+"""Tests of the factory: how it uses attributes of importers and remotes, and names files."""
 
 import hashlib
 from decimal import Decimal
@@ -28,7 +28,7 @@ PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
 class FileField:
-    """As Django's: it has a name, and is false where that is empty."""
+    """Like Django's FileField: it has a name and is false if that is empty."""
 
     def __init__(self, name):
         self.name = name
@@ -54,7 +54,7 @@ class Importer:
 
 
 class Remote:
-    """A remote, whose fields are None where they are not set."""
+    """A remote whose fields are None unless they are set."""
 
     ca_cert = client_cert = client_key = None
     tls_validation = True
@@ -85,7 +85,7 @@ def build(importer=EMPTY, url=URL, path="file", artifact=None):
 )
 @pytest.mark.parametrize("importer", [EMPTY, Importer(), Remote(), None])
 def test_scheme(url, kind, importer):
-    """The scheme decides, in any case; the URL stays as given; no attribute is needed."""
+    """The factory chooses the download class by scheme, in any case, and keeps the URL."""
     download = build(importer, url)
     assert type(download) is kind
     assert download.url == url
@@ -99,7 +99,7 @@ def test_scheme(url, kind, importer):
 )
 @pytest.mark.parametrize("path", [None, "file"])
 def test_scheme_that_nobody_serves(url, path):
-    """Another scheme, or none, is a ValueError at once."""
+    """The factory raises ValueError for a missing or unknown URL scheme."""
     with pytest.raises(ValueError, match="scheme"):
         build(url=url, path=path)
 
@@ -119,7 +119,7 @@ def test_scheme_that_nobody_serves(url, path):
     ],
 )
 def test_url_that_is_not_valid(url, kind, path, tmp_path, monkeypatch):
-    """It doesn't end the sync that builds downloads: this one download fails when it is run."""
+    """The factory builds a download for a malformed URL, which fails when it is run."""
     monkeypatch.chdir(tmp_path)
     download = build(url=url, path=path)
     assert type(download) is kind
@@ -133,7 +133,7 @@ def test_url_that_is_not_valid(url, kind, path, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("url", ["\n http://h/a", "ht\ntp://h/a", "http://h/\ta"])
 def test_url_with_white_space(url):
-    """White space is left out as urllib.parse does, to which this is the same URL."""
+    """The factory accepts white space in a URL that urllib.parse ignores."""
     assert build(url=url, path=None).writer.path == str(Path.cwd() / "a")
 
 
@@ -154,26 +154,26 @@ class TestForms:
         ],
     )
     def test_same(self, call):
-        """Both forms, by position and by name, build the same."""
+        """Both forms of Factory.build() build the same download, by position or by name."""
         download = call(Importer(username="u", password="p"), self.ARTIFACT)
         assert (download.url, download.writer.path) == (URL, "p")
         assert download.user == User("u", "p")
         assert [v.expected for v in download.validations] == [3]
 
     def test_defaults(self, monkeypatch, tmp_path):
-        """Path and artifact may be left out in both."""
+        """Both forms of Factory.build() have optional path and artifact."""
         monkeypatch.chdir(tmp_path)
         for download in (Factory(EMPTY).build(URL), Factory.build(URL, EMPTY)):
             assert download.writer.path == str(tmp_path / "file.rpm")
             assert download.validations == []
 
     def test_importer(self):
-        """A factory knows its importer."""
+        """A factory has its importer as attribute."""
         importer = Importer()
         assert Factory(importer).importer is importer
 
     def test_subclass(self):
-        """The second form makes a factory of the class that it is called on."""
+        """Factory.build() on a subclass makes a factory of that subclass."""
 
         class Mine(Factory):
             def __init__(self, importer):
@@ -183,7 +183,10 @@ class TestForms:
         assert Mine(None).build(URL, "p").user.name == "mine"
 
     def test_subclass_that_overrides_build(self):
-        """It may call super().build(), and gives the second form up."""
+        """A subclass that overrides build() may call super().build().
+
+        It then has no class-level form.
+        """
 
         class Mine(Factory):
             def build(self, url, path=None, artifact=None):
@@ -196,7 +199,7 @@ class TestForms:
         assert [v.expected for v in download.validations] == [3]
 
     def test_introspection(self):
-        """The method keeps its name and docstring, called either way."""
+        """Factory.build keeps its name and docstring in both forms."""
         for method in (Factory.build, Factory(EMPTY).build.func):
             assert method.__doc__.startswith("Build a download.")
             assert method.__name__ == "build"
@@ -230,7 +233,10 @@ class TestForms:
     ],
 )  # fmt: skip
 def test_ssl(importer, expected, url):
-    """TLS settings of both kinds of model count for each protocol; empty ones are none."""
+    """TLS settings of importers and remotes are used for each protocol.
+
+    Empty ones count as unset.
+    """
     found = build(importer, url).ssl
     names = ("ca_certificate", "client_certificate", "client_key")
     assert [getattr(found, name) or None for name in names] == [
@@ -256,7 +262,7 @@ def test_ssl(importer, expected, url):
     ],
 )  # fmt: skip
 def test_user(importer, expected, url):
-    """User and password by the names of both times."""
+    """The factory reads user and password by the names of 2017 and of today."""
     assert build(importer, url).user == expected
 
 
@@ -289,7 +295,7 @@ def test_user(importer, expected, url):
 )
 @pytest.mark.parametrize("url", ["http://h/a", "https://h/a"])
 def test_proxy(attributes, expected, url):
-    """A proxy's credentials go into its URL, encoded as a client decodes them."""
+    """The factory puts a proxy's credentials into its URL, percent-encoded."""
     from urllib.parse import unquote, urlsplit
 
     found = build(SimpleNamespace(**attributes), url).proxy_url
@@ -311,7 +317,7 @@ def test_proxy(attributes, expected, url):
     ],
 )
 def test_headers(headers, expected):
-    """A list of dicts becomes the headers; names are alike in any case."""
+    """The factory merges a remote's list of dicts into headers, ignoring case."""
     found = build(Remote(headers=headers)).headers
     assert len(found) == len(expected)
     assert all(found[name] == value for name, value in expected.items())
@@ -337,9 +343,9 @@ def test_headers(headers, expected):
 )
 @pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a"])
 def test_timeout(attributes, expected, url):
-    """The smaller connect time-out counts, and the one for reads, for each protocol that waits.
+    """The factory uses the smaller connect time-out, and the read time-outs, for each protocol.
 
-    A time-out of 0 is none. What is no number is left for the run to refuse.
+    A time-out of 0 counts as unset. A value that isn't a number is refused by the run.
     """
     found = build(SimpleNamespace(**attributes), url).timeout
     assert (found.connect, found.read) == (expected.connect, expected.read)
@@ -348,25 +354,25 @@ def test_timeout(attributes, expected, url):
 @pytest.mark.parametrize(("given", "expected"), [(None, 6), (0, 0), (7, 7)])
 @pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a"])
 def test_max_retries(given, expected, url):
-    """The number of retries is the remote's; other downloads keep theirs."""
+    """The factory sets the number of retries of a remote on its own downloads only."""
     assert build(SimpleNamespace(max_retries=given), url).retry.total == expected
     assert build(EMPTY, url).retry.total == 6
 
 
 def test_max_retries_of_a_kind_that_is_never_tried_again():
-    """A file of this machine isn't tried again, whatever the remote says."""
+    """A file download has no retries, whatever the remote's number of retries."""
     assert build(SimpleNamespace(max_retries=7), "file:///a").retry is None
 
 
 @pytest.mark.parametrize(("given", "total"), [(None, None), (90.5, 90.5), (0, None)])
 @pytest.mark.parametrize("url", ["http://h/a", "https://h/a", "ftp://h/a"])
 def test_total_timeout(given, total, url):
-    """The limit for a whole download is the remote's; there is none by default, and 0 is none."""
+    """The factory sets the remote's total time-out; by default, or with 0, there is none."""
     assert build(SimpleNamespace(total_timeout=given), url).timeout.total == total
 
 
 def test_rate_limit():
-    """The downloads of one factory share the limit, those of another one don't."""
+    """Downloads of one factory share its rate limit, and those of another factory don't."""
     remote = SimpleNamespace(rate_limit=5)
     factory = Factory(remote)
     limiters = {factory.build(url, "p").rate_limiter for url in (URL, "http://h/a", "ftp://h/a")}
@@ -379,7 +385,7 @@ def test_rate_limit():
 
 
 def digests(*names, content=b"content"):
-    """Digests of a content, by name."""
+    """Return digests of a content, by name."""
     return {name: hashlib.new(name, content, usedforsecurity=False).hexdigest() for name in names}
 
 
@@ -399,7 +405,7 @@ class TestArtifact:
     @pytest.mark.parametrize("absent", [None, ""])
     @pytest.mark.parametrize("url", ["http://h/a", "ftp://h/a", "file:///a"])
     def test_strongest_digest(self, names, chosen, absent, url):
-        """One digest is validated, the strongest that is known; so it is for each protocol."""
+        """The factory validates the strongest digest that an artifact has, for each protocol."""
         attributes = dict.fromkeys(DigestValidation.ALGORITHMS, absent) | digests(*names)
         validations = build(url=url, artifact=SimpleNamespace(**attributes)).validations
         assert [(type(v), v.algorithm.name, v.expected) for v in validations] == (
@@ -421,7 +427,7 @@ class TestArtifact:
         ],
     )
     def test_size(self, attributes, expected):
-        """A size that is known is validated, also 0."""
+        """The factory validates the size that an artifact has, also 0."""
         validations = build(artifact=SimpleNamespace(**attributes)).validations
         assert [type(v) for v in validations] == [SizeValidation] * len(expected)
         assert [v.expected for v in validations] == expected
@@ -437,7 +443,7 @@ class TestArtifact:
         ],
     )
     def test_validate(self, importer, count):
-        """The importer may turn validation off; absent is on. All are enforced."""
+        """An importer may turn validation off. By default all validations are enforced."""
         artifact = SimpleNamespace(size=7, **digests("sha256"))
         validations = build(importer, artifact=artifact).validations
         assert len(validations) == count
@@ -453,9 +459,9 @@ class TestArtifact:
     )
     @pytest.mark.parametrize("content", [b"content", b""])
     def test_malformed(self, bad, content, tmp_path):
-        """What can't be right in the metadata doesn't end the sync: this one download fails.
+        """With an invalid size or digest in an artifact, the built download fails when it is run.
 
-        It does so at the first bytes, and nothing stands at the target.
+        It fails at the first bytes and leaves no target.
         """
         source = tmp_path / "source"
         source.write_bytes(content)
@@ -466,7 +472,7 @@ class TestArtifact:
             download()
         assert download.position == 0
         assert list(tmp_path.iterdir()) == [source]
-        # Nor when it is tried once more.
+        # A retry doesn't change that.
         with pytest.raises(ValidationError, match="can't be right: "):
             download()
 
@@ -498,7 +504,7 @@ class TestName:
         ],
     )
     def test_from_url(self, url, name, monkeypatch, tmp_path):
-        """Without a path, the last part of the URL's path, decoded, in the working directory."""
+        """Without a path the file is named after the decoded end of the URL's path."""
         monkeypatch.chdir(tmp_path)
         path = build(url=url, path=None).writer.path
         assert path == str(tmp_path / name)
@@ -538,7 +544,7 @@ class TestName:
         ],
     )
     def test_hostile(self, url):
-        """A name that is none, has a separator once decoded, or can't be, is refused at once."""
+        """A file name from a URL that is empty, invalid or has a separator is refused at once."""
         with pytest.raises(ValueError, match="name"):
             build(url=url, path=None)
         assert build(url=url, path="mine").writer.path == "mine"
@@ -555,7 +561,7 @@ class TestName:
         ],
     )
     def test_link(self, target, refused, monkeypatch, tmp_path):
-        """A link of the name that is there may not lead out of the working directory."""
+        """An existing link with the name from the URL may not lead out of the working directory."""
         (tmp_path / "elsewhere").write_text("mine")
         work = tmp_path / "work"
         (work / "folder").mkdir(parents=True)
@@ -570,7 +576,7 @@ class TestName:
         assert build(url="http://h/name", path="name").writer.path == "name"
 
     def test_file_system_without_unicode(self, monkeypatch):
-        """A name that the file system's encoding doesn't have is refused."""
+        """A file name that the file system's encoding can't represent is refused."""
 
         def refuse(name):
             return name.encode("ascii", "strict")
@@ -580,7 +586,7 @@ class TestName:
             build(url="http://h/%C3%A9", path=None)
 
     def test_no_secret(self):
-        """The error shows no password and no value of the query."""
+        """The error about a file name shows no password and no query value of the URL."""
         with pytest.raises(ValueError, match="name") as caught:
             build(url="http://user:secret@h/a/?key=secret", path=None)
         assert "secret" not in str(caught.value)
@@ -590,7 +596,7 @@ class TestName:
 
     @pytest.mark.parametrize("path", ["/a/b", "a/b", Path("a/b"), Path("/a/b")])
     def test_path(self, path):
-        """A path is taken as given."""
+        """The factory uses a given path unchanged."""
         assert build(path=path).writer.path == str(path)
 
 
@@ -603,7 +609,7 @@ def test_nothing_shared():
 
 
 def test_no_secret_shown():
-    """Neither the download nor its settings show what the importer keeps secret."""
+    """The repr of a built download and of its settings shows no secret of the importer."""
     download = build(
         Remote(
             username="u",
@@ -638,7 +644,7 @@ def test_no_secret_shown():
     ],
 )
 def test_setting_that_cannot_be(attribute, value, name, tmp_path, monkeypatch):
-    """What a remote says that can't be is refused when the download is run, before it is sent."""
+    """An invalid setting of a remote fails the built download's run before anything is sent."""
     monkeypatch.chdir(tmp_path)
     download = Factory(SimpleNamespace(**{attribute: value})).build("http://192.0.2.1/a")
     with pytest.raises(DownloadFailed, match=f"a setting is wrong: {name}"):
@@ -646,14 +652,14 @@ def test_setting_that_cannot_be(attribute, value, name, tmp_path, monkeypatch):
 
 
 def test_no_importer():
-    """A factory without an importer builds downloads with the defaults."""
+    """A factory without an importer builds downloads with the default settings."""
     for download in (Factory().build("http://h/a"), Factory.build("http://h/a")):
         assert type(download) is HttpDownload
         assert download.timeout == Timeout()
 
 
 def test_limits_for_urls_of_others():
-    """Where URLs may lead is limited as the factory says, and nothing is by default."""
+    """A factory's limits for untrusted URLs apply to its downloads; by default there are none."""
     factory = Factory(EMPTY, allowed_paths=["/srv"], public_only=True)
     assert factory.build("file:///srv/a", "p").allowed_paths == ["/srv"]
     assert factory.build(URL, "p").public_only is True
@@ -665,5 +671,5 @@ def test_limits_for_urls_of_others():
 
 
 def test_limit_for_a_file():
-    """The total limit counts for files of this machine, too."""
+    """The total time-out of a factory applies to file downloads, too."""
     assert Factory(SimpleNamespace(total_timeout=7)).build("file:///a", "a").timeout.total == 7

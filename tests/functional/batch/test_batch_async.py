@@ -1,4 +1,4 @@
-"""Batches in async code against servers: transfers, and the end in the middle of them."""
+"""Tests of batches in async code with real servers: transfers and cancellation."""
 
 import asyncio
 import os
@@ -32,13 +32,13 @@ def run(main):
 
 
 async def until(condition):
-    """Let the loop go round until something is so."""
+    """Let the event loop run until the condition holds."""
     while not condition():
         await asyncio.sleep(0.001)
 
 
 def listed(downloads, kind):
-    """The downloads as an iterable, or as one that comes from async code."""
+    """Give the downloads as an iterable or as an async iterable."""
 
     async def source():
         for download in downloads:
@@ -53,7 +53,10 @@ both = pytest.mark.parametrize("kind", ["sync", "async"])
 
 @both
 def test_many(file_server, tmp_path, kind, no_leaks):
-    """Every file comes, over no more connections than threads; failures are told by their plans."""
+    """An async batch downloads each file over at most one connection a thread.
+
+    Plans report the failures.
+    """
     files = {f"/{n}": os.urandom(n * 37) for n in range(100)}
     server = file_server(files)
 
@@ -86,9 +89,9 @@ def test_many(file_server, tmp_path, kind, no_leaks):
     ids=["no reply", "in the body", "back-off"],
 )
 def test_cancelled(file_server, tmp_path, kind, fault, no_leaks):
-    """A task that is cancelled stops its transfers at once, wherever they are; the old file stays.
+    """Cancelling a task stops the transfers of its batch at once and keeps the old file.
 
-    The server would stall, or have us wait, for longer than this test may take.
+    The server would stall, or make us wait, for longer than this test may take.
     """
     server = file_server({"/a": os.urandom(200_000)}, faults=lambda *_: fault)
     (tmp_path / "0").write_bytes(b"old")
@@ -122,7 +125,7 @@ def test_cancelled(file_server, tmp_path, kind, fault, no_leaks):
 
 
 def test_interrupted(file_server, tmp_path, no_leaks):
-    """Ctrl-C ends the batch of a program that runs by asyncio.run()."""
+    """Ctrl-C ends the batch of a program that runs in asyncio.run()."""
     server = file_server({"/a": os.urandom(200_000)}, faults=lambda *_: StallAfter(100))
     download = HttpDownload(server.url("/a"), FileWriter(tmp_path / "a"), timeout=Timeout(50, 50))
 
@@ -133,7 +136,7 @@ def test_interrupted(file_server, tmp_path, no_leaks):
             signal.raise_signal(signal.SIGINT)
             await waiting
 
-    # A process that was started in the background may ignore it.
+    # A process that was started in the background may ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -144,7 +147,7 @@ def test_interrupted(file_server, tmp_path, no_leaks):
 
 
 def test_side_by_side(file_server):
-    """Batches of several tasks run side by side on one loop."""
+    """Batches of several tasks run concurrently on one event loop."""
     server = file_server({f"/{n}": str(n).encode() for n in range(30)})
 
     async def fetch(names):

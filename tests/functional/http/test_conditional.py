@@ -1,4 +1,4 @@
-"""Conditional downloads: what is unchanged isn't sent again, and nothing is lost by asking."""
+"""Tests of conditional downloads: unchanged files are not sent, changed ones are sent whole."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ FILES = 300
 
 
 def conditions(server: Any) -> list[tuple[str | None, str | None]]:
-    """If-None-Match and If-Modified-Since of each request."""
+    """Return If-None-Match and If-Modified-Since of each request."""
     return [
         (request.header("If-None-Match"), request.header("If-Modified-Since"))
         for request in server.requests
@@ -43,27 +43,27 @@ def conditions(server: Any) -> list[tuple[str | None, str | None]]:
 
 
 def ranges(server: Any) -> list[tuple[str | None, str | None]]:
-    """Range and If-Range of each request."""
+    """Return Range and If-Range of each request."""
     return [(request.header("Range"), request.header("If-Range")) for request in server.requests]
 
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """A file that was downloaded before."""
+    """Create a file that was downloaded before."""
     path = tmp_path / "file"
     path.write_bytes(OLD)
     return path
 
 
 def again(url: str, target: Path, **options: Any) -> HttpDownload:
-    """A download to a path, which retries without a wait."""
+    """Make a download to a path, with retries without delay."""
     download = HttpDownload(url, FileWriter(target), **options)
     download.retry = quick()
     return download
 
 
 class TestUnchanged:
-    """The server has the known version still."""
+    """The server still has the known version."""
 
     @pytest.mark.parametrize(
         ("file", "known"),
@@ -76,7 +76,7 @@ class TestUnchanged:
                 File(OLD, etag=E, last_modified=EARLIER),
                 {"known_etag": E, "known_last_modified": EARLIER},
             ),
-            # The ETag wins.
+            # The ETag takes precedence.
             (
                 File(OLD, etag=E, last_modified=LATER),
                 {"known_etag": E, "known_last_modified": EARLIER},
@@ -87,7 +87,7 @@ class TestUnchanged:
     def test_success(
         self, file_server: Any, target: Path, file: File, known: dict[str, str]
     ) -> None:
-        """It is a success that brings nothing, and leaves the file as it is."""
+        """An unchanged file (304) is a success without content and keeps the target."""
         server = file_server({"/a": file})
         before = target.stat()
         download = again(server.url("/a"), target, **known)
@@ -102,7 +102,7 @@ class TestUnchanged:
         assert list(target.parent.iterdir()) == [target]
 
     def test_second_sync(self, file_server: Any, tmp_path: Path) -> None:
-        """A second sync brings no byte, and a third what is new, on as few connections."""
+        """A second sync transfers nothing and a third only new files, over few connections."""
         files = {f"/{i}": File(b"%d" % i * 99, etag=f'"{i}"') for i in range(FILES)}
         server = file_server(files, record=False)
         known: dict[str, str | None] = {}
@@ -118,7 +118,7 @@ class TestUnchanged:
                 yield download
 
         def sync() -> tuple[int, int]:
-            """How many files were unchanged, and how many bytes came."""
+            """Return how many files were unchanged and how many bytes arrived."""
             fetched.clear()
             unchanged = 0
             with Batch(downloads()) as batch:
@@ -140,7 +140,7 @@ class TestUnchanged:
         assert len(list(tmp_path.iterdir())) == FILES
 
     def test_nothing_to_validate(self, file_server: Any, target: Path) -> None:
-        """Validations saw nothing, and are not asked; a monitor has no facts; nothing is due."""
+        """After a 304 validations aren't applied, a monitor has no facts and progress is zero."""
         server = file_server({"/a": File(OLD, etag=E)})
         download = again(server.url("/a"), target, known_etag=E)
         download.validations += [SizeValidation(5), DigestValidation("md5", "0" * 32)]
@@ -154,21 +154,21 @@ class TestUnchanged:
         assert progress.figures == (0, 0)
 
     def test_into_memory(self, file_server: Any) -> None:
-        """A writer that doesn't know what was there is empty, whoever asked."""
+        """A buffer writer stays empty after a 304, whether we or the caller set the condition."""
         server = file_server({"/a": File(OLD, etag=E)})
         download = into_memory(server.url("/a"), known_etag=E)
         assert content(download) == b""
         assert download.unchanged
 
     def test_without_writer(self, file_server: Any) -> None:
-        """Content that goes nowhere may be known, too."""
+        """A download without a writer may be conditional, too."""
         server = file_server({"/a": File(OLD, etag=E)})
         download = HttpDownload(server.url("/a"), None, known_etag=E)
         download()
         assert download.unchanged
 
     def test_connection_is_kept(self, raw_server: Any, target: Path) -> None:
-        """A 304 has no body, whatever length it tells; the next reply follows on the connection."""
+        """A 304 has no body whatever its Content-Length, and its connection is reused."""
         server = raw_server([serve(reply(304, {"Content-Length": "40", "ETag": E}))])
         download = again(server.url(), target, known_etag=E)
         download.context = Context()
@@ -180,7 +180,7 @@ class TestUnchanged:
         assert server.connections == 1
 
     def test_slow_is_no_matter(self, file_server: Any, target: Path) -> None:
-        """A limit of speed has nothing to say where nothing comes."""
+        """The least speed doesn't apply to a 304, which has no content."""
         server = file_server({"/a": File(OLD, etag=E)})
         timeout = Timeout(least_speed=1_000_000, window=60)
         download = again(server.url("/a"), target, known_etag=E, timeout=timeout)
@@ -188,7 +188,7 @@ class TestUnchanged:
         assert download.unchanged
 
     def test_redirected(self, file_server: Any, target: Path) -> None:
-        """The condition goes along with a redirect."""
+        """The condition is sent again to the target of a redirect."""
         server = file_server({"/a": Redirect("/b"), "/b": File(OLD, etag=E)})
         download = again(server.url("/a"), target, known_etag=E)
         download()
@@ -196,7 +196,7 @@ class TestUnchanged:
         assert conditions(server) == [(E, None)] * 2
 
     def test_through_a_proxy(self, file_server: Any, proxy: Any, target: Path) -> None:
-        """A proxy makes no difference."""
+        """A conditional download through a proxy gets its 304."""
         server = file_server({"/a": File(OLD, etag=E)})
         proxy_url = f"http://127.0.0.1:{proxy().port}"
         download = again(server.url("/a"), target, known_etag=E, proxy_url=proxy_url)
@@ -204,7 +204,7 @@ class TestUnchanged:
         assert download.unchanged
 
     def test_seen_by_handlers(self, file_server: Any, target: Path) -> None:
-        """From Replied on it is known; what to remember is known from Succeeded on."""
+        """Handlers see `unchanged` from Replied on and the validators from Succeeded on."""
         server = file_server({"/a": File(OLD, etag=E)})
         download = again(server.url("/a"), target, known_etag=E)
         seen: list[Any] = []
@@ -231,7 +231,7 @@ class TestChanged:
         ],
     )
     def test_comes(self, file_server: Any, target: Path, file: File, known: dict[str, str]) -> None:
-        """The file comes whole, and what names it is there to be remembered."""
+        """A changed file is downloaded whole, and its new validators are available."""
         server = file_server({"/a": file})
         download = again(server.url("/a"), target, **known)
         download.validations.append(SizeValidation(len(NEW)))
@@ -241,7 +241,7 @@ class TestChanged:
         assert (download.etag, download.last_modified) == (file.etag, file.last_modified)
 
     def test_is_validated(self, file_server: Any, target: Path) -> None:
-        """What comes must pass; what fails leaves the old file, and nothing to remember."""
+        """A changed file that fails its validation keeps the old file and gives no validators."""
         server = file_server({"/a": File(NEW, etag=F)})
         download = again(server.url("/a"), target, known_etag=E)
         download.validations.append(SizeValidation(5))
@@ -250,7 +250,7 @@ class TestChanged:
         assert (download.etag, download.last_modified) == (None, None)
 
     def test_missing(self, file_server: Any, tmp_path: Path) -> None:
-        """A file that is missing comes, whatever is known of it."""
+        """If the target is missing, no condition is sent and the file is downloaded."""
         server = file_server({"/a": File(OLD, etag=E, last_modified=EARLIER)})
         path = tmp_path / "folder" / "file"
         download = again(server.url("/a"), path, known_etag=E, known_last_modified=EARLIER)
@@ -262,7 +262,7 @@ class TestChanged:
         assert path.read_bytes() == OLD
 
     def test_called_again(self, file_server: Any, target: Path) -> None:
-        """Each run is for itself: what is remembered is sent only when it is given."""
+        """A second call sends the same condition, and not the validators of the first run."""
         server = file_server({"/a": File(NEW, etag=F)})
         download = again(server.url("/a"), target)
         monitor = DownloadMonitor(download, ["md5"])
@@ -272,7 +272,7 @@ class TestChanged:
         download.known_etag = download.etag
         download()
         assert download.unchanged
-        # The monitor is of the last run.
+        # The monitor describes the last run.
         assert monitor.facts()["size"] == 0
         assert target.read_bytes() == NEW
         server.files["/a"] = File(OLD, etag=E)
@@ -283,7 +283,7 @@ class TestChanged:
         assert conditions(server) == [(None, None)] * 2 + [(F, None)] * 2
 
     def test_clone(self, file_server: Any, target: Path) -> None:
-        """A clone asks the same, and has no answer yet."""
+        """A clone has the same condition and none of the results."""
         server = file_server({"/a": File(OLD, etag=E, last_modified=EARLIER)})
         download = again(server.url("/a"), target, known_etag=E, known_last_modified=EARLIER)
         download()
@@ -295,10 +295,10 @@ class TestChanged:
 
 
 class TestNotAskedFor:
-    """A 304 out of the blue."""
+    """A 304 that answers no condition."""
 
     def test_is_an_error(self, raw_server: Any, target: Path) -> None:
-        """It isn't taken for a success, and isn't tried again."""
+        """A 304 to an unconditional request is an error without a retry."""
         server = raw_server([serve(reply(304, {"ETag": E}))])
         download = again(server.url(), target)
         events = record(download)
@@ -312,7 +312,7 @@ class TestNotAskedFor:
         assert target.read_bytes() == OLD
 
     def test_where_the_file_is_missing(self, raw_server: Any, tmp_path: Path) -> None:
-        """Where the condition isn't sent a 304 is one, too: nothing would be there."""
+        """A 304 is an error if the target was missing, so that no condition was sent."""
         server = raw_server([serve(reply(304, {"ETag": E}))])
         failure(again(server.url(), tmp_path / "file", known_etag=E), DownloadFailed)
         assert list(tmp_path.iterdir()) == []
@@ -331,10 +331,10 @@ class TestNotAskedFor:
 
 
 class TestWithFaults:
-    """A condition, and what goes wrong on the way."""
+    """Conditional downloads with failures on the way."""
 
     def test_retried(self, file_server: Any, target: Path) -> None:
-        """The condition goes with each attempt that begins at 0."""
+        """A retry from byte 0 sends the condition again."""
         files = {"/a": File(OLD, etag=E)}
         server = file_server(files, faults={0: Status(503), 1: CutAfter(9, whole=True)})
         download = again(server.url("/a"), target, known_etag=E)
@@ -346,7 +346,7 @@ class TestWithFaults:
         assert names(events).count(Event.ERROR) == 2
 
     def test_resumed(self, file_server: Any, target: Path) -> None:
-        """An attempt that resumes has If-Range, and no condition beside it."""
+        """A resumed request has If-Range and none of the conditions."""
         files = {"/a": File(NEW, etag=F, last_modified=LATER)}
         server = file_server(files, faults={0: CutAfter(5)})
         download = again(server.url("/a"), target, known_etag=E, known_last_modified=EARLIER)
@@ -357,7 +357,7 @@ class TestWithFaults:
         assert (download.unchanged, download.etag, download.last_modified) == (False, F, LATER)
 
     def test_what_a_part_doesnt_repeat(self, raw_server: Any, target: Path) -> None:
-        """A 206 need not repeat the Last-Modified: it is that of the first reply."""
+        """If a 206 omits Last-Modified, the one of the first response is remembered."""
         first = reply(headers={"ETag": F, "Last-Modified": LATER}, body=NEW)[:-5]
         rest = reply(206, {"ETag": F, "Content-Range": "bytes 45-49/50"}, NEW[45:])
         server = raw_server([[Recv(), Send(first)], serve(rest)])
@@ -370,7 +370,7 @@ class TestWithFaults:
     def test_resumed_by_another_run(
         self, raw_server: Any, file_server: Any, target: Path, validator: dict[str, str]
     ) -> None:
-        """What an earlier run left goes before the condition, and its version is remembered."""
+        """A partial file is resumed without the condition, and its version is remembered."""
         server = file_server({"/a": File(NEW, **validator)}, faults={0: CutAfter(5)})
         known = {"known_etag": E, "known_last_modified": EARLIER[:-6] + "0 GMT"}
         download = HttpDownload(server.url("/a"), FileWriter(target, resume=True), **known)
@@ -402,7 +402,7 @@ class TestWithFaults:
         assert (download.etag, download.last_modified) == (F, None)
 
     def test_nothing_left_to_resume(self, file_server: Any, target: Path) -> None:
-        """With a writer that keeps parts an unchanged file leaves none."""
+        """With a resumable writer an unchanged file leaves no partial file."""
         server = file_server({"/a": File(OLD, etag=E)})
         download = HttpDownload(server.url("/a"), FileWriter(target, resume=True), known_etag=E)
         download()
@@ -410,7 +410,7 @@ class TestWithFaults:
         assert list(target.parent.iterdir()) == [target]
 
     def test_changed_back(self, file_server: Any, target: Path) -> None:
-        """What came of another version is dropped where the known one is there again."""
+        """If the known version is back at the retry (304), the newer partial file is deleted."""
         files = {"/a": File(NEW)}
         server = file_server(files, faults={0: CutAfter(5)})
         download = again(server.url("/a"), target, known_etag=E)
@@ -427,7 +427,7 @@ class TestWithFaults:
         assert target.read_bytes() == OLD
 
     def test_changed_back_while_resumed(self, file_server: Any, target: Path) -> None:
-        """Where the rest was asked for the known version comes whole: more bytes, none wrong."""
+        """If the known version is back at a resumed request, the file is downloaded whole."""
         files = {"/a": File(NEW, etag=F)}
         server = file_server(files, faults={0: CutAfter(5)})
         download = again(server.url("/a"), target, known_etag=E)
@@ -442,7 +442,7 @@ class TestWithFaults:
         assert target.read_bytes() == OLD
 
     def test_another_version_in_the_rest(self, raw_server: Any, target: Path) -> None:
-        """Where the rest is of another version, what is asked next has the condition again."""
+        """If a 206 has another version, the next request from 0 is conditional again."""
         first = reply(headers={"ETag": F}, body=NEW)[:-5]
         other = reply(206, {"ETag": E, "Content-Range": "bytes 45-49/50"}, NEW[45:])
         scripts = [[Recv(), Send(first)], [Recv(), Send(other)], serve(reply(304, {"ETag": E}))]
@@ -454,7 +454,7 @@ class TestWithFaults:
         assert target.read_bytes() == OLD
 
     def test_repaired(self, file_server: Any, target: Path) -> None:
-        """A handler may put right what kept the server from answering."""
+        """A conditional download succeeds after a handler repaired its credentials."""
         server = file_server({"/a": File(OLD, etag=E)}, faults={0: Status(401)})
         download = again(server.url("/a"), target, known_etag=E)
 
@@ -468,10 +468,10 @@ class TestWithFaults:
 
 
 class TestHead:
-    """HEAD asks whether there is another version, and no more."""
+    """HEAD with a condition asks only whether the file has changed."""
 
     def test_unchanged(self, file_server: Any, target: Path) -> None:
-        """It takes a condition as GET does."""
+        """A conditional HEAD request reports an unchanged file as GET does."""
         server = file_server({"/a": File(OLD, etag=E)})
         download = again(server.url("/a"), target, method="HEAD", known_etag=E)
         download()
@@ -479,7 +479,7 @@ class TestHead:
         assert conditions(server) == [(E, None)]
 
     def test_changed(self, file_server: Any, target: Path) -> None:
-        """What there is now can be read, and nothing is written."""
+        """A HEAD request for a changed file gives the new headers and writes nothing."""
         server = file_server({"/a": File(NEW, etag=F)})
         download = again(server.url("/a"), target, method="HEAD", known_etag=E)
         download()
@@ -488,7 +488,7 @@ class TestHead:
 
 
 class TestOwnHeaders:
-    """The caller's own condition."""
+    """The caller's own conditional headers."""
 
     @pytest.mark.parametrize(
         ("headers", "asked"),
@@ -501,7 +501,7 @@ class TestOwnHeaders:
     def test_counts_as_asked(
         self, file_server: Any, tmp_path: Path, headers: Any, asked: tuple[str | None, str | None]
     ) -> None:
-        """It is sent instead of ours, also where nothing is at the target."""
+        """The caller's own condition replaces ours and is sent even without a target file."""
         server = file_server({"/a": File(OLD, etag=E, last_modified=EARLIER)})
         path = tmp_path / "file"
         download = again(server.url("/a"), path, headers=headers, known_last_modified=EARLIER)
@@ -512,7 +512,7 @@ class TestOwnHeaders:
         assert conditions(server) == [asked]
 
     def test_wins(self, file_server: Any, target: Path) -> None:
-        """Nothing of ours is mixed with it."""
+        """With the caller's own condition no conditional header of ours is sent."""
         server = file_server({"/a": File(OLD, etag=E)})
         download = again(
             server.url("/a"),
@@ -526,7 +526,7 @@ class TestOwnHeaders:
         assert conditions(server) == [(F, None)]
 
     def test_changed_back(self, file_server: Any, target: Path) -> None:
-        """It goes with the rest, too; a 304 then drops what came of the version between."""
+        """The caller's condition is sent with a resumed request, too. A 304 then drops the part."""
         files = {"/a": File(NEW, etag=F)}
         server = file_server(files, faults={0: CutAfter(5)})
         download = again(server.url("/a"), target, headers={"If-None-Match": E})
@@ -552,24 +552,24 @@ class TestOwnHeaders:
 
 
 class TestRemembered:
-    """What there is to remember, after a 304 too."""
+    """The validators to remember, also after a 304."""
 
     def test_304_says_nothing(self, raw_server: Any, target: Path) -> None:
-        """What a 304 doesn't repeat is what was known."""
+        """Validators that a 304 doesn't repeat stay as they were known."""
         server = raw_server([serve(reply(304))])
         download = again(server.url(), target, known_etag=E, known_last_modified=EARLIER)
         download()
         assert (download.etag, download.last_modified) == (E, EARLIER)
 
     def test_304_says_more(self, raw_server: Any, target: Path) -> None:
-        """What a 304 says is newer than what was known."""
+        """Validators in a 304 replace the known ones."""
         server = raw_server([serve(reply(304, {"ETag": F, "Last-Modified": LATER}))])
         download = again(server.url(), target, known_etag=f"{E}, {F}", known_last_modified=EARLIER)
         download()
         assert (download.etag, download.last_modified) == (F, LATER)
 
     def test_sent_as_it_came(self, raw_server: Any, target: Path) -> None:
-        """An ETag that isn't well-formed is sent as it came: the server may know it by that."""
+        """A malformed ETag is sent back unchanged, because the server may recognize it."""
         server = raw_server([serve(reply(headers={"ETag": "odd \xe9"}, body=NEW))])
         download = again(server.url(), target)
         download()
@@ -578,7 +578,7 @@ class TestRemembered:
         assert conditions(server)[1] == ("odd \xe9", None)
 
     def test_own_range(self, raw_server: Any) -> None:
-        """A part that was asked for is of a version, too; each run and attempt tells its own."""
+        """Each response to a caller's own Range gives the validators of that run and attempt."""
         span = {"Content-Range": "bytes 0-4/50"}
         named = reply(206, {**span, "ETag": F}, NEW[:5])
         scripts = [
@@ -593,7 +593,7 @@ class TestRemembered:
         assert download.etag is None
 
     def test_not_while_it_runs(self, file_server: Any) -> None:
-        """A run that isn't over has nothing to remember, nor has one that failed."""
+        """An unfinished or failed run has no validators to remember."""
         server = file_server({"/a": File(OLD, etag=E)})
         download = HttpDownload(server.url("/a"), BufferWriter())
         seen: list[Any] = []
@@ -607,7 +607,7 @@ class TestRemembered:
     @pytest.mark.parametrize("name", ["known_etag", "known_last_modified"])
     @pytest.mark.parametrize("value", [5, "a\r\nX: y", "\u20ac", " a"])
     def test_what_cant_be_sent(self, file_server: Any, target: Path, name: str, value: Any) -> None:
-        """A value that is no header's is refused by its name, before anything is sent."""
+        """A known validator that isn't a valid header value is refused by name before sending."""
         server = file_server({"/a": OLD})
         download = again(server.url("/a"), target, **{name: value})
         assert f"{name}: " in failure(download, DownloadFailed).reason

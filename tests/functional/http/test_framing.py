@@ -1,4 +1,4 @@
-"""Replies as they come off the wire, from our corpus and worse."""
+"""Tests of reading raw HTTP responses: the corpus and worse ones."""
 
 import threading
 import time
@@ -44,7 +44,7 @@ WORLD = with_length(b"5", b"world")
 
 
 def run(url: str, folder: Path, ssl: SSL | None = None, **options: object) -> bytes | DownloadError:
-    """Download over an old file: the new content, or how it failed with the old one in place."""
+    """Download to an old file. Return the new content, or the error after checking the old file."""
     path = folder / "file"
     path.write_bytes(OLD)
     download = HttpDownload(url, FileWriter(path), ssl=ssl, timeout=Timeout(60, 60), **options)
@@ -62,7 +62,7 @@ def run(url: str, folder: Path, ssl: SSL | None = None, **options: object) -> by
 
 
 def check(result: bytes | DownloadError, row: Row) -> None:
-    """Compare with what the corpus says."""
+    """Compare the result with the corpus."""
     if isinstance(row.expected, bytes):
         assert result == row.expected
         return
@@ -74,14 +74,14 @@ def check(result: bytes | DownloadError, row: Row) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 class TestCorpus:
     def test_at_once(self, row: Row, raw_server: MakeRaw, tmp_path: Path) -> None:
-        """A reply that comes at once gives its body or its error, and no end need follow it."""
+        """Each response of the corpus gives its body or error when it arrives at once."""
         server = raw_server([[Recv(), Send(row.raw), Close() if row.ends else Stall()]])
         check(run(server.url(row.path), tmp_path), row)
         assert server.connections == 1
 
     def test_byte_by_byte(self, row: Row, raw_server: MakeRaw, tls: Tls, tmp_path: Path) -> None:
-        """The same reply a byte at a time gives the same."""
-        # One record of TLS is read at a time, and so one byte; plain bytes may be joined.
+        """Each response of the corpus gives the same result when it arrives byte by byte."""
+        # The client reads one TLS record, here one byte, at a time. Plain bytes may be joined.
         pieces = Drip(row.raw, every=0, size=len(row.raw) // 1000 + 1)
         server = raw_server([[Recv(), pieces, Close()]], tls=tls.server())
         check(run(server.url(row.path), tmp_path, SSL(str(tls.ca))), row)
@@ -96,7 +96,7 @@ class TestCorpus:
         tls: Tls,
         tmp_path: Path,
     ) -> None:
-        """A proxy that hands on what comes changes nothing, whether it forwards or tunnels."""
+        """Each response of the corpus gives the same result through a proxy or a tunnel."""
         server = raw_server(
             [[Recv(), Send(row.raw), Close() if row.ends else Stall()]],
             tls=tls.server() if tunnel else None,
@@ -109,7 +109,7 @@ class TestCorpus:
 
 
 def test_names() -> None:
-    """Each row of the corpus has a name of its own."""
+    """Each row of the corpus of raw responses has a unique name."""
     names = [row.name for row in ROWS]
     assert len(names) == len(set(names))
 
@@ -123,7 +123,7 @@ class TestCut:
     def test_at_each_byte(
         self, framing: str, end: Close | Reset, raw_server: MakeRaw, tmp_path: Path
     ) -> None:
-        """A reply that breaks off anywhere is an error, unless nothing can tell."""
+        """A response cut at any byte is an error, unless the cut can't be detected."""
         raw = FRAMINGS[framing]
         server = raw_server(lambda index: [Recv(), Send(raw[:index]), end])
         for size in range(len(raw)):
@@ -138,16 +138,16 @@ class TestCut:
     def test_at_each_byte_of_tls(
         self, framing: str, raw_server: MakeRaw, tls: Tls, tmp_path: Path
     ) -> None:
-        """TLS that ends without a close_notify was cut (RFC 9112 section 9.8)."""
+        """A response over TLS without a close_notify was cut (RFC 9112 section 9.8)."""
         raw = FRAMINGS[framing]
         server = raw_server(lambda index: [Recv(), Send(raw[:index]), Cut()], tls=tls.server())
-        # The body's own end is as good where there is one.
+        # If the body marks its own end, that suffices.
         for size in range(len(raw) + (framing == "close")):
             result = run(server.url(), tmp_path, SSL(str(tls.ca)))
             assert isinstance(result, DownloadFailed), (raw[:size], result)
 
     def test_in_pieces(self, framing: str, raw_server: MakeRaw, tmp_path: Path) -> None:
-        """A reply in pieces of any size is read as if it had come at once."""
+        """A response that arrives in pieces of any size is read as if it arrived at once."""
         raw = FRAMINGS[framing]
         server = raw_server(lambda index: [Recv(), Drip(raw, every=0.001, size=index + 1)])
         for _ in range(len(raw)):
@@ -156,7 +156,7 @@ class TestCut:
     def test_split_anywhere(
         self, framing: str, raw_server: MakeRaw, tls: Tls, tmp_path: Path
     ) -> None:
-        """A reply split in two anywhere is read as if it had come at once."""
+        """A response split in two at any byte is read as if it arrived at once."""
         raw = FRAMINGS[framing]
         server = raw_server(
             lambda index: [Recv(), Send(raw[: index + 1]), Send(raw[index + 1 :]), Close()],
@@ -185,11 +185,11 @@ FIRST = {
 
 
 class TestExtraBytes:
-    """What follows the body belongs to no reply."""
+    """Bytes that follow a body belong to no response."""
 
     @staticmethod
     def download(context: Context, url: str, method: str = "GET") -> bytes | None:
-        """What comes in a context that is shared; None where it fails."""
+        """Return the content of a download with a shared context, or None if it fails."""
         download = HttpDownload(url, BufferWriter(), method, timeout=Timeout(60, 60))
         download.context, download.retry = context, None
         try:
@@ -202,7 +202,7 @@ class TestExtraBytes:
     @pytest.mark.parametrize("late", [False, True], ids=["with it", "later"])
     @pytest.mark.parametrize("first", FIRST)
     def test_next_download(self, first: str, extra: str, late: bool, raw_server: MakeRaw) -> None:
-        """The next download in the same context gets its own reply, whatever came too much."""
+        """After a response with extra bytes the next download still gets its own response."""
         raw, expected = FIRST[first]
         more = EXTRA[extra]
         go = threading.Event()
@@ -219,7 +219,7 @@ class TestExtraBytes:
 
     @pytest.mark.parametrize("extra", [HELLO, with_length(b"5", b"evil!")], ids=["body", "reply"])
     def test_head_with_a_body(self, extra: bytes, raw_server: MakeRaw) -> None:
-        """A reply to HEAD has no body; what comes all the same is nobody's."""
+        """A body sent in response to HEAD isn't taken for the next response."""
         server = raw_server([[Recv(), Send(with_length(b"5", b"") + extra), Stall()], serve(WORLD)])
         context = Context()
         assert self.download(context, server.url("/first"), "HEAD") == b""
@@ -227,7 +227,7 @@ class TestExtraBytes:
         context.close()
 
     def test_redirect(self, raw_server: MakeRaw) -> None:
-        """What follows a redirect isn't taken for the reply to the request that it leads to."""
+        """Extra bytes after a redirect aren't taken for the response of its target."""
         moved = b"HTTP/1.1 302 X\r\nLocation: /b\r\nContent-Length: 5\r\n\r\nhello"
         evil = with_length(b"5", b"evil!")
         server = raw_server([[Recv(), Send(moved + evil), *serve(evil)], serve(WORLD)])
@@ -250,7 +250,7 @@ class TestExtraBytes:
         ids=["TE+CL", "close", "x, Close", "x and close", "1.0", "1.0 chunked", "bad", "bad chunk"],
     )
     def test_no_reuse(self, raw: bytes, raw_server: MakeRaw) -> None:
-        """A connection isn't used again where the reply says so, or can't be trusted."""
+        """A connection isn't reused if the response says so or its framing is untrustworthy."""
         server = raw_server([[Recv(), Send(raw), *serve(WORLD)], serve(WORLD)])
         context = Context()
         self.download(context, server.url("/first"))
@@ -269,7 +269,7 @@ class TestExtraBytes:
         ids=["length", "chunks", "1.0 keep-alive", "interim"],
     )
     def test_reuse(self, raw: bytes, raw_server: MakeRaw) -> None:
-        """Else it is."""
+        """A connection is reused after a complete response that allows keep-alive."""
         server = raw_server([serve(raw)])
         context = Context()
         assert [self.download(context, server.url()) for _ in range(3)] == [HELLO] * 3
@@ -303,7 +303,7 @@ ENDLESS: dict[str, tuple[bytes, bytes, str]] = {
 class TestEndless:
     @pytest.mark.parametrize("name", ENDLESS)
     def test_is_given_up(self, name: str, raw_server: MakeRaw, tmp_path: Path) -> None:
-        """What never ends is given up after a bounded number of bytes."""
+        """A response head or framing that never ends fails after a bounded number of bytes."""
         start, more, reason = ENDLESS[name]
         server = raw_server([[Recv(), Send(start), Loop([Send(more)])]])
         result = run(server.url(), tmp_path)
@@ -312,17 +312,17 @@ class TestEndless:
         with pytest.raises(DownloadFailed, match=reason):
             raise result
         server.until(lambda: server.logs[0].end)
-        assert server.logs[0].sent < 16 << 20  # most of it in the system's buffers
+        assert server.logs[0].sent < 16 << 20  # most of it is in the system's buffers
 
     def test_redirect(self, raw_server: MakeRaw, tmp_path: Path) -> None:
-        """The body of a redirect isn't waited for."""
+        """An endless body of a redirect isn't read."""
         moved = b"HTTP/1.1 302 X\r\nLocation: /b\r\n\r\n"
         server = raw_server([[Recv(), Send(moved), Loop([Send(b"x" * 9999)])], serve(WORLD)])
         assert run(server.url(), tmp_path) == b"world"
 
     @pytest.mark.parametrize("framing", ["length", "chunks", "close"])
     def test_body(self, framing: str, raw_server: MakeRaw, tmp_path: Path) -> None:
-        """A body that never ends is given up as soon as it is larger than it should be."""
+        """An endless body fails as soon as it exceeds the expected size."""
         start, more = {
             "length": (with_length(b"9" * 18, b""), b"x" * 9999),
             "chunks": (with_chunks(b""), b"5\r\nhello\r\n" * 999),
@@ -352,11 +352,11 @@ STALLED = {
 
 
 class TestPatience:
-    """A reply that is known to be wrong is refused at once, and not when the time is over."""
+    """An invalid response is refused at once instead of after the time-out."""
 
     @pytest.mark.parametrize("name", STALLED)
     def test_refused_at_once(self, name: str, raw_server: MakeRaw, tmp_path: Path) -> None:
-        """It takes less than the read time-out of a minute, and the reason isn't that."""
+        """An invalid response fails long before the read time-out of a minute."""
         server = raw_server([[Recv(), Send(STALLED[name]), Stall()]])
         began = time.monotonic()
         result = run(server.url(), tmp_path)
@@ -366,7 +366,7 @@ class TestPatience:
 
     @pytest.mark.parametrize("name", ["length", "chunks", "close"])
     def test_stall(self, name: str, raw_server: MakeRaw, tmp_path: Path) -> None:
-        """One that may still become right is waited for as long as the read time-out says."""
+        """An incomplete response that may still become valid fails by the read time-out."""
         server = raw_server([[Recv(), Send(FRAMINGS[name][:-1]), Stall()]])
         path = tmp_path / "file"
         download = HttpDownload(server.url(), FileWriter(path), timeout=Timeout(5, 0.1))
