@@ -542,6 +542,69 @@ def test_other_owner(target):
     assert found(target) == (None, b"")
 
 
+class TestForeignBytes:
+    """A note counts only for the very bytes that it was written for."""
+
+    def test_appended(self, target):
+        """Bytes that somebody appended after the run had ended are not resumed."""
+        partial, _ = paths(target)
+        leave(target)
+        with partial.open("ab") as file:
+            file.write(b"foreign")
+        stage = opened(Partial(str(target)))
+        assert (stage.note, stage.size) == (None, 0)
+        stage.file.close()
+        stage.drop()
+
+    def test_replaced(self, target):
+        """Another file of the same size isn't resumed."""
+        partial, _ = paths(target)
+        leave(target)
+        other = partial.with_name("other")
+        other.write_bytes(b"x" * len(CONTENT))
+        other.replace(partial)
+        stage = opened(Partial(str(target)))
+        assert (stage.note, stage.size) == (None, 0)
+        stage.file.close()
+        stage.drop()
+
+    def test_killed_after_it_was_resumed(self, target):
+        """A run that was killed after it had resumed leaves more bytes, which are resumed."""
+        leave(target)
+        first = opened(Partial(str(target)))
+        first.taken_up()
+        first.file.write(b"more")
+        # What a kill leaves: no note is written any more.
+        first.abandon()
+        staging._held.clear()
+        stage = opened(Partial(str(target)))
+        assert (stage.note, stage.size) == (NOTE, len(CONTENT) + 4)
+        stage.forget()
+        stage.file.close()
+        stage.drop()
+
+    def test_note_that_cannot_be_rewritten(self, target, monkeypatch):
+        """On a file system that became read-only the note stays as it was, and counts."""
+        stage = opened(Partial(str(target)))
+        stage.remember(NOTE)
+        stage.file.write(CONTENT)
+        real = os.open
+
+        def refuse(path, flags, *mode):
+            if flags & os.O_WRONLY and str(path).endswith(".note"):
+                raise OSError(errno.EROFS, "Read-only file system")
+            return real(path, flags, *mode)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", refuse)
+            stage.drop()
+        stage = opened(Partial(str(target)))
+        assert (stage.note, stage.size) == (NOTE, len(CONTENT))
+        stage.forget()
+        stage.file.close()
+        stage.drop()
+
+
 class TestTwoAtOnce:
     def test_second_is_refused(self, target):
         """While one writer has the partial file, a second one is refused and changes nothing."""

@@ -101,8 +101,8 @@ class Transfer:
             return not resume.is_whole(reply)
         policy = self._download.retry
         return status not in (401, 407) and (
-            policy is None
-            or (status not in backoff.TRANSIENT and status not in policy.status_forcelist)
+            status not in backoff.TRANSIENT
+            and (policy is None or status not in policy.status_forcelist)
         )
 
     def _accept(self, reply: requests.Response) -> None:

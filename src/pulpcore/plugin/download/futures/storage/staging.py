@@ -23,7 +23,7 @@ from ..waiting.lock import this_process
 from .descriptor import DescriptorFile
 
 # The version of the note's format. A bug that left wrong notes also needs a new number.
-_KIND = "pulpcore-futures partial download 2"
+_KIND = "pulpcore-futures partial download 3"
 _CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NAME = re.compile(r"\.download-[0-9a-f]{16}(\.partial|\.note)?")
 _OPEN_TRIES = 3
@@ -33,6 +33,8 @@ _random = random.Random()  # noqa: S311 - the names are no secret
 # Forked children would otherwise all generate the same names as their parent.
 os.register_at_fork(after_in_child=_random.seed)
 _LONGEST_NOTE = 4096
+# A note is rewritten in place, which needs no space on a full disk. This leaves room for the end.
+_ROOM = 32
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _ANY_MODE = 0o666
 # The errors of open() if a link, a folder, a device or another user's file has the name. Any other
@@ -40,6 +42,10 @@ _ANY_MODE = 0o666
 _FOREIGN_FILE = frozenset(
     {errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENXIO, errno.ENODEV}
 )
+
+
+# The fields of a note, besides ``end``.
+_NOTE_FIELDS = {"note": str, "inode": int, "size": int}
 
 
 def is_reserved(name: str) -> bool:
@@ -238,6 +244,8 @@ class Partial(Stage):
     def taken_up(self) -> None:
         """Keep the content of the earlier run: the next write appends to it."""
         self._is_resumed = True
+        # The file grows from here on.
+        self._rewrite_note(None)
 
     def remember(self, note: str) -> None:
         """Write a note, so that the file stays for a later run.
@@ -255,8 +263,7 @@ class Partial(Stage):
             return
         self._remove_note()
         self.note, self._is_kept = None, False
-        size = os.fstat(self._lock).st_size
-        content = json.dumps({"kind": _KIND, "note": note, "size": size}).encode("ascii")
+        content = self._note_text(note, None) + b" " * _ROOM
         if len(content) > _LONGEST_NOTE:
             raise OSError(errno.EFBIG, "The note is too long")
         try:
@@ -266,6 +273,27 @@ class Partial(Stage):
                 self._remove_note()
             raise
         self.note, self._is_kept = note, True
+
+    def _note_text(self, note: str, end: int | None) -> bytes:
+        """Return the content of the note's file.
+
+        It identifies the partial file by its inode. ``size`` is how long the file was when the note
+        was written, and ``end`` how long it is, if the run has ended in order.
+        """
+        found = os.fstat(self._lock)
+        content = {"kind": _KIND, "note": note, "inode": found.st_ino, "size": found.st_size}
+        return json.dumps(content | {"end": end}).encode("ascii")
+
+    def _rewrite_note(self, end: int | None) -> None:
+        """Change the end in the note. If that fails, a later run may start at byte 0."""
+        if self.note is None:
+            return
+        with (
+            contextlib.suppress(OSError),
+            DescriptorFile(os.open(self._note_path, os.O_WRONLY | _OPEN_FLAGS)) as file,
+        ):
+            length = os.fstat(file.fileno()).st_size
+            file.write(self._note_text(self.note, end).ljust(length))
 
     def forget(self) -> None:
         """Drop the note, then the content.
@@ -302,7 +330,10 @@ class Partial(Stage):
     def _remove(self) -> None:
         with contextlib.suppress(OSError):
             found = os.fstat(self._lock)
-            if not (self._is_kept and found.st_size) and self._is_there(found):
+            if self._is_kept and found.st_size:
+                if self._is_resumed:
+                    self._rewrite_note(found.st_size)
+            elif self._is_there(found):
                 os.unlink(self._path)
                 self._remove_note()
         self._unlock()
@@ -385,41 +416,48 @@ class Partial(Stage):
 
     def _find_note(self) -> None:
         """Read the note of an earlier run. Drop the content if the note is missing or invalid."""
-        note, least = self._read_note()
+        note = self._read_note()
         size = os.lseek(self._lock, 0, os.SEEK_END)
-        self._is_kept = note is not None and size >= max(least, 1)
-        if self._is_kept:
-            self.note, self.size = note, size
+        self._is_kept = (
+            note is not None
+            and note["inode"] == os.fstat(self._lock).st_ino
+            and size >= max(note["size"], 1)
+            and note["end"] in (None, size)
+        )
+        if note is not None and self._is_kept:
+            self.note, self.size = note["note"], size
         else:
             self.forget()
 
-    def _read_note(self) -> tuple[str | None, int]:
-        """Return the note, and the size that the file had when it was written (bytes).
+    def _read_note(self) -> dict[str, Any] | None:
+        """Return the fields of the note; None if there is no valid note.
 
         Raises:
             OSError: A failure, such as EMFILE, that says nothing about the note itself.
         """
-        nothing = (None, 0)
         try:
             descriptor = os.open(self._note_path, os.O_RDONLY | _OPEN_FLAGS)
         except FileNotFoundError:
-            return nothing
+            return None
         except OSError as error:
             if error.errno in _FOREIGN_FILE:
-                return nothing
+                return None
             raise
         try:
             if not _is_ours(os.fstat(descriptor)):
-                return nothing
+                return None
             content: Any = json.loads(os.read(descriptor, _LONGEST_NOTE))
         except (ValueError, RecursionError):
-            return nothing
+            return None
         finally:
             os.close(descriptor)
-        if not isinstance(content, dict) or content.get("kind") != _KIND:
-            return nothing
-        note, size = content.get("note"), content.get("size")
-        return (note, size) if isinstance(note, str) and isinstance(size, int) else nothing
+        is_valid = (
+            isinstance(content, dict)
+            and content.get("kind") == _KIND
+            and all(type(content.get(name)) is kind for name, kind in _NOTE_FIELDS.items())
+            and type(content.get("end")) in (int, type(None))
+        )
+        return content if is_valid else None
 
     def _remove_note(self) -> None:
         with contextlib.suppress(FileNotFoundError):
