@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import threading
@@ -556,13 +557,18 @@ class TestForeignBytes:
         stage.file.close()
         stage.drop()
 
-    def test_replaced(self, target):
-        """Another file of the same size isn't resumed."""
+    @pytest.mark.parametrize("in_place", [True, False])
+    def test_replaced(self, target, in_place):
+        """Another file of the same size isn't resumed, even if it gets the same inode."""
         partial, _ = paths(target)
         leave(target)
-        other = partial.with_name("other")
-        other.write_bytes(b"x" * len(CONTENT))
-        other.replace(partial)
+        if in_place:
+            os.utime(partial, ns=(0, 0))
+        else:
+            other = partial.with_name("other")
+            other.write_bytes(partial.read_bytes())
+            shutil.copystat(partial, other)
+            other.replace(partial)
         stage = opened(Partial(str(target)))
         assert (stage.note, stage.size) == (None, 0)
         stage.file.close()

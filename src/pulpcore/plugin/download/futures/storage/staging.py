@@ -34,7 +34,7 @@ _random = random.Random()  # noqa: S311 - the names are no secret
 os.register_at_fork(after_in_child=_random.seed)
 _LONGEST_NOTE = 4096
 # A note is rewritten in place, which needs no space on a full disk. This leaves room for the end.
-_ROOM = 32
+_ROOM = 64
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _ANY_MODE = 0o666
 # The errors of open() if a link, a folder, a device or another user's file has the name. Any other
@@ -274,17 +274,18 @@ class Partial(Stage):
             raise
         self.note, self._is_kept = note, True
 
-    def _note_text(self, note: str, end: int | None) -> bytes:
+    def _note_text(self, note: str, end: list[int] | None) -> bytes:
         """Return the content of the note's file.
 
         It identifies the partial file by its inode. ``size`` is how long the file was when the note
-        was written, and ``end`` how long it is, if the run has ended in order.
+        was written. ``end`` is its size (bytes) and the time of its last change (ns), if the run
+        has ended in order. After a kill it is None.
         """
         found = os.fstat(self._lock)
         content = {"kind": _KIND, "note": note, "inode": found.st_ino, "size": found.st_size}
         return json.dumps(content | {"end": end}).encode("ascii")
 
-    def _rewrite_note(self, end: int | None) -> None:
+    def _rewrite_note(self, end: list[int] | None) -> None:
         """Change the end in the note. If that fails, a later run may start at byte 0."""
         if self.note is None:
             return
@@ -332,7 +333,7 @@ class Partial(Stage):
             found = os.fstat(self._lock)
             if self._is_kept and found.st_size:
                 if self._is_resumed:
-                    self._rewrite_note(found.st_size)
+                    self._rewrite_note([found.st_size, found.st_mtime_ns])
             elif self._is_there(found):
                 os.unlink(self._path)
                 self._remove_note()
@@ -422,7 +423,7 @@ class Partial(Stage):
             note is not None
             and note["inode"] == os.fstat(self._lock).st_ino
             and size >= max(note["size"], 1)
-            and note["end"] in (None, size)
+            and note["end"] in (None, [size, os.fstat(self._lock).st_mtime_ns])
         )
         if note is not None and self._is_kept:
             self.note, self.size = note["note"], size
@@ -455,7 +456,7 @@ class Partial(Stage):
             isinstance(content, dict)
             and content.get("kind") == _KIND
             and all(type(content.get(name)) is kind for name, kind in _NOTE_FIELDS.items())
-            and type(content.get("end")) in (int, type(None))
+            and "end" in content
         )
         return content if is_valid else None
 
