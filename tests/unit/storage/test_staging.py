@@ -589,6 +589,24 @@ class TestForeignBytes:
         stage.file.close()
         stage.drop()
 
+    def test_interrupted_while_it_is_opened(self, target, monkeypatch):
+        """A Ctrl-C just after a good partial file was opened keeps it for the next run."""
+        partial, _ = paths(target)
+        leave(target)
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Partial, "_is_locked", interrupt)
+            stage = Partial(str(target))
+            with pytest.raises(KeyboardInterrupt):
+                stage.open()
+            stage.drop()
+        # The lost descriptor, which the interrupted open() had returned.
+        staging._close_lost(str(partial))
+        assert found(target) == (NOTE, CONTENT)
+
     def test_note_that_cannot_be_rewritten(self, target, monkeypatch):
         """On a file system that became read-only the note stays as it was, and counts."""
         stage = opened(Partial(str(target)))
