@@ -13,8 +13,9 @@ SECONDS = 20
 
 
 def timers():
-    """Return the threads of the timer."""
-    return [thread for thread in threading.enumerate() if thread.name == "download-timer"]
+    """Return the timer threads that have started. One that has not could not be joined yet."""
+    alive = filter(threading.Thread.is_alive, threading.enumerate())
+    return [thread for thread in alive if thread.name == "download-timer"]
 
 
 def new_run(parent=None):

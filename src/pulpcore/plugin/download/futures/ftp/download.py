@@ -7,7 +7,7 @@ import ftplib
 import socket
 import time
 from collections.abc import Callable, Hashable
-from ssl import SSLContext, SSLEOFError, SSLError, SSLSocket
+from ssl import SSLContext, SSLError, SSLSocket
 from typing import TYPE_CHECKING, cast
 
 from ..download import Download
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..writer import StrPath, Writer
 
 # How a server signals that it has too many connections: a reply, closing, or refusing them.
-_FULL = (TooMany, EOFError, ConnectionRefusedError, ConnectionResetError, SSLEOFError)
+_FULL = (TooMany, EOFError, ConnectionRefusedError, ConnectionResetError)
 
 _NO_REST = "the rest of the file alone can't be had, and it can't be started again"
 
@@ -229,6 +229,9 @@ class _Transfer:
             is_right = True
         except _FULL:
             self.is_refused = True
+            raise
+        except SSLError as error:
+            self.is_refused = is_cut(error)
             raise
         except LoginRefused as error:
             # If the credentials are right, the server refuses the number of connections.

@@ -19,7 +19,7 @@ from .. import redact
 from ..address import ForbiddenAddress
 from ..engine import backoff
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
-from ..net.tls_error import from_tls
+from ..net.tls_error import from_tls, is_cut
 from ..net.used_up import from_used_up
 from .wire.error import (
     ConnectTimeout,
@@ -69,7 +69,6 @@ _REFUSALS = (
     ConnectionResetError,
     BrokenPipeError,
     http.client.RemoteDisconnected,
-    ssl.SSLEOFError,
 )
 E = TypeVar("E", bound=BaseException)
 
@@ -119,7 +118,10 @@ def is_refusal(error: Exception) -> bool:
     Args:
         error: The exception, raised before a response was received.
     """
-    return any(isinstance(cause, _REFUSALS) for cause in _chain(error))
+    return any(
+        is_cut(cause) if isinstance(cause, ssl.SSLError) else isinstance(cause, _REFUSALS)
+        for cause in _chain(error)
+    )
 
 
 def from_exception(error: Exception, *secrets: str) -> DownloadFailed:

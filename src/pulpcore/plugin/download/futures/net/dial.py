@@ -175,8 +175,8 @@ def secure(
         session: The TLS session to resume.
 
     Returns:
-        The encrypted connection, with ``timeout`` set. Reading raises ssl.SSLEOFError if the
-        connection ends without a close_notify.
+        The encrypted connection, with ``timeout`` set. Reading raises an ssl.SSLError for which
+        ``is_cut()`` is True if the connection ends without a close_notify.
 
     Raises:
         ssl.SSLCertVerificationError: The certificate isn't trusted.
