@@ -1,5 +1,6 @@
 """Signals at chosen places: a SIGINT at each place where CPython checks for signals."""
 
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -22,6 +23,9 @@ class Armed:
 
     def __enter__(self) -> None:
         if self.left > 0:
+            # An interrupt in what the garbage collector calls gets lost, such as in the callbacks
+            # that hypothesis adds.
+            gc.disable()
             sys.setprofile(self._function)
 
     def __exit__(
@@ -31,6 +35,7 @@ class Armed:
         traceback: TracebackType | None,
     ) -> bool:
         sys.setprofile(None)
+        gc.enable()
         return kind is KeyboardInterrupt
 
     def _profile(self, frame: FrameType, event: str, _: Any) -> None:
