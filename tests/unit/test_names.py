@@ -27,6 +27,7 @@ NAMES = [
     "FileWriter",
     "FtpDownload",
     "HttpDownload",
+    "Limits",
     "MismatchError",
     "NotAuthorized",
     "NotFound",
@@ -55,7 +56,7 @@ MODULES = {
         "DownloadError DownloadFailed NotFound NotAuthorized ValidationError "
         "MismatchError SizeMismatch DigestMismatch"
     ),
-    "settings": "Settings SSL User Timeout",
+    "settings": "Limits Settings SSL User Timeout",
     "writer": "Writer FileWriter BufferWriter",
 }
 # The classes that the page of the API documents, and the members that it names one by one.
@@ -81,6 +82,7 @@ DIRECTIVES = {
     "SSL": "",
     "User": "",
     "Timeout": "",
+    "Limits": "",
     "DownloadError": "",
     "DownloadFailed": "",
     "NotAuthorized": "",
@@ -108,6 +110,7 @@ ATTRIBUTES = {
     "SSL": "ca_certificate client_certificate client_key validation",
     "User": "name password",
     "Timeout": "connect read",
+    "Limits": "bandwidth per_host in_flight",
     "DownloadError": "download reason",
     "DownloadFailed": "download reason",
     "NotAuthorized": "download reason",

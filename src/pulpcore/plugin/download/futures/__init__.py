@@ -17,7 +17,7 @@ from .factory import Factory
 from .file import FileDownload
 from .ftp import FtpDownload
 from .http import HttpDownload
-from .settings import SSL, Settings, Timeout, User
+from .settings import SSL, Limits, Settings, Timeout, User
 from .tools import DownloadMonitor
 from .validation import (
     DigestMismatch,
@@ -45,6 +45,7 @@ __all__ = [
     "FileWriter",
     "FtpDownload",
     "HttpDownload",
+    "Limits",
     "MismatchError",
     "NotAuthorized",
     "NotFound",

@@ -8,8 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .context import Context
+from .engine.attempt import record_of
 from .pool.threads import Threads
 from .pool.window import Downloads, Plan, Window, iterate
+from .settings import Limits
 from .waiting.cancellation import Cancellation, current
 
 if TYPE_CHECKING:
@@ -122,6 +124,7 @@ class Batch:
         concurrent (int): The number of downloads that run in parallel.
         backlog (int): The most downloads that were taken from the iterable and not yet returned.
         context (Context): The state that the downloads share.
+        limits (Limits | None): The limits that the downloads share.
         iterator (PlanIterator): The plans.
     """
 
@@ -131,6 +134,7 @@ class Batch:
         concurrent: int = CONCURRENT,
         backlog: int = BACKLOG,
         context: Context | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """Check the arguments. No download starts before the iteration begins.
 
@@ -142,10 +146,12 @@ class Batch:
                 plans, at least ``concurrent``.
             context: The state that the downloads share. By default the batch creates a context, and
                 closes it at its end.
+            limits: The limits that the downloads share. They hold beside those that a download has
+                itself. Batches with the same object share its limits.
 
         Raises:
             ValueError: A number is too small.
-            TypeError: The downloads can't be iterated.
+            TypeError: The downloads can't be iterated, or the limits are no Limits.
         """
         for name, number in (("concurrent", concurrent), ("backlog", backlog)):
             if not isinstance(number, int):
@@ -160,6 +166,7 @@ class Batch:
             )
         if not isinstance(downloads, Iterable | AsyncIterable):
             raise TypeError(f"downloads: must be an iterable, not {type(downloads).__name__}")
+        self.limits = None if limits is None else Limits.of(limits)
         self.downloads = downloads
         self.concurrent = concurrent
         self.backlog = backlog
@@ -245,6 +252,8 @@ class Batch:
 
     def _start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
         plan.download.context = self.context
+        if self.limits is not None:
+            record_of(plan.download).limits = self.limits
         self._engine.start(plan, complete)
 
     def _finish(self) -> None:

@@ -14,7 +14,7 @@ from .engine.attempt import Attempt, Record, record_of
 from .engine.machine import Life
 from .engine.protocol import Protocol
 from .event import EventRouter, Handler
-from .settings import Timeout, copied
+from .settings import Limits, Timeout, copied
 from .validation import SizeValidation, Validation
 from .writer import StrPath, Writer, writer_of
 
@@ -69,6 +69,8 @@ class Download(ABC):
             transient; None for never.
         timeout (Timeout | None): How long to wait, for protocols that do.
         rate_limiter (RateLimiter | None): What keeps requests to a number a second.
+        limits (Limits | None): Limits that the download shares with others. They hold beside those
+            of its batch.
         retry_after_max (float): The longest wait that a server may ask for (seconds); beyond it the
             download fails.
         router (EventRouter): Knows the handlers of events.
@@ -87,6 +89,7 @@ class Download(ABC):
     reply: Any = None
     timeout: Timeout | None = None
     rate_limiter: RateLimiter | None = None
+    limits: Limits | None = None
 
     _protocol: type[Protocol] = Protocol
     """What the protocol does beside ``_send``: see

@@ -11,9 +11,10 @@ import copy
 import math
 import os
 import re
+import sys
 import threading
 from collections.abc import MutableMapping, MutableSequence, MutableSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeGuard
 
@@ -33,7 +34,10 @@ _LONGEST_SHOWN = 255
 
 
 class Settings:
-    """The base class of all settings. They compare by value, and their repr shows no secret."""
+    """The base class of all settings. Their repr shows no secret.
+
+    They compare by value, except for :class:`Limits`.
+    """
 
     @classmethod
     def of(cls, value: object) -> Self:
@@ -216,6 +220,60 @@ class Timeout(Settings):
             if value is None and attribute != "window":
                 continue
             check_number(attribute, value, most=LONGEST)
+
+
+@dataclass(eq=False)
+class Limits(Settings):
+    """What many downloads may use together. None means no limit.
+
+    The downloads that have the same object share its limits: those of a batch with ``limits=``, and
+    those whose attribute ``limits`` it is. A download with two objects keeps the limits of both.
+    Copying the object returns the object itself, so a clone shares the limits of its original. In
+    another process, each limit holds for that process.
+
+    Attributes:
+        bandwidth (float | None): How many bytes a second the downloads receive, all together.
+        per_host (int | None): How many connections to one scheme, host and port are open at a time.
+            Idle connections count, and are closed to make room. A download that waits for a
+            connection occupies no thread of a batch.
+        in_flight (int | None): How many bytes the downloads of a batch may have fetched, or be
+            about to fetch, before their plans are handed back. A plan is handed back when you ask
+            for the next one. A download whose size isn't known counts with what it has fetched. One
+            download of each batch may always begin, however large it is, and a download that has
+            begun never waits. Downloads that you call yourself don't count.
+    """
+
+    _FORMS = "a Limits"
+
+    bandwidth: float | None = None
+    per_host: int | None = None
+    in_flight: int | None = None
+    shared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    """The state of the limits. The engine keeps it here, so that it lives as long as the object."""
+
+    def validate(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: A value isn't a number above 0, or ``per_host`` or ``in_flight`` isn't an
+                int. The message names the attribute.
+        """
+        if self.bandwidth is not None:
+            check_number("bandwidth", self.bandwidth, most=sys.float_info.max)
+        for name, value in (("per_host", self.per_host), ("in_flight", self.in_flight)):
+            if value is not None:
+                check_number(name, value)
+                if not isinstance(value, int):
+                    raise ValueError(f"{name}: must be a whole number, or None: {value!r}")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "shared": {}}
 
 
 def copied(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..error import DownloadFailed, ValidationError, transient
 from ..event import Event, Fetched, Replied, Restarted, Sent
-from ..settings import Timeout
+from ..settings import Limits, Timeout
 from ..validation import can_reset
 from ..waiting.cancellation import current
 from .claim import Claims
@@ -328,9 +328,19 @@ class Record:
         run (Run | None): The last run.
         protocol (Protocol | None): What the protocol learned in the last run.
         attempt (Attempt | None): The attempt that is being made.
+        limits (Limits | None): The limits of the batch that runs it.
     """
 
-    __slots__ = ("attempt", "content", "context", "owns_context", "protocol", "run", "running")
+    __slots__ = (
+        "attempt",
+        "content",
+        "context",
+        "limits",
+        "owns_context",
+        "protocol",
+        "run",
+        "running",
+    )
 
     def __init__(
         self,
@@ -352,6 +362,7 @@ class Record:
         self.run: Run | None = None
         self.protocol: Protocol | None = None
         self.attempt: Attempt | None = None
+        self.limits: Limits | None = None
 
 
 # A name that Python mangles: no subclass has it by chance. It is an attribute of the download, so

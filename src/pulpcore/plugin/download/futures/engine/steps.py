@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from ..error import DownloadError, DownloadFailed, Facts, MismatchError, ValidationError, transient
 from ..event import Error, Event, Prepared
 from ..net.used_up import used_up
-from ..settings import Timeout
+from ..settings import Limits, Timeout
 from . import backoff
 from .attempt import Attempt, record_of
 from .backoff import Budget
 from .content import unwritable
 from .host import PAUSE, Host
-from .protocol import Protocol, protocol_of
+from .protocol import Protocol, protocol_of, validate
 from .run import Run
 from .speed import Pace
 
@@ -256,6 +256,10 @@ class Steps:
             self._protocol.check(download)
             if download.rate_limiter is not None:
                 _check_limiter(download.rate_limiter)
+            if download.limits is not None:
+                _check_limits(download.limits)
+            if self._record.limits is not None:
+                _check_limits(self._record.limits)
         except (TypeError, ValueError) as error:
             raise DownloadFailed(download, f"a setting is wrong: {error}") from error
 
@@ -330,3 +334,7 @@ def _check_limiter(limiter: object) -> None:
     if not hasattr(limiter, "delay"):
         kind = type(limiter).__name__
         raise TypeError(f"rate_limiter: must be a RateLimiter or None, not {kind}")
+
+
+def _check_limits(limits: object) -> None:
+    validate(limits=Limits.of(limits))
