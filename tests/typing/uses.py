@@ -56,6 +56,7 @@ from pulpcore.plugin.download.futures.validation import (
     MismatchError,
     SizeMismatch,
 )
+from pulpcore.plugin.download.futures.writer import W_co
 
 
 def one_file(path: Path) -> None:
@@ -85,7 +86,7 @@ def one_file(path: Path) -> None:
     download.attachment = object()
     assert_type(download(), None)
     assert_type(download.url, str)
-    assert_type(download.writer, Writer | None)
+    assert_type(download.writer, FileWriter)
     assert_type(download.status, int)
     assert_type(download.position, int)
     assert_type(download.expected_size, int | None)
@@ -112,11 +113,11 @@ def other_protocols() -> list[Download]:
 
 def many_files(downloads: Iterator[HttpDownload]) -> None:
     with Batch(downloads, concurrent=CONCURRENT, backlog=BACKLOG, context=Context()) as batch:
-        assert_type(batch, Batch)
-        assert_type(batch.download(), PlanIterator)
+        assert_type(batch, Batch[HttpDownload])
+        assert_type(batch.download(), PlanIterator[HttpDownload])
         for plan in batch():
-            assert_type(plan, Plan)
-            assert_type(plan.result(), Download)
+            assert_type(plan, Plan[HttpDownload])
+            assert_type(plan.result().status, int)
             assert_type(plan.executed, bool)
             assert_type(plan.error, BaseException | None)
         assert_type(batch.is_shutdown, bool)
@@ -125,12 +126,34 @@ def many_files(downloads: Iterator[HttpDownload]) -> None:
 
 async def in_async_code(downloads: AsyncIterator[HttpDownload]) -> list[Download]:
     async with Batch(downloads) as batch:
-        assert_type(batch, Batch)
+        assert_type(batch, Batch[HttpDownload])
         async for plan in batch():
-            assert_type(plan, Plan)
-            assert_type(plan.result(), Download)
+            assert_type(plan, Plan[HttpDownload])
+            assert_type(plan.download, HttpDownload)
     async with Batch([HttpDownload("https://example.org/tiger.iso", None)]) as batch:
         return [plan.result() async for plan in batch()]
+
+
+def writers(path: Path, given: BufferWriter, maybe: str | None) -> None:
+    """Each download knows its writer, and so does each plan."""
+    assert_type(HttpDownload("https://example.org/tiger.iso", "tiger.iso").writer.path, str)
+    assert_type(FtpDownload("ftp://example.org/tiger.iso", path).writer.path, str)
+    assert_type(FileDownload("file:///srv/tiger.iso", path).writer.path, str)
+    assert_type(FileDownload("file:///srv/tiger.iso", given).writer, BufferWriter)
+    assert_type(HttpDownload("https://example.org/tiger.iso", given).clone().writer, BufferWriter)
+    assert_type(HttpDownload("https://example.org/tiger.iso", maybe).writer, Writer | None)
+    without = HttpDownload("https://example.org/tiger.iso", None)
+    without.writer = given
+    for plan in Batch(HttpDownload(url, path / "name") for url in ("https://example.org/a",))():
+        assert_type(plan.result().writer.path, str)
+        assert_type(plan.download.status, int)
+    mixed: list[Download] = [Nop(7), without, HttpDownload("https://example.org/b", "b")]
+    batch: Batch = Batch(mixed)
+    plans: PlanIterator = batch()
+    assert_type(next(plans).result(), Download)
+    built = [Factory().build("https://example.org/tiger.iso", path)]
+    for built_plan in Batch(built)():
+        assert_type(built_plan.result().writer.path, str)
 
 
 def progress(download: Download) -> None:
@@ -205,7 +228,7 @@ def in_memory(download: Download) -> bytes:
     return writer.getvalue()
 
 
-def factories(remote: object, artifact: object, path: Path) -> list[Download]:
+def factories(remote: object, artifact: object, path: Path) -> list[Download[FileWriter]]:
     factory = Factory(remote, allowed_paths=[path, "/srv"], public_only=True)
     monitor = DownloadMonitor(algorithms=["sha256"])
     assert_type(monitor.facts(), dict[str, Any])
@@ -215,7 +238,7 @@ def factories(remote: object, artifact: object, path: Path) -> list[Download]:
         factory.build("https://example.org/tiger.iso", "isos/tiger.iso", artifact=artifact),
         Factory.build("https://example.org/tiger.iso", remote, path=path),
     ]
-    assert_type(downloads, list[Download])
+    assert_type(downloads, list[Download[FileWriter]])
     return downloads
 
 
@@ -256,13 +279,44 @@ class CheckedDownload(Download):
     def _send(self) -> None: ...
 
 
+class ToPath(HttpDownload):
+    """A strict subclass of before the classes were generic."""
+
+    def __init__(self, url: str, path: str, **settings: Any) -> None:
+        super().__init__(url, path, **settings)
+
+    def clone(self) -> "ToPath":
+        return super().clone()
+
+
+class Archive(HttpDownload[FileWriter]):
+    """A subclass that names its writer."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, FileWriter("archive.tar"))
+        assert_type(self.writer.path, str)
+
+
+class Logged(HttpDownload[W_co]):
+    """A subclass that is generic itself."""
+
+    def __init__(self, url: str, writer: W_co | str | None) -> None:
+        super().__init__(url, writer)
+
+
+def subclasses(given: BufferWriter) -> None:
+    assert_type(ToPath("https://example.org/a", "a").writer, Writer | None)
+    assert_type(Archive("https://example.org/a").writer.path, str)
+    assert_type(Logged("https://example.org/a", given).writer, BufferWriter)
+
+
 class Listed(Factory):
     """A factory that changes its downloads and drops the class-level call."""
 
     def build(  # pyright: ignore[reportIncompatibleVariableOverride]
-        self, url: str, path: object = None, artifact: object = None
-    ) -> Download:
-        return Nop((url, path, artifact))
+        self, url: str, path: Any = None, artifact: object = None
+    ) -> Download[FileWriter]:
+        return HttpDownload(url, FileWriter(path))
 
 
 class StartsWith(Validation):

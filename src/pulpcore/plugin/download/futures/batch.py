@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 from .context import Context
 from .engine.attempt import record_of
 from .pool.threads import Threads
-from .pool.window import Downloads, Plan, Window, iterate
+from .pool.window import D_co, Downloads, Plan, Window, iterate
 from .settings import Limits
 from .waiting.cancellation import Cancellation, current
 
@@ -31,21 +31,21 @@ _SHUT_DOWN = "the batch was shut down"
 _names = itertools.count(1)
 
 
-class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
+class PlanIterator(Iterator[Plan[D_co]], AsyncIterator[Plan[D_co]]):
     """Yields the plans of a batch in the order of completion, by ``for`` or ``async for``.
 
     Only the thread that iterates over the plans takes downloads from the iterable, and never more
     than the backlog allows. So a slow consumer slows the batch down (back-pressure).
     """
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window[D_co]) -> None:
         """Store the window. A batch creates its iterator itself.
 
         Args:
             window: The source of the plans.
         """
         self._window = window
-        self._async: AsyncPlans | None = None
+        self._async: AsyncPlans[D_co] | None = None
         # Works as a lock: the running call of __next__() has put its object here.
         self._turn: dict[None, object] = {}
 
@@ -55,7 +55,7 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
             iterate(window.downloads)  # which raises
         return self
 
-    def __next__(self) -> Plan:
+    def __next__(self) -> Plan[D_co]:
         window, mine, turn = self._window, object(), self._turn
         # A signal handler may raise KeyboardInterrupt at any call in here. So the last statement
         # before the return marks the plan as returned, and the ``finally`` block makes no calls.
@@ -75,7 +75,7 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
             except KeyError:
                 pass
 
-    def __aiter__(self) -> AsyncIterator[Plan]:
+    def __aiter__(self) -> AsyncIterator[Plan[D_co]]:
         if self._async is None:
             if self._window.source is not None:
                 raise RuntimeError("the batch is already iterated by `for`, not `async for`")
@@ -84,7 +84,7 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
             self._async = AsyncPlans(self._window)
         return self._async
 
-    def __anext__(self) -> Awaitable[Plan]:
+    def __anext__(self) -> Awaitable[Plan[D_co]]:
         return aiter(self).__anext__()
 
     def interrupt(self) -> None:
@@ -97,7 +97,7 @@ class PlanIterator(Iterator[Plan], AsyncIterator[Plan]):
         return [] if self._async is None else self._async.tasks()
 
 
-class Batch:
+class Batch(Generic[D_co]):
     """Runs downloads on a pool of threads.
 
     ::
@@ -130,7 +130,7 @@ class Batch:
 
     def __init__(
         self,
-        downloads: Downloads,
+        downloads: Downloads[D_co],
         concurrent: int = CONCURRENT,
         backlog: int = BACKLOG,
         context: Context | None = None,
@@ -185,7 +185,7 @@ class Batch:
         """Whether the batch was shut down, or all its plans were returned."""
         return self._cancellation.is_cancelled()
 
-    def download(self) -> PlanIterator:
+    def download(self) -> PlanIterator[D_co]:
         """Start the batch.
 
         Returns:
@@ -199,7 +199,7 @@ class Batch:
         self._is_started = True
         return self.iterator
 
-    def __call__(self) -> PlanIterator:
+    def __call__(self) -> PlanIterator[D_co]:
         """Start the batch; the same as :meth:`download`."""
         return self.download()
 
@@ -250,7 +250,7 @@ class Batch:
     def __repr__(self) -> str:
         return f"<Batch concurrent={self.concurrent} backlog={self.backlog}>"
 
-    def _start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
+    def _start(self, plan: Plan[Any], complete: Callable[[Plan[Any]], object]) -> None:
         plan.download.context = self.context
         if self.limits is not None:
             record_of(plan.download).limits = self.limits

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from . import redact
 from .context import Context
@@ -16,12 +16,13 @@ from .engine.protocol import Protocol
 from .event import EventRouter, Handler
 from .settings import Limits, Timeout, copied
 from .validation import SizeValidation, Validation
-from .writer import StrPath, Writer, writer_of
+from .writer import StrPath, W_co, Writer, writer_of
 
 if TYPE_CHECKING:
     from urllib3.util import Retry
 
     from .rate import RateLimiter
+    from .writer import FileWriter
 
 BLOCK = 256 * 1024
 """Bytes that are asked for at a time, unless a download says otherwise."""
@@ -46,7 +47,7 @@ class derived(Generic[T]):  # noqa: N801 - used as property is
         return self if instance is None else self._function(instance)  # type: ignore[return-value]
 
 
-class Download(ABC):
+class Download(ABC, Generic[W_co]):
     """One file to download, as a callable.
 
     Calling it runs it: it returns None, or raises what went wrong; it can be called again, and
@@ -99,6 +100,12 @@ class Download(ABC):
     # plugin calls its own. There are no other names with one underscore but _send, _write and
     # _protocol.
 
+    @overload
+    def __init__(self: Download[FileWriter], url: str, writer: StrPath) -> None: ...
+
+    @overload
+    def __init__(self, url: str, writer: W_co | StrPath | None) -> None: ...
+
     def __init__(self, url: str, writer: Writer | StrPath | None) -> None:
         """Make a download.
 
@@ -111,7 +118,7 @@ class Download(ABC):
             TypeError: The writer is none of these.
         """
         self.url = url
-        self.writer = writer_of(writer)
+        self.writer: W_co = writer_of(writer)
         self.validations: list[Validation] = []
         self.retries = self.RETRIES
         self.router = EventRouter()

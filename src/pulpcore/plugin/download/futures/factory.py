@@ -36,7 +36,9 @@ _IGNORED_AT_FIRST = "".join(map(chr, range(33)))
 class _OnFactory(Protocol):
     """The type of ``build`` on an instance."""
 
-    def __call__(self, url: str, path: StrPath | None = None, artifact: Any = None) -> Download:
+    def __call__(
+        self, url: str, path: StrPath | None = None, artifact: Any = None
+    ) -> Download[FileWriter]:
         """Build a download."""
 
 
@@ -45,7 +47,7 @@ class _OnClass(Protocol):
 
     def __call__(
         self, url: str, importer: Any = None, path: StrPath | None = None, artifact: Any = None
-    ) -> Download:
+    ) -> Download[FileWriter]:
         """Build a download."""
 
 
@@ -55,7 +57,7 @@ class _Build:
     Plugins of 2017 call ``Factory.build(url, importer)``.
     """
 
-    def __init__(self, function: Callable[..., Download]) -> None:
+    def __init__(self, function: Callable[..., Download[FileWriter]]) -> None:
         self._function = function
         self.__doc__ = function.__doc__
 
@@ -72,7 +74,7 @@ class _Build:
         @functools.wraps(self._function)
         def build(
             url: str, importer: Any = None, path: StrPath | None = None, artifact: Any = None
-        ) -> Download:
+        ) -> Download[FileWriter]:
             return cls(importer).build(url, path, artifact)
 
         return build
@@ -126,7 +128,9 @@ class Factory:
         self._rate_limiter = _or_as_given(RateLimiter, limit) if limit else None
 
     @_Build
-    def build(self, url: str, path: StrPath | None = None, artifact: Any = None) -> Download:
+    def build(
+        self, url: str, path: StrPath | None = None, artifact: Any = None
+    ) -> Download[FileWriter]:
         """Build a download.
 
         ``Factory.build(url, importer, path, artifact)`` does the same in one call.
@@ -155,12 +159,12 @@ class Factory:
             shown = redact.scheme(str(url)) or ""
             raise ValueError(f"no download serves the scheme {shown!r}: use one of {known}")
         writer = FileWriter(_name(str(url), last) if path is None else path)
-        download: Download = builder(self, url, writer)
+        download: Download[FileWriter] = builder(self, url, writer)
         if artifact is not None and _get(self.importer, "validate", True):
             download.validations.extend(_validations(artifact))
         return download
 
-    def _http(self, url: str, writer: FileWriter) -> Download:
+    def _http(self, url: str, writer: FileWriter) -> Download[FileWriter]:
         importer = self.importer
         download = HttpDownload(
             url,
@@ -176,7 +180,7 @@ class Factory:
         download.headers = CaseInsensitiveDict(headers) if isinstance(headers, dict) else headers
         return self._configure(download)
 
-    def _ftp(self, url: str, writer: FileWriter) -> Download:
+    def _ftp(self, url: str, writer: FileWriter) -> Download[FileWriter]:
         if self.public_only:
             raise ValueError(
                 f"public_only: {redact.scheme(url)}:// URLs can't be limited to public addresses"
@@ -186,7 +190,7 @@ class Factory:
         )
         return self._configure(download)
 
-    def _file(self, url: str, writer: FileWriter) -> Download:
+    def _file(self, url: str, writer: FileWriter) -> Download[FileWriter]:
         download = FileDownload(url, writer, self.allowed_paths)
         # Only ``total`` and ``least_speed`` have an effect on files.
         download.timeout = self._timeout()
@@ -222,7 +226,9 @@ class Factory:
         timeout.total = least(timeout.total, "total_timeout")
         return timeout
 
-    def _configure(self, download: HttpDownload | FtpDownload) -> Download:
+    def _configure(
+        self, download: HttpDownload[FileWriter] | FtpDownload[FileWriter]
+    ) -> Download[FileWriter]:
         """Set the rate limiter and the retry policy, which HTTP and FTP share."""
         download.rate_limiter = self._rate_limiter
         retries = _get(self.importer, "max_retries")

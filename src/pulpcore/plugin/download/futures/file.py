@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from . import redact
@@ -16,9 +16,10 @@ from .engine.attempt import Attempt
 from .engine.protocol import Protocol, validate
 from .error import DownloadFailed, NotAuthorized, NotFound
 from .settings import Timeout
+from .writer import W_co
 
 if TYPE_CHECKING:
-    from .writer import StrPath, Writer
+    from .writer import FileWriter, StrPath
 
 # O_NONBLOCK: without it, opening a named pipe blocks until a process opens it for writing.
 _READ = os.O_RDONLY | os.O_NONBLOCK
@@ -33,7 +34,7 @@ class _FileProtocol(Protocol):
             _folders(download.allowed_paths)
 
 
-class FileDownload(Download):
+class FileDownload(Download[W_co]):
     """Copies a local file, from a ``file:///path`` URL (RFC 8089) with a percent-encoded path.
 
     Attributes:
@@ -51,11 +52,27 @@ class FileDownload(Download):
     error = 0
     _protocol = _FileProtocol
 
+    @overload
+    def __init__(
+        self: FileDownload[FileWriter],
+        url: str,
+        writer: StrPath,
+        allowed_paths: Sequence[StrPath] | None = ...,
+    ) -> None: ...
+
+    @overload
     def __init__(
         self,
         url: str,
-        writer: Writer | StrPath | None,
-        allowed_paths: Sequence[str | os.PathLike[str]] | None = None,
+        writer: W_co | StrPath | None,
+        allowed_paths: Sequence[StrPath] | None = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        url: str,
+        writer: W_co | StrPath | None,
+        allowed_paths: Sequence[StrPath] | None = None,
     ) -> None:
         """Store the URL and the target.
 

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from . import redact
 from .settings import copied
@@ -513,7 +513,19 @@ class FileWriter(Writer):
         return stage
 
 
-def writer_of(value: Writer | StrPath | None) -> Writer | None:
+if TYPE_CHECKING:
+    # With defaults (PEP 696), a class needs no type arguments. Type checkers bring their own
+    # typing_extensions; at run time typing has defaults from Python 3.13 on only.
+    from typing_extensions import TypeVar
+
+    W_co = TypeVar("W_co", bound=Writer | None, default=Writer | None, covariant=True)
+else:
+    from typing import TypeVar
+
+    W_co = TypeVar("W_co", covariant=True)
+
+
+def writer_of(value: Writer | StrPath | None) -> Any:
     """Convert the ``writer`` argument of a download.
 
     Args:

@@ -70,7 +70,9 @@ def _build(
     # Factory wants a path. An absolute one needs no working directory; it isn't written to.
     target = path if stdout is None else "/stdout"
     try:
-        download = Factory(options.importer).build(url, target, SimpleNamespace(**expected))
+        download: Download = Factory(options.importer).build(
+            url, target, SimpleNamespace(**expected)
+        )
         name = os.path.relpath(str(download.writer)) if path is None else shown.path(path)
     except ValueError as error:
         raise click.UsageError(str(error)) from error

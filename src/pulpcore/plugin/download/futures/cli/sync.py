@@ -173,7 +173,7 @@ def _read(url: str, options: Options) -> tuple[bytes, str, Factory]:
     factory = Factory(options.importer)
     try:
         # A buffer replaces this path below. It is absolute, so it needs no working directory.
-        download = factory.build(url, "/PULP_MANIFEST")
+        download: Download = factory.build(url, "/PULP_MANIFEST")
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     options.limit(download)

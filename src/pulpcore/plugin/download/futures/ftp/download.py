@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Hashable
 from ssl import SSLContext, SSLError, SSLSocket
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, overload
 
 from ..download import Download
 from ..engine import backoff
@@ -20,6 +20,7 @@ from ..net.tls import shared_context
 from ..net.tls_error import is_cut
 from ..settings import SSL, Timeout, User
 from ..waiting.cancellation import watched
+from ..writer import W_co
 from . import failure
 from .control import Control, LoginRefused, TooMany
 from .location import Location
@@ -29,7 +30,7 @@ from .version import Sighting, Version, place
 if TYPE_CHECKING:
     from urllib3.util import Retry
 
-    from ..writer import StrPath, Writer
+    from ..writer import FileWriter, StrPath
 
 # How a server signals that it has too many connections: a reply, closing, or refusing them.
 _FULL = (TooMany, EOFError, ConnectionRefusedError, ConnectionResetError)
@@ -103,7 +104,7 @@ class FtpProtocol(Protocol):
         return self.can_resume(download)
 
 
-class FtpDownload(Download):
+class FtpDownload(Download[W_co]):
     """Downloads a file by FTP, from ``ftp://[user[:password]@]host[:port]/path`` or ``ftps://...``.
 
     Transfers are passive and binary (RFC 959). The path is relative to the user's home directory
@@ -145,10 +146,32 @@ class FtpDownload(Download):
     _protocol = FtpProtocol
     reply: str | None
 
+    @overload
+    def __init__(
+        self: FtpDownload[FileWriter],
+        url: str,
+        writer: StrPath,
+        user: User | tuple[str, str] | None = ...,
+        timeout: Timeout | float | tuple[float | None, float | None] | None = ...,
+        ssl: SSL | None = ...,
+        tls: bool = ...,
+    ) -> None: ...
+
+    @overload
     def __init__(
         self,
         url: str,
-        writer: Writer | StrPath | None,
+        writer: W_co | StrPath | None,
+        user: User | tuple[str, str] | None = ...,
+        timeout: Timeout | float | tuple[float | None, float | None] | None = ...,
+        ssl: SSL | None = ...,
+        tls: bool = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        url: str,
+        writer: W_co | StrPath | None,
         user: User | tuple[str, str] | None = None,
         timeout: Timeout | float | tuple[float | None, float | None] | None = None,
         ssl: SSL | None = None,

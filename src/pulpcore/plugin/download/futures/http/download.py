@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import requests
 
@@ -11,6 +11,7 @@ from ..download import Download, derived
 from ..engine import backoff
 from ..engine.attempt import Attempt, record_of
 from ..settings import SSL, Timeout, User
+from ..writer import W_co
 from .check import headers_of, method_of, proxy_of
 from .exchange import Exchange
 from .protocol import HttpProtocol
@@ -20,10 +21,10 @@ from .transfer import Transfer
 if TYPE_CHECKING:
     from urllib3.util import Retry
 
-    from ..writer import StrPath, Writer
+    from ..writer import FileWriter, StrPath
 
 
-class HttpDownload(Download):
+class HttpDownload(Download[W_co]):
     """Downloads a file by HTTP, from ``http://`` and ``https://`` URLs.
 
     The bytes that are written are those that the server published: a published ``.gz`` isn't
@@ -67,10 +68,44 @@ class HttpDownload(Download):
     timeout: Timeout
     _protocol = HttpProtocol
 
+    @overload
+    def __init__(
+        self: HttpDownload[FileWriter],
+        url: str,
+        writer: StrPath,
+        method: str = ...,
+        timeout: Timeout | float | tuple[float | None, float | None] | None = ...,
+        user: User | tuple[str, str] | None = ...,
+        ssl: SSL | None = ...,
+        proxy_url: str | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        insecure_redirects: bool = ...,
+        public_only: bool = ...,
+        known_etag: str | None = ...,
+        known_last_modified: str | None = ...,
+    ) -> None: ...
+
+    @overload
     def __init__(
         self,
         url: str,
-        writer: Writer | StrPath | None,
+        writer: W_co | StrPath | None,
+        method: str = ...,
+        timeout: Timeout | float | tuple[float | None, float | None] | None = ...,
+        user: User | tuple[str, str] | None = ...,
+        ssl: SSL | None = ...,
+        proxy_url: str | None = ...,
+        headers: Mapping[str, str] | None = ...,
+        insecure_redirects: bool = ...,
+        public_only: bool = ...,
+        known_etag: str | None = ...,
+        known_last_modified: str | None = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        url: str,
+        writer: W_co | StrPath | None,
         method: str = "GET",
         timeout: Timeout | float | tuple[float | None, float | None] | None = None,
         user: User | tuple[str, str] | None = None,

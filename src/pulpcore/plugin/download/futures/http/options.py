@@ -33,7 +33,10 @@ class Options(Protocol):
     url: str
     user: User
     validations: list[Validation]
-    writer: Writer | None
+
+    @property
+    def writer(self) -> Writer | None:
+        """Where the content goes. Read-only here, as the downloads are generic in it."""
 
     @property
     def expected_size(self) -> int | None:

@@ -14,8 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextvars import copy_context
 
-from ..download import Download
-from .window import Downloads, NotYet, Plan, Window, iterate
+from .window import D_co, Downloads, NotYet, Plan, Window, iterate
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +27,10 @@ _PATIENCE = 1.0
 _TRIES = 5
 
 
-class AsyncPlans(AsyncIterator[Plan]):
+class AsyncPlans(AsyncIterator[Plan[D_co]]):
     """The async iterator over a batch's plans. Only one task at a time may wait for a plan."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window[D_co]) -> None:
         """Create the iterator; a batch does.
 
         Args:
@@ -40,11 +39,11 @@ class AsyncPlans(AsyncIterator[Plan]):
         self._window = window
         self._bell = Bell()
         self._turn = _Turn()
-        self._feed: _Feed | None = None
+        self._feed: _Feed[D_co] | None = None
         self._is_waiting = False
         window.bell = self._bell.ring
 
-    async def __anext__(self) -> Plan:
+    async def __anext__(self) -> Plan[D_co]:
         if self._is_waiting:
             raise RuntimeError("another task is waiting for a plan of this batch")
         self._is_waiting = True
@@ -64,7 +63,7 @@ class AsyncPlans(AsyncIterator[Plan]):
         """Return the tasks that :meth:`interrupt` cancels. It doesn't wait for them."""
         return [] if self._feed is None else [self._feed.task]
 
-    async def _next(self) -> Plan:
+    async def _next(self) -> Plan[D_co]:
         rung: asyncio.Future[None] | None = None
         while True:
             if self._turn.is_over:
@@ -81,7 +80,7 @@ class AsyncPlans(AsyncIterator[Plan]):
             await rung
             self._turn.begin()
 
-    def _poll(self) -> Plan | None:
+    def _poll(self) -> Plan[D_co] | None:
         window = self._window
         if window.source is None and not window.is_stopped():
             window.source = self._open(window)
@@ -97,7 +96,7 @@ class AsyncPlans(AsyncIterator[Plan]):
                 else:
                     feed.go_on()
 
-    def _open(self, window: Window) -> Iterator[Download]:
+    def _open(self, window: Window[D_co]) -> Iterator[D_co]:
         downloads = window.downloads
         # A class may be both an iterable and an async iterable. Prefer the one that doesn't
         # block the event loop.
@@ -158,17 +157,17 @@ class _Turn:
         self.begin()
 
 
-class _Turns(Iterator[Download]):
+class _Turns(Iterator[D_co]):
     """The downloads of a plain iterable. At the end of a turn it raises NotYet."""
 
-    def __init__(self, downloads: Downloads, turn: _Turn) -> None:
+    def __init__(self, downloads: Downloads[D_co], turn: _Turn) -> None:
         self._downloads = downloads
         self._turn = turn
-        self._source: Iterator[Download] | None = None
+        self._source: Iterator[D_co] | None = None
         # The turn of the last download. Each turn takes at least one, so that there is progress.
         self._number = -1
 
-    def __next__(self) -> Download:
+    def __next__(self) -> D_co:
         if self._source is None:
             self._source = iterate(self._downloads)
         if self._number == self._turn.number and self._turn.is_over:
@@ -177,7 +176,7 @@ class _Turns(Iterator[Download]):
         return next(self._source)
 
 
-class _Feed(Iterator[Download]):
+class _Feed(Iterator[D_co]):
     """Reads an async iterable of downloads in one task, whenever the window has room.
 
     It is one task, and not one for each download: an async generator may then keep a time-out or a
@@ -191,7 +190,7 @@ class _Feed(Iterator[Download]):
     """
 
     def __init__(
-        self, downloads: AsyncIterable[Download], window: Window, bell: Bell, turn: _Turn
+        self, downloads: AsyncIterable[D_co], window: Window[D_co], bell: Bell, turn: _Turn
     ) -> None:
         self._window = window
         self._turn = turn
@@ -200,7 +199,7 @@ class _Feed(Iterator[Download]):
         self.task = asyncio.get_running_loop().create_task(self._take(downloads))
         self.task.add_done_callback(lambda _: bell.ring_here())
 
-    def __next__(self) -> Download:
+    def __next__(self) -> D_co:
         if not self.task.done():
             raise NotYet
         # This raises the exception of the async iterable, if there was one.
@@ -217,7 +216,7 @@ class _Feed(Iterator[Download]):
             self._is_ended = True
             _on_loop_of(self.task, self.task.cancel)
 
-    async def _take(self, downloads: AsyncIterable[Download]) -> None:
+    async def _take(self, downloads: AsyncIterable[D_co]) -> None:
         window = self._window
         iterator = aiter(downloads)
         try:

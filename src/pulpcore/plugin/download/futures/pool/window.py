@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from itertools import islice
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from ..download import Download
 from ..engine import machine
@@ -16,7 +16,17 @@ from ..error import DownloadFailed
 from ..waiting.atomic import HEARING, Waiter
 from ..waiting.cancellation import Cancellation, scope
 
-Downloads = Iterable[Download] | AsyncIterable[Download]
+if TYPE_CHECKING:
+    # For the default (PEP 696): see W_co.
+    from typing_extensions import TypeVar
+
+    D_co = TypeVar("D_co", bound=Download, default=Download, covariant=True)
+else:
+    from typing import TypeVar
+
+    D_co = TypeVar("D_co", covariant=True)
+
+Downloads = Iterable[D_co] | AsyncIterable[D_co]
 
 _QUICK = 0.001
 
@@ -55,7 +65,7 @@ def begin(download: Download) -> Life:
     return _Call(download)
 
 
-class Plan:
+class Plan(Generic[D_co]):
     """A download of a batch and its outcome.
 
     Attributes:
@@ -64,7 +74,7 @@ class Plan:
         error (BaseException | None): What the download raised; None if it succeeded.
     """
 
-    def __init__(self, download: Download) -> None:
+    def __init__(self, download: D_co) -> None:
         """Create a plan that has not been started.
 
         Args:
@@ -77,7 +87,7 @@ class Plan:
         self._life: Life | None = None
         self._claimed = threading.Lock()
 
-    def result(self) -> Download:
+    def result(self) -> D_co:
         """Return the download if it succeeded.
 
         Returns:
@@ -136,7 +146,7 @@ class Plan:
         return f"<Plan {state}: {self.download}>"
 
 
-class Window:
+class Window(Generic[D_co]):
     """The plans that a batch has started and not yet returned to its caller.
 
     One thread calls :meth:`poll`. An interrupt may come between any two of its steps, and the next
@@ -156,8 +166,8 @@ class Window:
 
     def __init__(
         self,
-        downloads: Downloads,
-        start: Callable[[Plan, Callable[[Plan], object]], object],
+        downloads: Downloads[D_co],
+        start: Callable[[Plan[D_co], Callable[[Plan[D_co]], object]], object],
         finish: Callable[[], object],
         is_stopped: Callable[[], bool],
         backlog: int,
@@ -173,9 +183,9 @@ class Window:
             backlog: The maximum number of plans that are started and not returned.
         """
         self.downloads = downloads
-        self.source: Iterator[Download] | None = None
-        self.completed: deque[Plan] = deque()
-        self.given: Plan | None = None
+        self.source: Iterator[D_co] | None = None
+        self.completed: deque[Plan[D_co]] = deque()
+        self.given: Plan[D_co] | None = None
         self.bell: Callable[[], object] | None = None
         self.is_stopped = is_stopped
         self._start = start
@@ -184,7 +194,7 @@ class Window:
         # Downloads, or their plans, that were taken from the source and not given to the engine.
         self._taken: deque[Any] = deque()
         # The plans that were started and not returned.
-        self._started: dict[Plan, None] = {}
+        self._started: dict[Plan[D_co], None] = {}
         self._exhausted = False
         self._error: Exception | None = None
         self._quick = True
@@ -200,7 +210,7 @@ class Window:
         """Whether the window may take one more download."""
         return not self._exhausted and self.outstanding < self._backlog and not self.is_stopped()
 
-    def poll(self) -> Plan | None:
+    def poll(self) -> Plan[D_co] | None:
         """Return a completed plan, and take more downloads from the source.
 
         Returns:
@@ -250,7 +260,7 @@ class Window:
         self._taken.append(download)
         self._start_taken()
 
-    def complete(self, plan: Plan) -> None:
+    def complete(self, plan: Plan[Any]) -> None:
         """Record that a plan has ended. Worker threads call this.
 
         Args:
@@ -272,7 +282,7 @@ class Window:
             del self._started[given]
         self.given = None
 
-    def _next_completed(self) -> Plan | None:
+    def _next_completed(self) -> Plan[D_co] | None:
         """Take downloads until a plan has completed.
 
         Returns:
@@ -330,7 +340,7 @@ class Window:
             self._taken.popleft()
 
 
-def iterate(downloads: Downloads) -> Iterator[Download]:
+def iterate(downloads: Downloads[D_co]) -> Iterator[D_co]:
     """Return the iterator of an iterable of downloads.
 
     Args:
