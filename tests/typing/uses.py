@@ -23,6 +23,7 @@ from pulpcore.plugin.download.futures import (
     FileWriter,
     FtpDownload,
     HttpDownload,
+    Limits,
     NotAuthorized,
     NotFound,
     Settings,
@@ -76,6 +77,7 @@ def one_file(path: Path) -> None:
     )
     download.rate_limiter = RateLimiter(per_second=10)
     download.known_etag = download.etag
+    download.limits = Limits(bandwidth=1024, per_host=2, in_flight=2**30)
     assert_type(download.unchanged, bool)
     assert_type(download.etag, str | None)
     assert_type(download.last_modified, str | None)
