@@ -428,11 +428,11 @@ class TestRetryAfter:
 
 
 def test_default_policy() -> None:
-    """The default policy has six retries, 0.5 s to 60 s apart, and two minutes of Retry-After."""
+    """The default policy has six retries, 0.4 s to 60 s apart, and two minutes of Retry-After."""
     download = HttpDownload("http://127.0.0.1/", None)
     assert isinstance(download.retry, Retry)
     policy = download.retry
-    assert (policy.total, policy.backoff_factor, policy.backoff_max) == (6, 0.5, 60)
+    assert (policy.total, policy.backoff_factor, policy.backoff_max) == (6, 0.4, 60)
     assert set(policy.status_forcelist) == set(TRANSIENT)
     assert policy.respect_retry_after_header
     assert download.retry_after_max == 120

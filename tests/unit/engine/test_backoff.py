@@ -46,8 +46,8 @@ def waits(budget, error=None, most=100):
 
 
 def test_default():
-    """The default policy has six retries, a factor of 0.5 s, at most 60 s, and its statuses."""
-    assert (DEFAULT.total, DEFAULT.backoff_factor, DEFAULT.backoff_max) == (6, 0.5, 60)
+    """The default policy has six retries, a factor of 0.4 s, at most 60 s, and its statuses."""
+    assert (DEFAULT.total, DEFAULT.backoff_factor, DEFAULT.backoff_max) == (6, 0.4, 60)
     assert DEFAULT.status_forcelist == TRANSIENT == {408, 425, 429, 500, 502, 503, 504}
     assert DEFAULT.respect_retry_after_header is True
 
@@ -55,7 +55,7 @@ def test_default():
 @pytest.mark.parametrize(
     ("policy", "expected"),
     [
-        (DEFAULT, [0.5, 1, 2, 4, 8, 16]),
+        (DEFAULT, [0.4, 0.8, 1.6, 3.2, 6.4, 12.8]),
         (Retry(total=6, backoff_factor=1, backoff_max=5), [1, 2, 4, 5, 5, 5]),
         (Retry(total=2, backoff_factor=0), [0, 0]),
         (Retry(total=0), []),
@@ -96,7 +96,7 @@ def test_not_transient():
 
 
 @pytest.mark.parametrize(
-    ("wait", "expected"), [(0, 0.5), (0.1, 0.5), (10, 11), (CAP, 132), (CAP + 1, None)]
+    ("wait", "expected"), [(0, 0.4), (0.1, 0.4), (10, 11), (CAP, 132), (CAP + 1, None)]
 )
 @pytest.mark.usefixtures("longest")
 def test_retry_after_counts(wait, expected):
