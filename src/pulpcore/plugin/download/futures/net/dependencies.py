@@ -12,6 +12,15 @@ import pkgutil
 import urllib3
 
 NAMES = {
+    "ftplib.FTP.file": "reads replies from a connection of our own",
+    "ftplib.FTP.getline": "overridden to bound the size of a reply",
+    "ftplib.FTP.getresp": "overridden so that a cancellation wakes its reader",
+    "ftplib.FTP.host": "makepasv() gives the host of the control connection",
+    "ftplib.FTP.makepasv": "asks for a data connection, which we make by ourselves",
+    "ftplib.FTP.maxline": "the longest line of a reply",
+    "ftplib.FTP.putline": "overridden to send names that are no UTF-8",
+    "ftplib.FTP.sock": "a connection of our own",
+    "ftplib.FTP.welcome": "the first reply",
     "requests.cookies.MockRequest": "gives a cookie jar the URL of a request",
     "requests.cookies.MockResponse": "gives a cookie jar the fields of a reply, a bounded number",
     "requests.cookies.extract_cookies_to_jar": "fills `reply.cookies` as requests does",
