@@ -60,3 +60,11 @@ def test_forgotten(path, no_leaks):
     file = DescriptorFile(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
     file.write(b"x")
     del file
+
+
+def test_interrupted_before_it_owns_a_descriptor():
+    """An object whose __init__ was interrupted has no descriptor, and can be closed."""
+    file = DescriptorFile.__new__(DescriptorFile)
+    file.sync = True
+    file.close()
+    assert file.closed

@@ -21,6 +21,9 @@ class DescriptorFile(io.RawIOBase):
 
     sync = False
 
+    # Until __init__() has set it. An interrupt may come before: then the finalizer closes nothing.
+    _descriptor = -1
+
     def __init__(self, descriptor: int) -> None:
         """Take ownership of a file descriptor.
 
@@ -78,11 +81,12 @@ class DescriptorFile(io.RawIOBase):
             # The order is safe for interrupts: the descriptor is closed once, whatever happens.
             descriptor, self._descriptor = self._descriptor, -1
             try:
-                if self.sync:
+                if self.sync and descriptor >= 0:
                     os.fsync(descriptor)
             finally:
                 try:
-                    os.close(descriptor)
+                    if descriptor >= 0:
+                        os.close(descriptor)
                 finally:
                     super().close()
 
