@@ -63,10 +63,7 @@ def _prepare() -> str:
     """
     absent = [name for name in ("click", "rich") if find_spec(name) is None]
     if absent:
-        return (
-            f"{' and '.join(absent)} can't be found: "
-            "install what the command line needs with pip install 'pulpcore-futures[cli]'"
-        )
+        return f"{' and '.join(absent)} can't be found: run pip install {' '.join(absent)}"
     if find_spec("pulpcore.app") is None:
         return ""
     settings = os.environ.setdefault("DJANGO_SETTINGS_MODULE", SETTINGS)

@@ -23,7 +23,7 @@ async def fetch(remote_pk):
     async with report, Batch(downloads(factory), concurrent=10) as batch:
         async for plan in batch():
             try:
-                await save(plan.result())
+                await sync_to_async(save)(plan.result())
             except DownloadError as error:
                 failures.append(str(error))
             else:
@@ -43,7 +43,6 @@ async def downloads(factory):
         yield download
 
 
-@sync_to_async
 def save(download):
     """Save the downloaded file as the artifact of its content."""
     content_artifact, monitor = download.attachment

@@ -1,6 +1,8 @@
-"""The type checkers check the use of the complete public API."""
+"""Type checkers accept the uses of the API that the pages and tests/typing show."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,18 @@ def test_each_name_is_used(name: str) -> None:
 def test_names_are_found() -> None:
     """The regular expression finds names at the top level and in submodules."""
     assert {"Batch", "batch.BACKLOG", "address.is_public"} <= set(DOCUMENTED)
+
+
+def test_programs_of_the_pages(tmp_path: Path) -> None:
+    """Each program of the README and of the pages passes mypy --check-untyped-defs and pyright."""
+    pytest.importorskip("mypy")
+    pytest.importorskip("pyright")
+    script = ROOT / "tests" / "typing" / "pages.py"
+    run = subprocess.run(
+        [sys.executable, script, tmp_path / "pages"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout

@@ -174,9 +174,10 @@ def errors(download: Download) -> str:
     try:
         download()
     except SizeMismatch as error:
+        assert_type(error.expected, int)
+        return error.reason
+    except MismatchError as error:
         assert_type(error.expected, int | str)
-        mismatch: MismatchError = error
-        return mismatch.reason
     except (DigestMismatch, ValidationError) as error:
         return error.reason
     except (NotFound, NotAuthorized) as error:

@@ -161,9 +161,15 @@ class MismatchError(ValidationError):
 class SizeMismatch(MismatchError):
     """The size of the content is wrong."""
 
+    expected: int
+    actual: int
+
 
 class DigestMismatch(MismatchError):
     """The digest of the content is wrong."""
+
+    expected: str
+    actual: str
 
 
 def transient(reason: str) -> DownloadFailed:

@@ -319,8 +319,8 @@ def _library(coding: str) -> ModuleType:
         if name != "brotli" or hasattr(library.Decompressor, "can_accept_more_data"):
             return library
     raise CodingError(
-        f"the content has a coding ({coding}) which was not asked for; to have it decoded, install "
-        "the extra codings: pip install 'pulpcore-futures[codings]'"
+        f"the content has a coding ({coding}) which was not asked for; to have it decoded, run "
+        "pip install --upgrade brotli zstandard"
     )
 
 

@@ -147,7 +147,7 @@ def negotiate_socks(sock: socket.socket, proxy: Proxy, host: str, port: int) -> 
 
 def _pysocks() -> Any:
     if missing("socks."):
-        raise ValueError("SOCKS proxies need PySocks: install pulpcore-futures[socks]")
+        raise ValueError("SOCKS proxies need PySocks: run pip install pysocks")
     return importlib.import_module("socks")
 
 
