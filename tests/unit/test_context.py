@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from interrupts import at_each_place
 
+from pulpcore.plugin.download.futures import context as context_module
 from pulpcore.plugin.download.futures.context import Cache, Context, Resource
 
 THREADS = 32
@@ -83,6 +85,112 @@ def together(work, threads=THREADS):
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(begin, range(threads)))
+
+
+# Cache.once
+
+
+def interrupted(_):
+    """Stand in for a function before which Ctrl-C comes."""
+    raise KeyboardInterrupt
+
+
+def test_once(cache, monkeypatch):
+    """Of many threads that ask at once, one makes the object while all others wait for it."""
+    made, waiting, all_wait = [], set(), threading.Event()
+    original = context_module._Making.wait
+
+    def wait(self):
+        waiting.add(threading.get_ident())
+        if len(waiting) == THREADS - 1:
+            all_wait.set()
+        return original(self)
+
+    def make():
+        made.append(object())
+        assert all_wait.wait(20)
+        return made[-1]
+
+    monkeypatch.setattr(context_module._Making, "wait", wait)
+
+    found = together(lambda _: cache.once("key", make))
+    assert len(made) == 1
+    assert found == made * THREADS
+    assert cache.get("key") is made[0]
+
+
+def test_once_fails(cache):
+    """If making fails, that thread gets the error, and each other one makes the object itself."""
+    numbers = iter(range(THREADS + 1))
+
+    def make():
+        if (number := next(numbers)) < 2:
+            raise ValueError(number)
+        return number
+
+    def ask(_):
+        try:
+            return cache.once("key", make)
+        except ValueError as error:
+            return str(error)
+
+    found = together(ask)
+    assert sorted(found, key=str)[:2] == ["0", "1"]
+    assert [each for each in found if each == 2] == [2] * (THREADS - 2)
+
+
+def test_once_of_its_own(cache):
+    """What makes an object may ask for another one."""
+    assert cache.once("a", lambda: [cache.once("b", list)]) == [[]]
+
+
+def test_once_after_an_interrupt(cache):
+    """Wherever Ctrl-C comes while an object is made, another thread still gets one."""
+
+    def scenario(armed):
+        cache = Cache()
+        with armed:
+            cache.once("key", object)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(cache.once, "key", object).result(20) is cache.get("key")
+
+    assert at_each_place(scenario) > 5
+
+
+def test_once_begun_and_never_run(cache, monkeypatch):
+    """A thread that was interrupted before it began to make an object keeps nobody waiting."""
+    monkeypatch.setattr(context_module, "HEARING", 0.01)
+    monkeypatch.setattr(context_module._Making, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.once("key", object)
+    monkeypatch.undo()
+    monkeypatch.setattr(context_module, "HEARING", 0.01)
+    assert cache.once("key", lambda: 5) == 5
+
+
+def test_once_takes_long(cache, monkeypatch):
+    """A thread waits for another that makes the object, however long that takes."""
+    monkeypatch.setattr(context_module, "HEARING", 0.001)
+    began, go_on, waits = threading.Event(), threading.Event(), []
+
+    def make():
+        began.set()
+        assert go_on.wait(20)
+        return 1
+
+    original = context_module._Making.wait
+
+    def wait(self):
+        waits.append(self)
+        if len(waits) > 3:
+            go_on.set()
+        return original(self)
+
+    monkeypatch.setattr(context_module._Making, "wait", wait)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cache.once, "key", make)
+        assert began.wait(20)
+        assert cache.once("key", lambda: 2) == first.result(20) == 1
 
 
 # Cache

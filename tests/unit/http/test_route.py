@@ -119,31 +119,6 @@ def test_one_waits_for_another_that_fails(context, monkeypatch):
     assert find_route(URL, None, None, SSL(), context).session is not None
 
 
-def test_fails_after_another_has(context):
-    """A download that waited for a failed route gets the reason when it fails to make one, too."""
-    settings = SSL("/nowhere.pem")
-    pending = route._PendingRoute()
-    pending.finish(None)
-    tls = tuple(vars(settings).values())
-    key = route.Key(URL.origin, None, None, tls, False, route.this_process())
-    context.cache.put(key, pending)
-    with pytest.raises(ValueError, match="ca_certificate"):
-        find_route(URL, None, None, settings, context)
-    assert context.cache.get(key) is pending
-
-
-def test_put_back_after_a_failure(context):
-    """A route made after another download failed to make it is shared by all later downloads."""
-    pending = route._PendingRoute()
-    pending.finish(None)
-    tls = tuple(vars(SSL()).values())
-    key = route.Key(URL.origin, None, None, tls, False, route.this_process())
-    context.cache.put(key, pending)
-    pending.close()
-    made = find_route(URL, None, None, SSL(), context)
-    assert find_route(URL, None, None, SSL(), context) is made
-
-
 def test_user_agent(monkeypatch):
     """The User-Agent names the library, and its version if that is known."""
 

@@ -9,12 +9,17 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Hashable
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterator
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+from .waiting.atomic import HEARING, Waiter
+from .waiting.lock import Process, this_process
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Resource(ABC):
@@ -23,6 +28,32 @@ class Resource(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release the resources. Can be called more than once."""
+
+
+class _Making:
+    """An object that one thread makes while others wait for it."""
+
+    def __init__(self, steps: Iterator[None]) -> None:
+        self._steps: Any = steps
+        self._waiting: deque[Waiter] = deque()
+
+    def run(self) -> None:
+        """Make the object, and wake those who wait."""
+        try:
+            next(self._steps, None)
+        finally:
+            while self._waiting:
+                self._waiting.pop().wake()
+
+    def wait(self) -> bool:
+        """Wait until the object may be there. Return whether nobody makes it any more."""
+        waiter = Waiter()
+        self._waiting.append(waiter)
+        # The frame of a generator that has ended is None. An interrupt may come before it begins.
+        steps = self._steps
+        if steps.gi_frame is None or waiter.wait(HEARING):
+            return True
+        return not steps.gi_running
 
 
 class Cache:
@@ -50,6 +81,7 @@ class Cache:
         # Only changed by single, atomic operations of dict, without a lock: a signal handler that
         # uses the cache must not deadlock.
         self._items: dict[Hashable, Cache._Item] = {}
+        self._making: dict[tuple[Process, Hashable], _Making] = {}
 
     def put(self, key: Hashable, object: Any) -> None:
         """Add an object. It replaces the object with the same key.
@@ -73,6 +105,35 @@ class Cache:
         item = self._items.setdefault(key, self._Item(object))
         item.used = time.monotonic()
         return item.object
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the object of a key. If there is none, one thread makes it while others wait.
+
+        Nobody holds a lock meanwhile, so ``make`` may do I/O. If it raises, another thread that
+        waits calls its own ``make``. After an interrupt two threads may make an object; both get
+        the first.
+
+        Args:
+            key: Any hashable object.
+            make: Makes the object.
+
+        Raises:
+            Exception: What ``make`` raised.
+        """
+        while True:
+            item = self._items.get(key)
+            if item is not None:
+                item.used = time.monotonic()
+                found: T = item.object
+                return found
+            # In a forked child, what another thread of the parent was making is never made.
+            name = this_process(), key
+            mine = _Making(self._make(name, make))
+            making = self._making.setdefault(name, mine)
+            if making is mine:
+                mine.run()
+            elif making.wait() and self._making.get(name) is making:
+                self._making.pop(name, None)
 
     def get(self, key: Hashable) -> Any:
         """Return the object of a key.
@@ -132,6 +193,14 @@ class Cache:
     def __contains__(self, key: Hashable) -> bool:
         """Whether the key exists."""
         return key in self._items
+
+    def _make(self, name: tuple[Process, Hashable], make: Callable[[], object]) -> Iterator[None]:
+        """Make an object. A generator, so that the interpreter keeps whether it still runs."""
+        try:
+            self.setdefault(name[1], make())
+        finally:
+            self._making.pop(name, None)
+        yield from ()
 
     def _drop(self, key: Hashable, item: _Item, latest: float) -> bool:
         """Remove an item, unless another thread has replaced or used it meanwhile."""

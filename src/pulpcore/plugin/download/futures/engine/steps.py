@@ -288,12 +288,7 @@ class Steps:
         host = None if context is None else self._protocol.host(self._download)
         if context is None or host is None:
             return None
-        key = ("host", host)
-        try:
-            found: Host = context.cache.get(key)
-        except LookupError:
-            found = context.cache.setdefault(key, Host())
-        return found
+        return context.cache.once(("host", host), Host)
 
     def _examine(self, error: DownloadError) -> None:
         """Learn from a failure whether the host is up."""

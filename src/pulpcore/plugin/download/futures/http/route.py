@@ -9,7 +9,6 @@ import importlib.metadata
 import netrc
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
 from ssl import SSLContext as TlsContext
 from typing import Any, NamedTuple, TypeVar
 
@@ -113,30 +112,6 @@ class Route(Resource):
         self.session.close()
 
 
-class _PendingRoute(Resource):
-    """A route that one thread creates while others wait. So no lock is held during I/O."""
-
-    def __init__(self) -> None:
-        self._future: Future[Route | None] = Future()
-        self._kept: Route | None = None
-
-    def finish(self, route: Route | None) -> None:
-        """Wake the waiting threads.
-
-        Args:
-            route: The route; None if creating it failed.
-        """
-        self._kept = route
-        self._future.set_result(route)
-
-    def wait(self) -> Route | None:
-        return self._kept or self._future.result()
-
-    def close(self) -> None:
-        if self._future.done() and (route := self._future.result()) is not None:
-            route.close()
-
-
 def find_route(
     url: URL,
     user: tuple[str, str] | None,
@@ -160,29 +135,7 @@ def find_route(
     """
     # The key has the values, not the settings object: that is mutable, and equal ones must share.
     key = Key(url.origin, user, proxy, _values(ssl), bool(public_only), this_process())
-    mine = None
-    try:
-        pending: _PendingRoute = context.cache.get(key)
-    except LookupError:
-        mine = _PendingRoute()
-        pending = context.cache.setdefault(key, mine)
-    if pending is not mine and (route := pending.wait()) is not None:
-        return route
-    # The thread that created the route failed, and removes it from the cache. A second try in
-    # this thread either raises the same error or succeeds.
-    mine = mine or _PendingRoute()
-    try:
-        made = Route(url.text, key, ssl, context)
-    except BaseException:
-        if pending is mine:
-            with contextlib.suppress(LookupError):
-                context.cache.purge(key)
-        mine.finish(None)
-        raise
-    mine.finish(made)
-    if pending is not mine:
-        context.cache.put(key, mine)
-    return made
+    return context.cache.once(key, lambda: Route(url.text, key, ssl, context))
 
 
 def _proxies(url: str, given: str | None) -> dict[str, str]:

@@ -40,12 +40,10 @@ def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLCon
     trust = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
     # The key has the values, not the settings object: that is mutable, and equal ones must share.
     name = ("tls", protocol, tuple(vars(settings).items()), trust)
-    try:
-        found: ssl.SSLContext = context.cache.get(name)
-    except LookupError:
-        pass
-    else:
-        return found
+    return context.cache.once(name, lambda: _make(settings, trust, protocol))
+
+
+def _make(settings: SSL, trust: str | None, protocol: str) -> ssl.SSLContext:
     if not settings.validation:
         log.warning(
             "Servers' certificates are not verified, as the setting ssl.validation=False says"
@@ -54,8 +52,7 @@ def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLCon
     if protocol == "http":
         # Some servers choose HTTP/2 if the client doesn't use ALPN (RFC 7301).
         made.set_alpn_protocols(["http/1.1"])
-    shared: ssl.SSLContext = context.cache.setdefault(name, made)
-    return shared
+    return made
 
 
 def make_context(settings: SSL, trust: str | None) -> ssl.SSLContext:
