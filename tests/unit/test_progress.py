@@ -1,11 +1,13 @@
 """Tests of progress figures, which stay correct through restarts and with many threads."""
 
+import re
 import sys
 import threading
 from contextlib import suppress
 
 import pytest
 from stubs import SECONDS, Stub
+from urllib3.util import Retry
 
 from pulpcore.plugin.download.futures import (
     Batch,
@@ -15,6 +17,7 @@ from pulpcore.plugin.download.futures import (
     SizeValidation,
 )
 from pulpcore.plugin.download.futures.engine.attempt import Attempt
+from pulpcore.plugin.download.futures.engine.machine import begin
 from pulpcore.plugin.download.futures.engine.protocol import Protocol
 from pulpcore.plugin.download.futures.event import Fetched, Replied, Restarted
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
@@ -282,3 +285,88 @@ def test_refreshed_while_it_shows():
     monitor = ProgressMonitor(show)
     monitor.refresh()
     assert depths == [1, 1]
+
+
+class Wait:
+    """A rate limiter that makes each request wait for so many seconds."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def delay(self):
+        """Return the wait."""
+        return self.seconds
+
+
+class TestWaiting:
+    @pytest.fixture
+    def lives(self):
+        """Return `lives(*downloads)`, which advances each until it waits or has ended."""
+        lives = []
+
+        def advance(*downloads):
+            lives.extend(map(begin, downloads))
+            for life in lives[-len(downloads) :]:
+                life.advance()
+
+        yield advance
+        for life in lives:
+            life.token.cancel("the end of the test")
+        lives.clear()
+
+    def test_for_the_server(self, lives):
+        """While a download waits as the server asked for, the monitor says so, and for how long."""
+        error = DownloadFailed("status 503")
+        error.transient, error.retry_after = True, 100
+        download = Sized(1, error=error)
+        download.retry = Retry(total=1)
+        texts = []
+        monitor = ProgressMonitor(lambda *_: texts.append(monitor.waiting))
+        monitor.watch(download)
+        assert monitor.waiting == ""
+        lives(download)
+        assert re.fullmatch(r"waiting 1[01]\d s: the server asked for it \(status 503\)", texts[-1])
+
+    def test_to_try_again(self, lives):
+        """A back-off is told with the reason of the failure."""
+        error = DownloadFailed("connection refused")
+        error.transient = True
+        download = Sized(1, error=error)
+        download.retry = Retry(total=1, backoff_factor=50)
+        monitor = ProgressMonitor()
+        monitor.watch(download)
+        lives(download)
+        assert monitor.waiting.endswith(" s: it then tries again (connection refused)")
+
+    def test_the_first_of_many(self, lives):
+        """Of several waits the monitor tells the one that ends first."""
+        downloads = [Sized(1), Sized(1)]
+        monitor = ProgressMonitor()
+        for download, seconds in zip(downloads, (200, 100), strict=True):
+            monitor.watch(download)
+            download.rate_limiter = Wait(seconds)
+        lives(*downloads)
+        assert monitor.waiting == "waiting 100 s: the limit of requests a second"
+
+    def test_not_while_others_get_on(self, lives):
+        """While one download gets on, the monitor says nothing of those that wait."""
+        waits, runs = Sized(1), Stub(lambda _: texts.append(monitor.waiting))
+        texts = []
+        monitor = ProgressMonitor()
+        for download in waits, runs:
+            monitor.watch(download)
+        waits.rate_limiter = Wait(100)
+        lives(waits, runs)
+        assert texts == [""]
+        assert monitor.waiting.startswith("waiting 100 s")
+
+    def test_over(self):
+        """When the wait is over the monitor says nothing of it, nor after the end."""
+        texts = []
+        download = Stub(lambda _: texts.append(monitor.waiting))
+        download.rate_limiter = Wait(0.001)
+        monitor = ProgressMonitor()
+        monitor.watch(download)
+        download()
+        assert texts == [""]
+        assert monitor.waiting == ""

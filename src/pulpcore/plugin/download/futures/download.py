@@ -74,6 +74,10 @@ class Download(ABC, Generic[W_co]):
             of its batch.
         retry_after_max (float): The longest wait that a server may ask for (seconds); beyond it the
             download fails.
+        skip_existing (bool): If the target has the content already, succeed without a request: see
+            :attr:`unchanged`. It counts where a :class:`.SizeValidation` and a
+            :class:`.DigestValidation` are enforced, since the file is checked by them: its size
+            first, then its digest.
         router (EventRouter): Knows the handlers of events.
         attachment (Any): Anything; yours.
         reply (Any): The server's reply, None before there is one.
@@ -91,6 +95,7 @@ class Download(ABC, Generic[W_co]):
     timeout: Timeout | None = None
     rate_limiter: RateLimiter | None = None
     limits: Limits | None = None
+    skip_existing: bool = False
 
     _protocol: type[Protocol] = Protocol
     """What the protocol does beside ``_send``: see
@@ -153,6 +158,16 @@ class Download(ABC, Generic[W_co]):
     def position(self) -> int:
         """How much of the content was fetched so far (bytes)."""
         return record_of(self).content.position
+
+    @derived
+    def unchanged(self) -> bool:
+        """Whether the last run succeeded without content, because the target has it already.
+
+        There was no request then, and of the events only Prepared and Succeeded. It needs
+        ``skip_existing``.
+        """
+        protocol = record_of(self).protocol
+        return protocol is not None and protocol.is_unchanged
 
     def register(self, event_name: str, handler: Handler) -> None:
         """Have a handler called for each event of a name.

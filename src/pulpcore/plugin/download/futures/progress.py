@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from .engine.attempt import record_of
 from .event import Event, Fetched
 from .waiting.atomic import Cell
 
 if TYPE_CHECKING:
     from .download import Download
+    from .engine.attempt import Record
+    from .engine.run import Wait
 
 
 class ProgressMonitor:
@@ -31,15 +34,17 @@ class ProgressMonitor:
         """Start at 0 bytes. Add downloads with :meth:`watch`.
 
         Args:
-            show: Called with ``completed`` and ``total`` after they have changed, in the thread of
-                a download. Only one thread calls it at a time, with never older figures than
-                before. The last call has the final figures.
+            show: Called with ``completed`` and ``total`` after they have changed, and when a
+                download begins to wait, in the thread of a download. Only one thread calls it at a
+                time, with never older figures than before. The last call has the final figures.
             total: The size of all files (bytes), if it is known in advance.
         """
         self._show = show
         self._sums = Cell(_Sums(0, total or 0, 0, 0))
         self._is_given = total is not None
         self._is_changed = False
+        # The downloads that run, by their meters.
+        self._running: dict[_Meter, Record] = {}
         # Works as a lock: the call of refresh() that shows the figures has put its object here.
         self._showing: dict[None, object] = {}
 
@@ -62,13 +67,34 @@ class ProgressMonitor:
         """The size of all files (bytes); None while it is unknown."""
         return self.figures[1]
 
+    @property
+    def waiting(self) -> str:
+        """What the downloads wait for: ``waiting 12 s: the server asked for it (status 503)``.
+
+        Empty while one of them gets on, or none runs. If they wait for different things, it is the
+        wait that ends first. Reasons are Retry-After, a back-off, a limit, and a server that admits
+        no more connections; ``checking the file that is there`` is said for ``skip_existing``.
+        """
+        wait = self._wait()
+        return "" if wait is None else str(wait)
+
+    def _wait(self) -> Wait | None:
+        waits = []
+        for record in self._running.copy().values():
+            if record.run is None or (wait := record.run.wait) is None:
+                return None
+            waits.append(wait)
+        return min(waits, key=lambda wait: wait.left, default=None)
+
     def watch(self, download: Download) -> None:
         """Include a download in the figures.
 
         Args:
             download: The download. It must not have been started.
         """
-        meter = _Meter(self._change, self._is_given)
+        meter = _Meter(self._change, self._is_given, self._running)
+        record_of(download).watchers += (self.refresh,)
+        download.register(Event.PREPARED, meter.prepared)
         download.register(Event.REPLIED, meter.replied)
         download.register(Event.FETCHED, meter.fetched)
         download.register(Event.RESTARTED, meter.restarted)
@@ -141,8 +167,14 @@ class _Sums(NamedTuple):
 class _Meter:
     """The share of one download in the figures. The download calls its handlers one at a time."""
 
-    def __init__(self, change: Callable[[int, int, int, int], None], is_given: bool) -> None:
+    def __init__(
+        self,
+        change: Callable[[int, int, int, int], None],
+        is_given: bool,
+        running: dict[_Meter, Record],
+    ) -> None:
         self._change = change
+        self._running = running
         # Whether the caller's total already includes the size, which must not be added then.
         self._is_included = is_given
         self._completed = 0
@@ -152,6 +184,9 @@ class _Meter:
         size = download.expected_size
         if size is not None:
             self._set(self._completed, max(size, self._completed))
+
+    def prepared(self, event: Event) -> None:
+        self._running[self] = record_of(event.download)
 
     def replied(self, event: Event) -> None:
         self.expect(event.download)
@@ -167,9 +202,11 @@ class _Meter:
         self._set(0, self._size if size is None else size)
 
     def succeeded(self, _: Event) -> None:
+        self._running.pop(self, None)
         self._set(self._completed, self._completed)
 
     def failed(self, _: Event) -> None:
+        self._running.pop(self, None)
         self._set(0, None)
 
     def _set(self, completed: int, size: int | None) -> None:

@@ -122,6 +122,18 @@ class Writer:
         """Whether the result of an earlier download is known to be gone."""
         return False
 
+    def existing(self, size: int, block: int) -> Iterator[bytes]:
+        """Read the content that an earlier download has left.
+
+        Args:
+            size: The size that it must have (bytes).
+            block: The largest buffer to yield (bytes).
+
+        Raises:
+            OSError: There is no content of this size, or it can't be read.
+        """
+        raise io.UnsupportedOperation(f"{type(self).__name__} keeps no content")
+
     def can_restart(self) -> bool:
         """Whether :meth:`restart` is possible."""
         fp = self._given if self.fp is None else self.fp
@@ -384,6 +396,23 @@ class FileWriter(Writer):
     def is_missing(self) -> bool:
         """Whether no file exists at the path."""
         return not os.path.exists(self.path)
+
+    def existing(self, size: int, block: int) -> Iterator[bytes]:
+        """Read the file at the path, or the file that a link there points to.
+
+        Args:
+            size: The size that it must have (bytes).
+            block: The largest buffer to yield (bytes).
+
+        Raises:
+            OSError: There is no regular file of this size, or it can't be read.
+        """
+        target, mode = _target(self.path)
+        if mode is None or os.stat(target).st_size != size:
+            raise FileNotFoundError(errno.ENOENT, "There is no file of this size")
+        with open(target, "rb", buffering=0) as file:
+            while buffer := file.read(block):
+                yield buffer
 
     def restart(self) -> None:
         """Drop the content and its note, and leave the writer open at byte 0.

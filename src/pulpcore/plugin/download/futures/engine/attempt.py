@@ -329,6 +329,7 @@ class Record:
         protocol (Protocol | None): What the protocol learned in the last run.
         attempt (Attempt | None): The attempt that is being made.
         limits (Limits | None): The limits of the batch that runs it.
+        watchers (tuple[Callable[[], object], ...]): Called when the run begins to wait.
     """
 
     __slots__ = (
@@ -340,6 +341,7 @@ class Record:
         "protocol",
         "run",
         "running",
+        "watchers",
     )
 
     def __init__(
@@ -363,6 +365,7 @@ class Record:
         self.protocol: Protocol | None = None
         self.attempt: Attempt | None = None
         self.limits: Limits | None = None
+        self.watchers: tuple[Callable[[], object], ...] = ()
 
 
 # A name that Python mangles: no subclass has it by chance. It is an attribute of the download, so

@@ -70,7 +70,7 @@ class Budget:
             return None
         if policy.total is not None and self._failures >= int(policy.total):
             return None
-        asked = error.retry_after if policy.respect_retry_after_header else None
+        asked = self.asked(error)
         if asked is not None and asked > self._retry_after_max:
             return None
         # 2**64 is above any sensible backoff_max, and doesn't overflow a float.
@@ -81,6 +81,15 @@ class Budget:
             # No Retry-After, or 0 because the server rounded down or its clock is wrong.
             return wait
         return max(wait, asked * random.uniform(1, 1.1))  # noqa: S311 - spreads load, too
+
+    def asked(self, error: DownloadError) -> float | None:
+        """Return the Retry-After of a failure that counts (seconds); None without one.
+
+        Args:
+            error: The failure.
+        """
+        is_heard = self._policy is not None and self._policy.respect_retry_after_header
+        return error.retry_after if is_heard else None
 
     def spend(self) -> None:
         """Count a failure."""

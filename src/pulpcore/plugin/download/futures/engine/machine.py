@@ -2,6 +2,8 @@
 
 ::
 
+       ┌──────────────────────────────────────────────┐
+       ↑                                              ↓
     PREPARE → TURN → ATTEMPT → VALIDATE → COMMIT → SUCCEEDED
                ↑        ↓         ↓         ↓
                └───────────── RECOVER ──→ FAILED
@@ -32,7 +34,7 @@ from ..waiting.cancellation import Cancelled, current, scope
 from .attempt import record_of
 from .claim import Claims
 from .run import Run, discard
-from .steps import FULL, Steps
+from .steps import FULL, KEPT, Steps
 
 if TYPE_CHECKING:
     from .subject import Download
@@ -50,7 +52,7 @@ DONE = "done"
 FAILURE = "failure"
 
 MOVES = {
-    PREPARE: {DONE: TURN},
+    PREPARE: {DONE: TURN, KEPT: SUCCEEDED},
     TURN: {DONE: ATTEMPT},
     ATTEMPT: {DONE: VALIDATE, FULL: ATTEMPT, FAILURE: RECOVER},
     VALIDATE: {DONE: COMMIT, FAILURE: RECOVER},
@@ -145,6 +147,7 @@ class Life:
                     if not self._has_thread:
                         yield until if run.deadline is None else min(until, run.deadline)
                     self._wait(until)
+                    run.wait = None
         except BaseException as error:  # noqa: BLE001 - advance() raises it
             self._error = error
             self._fail(error)

@@ -21,10 +21,12 @@ class Protocol:
         status (int): The status of the last reply, for error messages; 0 without one.
         has_alternative (bool): The content could also be read in another way, for example without
             decoding it. After a mismatch the engine then makes one extra attempt, once a run.
+        is_unchanged (bool): The target has the content already, so that none comes.
         is_alternative (bool): The engine sets it for that attempt: read the content the other way.
     """
 
     status = 0
+    is_unchanged = False
     has_alternative = False
     is_alternative = False
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from math import ceil
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..error import DownloadFailed
 from ..waiting.cancellation import Cancellation
@@ -20,6 +22,26 @@ if TYPE_CHECKING:
     from .subject import Download
 
 log = logging.getLogger(__name__)
+
+
+class Wait(NamedTuple):
+    """What a run does instead of fetching, for those who show progress.
+
+    Attributes:
+        why (str): What the run waits for, or what else it does.
+        until (float | None): When the wait ends (``time.monotonic()``); None if it is no wait.
+    """
+
+    why: str
+    until: float | None = None
+
+    @property
+    def left(self) -> float:
+        """How long the wait still takes (seconds)."""
+        return 0.0 if self.until is None else max(self.until - time.monotonic(), 0.0)
+
+    def __str__(self) -> str:
+        return self.why if self.until is None else f"waiting {ceil(self.left)} s: {self.why}"
 
 
 class Run:
@@ -40,6 +62,7 @@ class Run:
         claims (Claims): What it uses, and no other run meanwhile.
         writer (Writer | None): The writer that it has claimed.
         validations (list[Validation]): The validations that it has claimed.
+        wait (Wait | None): What it waits for now.
     """
 
     __slots__ = (
@@ -57,6 +80,7 @@ class Run:
         "token",
         "total",
         "validations",
+        "wait",
         "was_late",
         "writer",
     )
@@ -82,6 +106,7 @@ class Run:
         self.refused_alone = float("-inf")
         self.was_late = False
         self.deadline: float | None = None
+        self.wait: Wait | None = None
         self._late = ""
         self._alarm: Alarm | None = None
 
@@ -114,6 +139,17 @@ class Run:
         self.claims.keep([download, *used])
         if not content.is_begun:
             reset(validations)
+
+    def show(self, wait: Wait, watchers: Iterable[Callable[[], object]]) -> None:
+        """Tell those who show progress that the run waits.
+
+        Args:
+            wait: What it waits for.
+            watchers: Called then.
+        """
+        self.wait = wait
+        for tell in watchers:
+            tell()
 
     def time_left(self) -> float | None:
         """Return the seconds that are left of the limit; None without one."""

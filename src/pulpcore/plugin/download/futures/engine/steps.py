@@ -11,13 +11,13 @@ from ..error import DownloadError, DownloadFailed, Facts, MismatchError, Validat
 from ..event import Error, Event, Prepared
 from ..net.used_up import used_up
 from ..settings import Limits, Timeout
-from . import backoff
+from . import backoff, existing
 from .attempt import Attempt, record_of
 from .backoff import Budget
 from .content import unwritable
 from .host import PAUSE, Host
 from .protocol import Protocol, protocol_of, validate
-from .run import Run
+from .run import Run, Wait
 from .speed import Pace
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 FULL = "full"
 """What a step returns that there was no place for, so that it is to be taken again."""
+
+KEPT = "kept"
+"""What the first step returns if the target has the content already."""
 
 # The one method that a protocol must have.
 _send = operator.methodcaller("_send")
@@ -59,8 +62,11 @@ class Steps:
         self._has_switched = False
         self.until: float | None = None
 
-    def prepare(self) -> None:
+    def prepare(self) -> str | None:
         """Let handlers of Prepared change things, then claim the writer and check the settings.
+
+        Returns:
+            KEPT if the target has the content already, and that counts; else None.
 
         Raises:
             DownloadFailed: A setting is wrong.
@@ -77,6 +83,11 @@ class Steps:
         timeout = download.timeout
         if isinstance(timeout, Timeout) and timeout.total is not None:
             run.limit(timeout.total)
+        if download.skip_existing and self._protocol.has_content(download):
+            run.show(Wait("checking the file that is there"), self._record.watchers)
+            self._protocol.is_unchanged = existing.has_content(download, run)
+            run.wait = None
+        return KEPT if self._protocol.is_unchanged else None
 
     def take_turn(self) -> None:
         """Make an attempt, and ask the rate limiter when it may begin."""
@@ -86,7 +97,7 @@ class Steps:
         self._protocol.status = 0
         self._attempt = self._record.attempt = Attempt(self._download, run, self._protocol)
         if limiter is not None and (delay := limiter.delay()) > 0:
-            self.until = time.monotonic() + delay
+            self._wait(time.monotonic() + delay, "the limit of requests a second")
 
     def attempt(self) -> str | None:
         """Have writer and validations stand where the attempt begins, and let the protocol send.
@@ -107,7 +118,7 @@ class Steps:
         # Before the writer is opened: whoever waits for a place holds no file descriptor.
         host = self._host = self._find_host()
         if host is not None and (until := host.enter(run)) is not None:
-            self.until = until
+            self._wait(until, "the server admits no more connections")
             return FULL
         attempt.begin(run.can_continue and self._protocol.can_resume(self._download))
         if host is not None:
@@ -166,7 +177,7 @@ class Steps:
                 self._protocol.is_alternative = False
             run.expire()
             if self._is_crowded(error):
-                self.until = time.monotonic() + PAUSE
+                self._wait(time.monotonic() + PAUSE, "the server admits no more connections")
                 return
             self._examine(error)
             if run.token.reason is not None and error.reason != run.token.reason:
@@ -216,7 +227,9 @@ class Steps:
         elif delay is not None:
             run.budget.spend()
             log.info("%s; trying again in %.1f s", error, delay)
-            self.until = time.monotonic() + delay
+            asked = run.budget.asked(error)
+            why = "the server asked for it" if asked else "it then tries again"
+            self._wait(time.monotonic() + delay, f"{why} ({error.reason})")
         else:
             return False
         return True
@@ -248,6 +261,11 @@ class Steps:
         return self._run.repairs < self._download.retries
 
     # What the steps need.
+
+    def _wait(self, until: float, why: str) -> None:
+        """Have the machine wait before the next step."""
+        self.until = until
+        self._run.show(Wait(why, until), self._record.watchers)
 
     def _check(self) -> None:
         download = self._download

@@ -158,7 +158,10 @@ class HttpDownload(Download[W_co]):
 
     @derived
     def unchanged(self) -> bool:
-        """Whether the server has the known version still (304), a success that brings nothing.
+        """Whether the run brought nothing, because the target has the content already.
+
+        With :attr:`skip_existing` that was found without a request. Otherwise the server has the
+        known version still (304).
 
         The file at the target isn't touched; any other writer is empty. There are no Fetched
         events, and so no facts in a monitor. Validations are not applied: they saw nothing.

@@ -22,11 +22,11 @@ class HttpProtocol(Protocol):
     """What a run knows of the file on the server.
 
     Attributes:
-        is_unchanged (bool): The last reply says that the known version is still there.
+        is_unchanged (bool): The last reply says that the known version is still there, or nothing
+            was asked for (``skip_existing``).
         validators (condition.Validators): What the server says of the version that comes.
     """
 
-    is_unchanged = False
     validators = condition.NOTHING
     _version: resume.Version | None = None
     # Makes the version. Only what resumes a download asks for it, which few do.
