@@ -78,7 +78,7 @@ class Steps:
         if Event.PREPARED in download.router:
             download.router.send(Prepared(download))
         run.use(download, self._record.content)
-        self._check()
+        _check(self._download, self._protocol, self._record.limits)
         run.budget = Budget(download.retry, download.retry_after_max)
         timeout = download.timeout
         if isinstance(timeout, Timeout) and timeout.total is not None:
@@ -114,7 +114,7 @@ class Steps:
         run.token.check()
         if run.attempts > 1:
             # A handler of Error may have changed them.
-            self._check()
+            _check(self._download, self._protocol, self._record.limits)
         # Before the writer is opened: whoever waits for a place holds no file descriptor.
         host = self._host = self._find_host()
         if host is not None and (until := host.enter(run)) is not None:
@@ -267,20 +267,6 @@ class Steps:
         self.until = until
         self._run.show(Wait(why, until), self._record.watchers)
 
-    def _check(self) -> None:
-        download = self._download
-        try:
-            backoff.check(download.retry, download.retry_after_max)
-            self._protocol.check(download)
-            if download.rate_limiter is not None:
-                _check_limiter(download.rate_limiter)
-            if download.limits is not None:
-                _check_limits(download.limits)
-            if self._record.limits is not None:
-                _check_limits(self._record.limits)
-        except (TypeError, ValueError) as error:
-            raise DownloadFailed(download, f"a setting is wrong: {error}") from error
-
     def _send(self, attempt: Attempt) -> None:
         """Send under the limit of speed, which ends an attempt and not the run."""
         timeout, token = self._download.timeout, self._run.token
@@ -341,6 +327,30 @@ class Steps:
                 attempt=run.attempts,
                 seconds=time.monotonic() - run.began,
             )
+
+
+def _check(download: Download, protocol: Protocol, shared: Limits | None) -> None:
+    """Check the settings of a download.
+
+    Args:
+        download: The download.
+        protocol: Its protocol.
+        shared: The limits of the batch.
+
+    Raises:
+        DownloadFailed: A setting is wrong.
+    """
+    try:
+        backoff.check(download.retry, download.retry_after_max)
+        protocol.check(download)
+        if download.rate_limiter is not None:
+            _check_limiter(download.rate_limiter)
+        if download.limits is not None:
+            _check_limits(download.limits)
+        if shared is not None:
+            _check_limits(shared)
+    except (TypeError, ValueError) as error:
+        raise DownloadFailed(download, f"a setting is wrong: {error}") from error
 
 
 def _check_limiter(limiter: object) -> None:
