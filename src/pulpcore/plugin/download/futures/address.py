@@ -30,8 +30,10 @@ def check_peer(sock: socket.socket) -> None:
         sock: The connected socket.
 
     Raises:
-        ForbiddenAddress: The peer's address isn't public.
-        OSError: The socket isn't connected any more.
+        ForbiddenAddress:
+            The peer's address isn't public.
+        OSError:
+            The socket isn't connected any more.
     """
     address = sock.getpeername()[0]
     if not is_public(address):

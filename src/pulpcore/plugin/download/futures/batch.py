@@ -120,12 +120,18 @@ class Batch(Generic[D_co]):
     the task that runs the ``async for`` loses no plan.
 
     Attributes:
-        downloads (Iterable[Download] | AsyncIterable[Download]): The downloads.
-        concurrent (int): The number of downloads that run in parallel.
-        backlog (int): The most downloads that were taken from the iterable and not yet returned.
-        context (Context): The state that the downloads share.
-        limits (Limits | None): The limits that the downloads share.
-        iterator (PlanIterator): The plans.
+        downloads (Iterable[Download] | AsyncIterable[Download]):
+            The downloads.
+        concurrent (int):
+            The number of downloads that run in parallel.
+        backlog (int):
+            The most downloads that were taken from the iterable and not yet returned.
+        context (Context):
+            The state that the downloads share.
+        limits (Limits | None):
+            The limits that the downloads share.
+        iterator (PlanIterator):
+            The plans.
     """
 
     def __init__(

@@ -60,8 +60,8 @@ class Cache:
     """A thread-safe mapping of keys to objects.
 
     Attributes:
-        eviction_threshold (timedelta): :meth:`evict` removes objects that weren't used for this
-            long.
+        eviction_threshold (timedelta):
+            :meth:`evict` removes objects that weren't used for this long.
     """
 
     class _Item:
@@ -87,8 +87,10 @@ class Cache:
         """Add an object. It replaces the object with the same key.
 
         Args:
-            key: Any hashable object.
-            object: Any object.
+            key:
+                Any hashable object.
+            object:
+                Any object.
         """
         self._items[key] = self._Item(object)
 
@@ -96,8 +98,10 @@ class Cache:
         """Add an object unless the key exists, atomically.
 
         Args:
-            key: Any hashable object.
-            object: Any object.
+            key:
+                Any hashable object.
+            object:
+                Any object.
 
         Returns:
             The object that is in the cache now.
@@ -114,8 +118,10 @@ class Cache:
         the first.
 
         Args:
-            key: Any hashable object.
-            make: Makes the object.
+            key:
+                Any hashable object.
+            make:
+                Makes the object.
 
         Raises:
             Exception: What ``make`` raised.

@@ -61,26 +61,34 @@ class Download(ABC, Generic[W_co]):
     :meth:`_write`.
 
     Attributes:
-        url (str): Where the content is. It stays as given, whatever is redirected.
-        writer (Writer | None): Where the content goes. None for nowhere.
-        validations (list[Validation]): What the content must pass, applied in order.
-        retries (int): How often a handler of the Error event may repair and have the download tried
-            again.
-        retry (urllib3.util.Retry | None): The policy for trying again without help what is
-            transient; None for never.
-        timeout (Timeout | None): How long to wait, for protocols that do.
-        rate_limiter (RateLimiter | None): What keeps requests to a number a second.
-        limits (Limits | None): Limits that the download shares with others. They hold beside those
-            of its batch.
-        retry_after_max (float): The longest wait that a server may ask for (seconds); beyond it the
-            download fails.
-        skip_existing (bool): If the target has the content already, succeed without a request: see
-            :attr:`unchanged`. It counts where a :class:`.SizeValidation` and a
-            :class:`.DigestValidation` are enforced, since the file is checked by them: its size
-            first, then its digest.
-        router (EventRouter): Knows the handlers of events.
-        attachment (Any): Anything; yours.
-        reply (Any): The server's reply, None before there is one.
+        url (str):
+            Where the content is. It stays as given, whatever is redirected.
+        writer (Writer | None):
+            Where the content goes. None for nowhere.
+        validations (list[Validation]):
+            What the content must pass, applied in order.
+        retries (int):
+            How often a handler of the Error event may repair and have the download tried again.
+        retry (urllib3.util.Retry | None):
+            The policy for trying again without help what is transient; None for never.
+        timeout (Timeout | None):
+            How long to wait, for protocols that do.
+        rate_limiter (RateLimiter | None):
+            What keeps requests to a number a second.
+        limits (Limits | None):
+            Limits that the download shares with others. They hold beside those of its batch.
+        retry_after_max (float):
+            The longest wait that a server may ask for (seconds); beyond it the download fails.
+        skip_existing (bool):
+            If the target has the content already, succeed without a request: see :attr:`unchanged`.
+            It counts where a :class:`.SizeValidation` and a :class:`.DigestValidation` are
+            enforced, since the file is checked by them: its size first, then its digest.
+        router (EventRouter):
+            Knows the handlers of events.
+        attachment (Any):
+            Anything; yours.
+        reply (Any):
+            The server's reply, None before there is one.
     """
 
     BLOCK = BLOCK
@@ -175,12 +183,16 @@ class Download(ABC, Generic[W_co]):
         It is called in the thread of the download. What it raises is logged, and stops nothing.
 
         Args:
-            event_name: The event's name, such as ``Event.SUCCEEDED``.
-            handler: Called with the event as its only argument.
+            event_name:
+                The event's name, such as ``Event.SUCCEEDED``.
+            handler:
+                Called with the event as its only argument.
 
         Raises:
-            ValueError: No event has this name.
-            TypeError: The handler can't be called.
+            ValueError:
+                No event has this name.
+            TypeError:
+                The handler can't be called.
         """
         self.router.register(event_name, handler)
 
@@ -221,9 +233,11 @@ class Download(ABC, Generic[W_co]):
         """Run the download.
 
         Raises:
-            DownloadError: It failed; nothing of it is left at the target.
-            RuntimeError: It is running already, or another download that is running has its writer
-                or one of its validations.
+            DownloadError:
+                It failed; nothing of it is left at the target.
+            RuntimeError:
+                It is running already, or another download that is running has its writer or one of
+                its validations.
         """
         # In a context of its own: it is left by the interpreter, whenever an interrupt comes.
         copy_context().run(Life(self).finish)

@@ -56,15 +56,18 @@ class DownloadError(Exception):
     """A download failed. The base class of all failures that the library anticipates.
 
     Attributes:
-        facts (Facts | None): The URL (redacted), bytes received and expected, status, attempt and
-            time.
-        transient (bool): A later retry may succeed.
-        retry_after (float | None): The wait that the server asked for (seconds; RFC 9110 section
-            10.2.3).
-        refused (bool): The host refused the connection or the request because it has too many. This
-            counts as a failure only if no other attempt to the host is running.
-        local (bool): The cause is a lack of a resource of this machine, such as file descriptors,
-            and not a failure of the host.
+        facts (Facts | None):
+            The URL (redacted), bytes received and expected, status, attempt and time.
+        transient (bool):
+            A later retry may succeed.
+        retry_after (float | None):
+            The wait that the server asked for (seconds; RFC 9110 section 10.2.3).
+        refused (bool):
+            The host refused the connection or the request because it has too many. This counts as a
+            failure only if no other attempt to the host is running.
+        local (bool):
+            The cause is a lack of a resource of this machine, such as file descriptors, and not a
+            failure of the host.
     """
 
     download: Download | None = None
@@ -134,8 +137,10 @@ class MismatchError(ValidationError):
     """The size or the digest of the content is wrong.
 
     Attributes:
-        expected (int | str): The expected size (bytes) or digest (hex).
-        actual (int | str): The size or digest of the content.
+        expected (int | str):
+            The expected size (bytes) or digest (hex).
+        actual (int | str):
+            The size or digest of the content.
     """
 
     def __init__(

@@ -21,21 +21,35 @@ log = logging.getLogger(__name__)
 class Event:
     """The base class of the events of a download.
 
-    Its constants are the names for which handlers are registered: ``Event.PREPARED``, ``SENT``,
-    ``REPLIED``, ``FETCHED``, ``RESTARTED``, ``ERROR``, ``SUCCEEDED`` and ``FAILED``.
+    Its constants are the names for which handlers are registered.
 
     Attributes:
         download (Download): The download that sends the event.
     """
 
     PREPARED = "PREPARED"
+    """A run begins, and nothing was sent yet (:class:`Prepared`)."""
+
     SENT = "SENT"
+    """The request was sent (:class:`Sent`)."""
+
     REPLIED = "REPLIED"
+    """The head of the reply was received (:class:`Replied`)."""
+
     FETCHED = "FETCHED"
+    """A buffer of the content was written (:class:`Fetched`)."""
+
     RESTARTED = "RESTARTED"
+    """The content starts again at byte 0 (:class:`Restarted`)."""
+
     SUCCEEDED = "SUCCEEDED"
+    """The file is complete and published (:class:`Succeeded`)."""
+
     FAILED = "FAILED"
+    """The run raises (:class:`Failed`)."""
+
     ERROR = "ERROR"
+    """An attempt failed (:class:`Error`)."""
 
     NAME = ""
     """The name for which handlers of this class are registered."""
@@ -85,8 +99,10 @@ class Fetched(Event):
     """The download has fetched and written a buffer of the content.
 
     Attributes:
-        buffer (bytes): The bytes.
-        offset (int): The position of the buffer in the content (bytes).
+        buffer (bytes):
+            The bytes.
+        offset (int):
+            The position of the buffer in the content (bytes).
     """
 
     NAME = Event.FETCHED
@@ -117,9 +133,12 @@ class Error(Event):
     without back-off, at most ``download.retries`` times in a run.
 
     Attributes:
-        error (DownloadError): The error of the attempt.
-        retrying (bool): The download retries even if no handler sets ``repaired``.
-        repaired (bool): A handler sets it to request a retry.
+        error (DownloadError):
+            The error of the attempt.
+        retrying (bool):
+            The download retries even if no handler sets ``repaired``.
+        repaired (bool):
+            A handler sets it to request a retry.
     """
 
     NAME = Event.ERROR
@@ -187,12 +206,16 @@ class EventRouter:
         """Register a handler for the events of a name.
 
         Args:
-            name: The event's name, such as ``Event.SUCCEEDED``.
-            handler: A callable. The event is its only argument.
+            name:
+                The event's name, such as ``Event.SUCCEEDED``.
+            handler:
+                A callable. The event is its only argument.
 
         Raises:
-            ValueError: No event has this name.
-            TypeError: The handler isn't callable.
+            ValueError:
+                No event has this name.
+            TypeError:
+                The handler isn't callable.
         """
         if name not in _names(Event):
             raise ValueError(f"no event is named {name!r}: use one of {sorted(_names(Event))}")
@@ -204,8 +227,10 @@ class EventRouter:
         """Remove a handler.
 
         Args:
-            name: The event's name.
-            handler: The handler that was registered.
+            name:
+                The event's name.
+            handler:
+                The handler that was registered.
 
         Raises:
             ValueError: The handler was not registered for this event.

@@ -101,11 +101,14 @@ class Factory:
     neither implies the other.
 
     Attributes:
-        importer (Any): The importer or remote.
-        allowed_paths (Sequence[str | os.PathLike[str]] | None): The folders in which the files of
-            ``file:///`` URLs must be (see :class:`FileDownload`). An empty list forbids such URLs.
-        public_only (bool): Connect to public addresses only (see :class:`HttpDownload`). ``ftp``
-            and ``ftps`` URLs are refused then.
+        importer (Any):
+            The importer or remote.
+        allowed_paths (Sequence[str | os.PathLike[str]] | None):
+            The folders in which the files of ``file:///`` URLs must be (see :class:`FileDownload`).
+            An empty list forbids such URLs.
+        public_only (bool):
+            Connect to public addresses only (see :class:`HttpDownload`). ``ftp`` and ``ftps`` URLs
+            are refused then.
     """
 
     def __init__(
@@ -136,21 +139,25 @@ class Factory:
         ``Factory.build(url, importer, path, artifact)`` does the same in one call.
 
         Args:
-            url: The URL; its scheme decides on the kind of download.
-            path: The path of the file to write, absolute or relative to the working directory.
+            url:
+                The URL; its scheme decides on the kind of download.
+            path:
+                The path of the file to write, absolute or relative to the working directory.
                 Folders are made, and an existing file is replaced. None for the last part of the
                 URL's path, in the working directory.
-            artifact: Any object with some of ``size`` and the digests' names as attributes; the
-                content is validated by its size and its strongest digest, unless
-                ``importer.validate`` is false.
+            artifact:
+                Any object with some of ``size`` and the digests' names as attributes; the content
+                is validated by its size and its strongest digest, unless ``importer.validate`` is
+                false.
 
         Returns:
             The download, ready to be called.
 
         Raises:
-            ValueError: The scheme isn't supported, ``path`` is missing and the URL has no usable
-                file name, or ``public_only`` is set and the scheme doesn't support it. A URL that
-                is invalid in another way fails when the download runs.
+            ValueError:
+                The scheme isn't supported, ``path`` is missing and the URL has no usable file name,
+                or ``public_only`` is set and the scheme doesn't support it. A URL that is invalid
+                in another way fails when the download runs.
         """
         scheme, last = _split(str(url))
         builder = self._BUILDERS.get(scheme)

@@ -38,13 +38,15 @@ class FileDownload(Download[W_co]):
     """Copies a local file, from a ``file:///path`` URL (RFC 8089) with a percent-encoded path.
 
     Attributes:
-        allowed_paths (Sequence[str | os.PathLike[str]] | None): The absolute paths of the folders
-            (or files) that may be read; subfolders are included. Any other file fails with
-            NotAuthorized, whether or not it exists. None for no limit. Set it for untrusted URLs.
-            Symbolic links are resolved first, also in these paths. The check applies to the file
-            that is opened, so replacing a link during the check has no effect. Hard links and
-            mounts in a folder count as its content. It needs Linux with /proc.
-        error (int): The errno of the failure; 0 without one.
+        allowed_paths (Sequence[str | os.PathLike[str]] | None):
+            The absolute paths of the folders (or files) that may be read; subfolders are included.
+            Any other file fails with NotAuthorized, whether or not it exists. None for no limit.
+            Set it for untrusted URLs. Symbolic links are resolved first, also in these paths. The
+            check applies to the file that is opened, so replacing a link during the check has no
+            effect. Hard links and mounts in a folder count as its content. It needs Linux with
+            /proc.
+        error (int):
+            The errno of the failure; 0 without one.
     """
 
     BLOCK = 1024 * 1024

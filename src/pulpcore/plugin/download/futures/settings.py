@@ -50,8 +50,9 @@ class Settings:
             The same setting, or a new one.
 
         Raises:
-            TypeError: The value is none of these. The message has the name of the argument, and
-                not the value.
+            TypeError:
+                The value is none of these. The message has the name of the argument, and not the
+                value.
         """
         if isinstance(value, cls):
             return value
@@ -83,15 +84,18 @@ class SSL(Settings):
     to the disk.
 
     Attributes:
-        ca_certificate (str | None): The CA certificates to trust instead of the default ones. It
-            has precedence over REQUESTS_CA_BUNDLE. ``SSL.SYSTEM`` for the certificates that the
-            operating system trusts.
-        client_certificate (str | None): The client certificate. The PEM may also contain the key.
-        client_key (str | None): The key of the client certificate.
-        validation (bool): False disables certificate verification, only for the downloads that
-            have this setting.
-        client_key_password (str | None): The password of an encrypted key. OpenSSL never prompts
-            for one at the terminal.
+        ca_certificate (str | None):
+            The CA certificates to trust instead of the default ones. It has precedence over
+            REQUESTS_CA_BUNDLE. ``SSL.SYSTEM`` for the certificates that the operating system
+            trusts.
+        client_certificate (str | None):
+            The client certificate. The PEM may also contain the key.
+        client_key (str | None):
+            The key of the client certificate.
+        validation (bool):
+            False disables certificate verification, only for the downloads that have this setting.
+        client_key_password (str | None):
+            The password of an encrypted key. OpenSSL never prompts for one at the terminal.
     """
 
     _FORMS = "an SSL"
@@ -112,8 +116,9 @@ class SSL(Settings):
         """Check the values.
 
         Raises:
-            ValueError: A file can't be read, there is a key without a certificate, or the password
-                isn't a str. The message names the attribute.
+            ValueError:
+                A file can't be read, there is a key without a certificate, or the password isn't a
+                str. The message names the attribute.
         """
         if self.ca_certificate and self.ca_certificate != self.SYSTEM:
             _check_readable("ca_certificate", self.ca_certificate)
@@ -142,8 +147,10 @@ class User(Settings):
     """The credentials for basic authentication (RFC 7617).
 
     Attributes:
-        name (str | None): The user's name.
-        password (str | None): The password. None sends an empty password.
+        name (str | None):
+            The user's name.
+        password (str | None):
+            The password. None sends an empty password.
     """
 
     name: str | None = None
@@ -162,8 +169,9 @@ class User(Settings):
         """Check the values.
 
         Raises:
-            ValueError: The name contains a colon, which basic authentication uses as the separator
-                (RFC 7617 section 2), or a value isn't a str.
+            ValueError:
+                The name contains a colon, which basic authentication uses as the separator (RFC
+                7617 section 2), or a value isn't a str.
         """
         for attribute, value in (("name", self.name), ("password", self.password)):
             if value is not None and not isinstance(value, str):
@@ -185,14 +193,17 @@ class Timeout(Settings):
     are off by default.
 
     Attributes:
-        connect (float | None): The time to connect, for all addresses of the host together, without
-            the name look-up.
-        read (float | None): The time until the next bytes arrive, not the time of the whole
-            download.
-        total (float | None): The time of a whole run, with all its attempts and back-offs.
-        least_speed (float | None): The minimum speed in bytes a second, averaged over ``window``. A
-            slower attempt is cancelled, and retried like one whose connection broke.
-        window (float): The period over which the speed is averaged (seconds).
+        connect (float | None):
+            The time to connect, for all addresses of the host together, without the name look-up.
+        read (float | None):
+            The time until the next bytes arrive, not the time of the whole download.
+        total (float | None):
+            The time of a whole run, with all its attempts and back-offs.
+        least_speed (float | None):
+            The minimum speed in bytes a second, averaged over ``window``. A slower attempt is
+            cancelled, and retried like one whose connection broke.
+        window (float):
+            The period over which the speed is averaged (seconds).
     """
 
     connect: float | None = 10
@@ -232,15 +243,18 @@ class Limits(Settings):
     another process, each limit holds for that process.
 
     Attributes:
-        bandwidth (float | None): How many bytes a second the downloads receive, all together.
-        per_host (int | None): How many connections to one scheme, host and port are open at a time.
-            Idle connections count, and are closed to make room. A download that waits for a
-            connection occupies no thread of a batch.
-        in_flight (int | None): How many bytes the downloads of a batch may have fetched, or be
-            about to fetch, before their plans are handed back. A plan is handed back when you ask
-            for the next one. A download whose size isn't known counts with what it has fetched. One
-            download of each batch may always begin, however large it is, and a download that has
-            begun never waits. Downloads that you call yourself don't count.
+        bandwidth (float | None):
+            How many bytes a second the downloads receive, all together.
+        per_host (int | None):
+            How many connections to one scheme, host and port are open at a time. Idle connections
+            count, and are closed to make room. A download that waits for a connection occupies no
+            thread of a batch.
+        in_flight (int | None):
+            How many bytes the downloads of a batch may have fetched, or be about to fetch, before
+            their plans are handed back. A plan is handed back when you ask for the next one. A
+            download whose size isn't known counts with what it has fetched. One download of each
+            batch may always begin, however large it is, and a download that has begun never waits.
+            Downloads that you call yourself don't count.
     """
 
     _FORMS = "a Limits"
@@ -255,8 +269,9 @@ class Limits(Settings):
         """Check the values.
 
         Raises:
-            ValueError: A value isn't a number above 0, or ``per_host`` or ``in_flight`` isn't an
-                int. The message names the attribute.
+            ValueError:
+                A value isn't a number above 0, or ``per_host`` or ``in_flight`` isn't an int. The
+                message names the attribute.
         """
         if self.bandwidth is not None:
             check_number("bandwidth", self.bandwidth, most=sys.float_info.max)
@@ -296,9 +311,12 @@ def check_number(name: str, value: object, most: float = math.inf) -> None:
     """Check a setting that is a number. The caller handles None.
 
     Args:
-        name: The name of the setting.
-        value: Its value.
-        most: The largest value allowed.
+        name:
+            The name of the setting.
+        value:
+            Its value.
+        most:
+            The largest value allowed.
 
     Raises:
         ValueError: The value isn't a number above 0, or is too large.

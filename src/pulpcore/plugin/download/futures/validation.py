@@ -100,8 +100,10 @@ class SizeValidation(Validation):
     Content that is too large fails the download at the first buffer beyond the expected size.
 
     Attributes:
-        expected (int): The expected size (bytes).
-        actual (int): The size so far (bytes).
+        expected (int):
+            The expected size (bytes).
+        actual (int):
+            The size so far (bytes).
     """
 
     def __init__(self, expected: int, enforced: bool = True) -> None:

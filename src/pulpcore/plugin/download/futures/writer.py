@@ -34,9 +34,11 @@ class Writer:
     seek. A download that fails after its first bytes can't retry from byte 0 then.
 
     Attributes:
-        fp (IO[bytes] | None): The file object that the writer writes to.
-        resume (bool): If the run fails, the writer keeps the partial content for the next run. The
-            download then passes a note on the content to :meth:`remember`.
+        fp (IO[bytes] | None):
+            The file object that the writer writes to.
+        resume (bool):
+            If the run fails, the writer keeps the partial content for the next run. The download
+            then passes a note on the content to :meth:`remember`.
     """
 
     resume = False
@@ -88,8 +90,10 @@ class Writer:
             The number of bytes written, which is always the length of the buffer.
 
         Raises:
-            OSError: The bytes can't be written.
-            ValueError: The writer isn't open.
+            OSError:
+                The bytes can't be written.
+            ValueError:
+                The writer isn't open.
         """
         if self.fp is None:
             raise ValueError(f"{type(self).__name__} must be opened before it is written to")
@@ -126,8 +130,10 @@ class Writer:
         """Read the content that an earlier download has left.
 
         Args:
-            size: The size that it must have (bytes).
-            block: The largest buffer to yield (bytes).
+            size:
+                The size that it must have (bytes).
+            block:
+                The largest buffer to yield (bytes).
 
         Raises:
             OSError: There is no content of this size, or it can't be read.
@@ -168,7 +174,8 @@ class Writer:
         """Store a note on the content, with which a later run can resume it.
 
         Args:
-            note: A text that identifies the version of the content. None if the content can't be
+            note:
+                A text that identifies the version of the content. None if the content can't be
                 resumed.
         """
 
@@ -328,11 +335,13 @@ class FileWriter(Writer):
     has no locks, or the note can't be written, the download works without resume.
 
     Attributes:
-        path (str): The path of the file.
-        resume (bool): Keep the partial content for the next run if this one fails.
-        durable (bool): ``close()`` calls fsync for the file and its folder before it returns, so
-            that the file survives a power cut. Otherwise the operating system writes both to the
-            disk later.
+        path (str):
+            The path of the file.
+        resume (bool):
+            Keep the partial content for the next run if this one fails.
+        durable (bool):
+            ``close()`` calls fsync for the file and its folder before it returns, so that the file
+            survives a power cut. Otherwise the operating system writes both to the disk later.
     """
 
     durable = False
@@ -401,8 +410,10 @@ class FileWriter(Writer):
         """Read the file at the path, or the file that a link there points to.
 
         Args:
-            size: The size that it must have (bytes).
-            block: The largest buffer to yield (bytes).
+            size:
+                The size that it must have (bytes).
+            block:
+                The largest buffer to yield (bytes).
 
         Raises:
             OSError: There is no regular file of this size, or it can't be read.
@@ -483,7 +494,8 @@ class FileWriter(Writer):
         """Rename the staging file to the path.
 
         Raises:
-            OSError: The rename failed and the old file stays, or fsync of the folder failed
+            OSError:
+                The rename failed and the old file stays, or fsync of the folder failed
                 (``durable``).
         """
         stage, self._stage = self._stage, None
@@ -579,8 +591,8 @@ class BufferWriter(Writer):
     """Keeps the content in memory. It stays there after the download has closed the writer.
 
     Attributes:
-        limit (int | None): The most bytes to keep. Larger content fails the download. None for no
-            limit.
+        limit (int | None):
+            The most bytes to keep. Larger content fails the download. None for no limit.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -608,8 +620,10 @@ class BufferWriter(Writer):
             The length of the buffer.
 
         Raises:
-            OSError: The content is larger than the limit.
-            ValueError: The writer isn't open.
+            OSError:
+                The content is larger than the limit.
+            ValueError:
+                The writer isn't open.
         """
         if (
             self.limit is not None

@@ -18,11 +18,15 @@ class Protocol:
     what it learns in the run, but not the download itself: reference counting couldn't free it.
 
     Attributes:
-        status (int): The status of the last reply, for error messages; 0 without one.
-        has_alternative (bool): The content could also be read in another way, for example without
-            decoding it. After a mismatch the engine then makes one extra attempt, once a run.
-        is_unchanged (bool): The target has the content already, so that none comes.
-        is_alternative (bool): The engine sets it for that attempt: read the content the other way.
+        status (int):
+            The status of the last reply, for error messages; 0 without one.
+        has_alternative (bool):
+            The content could also be read in another way, for example without decoding it. After a
+            mismatch the engine then makes one extra attempt, once a run.
+        is_unchanged (bool):
+            The target has the content already, so that none comes.
+        is_alternative (bool):
+            The engine sets it for that attempt: read the content the other way.
     """
 
     status = 0
@@ -82,8 +86,10 @@ class Protocol:
         """Return whether an earlier run left what the next attempt can continue.
 
         Args:
-            download: The download.
-            note: What that run noted, by
+            download:
+                The download.
+            note:
+                What that run noted, by
                 :meth:`~pulpcore.plugin.download.futures.engine.attempt.Attempt.note`.
         """
         return False

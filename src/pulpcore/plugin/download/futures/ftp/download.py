@@ -42,8 +42,10 @@ class FtpProtocol(Protocol):
     """The FTP side of a run. It remembers the version of the file across attempts.
 
     Attributes:
-        version (Version | None): The version of the bytes received so far, if it is certain.
-        sighting (Sighting | None): The version that the server reported last.
+        version (Version | None):
+            The version of the bytes received so far, if it is certain.
+        sighting (Sighting | None):
+            The version that the server reported last.
     """
 
     version: Version | None = None
@@ -56,8 +58,10 @@ class FtpProtocol(Protocol):
             download: The download.
 
         Raises:
-            TypeError: A setting has a wrong type.
-            ValueError: A setting has an unusable value.
+            TypeError:
+                A setting has a wrong type.
+            ValueError:
+                A setting has an unusable value.
         """
         # A handler may have set these to anything that the constructor accepts.
         download.timeout, download.user = Timeout.of(download.timeout), User.of(download.user)
@@ -97,8 +101,10 @@ class FtpProtocol(Protocol):
         """Restore the version from the note of an earlier run. Return whether it is of this file.
 
         Args:
-            download: The download.
-            note: The note, as ``Version.note()`` returned it.
+            download:
+                The download.
+            note:
+                The note, as ``Version.note()`` returned it.
         """
         self.version = Version.from_note(note)
         return self.can_resume(download)
@@ -134,11 +140,16 @@ class FtpDownload(Download[W_co]):
     is faster than to ask the server.
 
     Attributes:
-        user (User): The user; anonymous by default. It has precedence over userinfo in the URL.
-        timeout (Timeout): The time-outs.
-        ssl (SSL): The TLS settings, with the same trusted certificates as for https.
-        tls (bool): Require TLS for ftp URLs.
-        reply (str | None): The server's reply to the request for the file.
+        user (User):
+            The user; anonymous by default. It has precedence over userinfo in the URL.
+        timeout (Timeout):
+            The time-outs.
+        ssl (SSL):
+            The TLS settings, with the same trusted certificates as for https.
+        tls (bool):
+            Require TLS for ftp URLs.
+        reply (str | None):
+            The server's reply to the request for the file.
     """
 
     retry: Retry | None = backoff.DEFAULT

@@ -32,35 +32,46 @@ class HttpDownload(Download[W_co]):
     unasked.
 
     Attributes:
-        method (str): GET or HEAD. HEAD brings a reply and no content.
-        timeout (Timeout): How long to wait.
-        user (User): The user, for basic authentication. It goes to the URL's own scheme, host and
-            port only, and so do the client certificate and what the headers Authorization, Cookie
-            and Proxy-Authorization say. An Authorization header wins over it; it wins over userinfo
-            in the URL, and that over a netrc file. Only without all of these a netrc file counts,
-            for the URL's host and, where it names them, for other hosts that it is redirected to.
-        ssl (SSL): TLS settings.
-        proxy_url (str | None): The URL of a proxy for http and https, in which there may be
-            credentials. None for what the environment says.
-        headers (MutableMapping[str, str]): Headers to send beside or instead of our own.
-        insecure_redirects (bool): Follow redirects from https to http also where no digest
-            validates the content.
-        public_only (bool): Connect to public addresses only, also where redirected to: not to those
-            of this machine, of private networks, or of the link (see
+        method (str):
+            GET or HEAD. HEAD brings a reply and no content.
+        timeout (Timeout):
+            How long to wait.
+        user (User):
+            The user, for basic authentication. It goes to the URL's own scheme, host and port only,
+            and so do the client certificate and what the headers Authorization, Cookie and
+            Proxy-Authorization say. An Authorization header wins over it; it wins over userinfo in
+            the URL, and that over a netrc file. Only without all of these a netrc file counts, for
+            the URL's host and, where it names them, for other hosts that it is redirected to.
+        ssl (SSL):
+            TLS settings.
+        proxy_url (str | None):
+            The URL of a proxy for http and https, in which there may be credentials. None for what
+            the environment says.
+        headers (MutableMapping[str, str]):
+            Headers to send beside or instead of our own.
+        insecure_redirects (bool):
+            Follow redirects from https to http also where no digest validates the content.
+        public_only (bool):
+            Connect to public addresses only, also where redirected to: not to those of this
+            machine, of private networks, or of the link (see
             :func:`~pulpcore.plugin.download.futures.address.is_public`). What counts is the address
             of the connection, which is ended before anything is sent. Through a proxy that can't be
             known: where one is to be used, the download fails.
-        expansion_max (float | None): How many times as large as what was sent the content may
-            become, where the server encoded it unasked; None for any size. It doesn't count up to
-            64 MiB, nor up to the size that a validation expects.
-        known_etag (str | None): The ETag of the version that stands at the target, as :attr:`etag`
-            had it after the run that brought it. The server is asked for any other version only
-            (``If-None-Match``). None or '' if you know of none. Where the file of a
+        expansion_max (float | None):
+            How many times as large as what was sent the content may become, where the server
+            encoded it unasked; None for any size. It doesn't count up to 64 MiB, nor up to the size
+            that a validation expects.
+        known_etag (str | None):
+            The ETag of the version that stands at the target, as :attr:`etag` had it after the run
+            that brought it. The server is asked for any other version only (``If-None-Match``).
+            None or '' if you know of none. Where the file of a
             :class:`~pulpcore.plugin.download.futures.FileWriter` is missing it comes in any case.
-        known_last_modified (str | None): The same with :attr:`last_modified`
-            (``If-Modified-Since``). Give both if you have both: the ETag wins, and the date is for
-            servers without one. A date has whole seconds: a second change within one isn't seen.
-        reply (requests.Response | None): The server's reply.
+        known_last_modified (str | None):
+            The same with :attr:`last_modified` (``If-Modified-Since``). Give both if you have both:
+            the ETag wins, and the date is for servers without one. A date has whole seconds: a
+            second change within one isn't seen.
+        reply (requests.Response | None):
+            The server's reply.
     """
 
     retry: Retry | None = backoff.DEFAULT

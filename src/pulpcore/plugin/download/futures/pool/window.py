@@ -69,9 +69,12 @@ class Plan(Generic[D_co]):
     """A download of a batch and its outcome.
 
     Attributes:
-        download (Download): The download.
-        executed (bool): The download was started.
-        error (BaseException | None): What the download raised; None if it succeeded.
+        download (Download):
+            The download.
+        executed (bool):
+            The download was started.
+        error (BaseException | None):
+            What the download raised; None if it succeeded.
     """
 
     def __init__(self, download: D_co) -> None:
@@ -94,8 +97,9 @@ class Plan(Generic[D_co]):
             The download.
 
         Raises:
-            BaseException: What the download raised. It is DownloadFailed if the batch was shut
-                down before it started the download.
+            BaseException:
+                What the download raised. It is DownloadFailed if the batch was shut down before it
+                started the download.
         """
         if self.error is not None:
             # The original traceback. Without this, each call would add its frames to the exception.
@@ -155,13 +159,17 @@ class Window(Generic[D_co]):
     returned it.
 
     Attributes:
-        downloads (Downloads): The iterable of downloads.
-        source (Iterator | None): The iterator of ``downloads``; None before the first is taken.
-            It may raise NotYet; its owner then calls :meth:`add` later.
-        completed (deque[Plan]): The plans that have ended. The first may have been returned.
-        given (Plan | None): The plan that was returned last. The caller of :meth:`poll` sets it.
-        bell (Callable | None): Called in a worker thread whenever a plan has ended; None to wake
-            :meth:`wait`.
+        downloads (Downloads):
+            The iterable of downloads.
+        source (Iterator | None):
+            The iterator of ``downloads``; None before the first is taken. It may raise NotYet; its
+            owner then calls :meth:`add` later.
+        completed (deque[Plan]):
+            The plans that have ended. The first may have been returned.
+        given (Plan | None):
+            The plan that was returned last. The caller of :meth:`poll` sets it.
+        bell (Callable | None):
+            Called in a worker thread whenever a plan has ended; None to wake :meth:`wait`.
     """
 
     def __init__(
@@ -217,8 +225,10 @@ class Window(Generic[D_co]):
             The plan; None if no plan has completed yet.
 
         Raises:
-            StopIteration: All plans were returned.
-            Exception: What the iterable raised. It is raised after all started plans were returned.
+            StopIteration:
+                All plans were returned.
+            Exception:
+                What the iterable raised. It is raised after all started plans were returned.
         """
         if self.given is not None:
             self._commit()
