@@ -69,11 +69,12 @@ class ProgressMonitor:
 
     @property
     def waiting(self) -> str:
-        """What the downloads wait for: ``waiting 12 s: the server asked for it (status 503)``.
+        """What the downloads wait for.
 
-        Empty while one of them gets on, or none runs. If they wait for different things, it is the
-        wait that ends first. Reasons are Retry-After, a back-off, a limit, and a server that admits
-        no more connections; ``checking the file that is there`` is said for ``skip_existing``.
+        An example is ``waiting 12 s: the server asked for it (status 503)``. It is empty while one
+        of them gets on, or none runs. If they wait for different things, it is the wait that ends
+        first. Reasons are Retry-After, a back-off, a limit, and a server that admits no more
+        connections; ``checking the file that is there`` is said for ``skip_existing``.
         """
         wait = self._wait()
         return "" if wait is None else str(wait)

@@ -171,7 +171,7 @@ class HttpDownload(Download[W_co]):
     def unchanged(self) -> bool:
         """Whether the run brought nothing, because the target has the content already.
 
-        With :attr:`skip_existing` that was found without a request. Otherwise the server has the
+        With ``skip_existing`` that was found without a request. Otherwise the server has the
         known version still (304).
 
         The file at the target isn't touched; any other writer is empty. There are no Fetched
