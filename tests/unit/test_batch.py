@@ -957,8 +957,10 @@ class TestAmongOthers:
             assert {plan.result() for plan in batch()} == set(downloads)
 
 
-@pytest.mark.parametrize("number", [2.5, "4", None])
-@pytest.mark.parametrize("name", ["concurrent", "backlog"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("concurrent", 2.5), ("concurrent", "4"), ("concurrent", None), ("backlog", 2.5)],
+)
 def test_no_whole_number(name, number):
     """A batch refuses numbers that aren't whole, by name."""
     with pytest.raises(ValueError, match=f"^{name}: must be a whole number"):

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 
 from .context import Context
 from .engine.attempt import record_of
-from .pool.threads import Threads
+from .pool.executors import has_threads, lend
+from .pool.threads import Engine, Threads
 from .pool.window import D_co, Downloads, Plan, Window, iterate
 from .settings import Limits
 from .waiting.cancellation import Cancellation, current
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Executor
 
     from .pool.aio import AsyncPlans
 
@@ -138,8 +140,9 @@ class Batch(Generic[D_co]):
         self,
         downloads: Downloads[D_co],
         concurrent: int = CONCURRENT,
-        backlog: int = BACKLOG,
+        backlog: int | None = None,
         context: Context | None = None,
+        executor: Executor | None = None,
         limits: Limits | None = None,
     ) -> None:
         """Check the arguments. No download starts before the iteration begins.
@@ -149,16 +152,29 @@ class Batch(Generic[D_co]):
                 iterates over the plans advances it. An async iterable needs ``async for``.
             concurrent: The number of downloads that run in parallel, at least 1.
             backlog: The most downloads that were taken from the iterable and not yet returned as
-                plans, at least ``concurrent``.
+                plans, at least ``concurrent``. By default ``BACKLOG``, or with worker processes
+                what fills two chunks for each worker.
             context: The state that the downloads share. By default the batch creates a context, and
                 closes it at its end.
+            executor: Runs the downloads; None for threads of the batch's own. The threads of a
+                ``ThreadPoolExecutor``, or the workers of any other executor, such as a
+                ``ProcessPoolExecutor`` or Dask's ``client.get_executor()``. Each worker runs
+                ``concurrent`` downloads in parallel. The batch doesn't shut the executor down.
             limits: The limits that the downloads share. They hold beside those that a download has
                 itself. Batches with the same object share its limits.
 
         Raises:
-            ValueError: A number is too small.
-            TypeError: The downloads can't be iterated, or the limits are no Limits.
+            ValueError: A number is too small, the executor isn't supported, or ``context`` was
+                given for worker processes, with which it can't be shared.
+            TypeError: The downloads can't be iterated, the executor is none, or the limits are no
+                Limits.
         """
+        is_remote = executor is not None and not has_threads(executor)
+        if is_remote and context is not None:
+            raise ValueError("context: can't be shared with the worker processes of an executor")
+        self._is_growing = is_remote and backlog is None
+        if backlog is None:
+            backlog = max(BACKLOG, concurrent) if isinstance(concurrent, int) else BACKLOG
         for name, number in (("concurrent", concurrent), ("backlog", backlog)):
             if not isinstance(number, int):
                 raise ValueError(  # noqa: TRY004 - as for any other number that can't be
@@ -180,10 +196,11 @@ class Batch(Generic[D_co]):
         self._owns_context = context is None
         # A handler of another batch may run this batch. The other's shutdown then stops it, too.
         self._cancellation = Cancellation(current())
-        self._engine = Threads(concurrent, f"batch-{next(_names)}", self._cancellation)
-        self.iterator = PlanIterator(
-            Window(downloads, self._start, self._finish, self._cancellation.is_cancelled, backlog)
+        self._engine = self._engine_of(executor, f"batch-{next(_names)}")
+        self._window = Window(
+            downloads, self._start, self._finish, self._cancellation.is_cancelled, backlog
         )
+        self.iterator = PlanIterator(self._window)
         self._is_started = False
 
     @property
@@ -255,6 +272,24 @@ class Batch(Generic[D_co]):
 
     def __repr__(self) -> str:
         return f"<Batch concurrent={self.concurrent} backlog={self.backlog}>"
+
+    def _engine_of(self, executor: Executor | None, name: str) -> Engine:
+        """Return what executes the plans."""
+        token, concurrent = self._cancellation, self.concurrent
+        if executor is None:
+            return Threads(concurrent, name, token)
+        if has_threads(executor):
+            return Threads(concurrent, name, token, lend(executor, token.cancel))
+        from .engine.spec import Packer  # noqa: PLC0415 - as below
+        from .pool.chunks import Chunks  # noqa: PLC0415 - few batches need multiprocessing
+        from .pool.executors import processes  # noqa: PLC0415 - as above
+
+        backlog = None if self._is_growing else self.backlog
+        packer = Packer(self.limits)
+        return Chunks(processes(executor), concurrent, name, token, packer, backlog, self._resize)
+
+    def _resize(self, backlog: int) -> None:
+        self.backlog = self._window.backlog = backlog
 
     def _start(self, plan: Plan[Any], complete: Callable[[Plan[Any]], object]) -> None:
         plan.download.context = self.context

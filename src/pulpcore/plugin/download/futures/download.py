@@ -14,7 +14,7 @@ from .engine.attempt import Attempt, Record, record_of
 from .engine.machine import Life
 from .engine.protocol import Protocol
 from .event import EventRouter, Handler
-from .settings import Limits, Timeout, copied
+from .settings import Limits, Settings, Timeout, copied
 from .validation import SizeValidation, Validation
 from .writer import StrPath, W_co, Writer, writer_of
 
@@ -222,6 +222,28 @@ class Download(ABC, Generic[W_co]):
         clone.__record = Record(self.context, record.owns_context, record.running)
         clone.reply = None
         return clone
+
+    def __getstate__(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the state of a clone with validations and no attachment, for pickle.
+
+        So a pickle has no handlers, context and reply either. It has the passwords in clear.
+        """
+        state: Any = object.__getstate__(self.clone())
+        values, slots = state if isinstance(state, tuple) else (state, {})
+        values = {
+            name: value.portable() if isinstance(value, Settings) else value
+            for name, value in values.items()
+        }
+        del values["_Download__record"], values["router"]
+        values |= {"attachment": None, "validations": list(self.validations)}
+        return values, slots
+
+    def __setstate__(self, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        values, slots = state
+        for name, value in (values | slots).items():
+            object.__setattr__(self, name, value)
+        self.router = EventRouter()
+        self.__record = Record()
 
     def __copy__(self) -> Self:
         return self.clone()

@@ -223,6 +223,12 @@ class EventRouter:
             raise TypeError(f"an event handler must be callable, and {handler!r} is not")
         self._handlers[name] = (*self._handlers.get(name, ()), handler)
 
+    def registered(self) -> list[tuple[str, Handler]]:
+        """Return all handlers, each with the name of its event."""
+        return [
+            (name, handler) for name, handlers in self._handlers.items() for handler in handlers
+        ]
+
     def unregister(self, name: str, handler: Handler) -> None:
         """Remove a handler.
 

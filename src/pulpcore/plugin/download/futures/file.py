@@ -26,6 +26,9 @@ _READ = os.O_RDONLY | os.O_NONBLOCK
 
 
 class _FileProtocol(Protocol):
+    def outcome(self, download: FileDownload) -> dict[str, Any]:
+        return {"error": download.error}
+
     def check(self, download: FileDownload) -> None:
         if download.timeout is not None:
             download.timeout = Timeout.of(download.timeout)

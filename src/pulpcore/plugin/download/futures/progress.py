@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from .engine.attempt import record_of
+from .engine.spec import Traveller
 from .event import Event, Fetched
 from .waiting.atomic import Cell
 
@@ -165,7 +166,7 @@ class _Sums(NamedTuple):
     unknown: int
 
 
-class _Meter:
+class _Meter(Traveller):
     """The share of one download in the figures. The download calls its handlers one at a time."""
 
     def __init__(
@@ -188,6 +189,9 @@ class _Meter:
 
     def prepared(self, event: Event) -> None:
         self._running[self] = record_of(event.download)
+
+    def returned(self, download: Download, facts: None) -> None:
+        self._set(download.position, max(download.expected_size or 0, download.position))
 
     def replied(self, event: Event) -> None:
         self.expect(event.download)

@@ -25,6 +25,10 @@ class RateLimiter:
         # The time of the last reserved request (``time.monotonic()``).
         self._last = Cell(float("-inf"))
 
+    def __reduce__(self) -> tuple[type[RateLimiter], tuple[float]]:
+        # Without the time of the last request, which another machine's clock doesn't know.
+        return type(self), (1 / self._interval,)
+
     def delay(self) -> float:
         """Reserve the next request.
 

@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 from collections.abc import MutableMapping, MutableSequence, MutableSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeGuard
 
@@ -75,6 +75,10 @@ class Settings:
             ValueError: A value is invalid. The message names the attribute.
         """
 
+    def portable(self) -> Self:
+        """Return settings that mean the same in a process with another working directory."""
+        return self
+
 
 @dataclass(repr=False)
 class SSL(Settings):
@@ -131,6 +135,15 @@ class SSL(Settings):
         password = self.client_key_password
         if password is not None and not isinstance(password, str):
             raise ValueError("client_key_password: must be a str or None")
+
+    def portable(self) -> Self:
+        """Return settings with absolute paths."""
+        paths = {
+            name: os.path.abspath(value)
+            for name in ("ca_certificate", "client_certificate", "client_key")
+            if (value := getattr(self, name)) and value != self.SYSTEM and PEM not in str(value)
+        }
+        return replace(self, **paths) if paths else self
 
     def __repr__(self) -> str:
         shown = ", ".join(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .engine.spec import Traveller
 from .event import Event
 from .storage.digest import Digest
 from .validation import DigestValidation
@@ -20,7 +21,7 @@ _TRIES = 100
 _MOMENT = 0.001
 
 
-class DownloadMonitor:
+class DownloadMonitor(Traveller):
     """Computes the size and the digests of a file during its download.
 
     The result is also correct if the download was retried, resumed or called again.
@@ -28,6 +29,9 @@ class DownloadMonitor:
     Attributes:
         algorithms (tuple[str, ...]): The names of the digests.
     """
+
+    # The facts of a run in another process.
+    _adopted: dict[str, Any] | None = None
 
     def __init__(
         self, download: Download | None = None, algorithms: Sequence[str] | None = None
@@ -70,7 +74,7 @@ class DownloadMonitor:
     @property
     def size(self) -> int:
         """The size so far (bytes)."""
-        return self._collected.size
+        return self._collected.size if self._adopted is None else self._adopted["size"]
 
     def update(self, buffer: bytes) -> None:
         """Add the next bytes of the file.
@@ -78,6 +82,7 @@ class DownloadMonitor:
         Args:
             buffer: The bytes.
         """
+        self._adopted = None
         collected = self._collected
         for digest in collected.digests.values():
             digest.update(buffer)
@@ -95,6 +100,8 @@ class DownloadMonitor:
         Raises:
             RuntimeError: The monitor was attached in the middle of a run, and missed bytes.
         """
+        if self._adopted is not None:
+            return dict(self._adopted)
         for _ in range(_TRIES):
             collected = self._collected
             size = collected.size
@@ -111,16 +118,33 @@ class DownloadMonitor:
             )
         return {"size": size, **digests}
 
+    def agent(self) -> DownloadMonitor:
+        """Return the monitor: a copy of it is attached where another process runs the download."""
+        return self
+
+    def returned(self, download: Download, facts: dict[str, Any]) -> None:
+        """Take the facts of a run in another process.
+
+        Args:
+            download: The download.
+            facts: The facts.
+        """
+        self._adopted = facts
+
     def __getstate__(self) -> dict[str, Any]:
         # A copied or unpickled monitor is attached to no download and has no bytes.
-        return {
-            **vars(self),
-            "_download": None,
-            "_collected": _Collected(self.algorithms),
-        }
+        state = {**vars(self), "_download": None}
+        del state["_collected"]
+        state.pop("_adopted", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._reset()
 
     def _reset(self) -> None:
         self._collected = _Collected(self.algorithms)
+        self._adopted = None
 
     def _fetched(self, event: Any) -> None:
         if event.offset > self._collected.size:

@@ -172,6 +172,9 @@ class DigestValidation(Validation):
     ALGORITHMS = ("sha512", "sha384", "sha256", "sha224", "sha1", "md5")
     """The names of the algorithms, the strongest first."""
 
+    # The digest of content that another process has seen.
+    _adopted: str | None = None
+
     def __init__(self, algorithm: str, digest: str, enforced: bool = True) -> None:
         """Set the algorithm and the expected digest.
 
@@ -203,7 +206,7 @@ class DigestValidation(Validation):
     @property
     def actual(self) -> str:
         """The digest of the content so far (hex)."""
-        return self.algorithm.hexdigest()
+        return self._adopted or self.algorithm.hexdigest()
 
     def update(self, buffer: bytes) -> None:
         """Process the next bytes of the content.
@@ -223,13 +226,22 @@ class DigestValidation(Validation):
             reason = f"the {self._name} digest should be {self.expected}, but is {self.actual}"
             self.fail(DigestMismatch(self.expected, self.actual, reason=reason))
 
+    def adopt(self, actual: str) -> None:
+        """Take the digest of the content that another process has downloaded.
+
+        Args:
+            actual: The digest (hex).
+        """
+        self._adopted = actual
+
     def reset(self) -> None:
         """Set the digest back to that of no bytes."""
+        self._adopted = None
         self._digest = Digest(self._name)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copied or unpickled validation starts with no bytes.
-        return {**vars(self), "_digest": Digest(self._name)}
+        return {**vars(self), "_digest": Digest(self._name), "_adopted": None}
 
     def __repr__(self) -> str:
         return f"DigestValidation({self._name!r}, {self.expected!r}, enforced={self.enforced})"

@@ -34,6 +34,18 @@ class Protocol:
     has_alternative = False
     is_alternative = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a report brings home: what the public properties of a download show."""
+        return {"status": self.status} if self.status else {}
+
+    def outcome(self, download: Any) -> dict[str, Any]:
+        """Return the public attributes that a run sets on the download, for its report.
+
+        Args:
+            download: The download.
+        """
+        return {}
+
     def check(self, download: Any) -> None:
         """Check the settings, before anything is sent.
 

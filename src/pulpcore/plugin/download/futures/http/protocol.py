@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import requests
 
@@ -31,6 +32,13 @@ class HttpProtocol(Protocol):
     _version: resume.Version | None = None
     # Makes the version. Only what resumes a download asks for it, which few do.
     _make_version: Callable[[], resume.Version | None] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the version: a partial file is resumed by its note.
+        return super().__getstate__() | {
+            "is_unchanged": self.is_unchanged,
+            "validators": self.validators,
+        }
 
     @property
     def version(self) -> resume.Version | None:

@@ -13,10 +13,11 @@ import time
 import weakref
 from collections.abc import Callable
 from contextvars import copy_context
+from typing import Protocol
 
 from ..error import DownloadFailed
 from ..waiting.cancellation import Cancellation, Cancelled
-from ..waiting.threads import Workers
+from ..waiting.threads import Start, Workers
 from ..waiting.timer import Alarm, timer
 from .window import Plan
 
@@ -34,20 +35,20 @@ class Threads:
     other threads may still iterate over a batch.
     """
 
-    def __init__(self, most: int, name: str, cancellation: Cancellation) -> None:
+    def __init__(
+        self, most: int, name: str, cancellation: Cancellation, lend: Start | None = None
+    ) -> None:
         """Create an engine; :meth:`start` starts its threads.
 
         Args:
             most: How many plans run at the same time.
             name: The prefix of the threads' names.
             cancellation: The token that stops the plans.
+            lend: Runs a function in a thread of the caller's; None for threads of the engine's own.
         """
         self.cancellation = cancellation
-        self._workers = Workers(most, name)
-        for key, reference in list(_engines.items()):
-            if reference() is None:
-                _engines.pop(key, None)
-        _engines[id(self)] = weakref.ref(self)
+        self._workers = Workers(most, name, lend)
+        stop_at_exit(self)
 
     def start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
         """Execute a plan in a thread, in a copy of the caller's ``contextvars`` context.
@@ -81,7 +82,7 @@ class Threads:
             seconds: The time-out (seconds).
         """
         self._workers.join(seconds)
-        _engines.pop(id(self), None)
+        forget(self)
 
 
 class _Run:
@@ -170,8 +171,44 @@ def _may_block() -> bool:
     return True
 
 
+class Engine(Protocol):
+    """What executes the plans of a batch."""
+
+    cancellation: Cancellation
+
+    def start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
+        """Execute a plan, once, and call ``complete`` with it when it has ended."""
+
+    def stop(self) -> None:
+        """End once every plan that was started has ended."""
+
+    def join(self, seconds: float = float("inf")) -> None:
+        """Wait for that end."""
+
+
 # Engines that weren't joined yet. Not a WeakSet: an interrupt in its callbacks would get lost.
-_engines: dict[int, weakref.ref[Threads]] = {}
+_engines: dict[int, weakref.ref[Engine]] = {}
+
+
+def stop_at_exit(engine: Engine) -> None:
+    """Have an engine stopped when the program exits, unless it is forgotten before.
+
+    Args:
+        engine: The engine.
+    """
+    for key, reference in list(_engines.items()):
+        if reference() is None:
+            _engines.pop(key, None)
+    _engines[id(engine)] = weakref.ref(engine)
+
+
+def forget(engine: Engine) -> None:
+    """Forget an engine that has ended.
+
+    Args:
+        engine: The engine.
+    """
+    _engines.pop(id(engine), None)
 
 
 @atexit.register

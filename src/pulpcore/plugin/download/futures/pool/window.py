@@ -77,6 +77,9 @@ class Plan(Generic[D_co]):
             What the download raised; None if it succeeded.
     """
 
+    # Called in the thread of the consumer just before the plan is returned; None for nothing.
+    deliver: Callable[[], object] | None = None
+
     def __init__(self, download: D_co) -> None:
         """Create a plan that has not been started.
 
@@ -168,6 +171,8 @@ class Window(Generic[D_co]):
             The plans that have ended. The first may have been returned.
         given (Plan | None):
             The plan that was returned last. The caller of :meth:`poll` sets it.
+        backlog (int):
+            The maximum number of plans that are started and not returned.
         bell (Callable | None):
             Called in a worker thread whenever a plan has ended; None to wake :meth:`wait`.
     """
@@ -198,7 +203,7 @@ class Window(Generic[D_co]):
         self.is_stopped = is_stopped
         self._start = start
         self._finish = finish
-        self._backlog = backlog
+        self.backlog = backlog
         # Downloads, or their plans, that were taken from the source and not given to the engine.
         self._taken: deque[Any] = deque()
         # The plans that were started and not returned.
@@ -216,7 +221,7 @@ class Window(Generic[D_co]):
     @property
     def has_room(self) -> bool:
         """Whether the window may take one more download."""
-        return not self._exhausted and self.outstanding < self._backlog and not self.is_stopped()
+        return not self._exhausted and self.outstanding < self.backlog and not self.is_stopped()
 
     def poll(self) -> Plan[D_co] | None:
         """Return a completed plan, and take more downloads from the source.
@@ -236,6 +241,9 @@ class Window(Generic[D_co]):
             self._start_taken()
         plan = self._next_completed()
         if plan is not None:
+            if plan.deliver is not None:
+                deliver, plan.deliver = plan.deliver, None
+                deliver()
             if self._quick:
                 # Refill the slot of the returned plan now: while the caller processes it, the
                 # threads must not run out of work. A slow source has to wait for the next call.
@@ -312,7 +320,7 @@ class Window(Generic[D_co]):
     def _take(self) -> bool:
         """Take one download from the source and start it. Return whether there was one."""
         # The same condition as has_room, inlined: this runs for each download.
-        if self._exhausted or len(self._started) >= self._backlog or self.is_stopped():
+        if self._exhausted or len(self._started) >= self.backlog or self.is_stopped():
             return False
         began = time.monotonic()
         try:

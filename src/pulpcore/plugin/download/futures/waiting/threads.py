@@ -48,6 +48,9 @@ def _start(function: Callable[[], object], name: str) -> None:
         function()
 
 
+Start = Callable[[Callable[[], object], str], object]
+
+
 class _Worker:
     """One thread of a pool.
 
@@ -73,13 +76,16 @@ class Workers:
     an interrupt cuts :meth:`run` short, the function may stay queued until the next call.
     """
 
-    def __init__(self, most: int, name: str) -> None:
+    def __init__(self, most: int, name: str, lend: Start | None = None) -> None:
         """Create a pool; :meth:`run` starts its threads.
 
         Args:
             most: The maximum number of threads.
             name: The prefix of their names.
+            lend: Runs a function in a thread of the caller's, which may come late or never. It has
+                the arguments of :func:`start`. None for daemon threads of the pool's own.
         """
+        self._lend = lend
         self._most = most
         self._name = name
         self._numbers = itertools.count()
@@ -123,8 +129,14 @@ class Workers:
                 raise
 
     def stop(self) -> None:
-        """Make the threads end once the queue is empty."""
+        """Make the threads end once the queue is empty.
+
+        If the threads are lent and none has come yet, another thread empties the queue.
+        """
         self._is_stopped = True
+        if self._lend is not None and self._functions and not self._is_working():
+            with contextlib.suppress(RuntimeError):
+                start(self._drain, self._name)
         with contextlib.suppress(IndexError):
             while True:
                 self._idle.pop().wake()
@@ -139,18 +151,27 @@ class Workers:
             return
         workers = list(self._workers)
         end = time.monotonic() + seconds
-        while self._workers and (left := end - time.monotonic()) > 0:
+        while self._is_working() and (left := end - time.monotonic()) > 0:
             if self._latest is not None and not self._latest.is_asked:
                 with contextlib.suppress(RuntimeError):
                     self._ask(self._latest)
             waiter = Waiter()
             self._joining.append(waiter)
-            if self._workers:
+            if self._is_working():
                 waiter.wait(min(left, HEARING))
         for worker in workers:
             if worker not in self._workers and worker.thread is not None:
                 # The worker has left the pool, so this returns almost at once.
                 worker.thread.join()
+
+    def _is_working(self) -> bool:
+        """Whether threads have to end. A lent one that comes later finds an empty queue."""
+        return any(worker.is_begun or self._lend is None for worker in tuple(self._workers))
+
+    def _drain(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._functions.popleft()()
 
     def _call(self) -> None:
         """Wake an idle thread, or start another if the pool may have more."""
@@ -172,7 +193,7 @@ class Workers:
 
     def _ask(self, worker: _Worker) -> None:
         try:
-            start(lambda: self._work(worker), f"{self._name}_{next(self._numbers)}")
+            (self._lend or start)(lambda: self._work(worker), f"{self._name}_{next(self._numbers)}")
         except RuntimeError:
             worker.is_asked = True
             self._leave(worker)

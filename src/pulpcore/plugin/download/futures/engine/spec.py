@@ -1,0 +1,186 @@
+"""Specs: what travels of a download to a worker process that runs it.
+
+A spec is the pickle of a download with the agents of its monitors. Pickling silently drops event
+handlers, so :func:`check` refuses a download with handlers that the worker would have to call.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import io
+import pickle
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from .. import redact
+from ..event import Event
+from ..rate import RateLimiter
+from ..settings import Limits
+from ..writer import BufferWriter
+from .attempt import record_of
+
+if TYPE_CHECKING:
+    from .subject import Download
+
+Spec = tuple["Download", list[Any]]
+"""A download, and the agents that are attached to it where it runs."""
+
+_AT_HOME = frozenset({Event.SUCCEEDED, Event.FAILED})
+"""The events whose handlers are called at home: each run sends exactly one of them, at its end."""
+
+SHARED: tuple[type[Any], ...] = (RateLimiter, Limits)
+"""The classes whose objects downloads share by identity. A worker has one twin of each object."""
+
+
+class Traveller(ABC):
+    """The owner of event handlers that need not run where the download runs.
+
+    A batch that runs the download in another process asks it for an agent, which works there, and
+    tells it what the agent has found.
+    """
+
+    def agent(self) -> Any:
+        """Return what is pickled and attached to the download in the worker process.
+
+        It has the methods ``attach(download)`` and ``facts()``. None if the report is enough.
+        """
+        return None
+
+    @abstractmethod
+    def returned(self, download: Download, facts: Any) -> None:
+        """Take what a run in another process has found.
+
+        Args:
+            download: The download, which has the state after the run.
+            facts: What the agent's ``facts()`` returned; None without an agent.
+        """
+
+
+def travellers(download: Download) -> list[Traveller]:
+    """Return the owners of a download's handlers that know how to travel.
+
+    Args:
+        download: The download.
+    """
+    owners = (getattr(handler, "__self__", None) for _, handler in download.router.registered())
+    return list({id(owner): owner for owner in owners if isinstance(owner, Traveller)}.values())
+
+
+def check(download: Download) -> Spec:
+    """Return the spec of a download, not yet pickled.
+
+    Args:
+        download: The download.
+
+    Raises:
+        ValueError: A handler or the writer can't travel. The message names it.
+    """
+    for name, handler in download.router.registered():
+        is_traveller = isinstance(getattr(handler, "__self__", None), Traveller)
+        if name not in _AT_HOME and not is_traveller:
+            shown = getattr(handler, "__qualname__", type(handler).__name__)
+            raise ValueError(
+                f"{download}: the handler {shown} of {name} can't run in another process: only "
+                "handlers of SUCCEEDED and FAILED can be used with this executor"
+            )
+    if isinstance(download.writer, BufferWriter):
+        raise ValueError(  # noqa: TRY004 - as for all that can't travel
+            f"{download}: a {type(download.writer).__name__} can't be filled by another process: "
+            "use a FileWriter"
+        )
+    owners = travellers(download)
+    return download, [agent for owner in owners if (agent := owner.agent()) is not None]
+
+
+class Packer:
+    """Pickles the specs of one batch."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        """Create a packer that knows no shared objects.
+
+        Args:
+            limits: The limits of the batch.
+        """
+        self._limits = limits
+        self._numbers: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._table = copyreg.dispatch_table.copy()
+        for kind in SHARED:
+            self._table[kind] = self._reduce
+
+    def pack(self, specs: Sequence[Spec]) -> bytes:
+        """Pickle specs.
+
+        Args:
+            specs: The specs.
+
+        Raises:
+            ValueError: One can't be pickled. The message names the download if it is the only one.
+        """
+        stream = io.BytesIO()
+        pickler = pickle.Pickler(stream, pickle.HIGHEST_PROTOCOL)
+        pickler.dispatch_table = self._table
+        try:
+            pickler.dump((self._limits, specs))
+        except Exception as error:  # noqa: BLE001 - any __getstate__ may raise anything
+            reason = unportable(specs[0][0], error)
+        else:
+            return stream.getvalue()
+        # Raised outside the except clause: a traceback of pickle would show what it was pickling.
+        raise ValueError(reason)
+
+    def _reduce(self, thing: Any) -> tuple[Any, ...]:
+        """Pickle a shared object with its number, by which a worker finds its twin."""
+        reference, number = self._numbers.get(id(thing), (None, 0))
+        if reference is None or reference() is not thing:
+            number = len(self._numbers)
+            self._numbers[id(thing)] = weakref.ref(thing), number
+        make, arguments, state = (*thing.__reduce_ex__(4), None)[:3]
+        return _twin, (number, make, arguments, state)
+
+
+def unpack(data: bytes, twins: dict[int, Any]) -> list[Spec]:
+    """Unpickle specs in a worker process.
+
+    Args:
+        data: What :meth:`Packer.pack` returned.
+        twins: The shared objects of the batch in this process, by number. New ones are added.
+
+    Raises:
+        Exception: A class can't be imported here, or its state can't be restored.
+    """
+    token = _twins.set(twins)
+    try:
+        limits, specs = pickle.loads(data)  # noqa: S301 - the batch's own process wrote it
+    finally:
+        _twins.reset(token)
+    for download, _ in specs:
+        record_of(download).limits = limits
+    return specs  # type: ignore[no-any-return]
+
+
+_twins: ContextVar[dict[int, Any]] = ContextVar("twins")
+
+
+def _twin(number: int, make: Callable[..., Any], arguments: tuple[Any, ...], state: Any) -> Any:
+    """Return this process's twin of a shared object. Called by pickle."""
+    twins = _twins.get()
+    if number not in twins:
+        made = make(*arguments)
+        vars(made).update(state or {})
+        # Two threads of a Dask worker may unpickle at once. Both must get the same object.
+        twins.setdefault(number, made)
+    return twins[number]
+
+
+def unportable(download: Download, error: BaseException) -> str:
+    """Return the reason why a download can't be sent to another process.
+
+    Args:
+        download: The download.
+        error: What pickle raised.
+    """
+    why = redact.text(f"{type(error).__name__}: {error}")
+    return f"{download} can't be sent to another process: {why}"

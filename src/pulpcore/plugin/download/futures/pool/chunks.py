@@ -1,0 +1,470 @@
+"""The engine of a batch on an executor with workers in other processes.
+
+Plans go out in chunks of about a second's work, two for each worker: one runs, and one waits. One
+thread packs the chunks, sends them, and takes the reports. The consumer's thread and the futures'
+callbacks only wake it, so neither needs a lock, and an interrupt in the main thread can't lose
+anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import os
+import pickle
+import shutil
+import tempfile
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import redact
+from ..download import Download
+from ..engine.report import Report
+from ..engine.spec import Packer, Spec, check
+from ..error import DownloadFailed
+from ..event import Event, Failed, Succeeded
+from ..waiting.cancellation import Cancellation
+from ..waiting.threads import Workers
+from ..waiting.timer import Alarm, timer
+from .executors import Processes, broken
+from .threads import forget, stop_at_exit
+from .window import Plan
+from .worker import BEGUN, DONE, RUNNING, Reply, work
+
+FIRST = 64
+"""The most downloads in a chunk until it is known how long one takes."""
+
+MOST = 4096
+"""The most downloads in a chunk."""
+
+_CHUNK = 1.0
+"""How long a chunk should take (seconds)."""
+
+_GROWTH = 4
+
+_LINGER = 0.01
+"""How long downloads that don't fill the free workers wait for more of them (seconds)."""
+
+_LOOK = 1.0
+"""How often the engine looks for early reports of the chunks that run (seconds)."""
+
+_LAST = 5.0
+"""How long a shutdown waits for the chunks that run (seconds)."""
+
+Item = tuple[Plan, Spec]
+
+
+@dataclass(eq=False)
+class _Sent:
+    """A chunk that a worker has.
+
+    Attributes:
+        number (int): Its number.
+        items (dict[int, Item]): The downloads that were not reported yet, by their index.
+        is_retry (bool): It is one download, whose worker has died once.
+        offset (int): How much of its early reports was read (bytes).
+        future (Future): Its end.
+    """
+
+    number: int
+    items: dict[int, Item]
+    is_retry: bool
+    future: Future[Any] = field(init=False)
+    offset: int = 0
+
+
+class Chunks:
+    """Executes plans in the workers of an executor."""
+
+    def __init__(
+        self,
+        executor: Processes,
+        concurrent: int,
+        name: str,
+        cancellation: Cancellation,
+        packer: Packer,
+        backlog: int | None,
+        resize: Callable[[int], object],
+    ) -> None:
+        """Create an engine; :meth:`start` starts its thread.
+
+        Args:
+            executor: The executor.
+            concurrent: The number of downloads that a worker runs in parallel.
+            name: The prefix of the thread's name.
+            cancellation: The token that stops the plans.
+            packer: Pickles the downloads of the batch.
+            backlog: The most plans that are started and not returned; None for two chunks a worker.
+            resize: Called with the backlog when it changes.
+        """
+        self.cancellation = cancellation
+        self._executor = executor
+        self._concurrent = concurrent
+        self._backlog = backlog
+        self._resize = resize
+        self._workers = Workers(1, name)
+        self._new: deque[tuple[Plan, Callable[[Plan], object]]] = deque()
+        self._is_woken = False
+        self._complete: Callable[[Plan], object]
+        # All below belongs to the engine's thread.
+        self._batch = uuid.uuid4().hex
+        self._folder = ""
+        self._packer = packer
+        self._pending = _Pending()
+        # Those that a worker had when it died. They are sent one by one, before all others.
+        self._suspects: deque[Item] = deque()
+        self._sent: dict[int, _Sent] = {}
+        self._number = 0
+        self._size = FIRST
+        self._alarm: Alarm | None = None
+        # When the alarm rings, and when the early reports were read (``time.monotonic()``).
+        self._due = self._looked = float("-inf")
+        stop_at_exit(self)
+        cancellation.attach(self)
+
+    def start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
+        """Execute a plan in a worker.
+
+        If it is called twice with the same plan, the plan runs once.
+
+        Args:
+            plan: The plan.
+            complete: Called with the plan when it has ended.
+        """
+        self._new.append((plan, complete))
+        try:
+            self._workers.run(self._step)
+        except RuntimeError as error:
+            # The system can't start a thread.
+            if plan.claim():
+                plan.error = error
+                complete(plan)
+
+    def stop(self) -> None:
+        """End when the plans have ended, or at once if the batch was cancelled."""
+        with contextlib.suppress(RuntimeError):
+            self._workers.run(self._end)
+        self._workers.stop()
+
+    def join(self, seconds: float = float("inf")) -> None:
+        """Wait for the end, after :meth:`stop`.
+
+        Args:
+            seconds: The time-out (seconds).
+        """
+        self._workers.join(seconds)
+        self.cancellation.detach(self)
+        forget(self)
+
+    def wake(self, *_: object) -> None:
+        """Have the engine's thread look what has changed. Any thread may call this."""
+        self._is_woken = True
+        with contextlib.suppress(RuntimeError):
+            self._workers.run(self._step)
+
+    def _step(self) -> None:
+        """Do all that there is to do. It runs for each plan, and mostly finds nothing."""
+        if not self._new and not self._is_woken:
+            return
+        self._is_woken = False
+        try:
+            self._take()
+            self._receive()
+            if not self.cancellation.is_cancelled():
+                self._send()
+        except Exception as error:  # noqa: BLE001 - the plans must end, also with a bug
+            self.cancellation.cancel(broken(error))
+        if self.cancellation.is_cancelled():
+            self._end()
+
+    def _take(self) -> None:
+        """Take the plans that the batch has started."""
+        while self._new:
+            plan, self._complete = self._new.popleft()
+            if not plan.claim():
+                continue
+            try:
+                self._pending.add((plan, check(plan.download)))
+            except Exception as error:  # noqa: BLE001 - a property of a plugin's class may raise
+                self._fail(plan, error)
+
+    # Sending.
+
+    def _send(self) -> None:
+        """Send as many chunks as the workers should have."""
+        workers = self._executor.workers()
+        if self._backlog is None:
+            self._resize(2 * workers * self._size)
+        else:
+            self._size = min(self._size, max(self._backlog // (2 * workers), 1))
+        is_alone = self._executor.is_alone
+        while self._suspects and len(self._sent) < (1 if is_alone else 2 * workers):
+            self._send_chunk([self._suspects.popleft()], is_retry=True)
+        if is_alone and (self._suspects or any(sent.is_retry for sent in self._sent.values())):
+            return
+        soon = _LOOK
+        while self._pending.count and len(self._sent) < 2 * workers:
+            idle = max(workers - len(self._sent), 1)
+            if self._pending.count < idle * self._concurrent and not self._pending.is_ripe:
+                soon = _LINGER
+                break
+            share = -(-self._pending.count // idle)
+            self._send_chunk(self._pending.take(min(self._size, share)))
+        if self._pending.count or self._sent:
+            self._set_alarm(soon)
+
+    def _send_chunk(self, items: list[Item], is_retry: bool = False) -> None:
+        try:
+            data = self._packer.pack([spec for _, spec in items])
+        except ValueError as error:
+            if len(items) == 1:
+                self._fail(items[0][0], error)
+                return
+            # One of them can't be pickled, and it isn't known which one.
+            good = [item for item in items if self._is_portable(item)]
+            if good:
+                self._send_chunk(good)
+            return
+        self._number += 1
+        sent = _Sent(self._number, dict(enumerate(items)), is_retry)
+        try:
+            if not self._folder:
+                self._make_folder()
+            sent.future = self._executor.submit(
+                work, self._batch, sent.number, self._folder, self._concurrent, data
+            )
+        except Exception:
+            self._pending.put_back(items)
+            raise
+        self._sent[sent.number] = sent
+        sent.future.add_done_callback(self.wake)
+
+    def _is_portable(self, item: Item) -> bool:
+        plan, spec = item
+        try:
+            self._packer.pack([spec])
+        except ValueError as error:
+            self._fail(plan, error)
+            return False
+        return True
+
+    def _make_folder(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="pulp-futures-")
+        with open(os.path.join(self._folder, f"{RUNNING}-{self._batch}"), "xb"):
+            pass
+
+    # Receiving.
+
+    def _receive(self) -> None:
+        if is_time := time.monotonic() - self._looked >= _LOOK:
+            self._looked = time.monotonic()
+        for sent in list(self._sent.values()):
+            if sent.future.done():
+                self._finish(sent)
+            elif is_time:
+                self._read_early(sent)
+
+    def _finish(self, sent: _Sent) -> None:
+        """Take the reply to a chunk, or what became of it instead."""
+        self._read_early(sent)
+        is_begun = self._is_begun(sent)
+        del self._sent[sent.number]
+        for name in (BEGUN, DONE):
+            with contextlib.suppress(OSError):
+                os.unlink(self._path(name, sent))
+        try:
+            reply = Reply(*sent.future.result())
+        except BaseException as error:  # noqa: BLE001 - also CancelledError
+            if self.cancellation.is_cancelled() or (self._executor.is_alone and not is_begun):
+                self._pending.put_back(sent.items.values())
+            elif self._executor.is_broken(error):
+                self.cancellation.cancel(broken(error))
+                self._pending.put_back(sent.items.values())
+            else:
+                self._lose(sent, redact.text(f"{type(error).__name__}: {error}"))
+            return
+        reports = pickle.loads(reply.reports)  # noqa: S301 - our own worker wrote it
+        self._apply(sent, reports)
+        if reply.problem:
+            self._refuse(sent, reply.problem)
+        elif reply.is_lost:
+            self._lose(sent, "its worker process died")
+        else:
+            self._measure(len(reports), reply.seconds)
+            self._pending.put_back(sent.items.values())
+
+    def _read_early(self, sent: _Sent) -> None:
+        """Take what a worker has reported and given back before the end of its chunk."""
+        try:
+            with open(self._path(DONE, sent), "rb") as file:
+                file.seek(sent.offset)
+                data = io.BytesIO(file.read())
+        except OSError:
+            return
+        offset = sent.offset
+        # The worker may be in the middle of writing: what is incomplete is read next time.
+        with contextlib.suppress(EOFError, pickle.UnpicklingError):
+            while True:
+                reports, given_back = pickle.load(data)  # noqa: S301 - this user's own folder
+                sent.offset = offset + data.tell()
+                self._apply(sent, pickle.loads(reports))  # noqa: S301 - as above
+                self._pending.put_back(
+                    [sent.items.pop(index) for index in given_back if index in sent.items]
+                )
+
+    def _apply(self, sent: _Sent, reports: list[tuple[int, Report]]) -> None:
+        for index, report in reports:
+            item = sent.items.pop(index, None)
+            if item is None:
+                continue  # it was reported early
+            plan = item[0]
+            plan.executed = report.executed
+            try:
+                plan.error = report.apply(plan.download)
+            except Exception as error:  # noqa: BLE001 - a property of a plugin's class may raise
+                plan.error = error
+            if report.executed:
+                self._tell_later(plan)
+            self._complete(plan)
+
+    def _tell_later(self, plan: Plan) -> None:
+        """Have the handlers of the last event called by the consumer's thread."""
+        name = Event.SUCCEEDED if plan.error is None else Event.FAILED
+        if name in plan.download.router:
+            plan.deliver = functools.partial(_tell, plan.download, plan.error)
+
+    def _measure(self, count: int, seconds: float) -> None:
+        """Have the next chunks take about a second."""
+        if count and seconds > 0:
+            most = min(int(count / seconds * _CHUNK), self._size * _GROWTH, MOST)
+            size = (self._size + most) // 2 if most < self._size else most
+            self._size = max(size, self._concurrent)
+
+    def _lose(self, sent: _Sent, reason: str) -> None:
+        """Send the downloads of a worker that has died once more, one by one."""
+        if not sent.is_retry:
+            self._suspects.extend(sent.items.values())
+            return
+        for plan, _ in sent.items.values():
+            plan.executed = True
+            self._fail(plan, DownloadFailed(plan.download, f"two workers failed at it: {reason}"))
+
+    def _refuse(self, sent: _Sent, problem: str) -> None:
+        """Find out which of a chunk's downloads can't be run by a worker."""
+        if len(sent.items) > 1:
+            self._suspects.extend(sent.items.values())
+            return
+        for plan, _ in sent.items.values():
+            reason = f"{plan.download} can't be run by another process: {problem}"
+            self._fail(plan, ValueError(reason))
+
+    # Ending.
+
+    def _fail(self, plan: Plan, error: Exception) -> None:
+        plan.error = error
+        if plan.executed:
+            self._tell_later(plan)
+        self._complete(plan)
+
+    def _end(self) -> None:
+        """Stop the workers' chunks, wait for them, and fail what is left."""
+        self._take()
+        if self._folder:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self._folder, f"{RUNNING}-{self._batch}"))
+        # Dask cancels a future whose function runs on. It soon sees that the batch has ended.
+        wait(
+            [
+                sent.future
+                for sent in self._sent.values()
+                if self._is_begun(sent) or not sent.future.cancel()
+            ],
+            _LAST,
+        )
+        self._receive()
+        left = [item for sent in self._sent.values() for item in sent.items.values()]
+        self._sent.clear()
+        left += [*self._suspects, *self._pending.take(self._pending.count)]
+        self._suspects.clear()
+        for plan, _ in left:
+            self._fail(plan, DownloadFailed(plan.download, self.cancellation.reason or ""))
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = ""
+        if self._alarm is not None:
+            timer.cancel(self._alarm)
+
+    def _is_begun(self, sent: _Sent) -> bool:
+        """Whether a worker that shares the batch's folder has begun a chunk."""
+        return os.path.exists(self._path(BEGUN, sent))
+
+    def _path(self, name: str, sent: _Sent) -> str:
+        return os.path.join(self._folder, f"{name}{sent.number}")
+
+    def _set_alarm(self, seconds: float) -> None:
+        now = time.monotonic()
+        if now < self._due <= now + seconds:
+            return
+        if self._alarm is not None:
+            timer.cancel(self._alarm)
+        self._due = now + seconds
+        with contextlib.suppress(RuntimeError):
+            self._alarm = timer.set(seconds, self.wake)
+
+
+class _Pending:
+    """The downloads that wait for a worker, by their host.
+
+    Attributes:
+        count (int): Their number.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._hosts: dict[str, deque[Item]] = {}
+        self._since = 0.0
+
+    @property
+    def is_ripe(self) -> bool:
+        """Whether the first of them has waited long enough for others to fill a chunk with."""
+        return time.monotonic() - self._since >= _LINGER
+
+    def add(self, item: Item) -> None:
+        if not self.count:
+            self._since = time.monotonic()
+        self.count += 1
+        self._of(item).append(item)
+
+    def put_back(self, items: Iterable[Item]) -> None:
+        for item in items:
+            self.count += 1
+            self._of(item).append(item)
+
+    def take(self, most: int) -> list[Item]:
+        """Remove up to so many, of one host as far as there are enough."""
+        found: list[Item] = []
+        while self._hosts and len(found) < most:
+            host = next(iter(self._hosts))
+            items = self._hosts.pop(host)
+            while items and len(found) < most:
+                found.append(items.popleft())
+            if items:
+                # Behind the others, so that no host waits for ever.
+                self._hosts[host] = items
+        self.count -= len(found)
+        return found
+
+    def _of(self, item: Item) -> deque[Item]:
+        parts = str(item[0].download.url).split("/", 3)
+        return self._hosts.setdefault(parts[2] if len(parts) > 2 else "", deque())
+
+
+def _tell(download: Download, error: BaseException | None) -> None:
+    """Send the last event of a run that another process has made."""
+    download.router.send(Succeeded(download) if error is None else Failed(download, error))

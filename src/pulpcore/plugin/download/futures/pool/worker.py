@@ -1,0 +1,273 @@
+"""Runs a chunk of downloads in a worker process of the caller's executor.
+
+:func:`work` is the only function that an executor is asked to run. It must be importable in the
+worker, it returns whatever happens, and it takes and returns plain values, because each kind of
+executor pickles in its own way.
+
+Workers that share a file system with the batch use its folder:
+
+- ``running-B`` exists until the batch ends. Without it a worker stops.
+- ``begun-N`` exists once a worker has begun chunk N. Dask silently runs a task again when its
+  worker died; the second worker then gives the chunk back, so that the batch can find out which
+  download kills its worker.
+- ``done-N`` has early reports of chunk N: pickles, one after the other. Each has the pickle
+  of reports and the indexes of the downloads that were given back, because they had not started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import threading
+import time
+from typing import Any, NamedTuple
+
+from .. import redact
+from ..context import Context
+from ..engine.report import Report, portable
+from ..engine.spec import unpack
+from ..error import DownloadFailed
+from ..waiting.cancellation import Cancellation
+from ..waiting.timer import Alarm, timer
+from .threads import Threads
+from .window import Plan
+
+RUNNING = "running"
+BEGUN = "begun-"
+DONE = "done-"
+
+STOPPED = "the batch was shut down"
+_PATIENCE = 2.0
+"""A worker starts no more downloads of a chunk after this time, and reports what is done (s)."""
+
+_POLL = 0.25
+"""How often a worker looks whether the batch has ended (seconds)."""
+
+_KEPT = 10.0
+"""How long a worker keeps the connections of a batch that sends no more chunks (seconds)."""
+
+
+class Chunk(NamedTuple):
+    """What a worker is asked to run.
+
+    Attributes:
+        batch (str): Identifies the batch.
+        number (int): Identifies the chunk.
+        folder (str): The batch's folder.
+        concurrent (int): The number of downloads that run in parallel.
+        specs (bytes): The packed specs.
+    """
+
+    batch: str
+    number: int
+    folder: str
+    concurrent: int
+    specs: bytes
+
+
+class Reply(NamedTuple):
+    """What a worker returns.
+
+    Attributes:
+        reports (bytes): The pickle of the reports of the downloads that have ended, each with its
+            index in the chunk. All others were not started.
+        seconds (float): The time that the chunk took.
+        problem (str): Why the chunk could not be run at all; '' if it was.
+        is_lost (bool): Another worker had begun it, and died.
+    """
+
+    reports: bytes = pickle.dumps([])
+    seconds: float = 0.0
+    problem: str = ""
+    is_lost: bool = False
+
+
+class _Session:
+    """What a process keeps between the chunks of a batch: its context and shared objects."""
+
+    def __init__(self) -> None:
+        self.context = Context()
+        self.twins: dict[int, Any] = {}
+        self.is_shared = False
+        self.users = 0
+        self.alarm: Alarm | None = None
+
+
+_sessions: dict[str, _Session] = {}
+# Only the threads of an executor's workers take it. They handle no signals.
+_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _session(batch: str) -> Any:
+    """Use the session of a batch, and close it when it was not used for a while."""
+    with _lock:
+        session = _sessions.setdefault(batch, _Session())
+        session.users += 1
+        alarm, session.alarm = session.alarm, None
+    if alarm is not None:
+        timer.cancel(alarm)
+    try:
+        yield session
+    finally:
+        with _lock:
+            session.users -= 1
+            if not session.users:
+                session.alarm = timer.set(_KEPT, lambda: close(batch))
+
+
+def close(batch: str | None = None) -> None:
+    """Close the connections that this process keeps for batches whose chunks it has run.
+
+    Args:
+        batch: The batch; None for all.
+    """
+    with _lock:
+        idle = [
+            key for key, session in _sessions.items() if batch in (None, key) and not session.users
+        ]
+        sessions = [_sessions.pop(key) for key in idle]
+    for session in sessions:
+        if session.alarm is not None:
+            timer.cancel(session.alarm)
+        session.context.close()
+
+
+def work(*values: Any) -> tuple[Any, ...]:
+    """Run a chunk. The executor calls this in a worker.
+
+    Args:
+        values: The fields of a :class:`Chunk`.
+
+    Returns:
+        The fields of a :class:`Reply`.
+    """
+    chunk = Chunk(*values)
+    with _session(chunk.batch) as session:
+        try:
+            reply = _run(chunk, session)
+        except Exception as error:  # noqa: BLE001 - the batch must learn of it, whatever it is
+            reply = Reply(problem=redact.text(f"{type(error).__name__}: {error}"))
+    return tuple(reply)
+
+
+def _run(chunk: Chunk, session: _Session) -> Reply:
+    if _is_running(chunk):
+        session.is_shared = True
+        try:
+            with open(os.path.join(chunk.folder, f"{BEGUN}{chunk.number}"), "xb"):
+                pass
+        except FileExistsError:
+            return Reply(is_lost=True)
+    elif session.is_shared or os.path.isdir(chunk.folder):
+        return Reply()
+    return _Run(chunk, session).run()
+
+
+def _is_running(chunk: Chunk) -> bool:
+    """Whether the batch goes on, as far as the folder tells."""
+    return os.path.exists(os.path.join(chunk.folder, f"{RUNNING}-{chunk.batch}"))
+
+
+class _Run:
+    """The run of one chunk."""
+
+    def __init__(self, chunk: Chunk, session: _Session) -> None:
+        self._chunk = chunk
+        self._session = session
+        self._began = time.monotonic()
+        self._token = Cancellation()
+        self._done: queue.SimpleQueue[Plan] = queue.SimpleQueue()
+        self._reports: list[tuple[int, Report]] = []
+        self._given_back: list[int] = []
+        self._spooled = (0, 0)
+        self._agents: list[list[Any]] = []
+        # The plans that were started and have not ended, with their indexes.
+        self._left: dict[Plan, int] = {}
+
+    def run(self) -> Reply:
+        engine = Threads(self._chunk.concurrent, f"chunk-{self._chunk.number}", self._token)
+        try:
+            for index, (download, agents) in enumerate(
+                unpack(self._chunk.specs, self._session.twins)
+            ):
+                for agent in agents:
+                    agent.attach(download)
+                download.context = self._session.context
+                self._agents.append(agents)
+                plan = Plan(download)
+                self._left[plan] = index
+                engine.start(plan, self._done.put)
+            self._collect()
+        finally:
+            self._token.cancel(STOPPED)
+            engine.stop()
+            engine.join()
+            self._token.close()
+        return Reply(_pickled(self._reports), time.monotonic() - self._began)
+
+    def _collect(self) -> None:
+        """Wait for the downloads, and report early if it takes long."""
+        turn = self._began + _PATIENCE
+        while self._left:
+            with contextlib.suppress(queue.Empty):
+                self._report(self._done.get(timeout=_POLL))
+            if self._session.is_shared and not _is_running(self._chunk):
+                self._token.cancel(STOPPED)
+                self._give_back()
+            if time.monotonic() >= turn:
+                turn = time.monotonic() + _PATIENCE
+                self._give_back()
+                self._spool()
+
+    def _report(self, plan: Plan) -> None:
+        index = self._left.pop(plan)
+        try:
+            report = Report.of(plan.download, plan.executed, plan.error, self._agents[index])
+        except Exception as error:  # noqa: BLE001 - of a plugin's class; the batch must learn of it
+            failure = _mute(error) if plan.error is None else portable(plan.error)
+            report = Report(plan.executed, failure)
+        self._reports.append((index, report))
+
+    def _give_back(self) -> None:
+        """Leave the downloads that have not started to the batch, which sends them again."""
+        # Who claims a plan has it: the threads skip it then.
+        for plan in [plan for plan in self._left if plan.claim()]:
+            self._given_back.append(self._left.pop(plan))
+
+    def _spool(self) -> None:
+        """Write the new reports where the batch finds them before the chunk ends."""
+        number = len(self._reports), len(self._given_back)
+        if number == self._spooled or not self._session.is_shared:
+            return
+        new = self._reports[self._spooled[0] :]
+        given_back = self._given_back[self._spooled[1] :]
+        path = os.path.join(self._chunk.folder, f"{DONE}{self._chunk.number}")
+        # A full disk costs only that the batch has to wait for the end of the chunk.
+        with contextlib.suppress(OSError), open(path, "ab") as file:
+            file.write(pickle.dumps((_pickled(new), given_back)))
+            self._spooled = number
+
+
+def _pickled(reports: list[tuple[int, Report]]) -> bytes:
+    """Pickle reports. Of one that doesn't pickle only the outcome is reported."""
+    try:
+        return pickle.dumps(reports, pickle.HIGHEST_PROTOCOL)
+    except Exception:  # noqa: BLE001 - a plugin's validation may have anything as `actual`
+        return pickle.dumps([(index, _plain(report)) for index, report in reports])
+
+
+def _plain(report: Report) -> Report:
+    try:
+        pickle.dumps(report)
+    except Exception as error:  # noqa: BLE001 - as above
+        return Report(report.executed, report.error or _mute(error))
+    return report
+
+
+def _mute(error: Exception) -> DownloadFailed:
+    """Return the error of a download that ran, and of which nothing else can be told."""
+    text = redact.text(f"{type(error).__name__}: {error}")
+    return DownloadFailed(f"the worker process can't report what came of it: {text}")
