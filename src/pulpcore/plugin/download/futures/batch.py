@@ -175,19 +175,7 @@ class Batch(Generic[D_co]):
         self._is_growing = is_remote and backlog is None
         if backlog is None:
             backlog = max(BACKLOG, concurrent) if isinstance(concurrent, int) else BACKLOG
-        for name, number in (("concurrent", concurrent), ("backlog", backlog)):
-            if not isinstance(number, int):
-                raise ValueError(  # noqa: TRY004 - as for any other number that can't be
-                    f"{name}: must be a whole number, not {number!r}"
-                )
-        if concurrent < 1:
-            raise ValueError(f"concurrent: must be 1 or more, not {concurrent}")
-        if backlog < concurrent:
-            raise ValueError(
-                f"backlog: must be no fewer than concurrent ({concurrent}), not {backlog}"
-            )
-        if not isinstance(downloads, Iterable | AsyncIterable):
-            raise TypeError(f"downloads: must be an iterable, not {type(downloads).__name__}")
+        _check(downloads, concurrent, backlog)
         self.limits = None if limits is None else Limits.of(limits)
         self.downloads = downloads
         self.concurrent = concurrent
@@ -308,3 +296,18 @@ class Batch(Generic[D_co]):
         self._cancellation.close()
         if self._owns_context:
             self.context.close()
+
+
+def _check(downloads: object, concurrent: int, backlog: int) -> None:
+    """Check the arguments of a batch."""
+    for name, number in (("concurrent", concurrent), ("backlog", backlog)):
+        if not isinstance(number, int):
+            raise ValueError(  # noqa: TRY004 - as for any other number that can't be
+                f"{name}: must be a whole number, not {number!r}"
+            )
+    if concurrent < 1:
+        raise ValueError(f"concurrent: must be 1 or more, not {concurrent}")
+    if backlog < concurrent:
+        raise ValueError(f"backlog: must be no fewer than concurrent ({concurrent}), not {backlog}")
+    if not isinstance(downloads, Iterable | AsyncIterable):
+        raise TypeError(f"downloads: must be an iterable, not {type(downloads).__name__}")

@@ -10,15 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import io
-import os
 import pickle
-import shutil
-import tempfile
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,16 +22,18 @@ from typing import Any
 from .. import redact
 from ..download import Download
 from ..engine.report import Report
-from ..engine.spec import Packer, Spec, check
+from ..engine.spec import Packer, check
 from ..error import DownloadFailed
 from ..event import Event, Failed, Succeeded
 from ..waiting.cancellation import Cancellation
 from ..waiting.threads import Workers
 from ..waiting.timer import Alarm, timer
 from .executors import Processes, broken
+from .folder import Folder
+from .pending import LINGER, Item, Pending
 from .threads import forget, stop_at_exit
 from .window import Plan
-from .worker import BEGUN, DONE, RUNNING, Reply, work
+from .worker import Reply, work
 
 FIRST = 64
 """The most downloads in a chunk until it is known how long one takes."""
@@ -48,16 +46,11 @@ _CHUNK = 1.0
 
 _GROWTH = 4
 
-_LINGER = 0.01
-"""How long downloads that don't fill the free workers wait for more of them (seconds)."""
-
 _LOOK = 1.0
 """How often the engine looks for early reports of the chunks that run (seconds)."""
 
 _LAST = 5.0
 """How long a shutdown waits for the chunks that run (seconds)."""
-
-Item = tuple[Plan, Spec]
 
 
 @dataclass(eq=False)
@@ -114,9 +107,9 @@ class Chunks:
         self._complete: Callable[[Plan], object]
         # All below belongs to the engine's thread.
         self._batch = uuid.uuid4().hex
-        self._folder = ""
+        self._folder: Folder | None = None
         self._packer = packer
-        self._pending = _Pending()
+        self._pending = Pending()
         # Those that a worker had when it died. They are sent one by one, before all others.
         self._suspects: deque[Item] = deque()
         self._sent: dict[int, _Sent] = {}
@@ -190,7 +183,7 @@ class Chunks:
             if not plan.claim():
                 continue
             try:
-                self._pending.add((plan, check(plan.download)))
+                self._pending.add([(plan, check(plan.download))])
             except Exception as error:  # noqa: BLE001 - a property of a plugin's class may raise
                 self._fail(plan, error)
 
@@ -212,7 +205,7 @@ class Chunks:
         while self._pending.count and len(self._sent) < 2 * workers:
             idle = max(workers - len(self._sent), 1)
             if self._pending.count < idle * self._concurrent and not self._pending.is_ripe:
-                soon = _LINGER
+                soon = LINGER
                 break
             share = -(-self._pending.count // idle)
             self._send_chunk(self._pending.take(min(self._size, share)))
@@ -220,27 +213,29 @@ class Chunks:
             self._set_alarm(soon)
 
     def _send_chunk(self, items: list[Item], is_retry: bool = False) -> None:
+        if not items:
+            return
         try:
             data = self._packer.pack([spec for _, spec in items])
         except ValueError as error:
             if len(items) == 1:
                 self._fail(items[0][0], error)
                 return
-            # One of them can't be pickled, and it isn't known which one.
+            # It isn't known which of them can't be pickled.
             good = [item for item in items if self._is_portable(item)]
-            if good:
-                self._send_chunk(good)
+            for part in [good] if len(good) < len(items) else [[item] for item in good]:
+                self._send_chunk(part)
             return
         self._number += 1
         sent = _Sent(self._number, dict(enumerate(items)), is_retry)
         try:
-            if not self._folder:
-                self._make_folder()
+            if self._folder is None:
+                self._folder = Folder.create(self._batch)
             sent.future = self._executor.submit(
-                work, self._batch, sent.number, self._folder, self._concurrent, data
+                work, self._batch, sent.number, self._folder.path, self._concurrent, data
             )
         except Exception:
-            self._pending.put_back(items)
+            self._pending.add(items)
             raise
         self._sent[sent.number] = sent
         sent.future.add_done_callback(self.wake)
@@ -253,11 +248,6 @@ class Chunks:
             self._fail(plan, error)
             return False
         return True
-
-    def _make_folder(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="pulp-futures-")
-        with open(os.path.join(self._folder, f"{RUNNING}-{self._batch}"), "xb"):
-            pass
 
     # Receiving.
 
@@ -275,109 +265,75 @@ class Chunks:
         self._read_early(sent)
         is_begun = self._is_begun(sent)
         del self._sent[sent.number]
-        for name in (BEGUN, DONE):
-            with contextlib.suppress(OSError):
-                os.unlink(self._path(name, sent))
+        if self._folder is not None:
+            self._folder.clear(sent.number)
         try:
             reply = Reply(*sent.future.result())
         except BaseException as error:  # noqa: BLE001 - also CancelledError
             if self.cancellation.is_cancelled() or (self._executor.is_alone and not is_begun):
-                self._pending.put_back(sent.items.values())
+                self._pending.add(sent.items.values())
             elif self._executor.is_broken(error):
                 self.cancellation.cancel(broken(error))
-                self._pending.put_back(sent.items.values())
+                self._pending.add(sent.items.values())
             else:
                 self._lose(sent, redact.text(f"{type(error).__name__}: {error}"))
             return
         reports = pickle.loads(reply.reports)  # noqa: S301 - our own worker wrote it
         self._apply(sent, reports)
         if reply.problem:
-            self._refuse(sent, reply.problem)
+            self._lose(sent, reply.problem, is_refused=True)
         elif reply.is_lost:
             self._lose(sent, "its worker process died")
         else:
-            self._measure(len(reports), reply.seconds)
-            self._pending.put_back(sent.items.values())
+            self._size = max(_size(self._size, len(reports), reply.seconds), self._concurrent)
+            self._pending.add(sent.items.values())
 
     def _read_early(self, sent: _Sent) -> None:
         """Take what a worker has reported and given back before the end of its chunk."""
-        try:
-            with open(self._path(DONE, sent), "rb") as file:
-                file.seek(sent.offset)
-                data = io.BytesIO(file.read())
-        except OSError:
+        if self._folder is None:
             return
-        offset = sent.offset
-        # The worker may be in the middle of writing: what is incomplete is read next time.
-        with contextlib.suppress(EOFError, pickle.UnpicklingError):
-            while True:
-                reports, given_back = pickle.load(data)  # noqa: S301 - this user's own folder
-                sent.offset = offset + data.tell()
-                self._apply(sent, pickle.loads(reports))  # noqa: S301 - as above
-                self._pending.put_back(
-                    [sent.items.pop(index) for index in given_back if index in sent.items]
-                )
+        for (reports, given_back), offset in self._folder.reports(sent.number, sent.offset):
+            sent.offset = offset
+            self._apply(sent, pickle.loads(reports))  # noqa: S301 - our own worker wrote it
+            self._pending.add(
+                [sent.items.pop(index) for index in given_back if index in sent.items]
+            )
 
     def _apply(self, sent: _Sent, reports: list[tuple[int, Report]]) -> None:
         for index, report in reports:
             item = sent.items.pop(index, None)
             if item is None:
                 continue  # it was reported early
-            plan = item[0]
-            plan.executed = report.executed
-            try:
-                plan.error = report.apply(plan.download)
-            except Exception as error:  # noqa: BLE001 - a property of a plugin's class may raise
-                plan.error = error
-            if report.executed:
-                self._tell_later(plan)
-            self._complete(plan)
+            _settle(item[0], report)
+            self._complete(item[0])
 
-    def _tell_later(self, plan: Plan) -> None:
-        """Have the handlers of the last event called by the consumer's thread."""
-        name = Event.SUCCEEDED if plan.error is None else Event.FAILED
-        if name in plan.download.router:
-            plan.deliver = functools.partial(_tell, plan.download, plan.error)
-
-    def _measure(self, count: int, seconds: float) -> None:
-        """Have the next chunks take about a second."""
-        if count and seconds > 0:
-            most = min(int(count / seconds * _CHUNK), self._size * _GROWTH, MOST)
-            size = (self._size + most) // 2 if most < self._size else most
-            self._size = max(size, self._concurrent)
-
-    def _lose(self, sent: _Sent, reason: str) -> None:
-        """Send the downloads of a worker that has died once more, one by one."""
-        if not sent.is_retry:
+    def _lose(self, sent: _Sent, reason: str, is_refused: bool = False) -> None:
+        """Send the downloads of a worker that has died or refused them once more, one by one."""
+        if not (len(sent.items) == 1 if is_refused else sent.is_retry):
             self._suspects.extend(sent.items.values())
             return
         for plan, _ in sent.items.values():
-            plan.executed = True
-            self._fail(plan, DownloadFailed(plan.download, f"two workers failed at it: {reason}"))
-
-    def _refuse(self, sent: _Sent, problem: str) -> None:
-        """Find out which of a chunk's downloads can't be run by a worker."""
-        if len(sent.items) > 1:
-            self._suspects.extend(sent.items.values())
-            return
-        for plan, _ in sent.items.values():
-            reason = f"{plan.download} can't be run by another process: {problem}"
-            self._fail(plan, ValueError(reason))
+            if is_refused:
+                text = f"{plan.download} can't be run by another process: {reason}"
+                self._fail(plan, ValueError(text))
+            else:
+                plan.executed = True
+                text = f"two workers failed at it: {reason}"
+                self._fail(plan, DownloadFailed(plan.download, text))
 
     # Ending.
 
     def _fail(self, plan: Plan, error: Exception) -> None:
         plan.error = error
         if plan.executed:
-            self._tell_later(plan)
+            _tell_later(plan)
         self._complete(plan)
 
     def _end(self) -> None:
         """Stop the workers' chunks, wait for them, and fail what is left."""
         self._take()
-        if self._folder:
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self._folder, f"{RUNNING}-{self._batch}"))
+        if self._folder is not None:
+            self._folder.stop()
         # Dask cancels a future whose function runs on. It soon sees that the batch has ended.
         wait(
             [
@@ -394,18 +350,15 @@ class Chunks:
         self._suspects.clear()
         for plan, _ in left:
             self._fail(plan, DownloadFailed(plan.download, self.cancellation.reason or ""))
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder = ""
+        if self._folder is not None:
+            self._folder.remove()
+            self._folder = None
         if self._alarm is not None:
             timer.cancel(self._alarm)
 
     def _is_begun(self, sent: _Sent) -> bool:
         """Whether a worker that shares the batch's folder has begun a chunk."""
-        return os.path.exists(self._path(BEGUN, sent))
-
-    def _path(self, name: str, sent: _Sent) -> str:
-        return os.path.join(self._folder, f"{name}{sent.number}")
+        return self._folder is not None and self._folder.is_begun(sent.number)
 
     def _set_alarm(self, seconds: float) -> None:
         now = time.monotonic()
@@ -418,51 +371,36 @@ class Chunks:
             self._alarm = timer.set(seconds, self.wake)
 
 
-class _Pending:
-    """The downloads that wait for a worker, by their host.
+def _size(before: int, count: int, seconds: float) -> int:
+    """Return how many downloads should take about a second.
 
-    Attributes:
-        count (int): Their number.
+    Args:
+        before: The size until now.
+        count: The number of downloads of a chunk that have ended.
+        seconds: How long they took.
     """
+    if not count or seconds <= 0:
+        return before
+    size = min(int(count / seconds * _CHUNK), before * _GROWTH, MOST)
+    return size if size > before else (before + size) // 2
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._hosts: dict[str, deque[Item]] = {}
-        self._since = 0.0
 
-    @property
-    def is_ripe(self) -> bool:
-        """Whether the first of them has waited long enough for others to fill a chunk with."""
-        return time.monotonic() - self._since >= _LINGER
+def _settle(plan: Plan, report: Report) -> None:
+    """Give a plan the outcome that a worker has reported."""
+    plan.executed = report.executed
+    try:
+        plan.error = report.apply(plan.download)
+    except Exception as error:  # noqa: BLE001 - a property of a plugin's class may raise
+        plan.error = error
+    if report.executed:
+        _tell_later(plan)
 
-    def add(self, item: Item) -> None:
-        if not self.count:
-            self._since = time.monotonic()
-        self.count += 1
-        self._of(item).append(item)
 
-    def put_back(self, items: Iterable[Item]) -> None:
-        for item in items:
-            self.count += 1
-            self._of(item).append(item)
-
-    def take(self, most: int) -> list[Item]:
-        """Remove up to so many, of one host as far as there are enough."""
-        found: list[Item] = []
-        while self._hosts and len(found) < most:
-            host = next(iter(self._hosts))
-            items = self._hosts.pop(host)
-            while items and len(found) < most:
-                found.append(items.popleft())
-            if items:
-                # Behind the others, so that no host waits for ever.
-                self._hosts[host] = items
-        self.count -= len(found)
-        return found
-
-    def _of(self, item: Item) -> deque[Item]:
-        parts = str(item[0].download.url).split("/", 3)
-        return self._hosts.setdefault(parts[2] if len(parts) > 2 else "", deque())
+def _tell_later(plan: Plan) -> None:
+    """Have the handlers of the last event called by the consumer's thread."""
+    name = Event.SUCCEEDED if plan.error is None else Event.FAILED
+    if name in plan.download.router:
+        plan.deliver = functools.partial(_tell, plan.download, plan.error)
 
 
 def _tell(download: Download, error: BaseException | None) -> None:

@@ -3,21 +3,11 @@
 :func:`work` is the only function that an executor is asked to run. It must be importable in the
 worker, it returns whatever happens, and it takes and returns plain values, because each kind of
 executor pickles in its own way.
-
-Workers that share a file system with the batch use its folder:
-
-- ``running-B`` exists until the batch ends. Without it a worker stops.
-- ``begun-N`` exists once a worker has begun chunk N. Dask silently runs a task again when its
-  worker died; the second worker then gives the chunk back, so that the batch can find out which
-  download kills its worker.
-- ``done-N`` has early reports of chunk N: pickles, one after the other. Each has the pickle
-  of reports and the indexes of the downloads that were given back, because they had not started.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import queue
 import threading
@@ -31,12 +21,9 @@ from ..engine.spec import unpack
 from ..error import DownloadFailed
 from ..waiting.cancellation import Cancellation
 from ..waiting.timer import Alarm, timer
+from .folder import Folder
 from .threads import Threads
 from .window import Plan
-
-RUNNING = "running"
-BEGUN = "begun-"
-DONE = "done-"
 
 STOPPED = "the batch was shut down"
 _PATIENCE = 2.0
@@ -154,28 +141,22 @@ def work(*values: Any) -> tuple[Any, ...]:
 
 
 def _run(chunk: Chunk, session: _Session) -> Reply:
-    if _is_running(chunk):
+    folder = Folder(chunk.folder, chunk.batch)
+    if folder.is_running():
         session.is_shared = True
-        try:
-            with open(os.path.join(chunk.folder, f"{BEGUN}{chunk.number}"), "xb"):
-                pass
-        except FileExistsError:
+        if not folder.begin(chunk.number):
             return Reply(is_lost=True)
-    elif session.is_shared or os.path.isdir(chunk.folder):
+    elif session.is_shared or folder.exists():
         return Reply()
-    return _Run(chunk, session).run()
-
-
-def _is_running(chunk: Chunk) -> bool:
-    """Whether the batch goes on, as far as the folder tells."""
-    return os.path.exists(os.path.join(chunk.folder, f"{RUNNING}-{chunk.batch}"))
+    return _Run(chunk, session, folder).run()
 
 
 class _Run:
     """The run of one chunk."""
 
-    def __init__(self, chunk: Chunk, session: _Session) -> None:
+    def __init__(self, chunk: Chunk, session: _Session, folder: Folder) -> None:
         self._chunk = chunk
+        self._folder = folder
         self._session = session
         self._began = time.monotonic()
         self._token = Cancellation()
@@ -214,7 +195,7 @@ class _Run:
         while self._left:
             with contextlib.suppress(queue.Empty):
                 self._report(self._done.get(timeout=_POLL))
-            if self._session.is_shared and not _is_running(self._chunk):
+            if self._session.is_shared and not self._folder.is_running():
                 self._token.cancel(STOPPED)
                 self._give_back()
             if time.monotonic() >= turn:
@@ -238,16 +219,13 @@ class _Run:
             self._given_back.append(self._left.pop(plan))
 
     def _spool(self) -> None:
-        """Write the new reports where the batch finds them before the chunk ends."""
+        """Write what is new to the batch's folder."""
         number = len(self._reports), len(self._given_back)
         if number == self._spooled or not self._session.is_shared:
             return
         new = self._reports[self._spooled[0] :]
         given_back = self._given_back[self._spooled[1] :]
-        path = os.path.join(self._chunk.folder, f"{DONE}{self._chunk.number}")
-        # A full disk costs only that the batch has to wait for the end of the chunk.
-        with contextlib.suppress(OSError), open(path, "ab") as file:
-            file.write(pickle.dumps((_pickled(new), given_back)))
+        if self._folder.report(self._chunk.number, (_pickled(new), given_back)):
             self._spooled = number
 
 

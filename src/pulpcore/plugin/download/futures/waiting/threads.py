@@ -166,7 +166,10 @@ class Workers:
 
     def _is_working(self) -> bool:
         """Whether threads have to end. A lent one that comes later finds an empty queue."""
-        return any(worker.is_begun or self._lend is None for worker in tuple(self._workers))
+        if self._lend is None:
+            return bool(self._workers)
+        # Not any() of a generator: an interrupt while a generator is closed would get lost.
+        return bool([worker for worker in tuple(self._workers) if worker.is_begun])
 
     def _drain(self) -> None:
         with contextlib.suppress(IndexError):

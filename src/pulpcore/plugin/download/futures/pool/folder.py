@@ -1,0 +1,141 @@
+"""The folder by which a batch and its workers talk, if they share a file system.
+
+An executor only brings the result of a function. So what a worker must learn earlier, or has to
+say earlier, goes through files:
+
+- ``running-B`` exists until batch B ends. Without it a worker stops.
+- ``begun-N`` exists once a worker has begun chunk N. Dask silently runs a task again when its
+  worker died; the second worker then gives the chunk back, so that the batch can find out which
+  download kills its worker.
+- ``done-N`` has early reports of chunk N: pickles, one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pickle
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+
+class Folder:
+    """The folder of one batch. Only its user can read it.
+
+    Attributes:
+        path (str): Its path.
+        batch (str): Identifies the batch.
+    """
+
+    def __init__(self, path: str, batch: str) -> None:
+        """Name the folder.
+
+        Args:
+            path: Its path.
+            batch: Identifies the batch.
+        """
+        self.path = path
+        self.batch = batch
+
+    @classmethod
+    def create(cls, batch: str) -> Folder:
+        """Create the folder for a batch that begins, in the folder for temporary files.
+
+        Args:
+            batch: Identifies the batch.
+
+        Raises:
+            OSError: It can't be created.
+        """
+        folder = cls(tempfile.mkdtemp(prefix="pulp-futures-"), batch)
+        with open(folder._file("running", batch), "xb"):
+            return folder
+
+    def exists(self) -> bool:
+        """Whether this process sees the folder."""
+        return os.path.isdir(self.path)
+
+    def is_running(self) -> bool:
+        """Whether this process sees the folder, and the batch has not ended."""
+        return os.path.exists(self._file("running", self.batch))
+
+    def stop(self) -> None:
+        """Tell the workers that the batch has ended."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._file("running", self.batch))
+
+    def remove(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def begin(self, number: int) -> bool:
+        """Note that a worker begins a chunk. Return False if another one has begun it.
+
+        Args:
+            number: The number of the chunk.
+        """
+        try:
+            with open(self._file("begun", number), "xb"):
+                return True
+        except FileExistsError:
+            return False
+
+    def is_begun(self, number: int) -> bool:
+        """Whether a worker has begun a chunk.
+
+        Args:
+            number: The number of the chunk.
+        """
+        return os.path.exists(self._file("begun", number))
+
+    def report(self, number: int, report: Any) -> bool:
+        """Add an early report. Return False if it can't be written, for example on a full disk.
+
+        Args:
+            number: The number of the chunk.
+            report: The report. It is pickled.
+        """
+        try:
+            with open(self._file("done", number), "ab") as file:
+                file.write(pickle.dumps(report, pickle.HIGHEST_PROTOCOL))
+                return True
+        except OSError:
+            return False
+
+    def reports(self, number: int, offset: int) -> Iterator[tuple[Any, int]]:
+        """Read the early reports of a chunk that are complete.
+
+        Args:
+            number: The number of the chunk.
+            offset: Where to begin (bytes).
+
+        Yields:
+            Each report, and the offset behind it.
+        """
+        try:
+            with open(self._file("done", number), "rb") as file:
+                file.seek(offset)
+                data = io.BytesIO(file.read())
+        except OSError:
+            return
+        # The worker may be in the middle of writing: what is incomplete is read next time.
+        with contextlib.suppress(EOFError, pickle.UnpicklingError):
+            while True:
+                report = pickle.load(data)  # noqa: S301 - only this user can write here
+                yield report, offset + data.tell()
+
+    def clear(self, number: int) -> None:
+        """Remove the files of a chunk that has ended.
+
+        Args:
+            number: The number of the chunk.
+        """
+        for name in ("begun", "done"):
+            with contextlib.suppress(OSError):
+                os.unlink(self._file(name, number))
+
+    def _file(self, name: str, key: object) -> str:
+        return os.path.join(self.path, f"{name}-{key}")
