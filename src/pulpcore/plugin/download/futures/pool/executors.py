@@ -6,8 +6,8 @@ Executors with workers in other processes have one of the classes below.
 
 from __future__ import annotations
 
-import _thread
 import contextlib
+import functools
 import signal
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from .. import redact
-from ..waiting.threads import Start
+from ..waiting.threads import Start, start
 
 DEFAULT_WORKERS = 4
 """The number of workers where the executor doesn't tell."""
@@ -74,11 +74,8 @@ def lend(executor: Executor, refuse: Callable[[str], object]) -> Start:
             # It ends the plans that wait, which are cancelled now.
             function()
 
-    def start(function: Callable[[], object], name: str) -> None:
-        # The main thread must not call submit(), which takes locks: see ``waiting.atomic``.
-        _thread.start_new_thread(submit, (function,))
-
-    return start
+    # The main thread must not call submit(), which takes locks: see ``waiting.atomic``.
+    return lambda function, name: start(functools.partial(submit, function), name)
 
 
 class Processes:
