@@ -13,12 +13,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import dask
 import pytest
 from distributed import Client, LocalCluster
 from executors import Remote
 from servers.files import CutAfter, Status
 
+import dask
 from pulpcore.plugin.download.futures import Batch, DownloadFailed, HttpDownload
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
 

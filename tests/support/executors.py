@@ -28,6 +28,7 @@ class Inline(Executor):
         self._threads = []
 
     def submit(self, function, /, *arguments):
+        """Run a function in a thread, of which `workers` run at a time."""
         if isinstance(self.faults.get("submit"), BaseException):
             raise self.faults["submit"]
         number = len(self.calls)
@@ -51,6 +52,7 @@ class Inline(Executor):
             future.set_result(pickle.loads(pickle.dumps(function(*arguments))))
 
     def shutdown(self, wait=True, *, cancel_futures=False):
+        """Wait for all threads, and close what the worker keeps."""
         for thread in self._threads:
             thread.join()
         worker.close()
