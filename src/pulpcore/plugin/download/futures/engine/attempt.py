@@ -30,6 +30,7 @@ class Attempt:
 
     Attributes:
         protocol (Protocol): What the protocol knows in this run.
+        chosen (str | None): The URL to ask in place of that of the download; None for that.
         began (float): When it began (``time.monotonic()``).
         breaker (Breaker | None): The circuit breaker of the host.
         is_sending (bool): It got as far as to send.
@@ -47,6 +48,7 @@ class Attempt:
         "_run",
         "began",
         "breaker",
+        "chosen",
         "is_exchanged",
         "is_sending",
         "protocol",
@@ -70,6 +72,7 @@ class Attempt:
         # Set again when it begins, for it may wait for its turn before.
         self.began = run.began
         self.breaker: Breaker | None = None
+        self.chosen: str | None = None
         self.is_sending = False
         self.is_exchanged = False
 
@@ -91,6 +94,11 @@ class Attempt:
         return record.attempt
 
     # What a protocol may ask for.
+
+    @property
+    def source(self) -> str:
+        """The URL that this attempt asks: that of the download, or one of its mirrors."""
+        return self._download.url if self.chosen is None else self.chosen
 
     @property
     def position(self) -> int:

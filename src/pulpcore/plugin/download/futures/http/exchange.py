@@ -40,6 +40,7 @@ class Exchange:
         download: Options,
         headers: Mapping[str, str],
         before: Callable[[], float | None],
+        source: str | None = None,
     ) -> None:
         """Make an exchange.
 
@@ -47,13 +48,18 @@ class Exchange:
             download: Whose settings count.
             headers: Headers to send beside those of the download.
             before: Called before each request; returns how long a connection may take (seconds).
+            source: The URL to ask; None for that of the download. A mirror's gets neither the
+                credentials of the download, nor its client certificate, nor most of its headers.
         """
         self._download = download
+        self._source = source
+        self._is_mirror = source is not None and source != download.url
         self._headers = headers
         self._before = before
         self._cookies = Cookies()
         self._read_timeout = (download.timeout or Timeout()).read
         self._ssl = download.ssl or SSL()
+        self._home: URL
         self._urls: list[URL] = []
         self._routes: list[Route] = []
         self.reply: requests.Response | None = None
@@ -70,7 +76,7 @@ class Exchange:
             DownloadFailed: There is none, or a redirect must not be followed.
         """
         try:
-            self._urls = [parse(self._download.url, SCHEMES)]
+            self._begin()
         except ValueError as error:
             # A handler may have changed it since it was checked.
             raise DownloadFailed(f"url: {error}") from error
@@ -99,18 +105,30 @@ class Exchange:
         Raises:
             ValueError: The URL or a setting isn't usable.
         """
-        self._urls = [parse(self._download.url, SCHEMES)]
-        return self._route(self._urls[0], True, self._credentials())
+        url = self._begin()
+        return self._route(url, True, self._login(url, True))
 
-    def _route(self, url: URL, is_home: bool, user: tuple[str, str] | None) -> Route:
+    def _begin(self) -> URL:
+        """Return the URL to ask first."""
+        url = self._home = parse(self._download.url, SCHEMES)
+        if self._is_mirror:
+            url = parse(self._source or "", SCHEMES)
+        self._urls = [url]
+        return url
+
+    def _route(self, url: URL, is_home: bool, login: tuple[str, str] | None) -> Route:
         download, ssl = self._download, self._ssl
         if not is_home:
             ssl = without_client(ssl)
-            if user is not None or "Authorization" in download.headers:
+            if login is None and (
                 # The download has credentials of its own: a netrc file has no say elsewhere either.
-                user = ("", "")
+                self._is_mirror
+                or self._own_login() is not None
+                or "Authorization" in download.headers
+            ):
+                login = ("", "")
         return find_route(
-            url, user, download.proxy_url or None, ssl, download.context, download.public_only
+            url, login, download.proxy_url or None, ssl, download.context, download.public_only
         )
 
     def _check_redirect(self, target: URL) -> None:
@@ -132,10 +150,11 @@ class Exchange:
         # An error from here on has no status: that of a redirect would be read as the host's.
         self.reply = None
         try:
-            is_home, user = self._is_home(url), self._credentials()
-            route = self._route(url, is_home, user)
+            is_home = self._is_home(url)
+            login = self._login(url, is_home)
+            route = self._route(url, is_home, login)
             self._routes.append(route)
-            request = self._prepare(route, url, is_home, user)
+            request = self._prepare(route, url, is_home, login)
         except ValueError as error:
             redact.exception(error)
             raise DownloadFailed(f"a setting is wrong: {error}") from error
@@ -168,7 +187,9 @@ class Exchange:
         is_redirected = len(self._urls) > 1
         # What the server redirected to may repeat what it was sent.
         secrets = secret.repeated(url, self._secrets()) if is_redirected else ()
-        failed = failure.from_exception(error, *secrets, self._download.url, url.text)
+        failed = failure.from_exception(
+            error, *secrets, self._download.url, self._source or "", url.text
+        )
         failed.refused = failed.refused or failure.is_refusal(error)
         tunnel, retry = failure.find(error, TunnelRefused), self._download.retry
         if tunnel is not None and retry is not None:
@@ -183,7 +204,11 @@ class Exchange:
         download = self._download
         user, routes = download.user or User(), self._routes
         return secret.of(
-            [download.url, *(proxy for route in routes for proxy in route.proxies.values())],
+            [
+                download.url,
+                self._source,
+                *(proxy for route in routes for proxy in route.proxies.values()),
+            ],
             [(user.name, user.password), *(route.netrc for route in routes if route.netrc)],
             download.headers or {},
         )
@@ -194,13 +219,17 @@ class Exchange:
         return secret.shown(url, self._secrets())
 
     def _prepare(
-        self, route: Route, url: URL, is_home: bool, user: tuple[str, str] | None
+        self, route: Route, url: URL, is_home: bool, login: tuple[str, str] | None
     ) -> Request:
         download = self._download
         request = Request(download.method, url.text, route.common)
         if download.headers:
             for name, value in download.headers.items():
-                if is_home or not redirect.is_private(name):
+                if is_home or (
+                    redirect.is_for_mirrors(name)
+                    if self._is_mirror
+                    else not redirect.is_private(name)
+                ):
                     request.headers[name] = value
         if route.is_tunnel:
             # Within the tunnel the server would see it.
@@ -208,7 +237,7 @@ class Exchange:
         if self._headers:
             request.headers.update(self._headers)
         self._cookies.show(request, route.session.cookies)
-        auth = user if is_home else None
+        auth = login
         if route.netrc and (is_home or redirect.may_have_netrc(self._urls, route.is_netrc_named)):
             auth = route.netrc
         if auth is not None and "Authorization" not in request.headers:
@@ -216,12 +245,22 @@ class Exchange:
         return request
 
     def _is_home(self, url: URL) -> bool:
-        home = self._urls[0]
+        home = self._home
         return url is home or redirect.may_have_credentials(home.origin, url.origin)
 
-    def _credentials(self) -> tuple[str, str] | None:
-        user = self._download.user
+    def _login(self, url: URL, is_home: bool) -> tuple[str, str] | None:
+        """The user to send to a URL; None for nobody, but for a netrc file's."""
+        first = self._urls[0]
+        if (
+            self._is_mirror
+            and first.user is not None
+            and redirect.may_have_credentials(first.origin, url.origin)
+        ):
+            return first.user, first.password or ""
+        return self._own_login() if is_home else None
+
+    def _own_login(self) -> tuple[str, str] | None:
+        user, home = self._download.user, self._home
         if user is not None and user.name is not None:
             return user.name, user.password or ""
-        url = self._urls[0]
-        return None if url.user is None else (url.user, url.password or "")
+        return None if home.user is None else (home.user, home.password or "")

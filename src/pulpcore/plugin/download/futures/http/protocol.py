@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import requests
 
+from ..engine.attempt import Attempt
 from ..engine.protocol import Protocol
 from ..error import DownloadError
 from ..net.url import parse
@@ -14,6 +15,9 @@ from . import condition, resume
 from .check import check
 from .options import Options
 from .redirect import SCHEMES
+
+if TYPE_CHECKING:
+    from ..download import Download
 
 # What is replied when the host, or what is behind it, is down.
 _DOWN = frozenset({429, 502, 503, 504})
@@ -71,12 +75,12 @@ class HttpProtocol(Protocol):
         check(download)
 
     def host(self, download: Options) -> Hashable:
-        """Return the origin of the URL.
+        """Return the origin of the URL that the attempt asks.
 
         Args:
             download: The download.
         """
-        return parse(download.url, SCHEMES).origin
+        return parse(_source(download), SCHEMES).origin
 
     def is_up(self, error: DownloadError) -> bool | None:
         """Return whether the server is up: it is if it answers, but for some statuses.
@@ -108,7 +112,7 @@ class HttpProtocol(Protocol):
         version = self.version
         return (
             version is not None
-            and version.asked == resume.place_of(download.url)[0]
+            and version.asked == resume.place_of(_source(download))[0]
             and own_range(download) is None
         )
 
@@ -125,7 +129,7 @@ class HttpProtocol(Protocol):
             or "Accept-Encoding" in download.headers
         ):
             return False
-        self.version = resume.Version.from_note(note, download.url)
+        self.version = resume.Version.from_note(note, _source(download))
         if self.version is None:
             return False
         self.validators = condition.Validators.named(self.version.validator)
@@ -149,3 +153,8 @@ def own_range(download: Options) -> str | None:
     """
     value: str | bytes | None = download.headers.get("Range")
     return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _source(download: Options) -> str:
+    """The URL that the attempt asks."""
+    return Attempt.of(cast("Download", download)).source

@@ -20,6 +20,7 @@ LIMIT = 30
 STATUSES = frozenset({301, 302, 303, 307, 308})
 
 _PRIVATE = frozenset({"authorization", "cookie", "proxy-authorization", "host"})
+_FOR_MIRRORS = frozenset({"user-agent", "range"})
 # All printable ASCII characters. The URL parser encodes those that must be encoded.
 _AS_GIVEN = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -57,6 +58,16 @@ def is_private(header: str) -> bool:
         header: The name of the header.
     """
     return header.lower() in _PRIVATE
+
+
+def is_for_mirrors(header: str) -> bool:
+    """Return whether a header of the caller goes to mirrors, too: it says which form is wanted.
+
+    Args:
+        header: The name of the header.
+    """
+    name = header.lower()
+    return name in _FOR_MIRRORS or name.startswith("accept")
 
 
 def may_have_credentials(home: Origin, there: Origin) -> bool:

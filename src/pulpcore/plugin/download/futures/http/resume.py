@@ -28,7 +28,7 @@ class Version(NamedTuple):
     """The version that the received bytes belong to. The response with the rest must match it.
 
     Attributes:
-        asked (str): A hash of origin and path of the download's URL.
+        asked (str): A hash of origin and path of the URL that was asked, before redirects.
         place (str): A hash of origin and path of the URL that responded, after redirects.
         query (str): A hash of the query of that URL.
         validator (str): The validator for ``If-Range``.
@@ -53,7 +53,7 @@ class Version(NamedTuple):
 
         Args:
             reply: The response.
-            asked: The URL of the download.
+            asked: The URL that was asked, before redirects.
             answered: The URL that responded.
             total: The size of the whole file (bytes), if known.
         """
@@ -113,7 +113,7 @@ class Version(NamedTuple):
 
         Args:
             note: The text that :meth:`note` returned.
-            asked: The URL of the download.
+            asked: The URL that is to be asked.
         """
         try:
             version = cls(*json.loads(note))

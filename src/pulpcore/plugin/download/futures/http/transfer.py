@@ -39,7 +39,7 @@ class Transfer:
         self._total: int | None = None
         # The version whose rest was asked for; None if the whole file was.
         self._asked: resume.Version | None = None
-        self._urls = [download.url]
+        self._urls = [attempt.source]
         self._has_content = True
 
     def run(self) -> None:
@@ -73,7 +73,7 @@ class Transfer:
 
     def _exchange(self, headers: dict[str, str]) -> requests.Response:
         headers = headers or self._condition()
-        exchange = Exchange(self._download, headers, self._before_request)
+        exchange = Exchange(self._download, headers, self._before_request, self._attempt.source)
         try:
             return exchange.run()
         finally:
@@ -122,7 +122,7 @@ class Transfer:
             self._attempt.start_over(_CHANGED)
             protocol.validators = condition.NOTHING.updated(reply)
             protocol.make_version_by(
-                partial(resume.Version.of, reply, self._download.url, self._urls[-1], self._total)
+                partial(resume.Version.of, reply, self._attempt.source, self._urls[-1], self._total)
             )
             self._remember()
         elif status == requests.codes.partial_content:
