@@ -312,3 +312,11 @@ def test_thread_that_threading_did_not_start():
     assert worker.thread is None
     assert not workers._workers
     workers.join(SECONDS)
+
+
+def test_join_sees_that_the_last_thread_has_ended(monkeypatch):
+    """`join()` doesn't wait for a thread that ended just before it would begin to wait."""
+    workers, answers = Workers(1, "w"), iter([True, False, False])
+    monkeypatch.setattr(workers, "_is_working", lambda: next(answers))
+    workers.join()
+    assert next(answers, None) is None

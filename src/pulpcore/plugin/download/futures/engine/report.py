@@ -84,6 +84,8 @@ class Report(NamedTuple):
         record = record_of(download)
         record.content = Content()
         record.content.position = self.position
+        # So that another run starts over, and says so.
+        record.content.is_begun = self.position > 0
         record.protocol = self.protocol
         # Nobody drives this run, so it claims nothing: its generator never starts.
         run = record.run = Run(None, Claims(None for _ in range(0)))

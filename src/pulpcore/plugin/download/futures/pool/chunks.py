@@ -45,6 +45,7 @@ _CHUNK = 1.0
 """How long a chunk should take (seconds)."""
 
 _GROWTH = 4
+_INSTANT = 0.001
 
 _LOOK = 1.0
 """How often the engine looks for early reports of the chunks that run (seconds)."""
@@ -60,6 +61,7 @@ class _Sent:
     Attributes:
         number (int): Its number.
         items (dict[int, Item]): The downloads that were not reported yet, by their index.
+        folder (Folder): The batch's folder.
         is_retry (bool): It is one download, whose worker has died once.
         offset (int): How much of its early reports was read (bytes).
         future (Future): Its end.
@@ -67,6 +69,7 @@ class _Sent:
 
     number: int
     items: dict[int, Item]
+    folder: Folder
     is_retry: bool
     future: Future[Any] = field(init=False)
     offset: int = 0
@@ -227,10 +230,10 @@ class Chunks:
                 self._send_chunk(part)
             return
         self._number += 1
-        sent = _Sent(self._number, dict(enumerate(items)), is_retry)
         try:
             if self._folder is None:
                 self._folder = Folder.create(self._batch)
+            sent = _Sent(self._number, dict(enumerate(items)), self._folder, is_retry)
             sent.future = self._executor.submit(
                 work, self._batch, sent.number, self._folder.path, self._concurrent, data
             )
@@ -263,10 +266,9 @@ class Chunks:
     def _finish(self, sent: _Sent) -> None:
         """Take the reply to a chunk, or what became of it instead."""
         self._read_early(sent)
-        is_begun = self._is_begun(sent)
+        is_begun = sent.folder.is_begun(sent.number)
         del self._sent[sent.number]
-        if self._folder is not None:
-            self._folder.clear(sent.number)
+        sent.folder.clear(sent.number)
         try:
             reply = Reply(*sent.future.result())
         except BaseException as error:  # noqa: BLE001 - also CancelledError
@@ -290,9 +292,7 @@ class Chunks:
 
     def _read_early(self, sent: _Sent) -> None:
         """Take what a worker has reported and given back before the end of its chunk."""
-        if self._folder is None:
-            return
-        for (reports, given_back), offset in self._folder.reports(sent.number, sent.offset):
+        for (reports, given_back), offset in sent.folder.reports(sent.number, sent.offset):
             sent.offset = offset
             self._apply(sent, pickle.loads(reports))  # noqa: S301 - our own worker wrote it
             self._pending.add(
@@ -339,7 +339,7 @@ class Chunks:
             [
                 sent.future
                 for sent in self._sent.values()
-                if self._is_begun(sent) or not sent.future.cancel()
+                if sent.folder.is_begun(sent.number) or not sent.future.cancel()
             ],
             _LAST,
         )
@@ -355,10 +355,6 @@ class Chunks:
             self._folder = None
         if self._alarm is not None:
             timer.cancel(self._alarm)
-
-    def _is_begun(self, sent: _Sent) -> bool:
-        """Whether a worker that shares the batch's folder has begun a chunk."""
-        return self._folder is not None and self._folder.is_begun(sent.number)
 
     def _set_alarm(self, seconds: float) -> None:
         now = time.monotonic()
@@ -379,9 +375,7 @@ def _size(before: int, count: int, seconds: float) -> int:
         count: The number of downloads of a chunk that have ended.
         seconds: How long they took.
     """
-    if not count or seconds <= 0:
-        return before
-    size = min(int(count / seconds * _CHUNK), before * _GROWTH, MOST)
+    size = min(int(count / max(seconds, _INSTANT) * _CHUNK), before * _GROWTH, MOST)
     return size if size > before else (before + size) // 2
 
 

@@ -79,7 +79,8 @@ class _Session:
         self.twins: dict[int, Any] = {}
         self.is_shared = False
         self.users = 0
-        self.alarm: Alarm | None = None
+        # Closes the session while it has no users.
+        self.alarm = Alarm(int)
 
 
 _sessions: dict[str, _Session] = {}
@@ -93,9 +94,7 @@ def _session(batch: str) -> Any:
     with _lock:
         session = _sessions.setdefault(batch, _Session())
         session.users += 1
-        alarm, session.alarm = session.alarm, None
-    if alarm is not None:
-        timer.cancel(alarm)
+    timer.cancel(session.alarm)
     try:
         yield session
     finally:
@@ -117,8 +116,7 @@ def close(batch: str | None = None) -> None:
         ]
         sessions = [_sessions.pop(key) for key in idle]
     for session in sessions:
-        if session.alarm is not None:
-            timer.cancel(session.alarm)
+        timer.cancel(session.alarm)
         session.context.close()
 
 

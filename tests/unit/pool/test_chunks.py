@@ -1,0 +1,548 @@
+"""Tests of the engine that sends downloads in chunks to workers, here in threads."""
+
+import pickle
+import signal
+import sys
+import tempfile
+import threading
+from concurrent.futures import BrokenExecutor, CancelledError
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+from executors import Inline, Remote
+from stubs import Nop, Stub
+
+from pulpcore.plugin.download.futures import (
+    Batch,
+    BufferWriter,
+    DownloadFailed,
+    DownloadMonitor,
+    Event,
+    Limits,
+    SizeValidation,
+    Validation,
+    Writer,
+)
+from pulpcore.plugin.download.futures.engine.attempt import record_of
+from pulpcore.plugin.download.futures.engine.report import Report
+from pulpcore.plugin.download.futures.engine.spec import Packer, unpack
+from pulpcore.plugin.download.futures.event import Failed, Fetched
+from pulpcore.plugin.download.futures.pool import chunks, executors, pending, worker
+from pulpcore.plugin.download.futures.pool.folder import Folder
+from pulpcore.plugin.download.futures.pool.window import Plan
+from pulpcore.plugin.download.futures.rate import RateLimiter
+
+SECONDS = 20
+
+
+@pytest.fixture
+def inline(tmp_path, monkeypatch):
+    """Make an `Inline` executor, and check that no folder of a batch is left."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    made = []
+
+    def make(*arguments):
+        made.append(Inline(*arguments))
+        return made[-1]
+
+    yield make
+    for executor in made:
+        executor.shutdown()
+    assert list(tmp_path.glob("pulp-futures-*")) == []
+
+
+def run(downloads, executor, **options):
+    """Run a batch to its end, and return its plans by download."""
+    with Batch(downloads, executor=executor, **options) as batch:
+        plans = list(batch())
+    assert len({plan.download for plan in plans}) == len(plans)
+    return {plan.download: plan for plan in plans}
+
+
+def sizes(executor):
+    """Return the number of downloads in each chunk."""
+    return [len(pickle.loads(chunk.specs)[1]) for chunk in executor.calls]
+
+
+def test_chunks_grow(inline):
+    """Chunks of quick downloads grow, and the backlog with them: two chunks for each worker."""
+    executor = inline(2)
+    batch = Batch((Nop() for _ in range(3000)), executor=executor)
+    with batch:
+        assert len(list(batch())) == 3000
+    assert max(sizes(executor)) > chunks.FIRST
+    assert batch.backlog > 2 * 2 * chunks.FIRST
+    assert sum(sizes(executor)) == 3000
+
+
+def test_backlog(inline):
+    """A backlog of the caller's limits the chunks, and stays as it is."""
+    executor = inline(2)
+    batch = Batch((Nop() for _ in range(300)), concurrent=2, backlog=20, executor=executor)
+    with batch:
+        assert len(list(batch())) == 300
+    assert max(sizes(executor)) <= 5
+    assert batch.backlog == 20
+
+
+def test_no_plan_waits_for_a_chunk_to_fill(inline):
+    """A plan that has ended is returned although the iterable waits for it to go on."""
+    returned = threading.Event()
+
+    def one_by_one():
+        yield Nop(1)
+        assert returned.wait(SECONDS)
+        yield Nop(2)
+
+    with Batch(one_by_one(), executor=inline()) as batch:
+        plans = batch()
+        # The source is slow now, so it isn't asked again before this plan is returned.
+        threading.Timer(0.2, returned.set).start()
+        assert next(plans).download.attachment == 1
+        assert [plan.download.attachment for plan in plans] == [2]
+
+
+def test_one_host_in_a_chunk():
+    """A chunk has downloads of one host as far as there are enough, and no host is left out."""
+    waiting = pending.Pending()
+    waiting.add((Mock(download=Remote(f"test://{host}/x", None)), None) for host in "aabacab")
+    hosts = [
+        [item[0].download.url[7] for item in waiting.take(3)] for _ in range(3) if waiting.count
+    ]
+    assert hosts[0] == ["a", "a", "a"]
+    assert sorted(host for found in hosts for host in found) == list("aaaabbc")
+    assert waiting.take(5) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Stub(lambda _: None), "can't be sent to another process"),
+        (lambda: Remote("test://a/bytes/1", BufferWriter()), "BufferWriter can't be filled"),
+        (lambda: Remote("test://a/bytes/1", Writer(sys.stdout.buffer)), "file object"),
+        (lambda: handled(Event.FETCHED), "the handler handled.<locals>.handler of FETCHED"),
+        (lambda: handled(Event.ERROR), "of ERROR can't run in another process"),
+        (lambda: handled(Event.PREPARED), "of PREPARED can't run in another process"),
+    ],
+)
+def test_refused(inline, make, text):
+    """What can't travel fails its plan with a ValueError that says why. Others aren't touched."""
+    bad, good = make(), [Remote("test://a/bytes/1", None) for _ in range(5)]
+    plans = run([*good[:2], bad, *good[2:]], inline())
+    assert isinstance(plans[bad].error, ValueError)
+    assert not plans[bad].executed
+    assert text in str(plans[bad].error)
+    assert [plans[download].error for download in good] == [None] * 5
+
+
+def handled(name):
+    """Make a download with a handler."""
+
+    def handler(event):
+        pass
+
+    download = Remote("test://a/bytes/1", None)
+    download.register(name, handler)
+    return download
+
+
+def test_a_refusal_shows_no_secret(inline):
+    """The text of a refusal has no password of the URL."""
+    bad = Stub(lambda _: None, url="test://ann:s3cret@host/x?token=t0ken")
+    error = run([bad], inline())[bad].error
+    assert "s3cret" not in str(error)
+    assert "t0ken" not in str(error)
+    assert error.__context__ is None
+
+
+class Grumpy(Remote):
+    """A download that can't be restored."""
+
+    def __setstate__(self, state):
+        """Fail."""
+        raise RuntimeError("grumpy")
+
+
+def test_not_restored(inline):
+    """What can't be unpickled in the worker fails alone, with a ValueError."""
+    bad, good = Grumpy("test://a/bytes/1", None), [Remote("test://a/bytes/1", None) for _ in "abc"]
+    plans = run([*good, bad], inline())
+    assert "can't be run by another process: RuntimeError: grumpy" in str(plans[bad].error)
+    assert isinstance(plans[bad].error, ValueError)
+    assert [plans[download].error for download in good] == [None] * 3
+
+
+def test_errors(inline):
+    """An error comes home as it is. One that can't be unpickled becomes a DownloadFailed."""
+    odd, plain = Remote("test://a/raise/odd", None), Remote("test://a/raise/plain", None)
+    told = []
+    plain.register(Event.FAILED, told.append)
+    plans = run([odd, plain], inline())
+    assert isinstance(plans[odd].error, DownloadFailed)
+    assert plans[odd].error.download is odd
+    assert "Odd: odd one 1" in plans[odd].error.reason
+    assert isinstance(plans[plain].error, KeyError)
+    assert [(type(event), event.error) for event in told] == [(Failed, plans[plain].error)]
+
+
+class Sum(Validation):
+    """A validation with an `actual` of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.actual = 0
+
+    def update(self, buffer):
+        """Count."""
+        self.actual += len(buffer)
+
+    def reset(self):
+        """Start again."""
+        self.actual = 0
+
+
+class Hoarder(Sum):
+    """A validation whose result doesn't pickle."""
+
+    def apply(self):
+        """Keep something that doesn't pickle."""
+        self.actual = threading.Lock()
+
+
+class Late(Sum):
+    """A validation whose result can't even be read."""
+
+    broken = False
+
+    def apply(self):
+        """Break."""
+        type(self).broken = True
+
+    @property
+    def actual(self):
+        """Raise once it was applied."""
+        if self.broken:
+            raise ValueError("late")
+        return 0
+
+    @actual.setter
+    def actual(self, value):
+        pass
+
+
+def test_validations(inline):
+    """`actual` of each validation comes home, and is reset when the download runs again."""
+    download = Remote("test://a/bytes/7", None)
+    download.validations = [SizeValidation(7), Sum(), Validation()]
+    run([download], inline())
+    assert [validation.actual for validation in download.validations[:2]] == [7, 7]
+    download()
+    assert [validation.actual for validation in download.validations[:2]] == [7, 7]
+
+
+@pytest.mark.parametrize("kind", [Hoarder, Late])
+def test_no_report(inline, kind):
+    """A download whose state doesn't pickle fails, and says so. Others of its chunk don't."""
+    bad, good = Remote("test://a/bytes/7", None), Remote("test://a/bytes/7", None)
+    bad.validations = [kind()]
+    plans = run([good, bad], inline(1))
+    kind.broken = False
+    assert "can't report what came of it" in plans[bad].error.reason
+    assert plans[good].error is None
+
+
+def test_monitor(inline):
+    """A monitor has the facts of a run in a worker, and counts again when it runs at home."""
+    download = Remote("test://a/bytes/7", None)
+    monitor = DownloadMonitor(download)
+    run([download], inline())
+    facts = monitor.facts()
+    assert facts["size"] == monitor.size == 7
+    monitor.update(b"more")
+    assert monitor.size == 4
+    download()
+    assert monitor.facts() == facts
+
+
+def test_a_monitor_that_fails(inline, caplog, monkeypatch):
+    """An owner of handlers that raises is logged, and fails nothing."""
+    download = Remote("test://a/bytes/7", None)
+    monitor = DownloadMonitor(download)
+    monkeypatch.setattr(DownloadMonitor, "returned", Mock(side_effect=KeyError("x")))
+    assert run([download], inline())[download].error is None
+    assert monitor.size == 0
+    assert "A monitor could not take a report" in caplog.text
+
+
+def test_lost_twice(inline):
+    """The downloads of a lost chunk are tried once more, one by one. Two losses are a failure."""
+    executor = inline(1)
+    some = [Remote(f"test://a/bytes/{number}", None) for number in range(4)]
+    executor.faults = {0: OSError("worker gone"), 2: OSError("worker gone")}
+    told = []
+    for download in some:
+        download.register(Event.FAILED, told.append)
+    plans = run(some, executor)
+    failed = [plan for plan in plans.values() if plan.error is not None]
+    assert sizes(executor) == [4, 1, 1, 1, 1]
+    assert len(failed) == len(told) == 1
+    assert "two workers failed at it: OSError: worker gone" in failed[0].error.reason
+    assert failed[0].executed
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BrokenExecutor("gone"), "a worker process died, which broke the executor"),
+        (CancelledError(), "the executor was shut down"),
+    ],
+)
+def test_broken(inline, error, reason):
+    """A broken executor fails what remains, with one reason. Nothing more is taken."""
+    executor, taken = inline(1), []
+
+    def endless():
+        while True:
+            taken.append(Nop())
+            yield taken[-1]
+
+    executor.faults = {1: error}
+    plans = run(endless(), executor, backlog=20)
+    reasons = {plan.error.reason for plan in plans.values() if plan.error is not None}
+    assert len(reasons) == 1
+    assert reasons.pop().startswith(reason)
+    assert len(plans) == len(taken)
+
+
+def test_submit_fails(inline):
+    """An executor that takes no chunk fails the plans, with what it raised, and without secrets."""
+    executor = inline()
+    executor.faults["submit"] = ValueError("see https://ann:s3cret@host/")
+    plans = run([Nop(), Nop()], executor)
+    reasons = {plan.error.reason for plan in plans.values()}
+    assert len(reasons) == 1
+    assert "the executor failed: ValueError" in (reason := reasons.pop())
+    assert "s3cret" not in reason
+
+
+def test_begun_by_another(inline):
+    """A chunk that another worker has begun is lost: its downloads are tried one by one."""
+    executor = inline(1)
+    executor.hook = lambda number: (
+        number or Folder(executor.calls[0].folder, executor.calls[0].batch).begin(1)
+    )
+    plans = run([Nop(), Nop(), Nop()], executor)
+    assert {plan.error for plan in plans.values()} == {None}
+    assert sizes(executor) == [3, 1, 1, 1]
+
+
+def test_a_long_chunk_reports_early(inline, monkeypatch):
+    """Long chunks hand back what is done, and what hasn't started, which others run then."""
+    monkeypatch.setattr(worker, "_PATIENCE", 0.1)
+    monkeypatch.setattr(worker, "_POLL", 0.05)
+    monkeypatch.setattr(chunks, "_LOOK", 0.1)
+    # The first report can't be written. The next one has it, too.
+    write, fails = Folder.report, iter([True])
+    monkeypatch.setattr(
+        Folder, "report", lambda *arguments: not next(fails, False) and write(*arguments)
+    )
+    executor = inline(1)
+    quick = [Remote("test://a/bytes/1", None) for _ in range(3)]
+    long, behind = Remote("test://a/block", None), Remote("test://a/bytes/1", None)
+    batch = Batch([*quick, long, behind], concurrent=1, executor=executor)
+    with batch:
+        plans = batch()
+        assert {next(plans).download for _ in range(3)} == set(quick)
+        executor._slots.release()
+        assert next(plans).download is behind
+        batch.shutdown()
+        last = next(plans)
+    assert last.download is long
+    assert last.executed
+    assert "shut down" in last.error.reason
+
+
+def test_shutdown_without_a_shared_folder(inline, monkeypatch):
+    """Without a shared file system, `shutdown()` is bounded, and the chunk ends by itself."""
+    monkeypatch.setattr(chunks, "_LAST", 0.1)
+    executor, released = inline(1), threading.Event()
+    executor.hook = lambda number: released.wait(SECONDS)
+    batch = Batch([Nop(), Nop()], executor=executor)
+    plans, seen = batch(), []
+    reader = threading.Thread(target=lambda: seen.extend(plans))
+    reader.start()
+    while not executor.calls:
+        pass
+    batch.shutdown()
+    reader.join(SECONDS)
+    released.set()
+    assert ["shut down" in plan.error.reason for plan in seen] == [True, True]
+
+
+def test_a_chunk_after_the_end(tmp_path):
+    """A worker runs nothing of a batch that has ended, as far as it can see."""
+    folder = Folder.create("b")
+    folder.stop()
+    empty = worker.Reply(*worker.work("b", 1, folder.path, 1, b"never read"))
+    folder.remove()
+    assert (pickle.loads(empty.reports), empty.problem) == ([], "")
+    worker.close()
+
+
+def test_two_batches_in_one_process():
+    """A worker closes the connections of a batch, and not those of another that it works for."""
+    with worker._session("one") as one, worker._session("two"):
+        one.context.close = Mock()
+        worker.close("two")
+        assert set(worker._sessions) == {"one", "two"}
+    with worker._session("one") as same:
+        assert same is one
+    worker.close("one")
+    assert one.context.close.called
+    worker.close()
+    assert worker._sessions == {}
+
+
+def test_no_thread(monkeypatch, inline):
+    """If the system can't start a thread, the plans fail with its error."""
+    batch = Batch([Nop()], executor=inline())
+    error = RuntimeError("can't start new thread")
+    monkeypatch.setattr(batch._engine._workers, "run", Mock(side_effect=error))
+    start_twice(batch)
+    assert [plan.error for plan in batch()] == [error]
+
+
+def start_twice(batch):
+    """Have each plan of a batch started twice, as after an interrupt."""
+    start = batch._engine.start
+    batch._engine.start = lambda *arguments: [start(*arguments), start(*arguments)]
+
+
+def test_started_twice(inline):
+    """A plan that was started twice, after an interrupt, runs once."""
+    executor = inline(1)
+    batch = Batch([Nop()], executor=executor)
+    start_twice(batch)
+    with batch:
+        assert len(list(batch())) == 1
+    assert sum(sizes(executor)) == 1
+
+
+def test_number_of_workers():
+    """The number of workers is the executor's, as far as it tells, otherwise 4."""
+    assert executors.processes(Inline(7)).workers() == 7
+    assert executors.processes(Inline(1)._slots).workers() == executors.DEFAULT_WORKERS
+    client = Mock()
+    client.nthreads.return_value = {"a": 2, "b": 3}
+    cluster = executors.processes(Mock(_client=client))
+    assert isinstance(cluster, executors.Cluster)
+    assert [cluster.workers(), cluster.workers()] == [5, 5]
+    assert client.nthreads.call_count == 1
+    client.nthreads.side_effect = OSError
+    assert executors.Cluster(Mock(), client).workers() == executors.DEFAULT_WORKERS
+
+
+def test_handlers_at_home_run_in_the_consumer_s_thread(inline):
+    """Handlers of Succeeded are called before the plan is returned, in the consumer's thread."""
+    seen, download = [], Remote("test://a/bytes/1", None)
+    download.register(Event.SUCCEEDED, lambda event: seen.append(threading.current_thread()))
+    with Batch([download], executor=inline()) as batch:
+        for _ in batch():
+            assert seen == [threading.current_thread()]
+
+
+def test_a_fetched_handler_of_a_monitor_s_name(inline):
+    """Only the handlers of a Traveller may stay at home; a monitor's subclass may have more."""
+    download = Remote("test://a/bytes/1", None)
+    DownloadMonitor(download)
+    download.register(Event.FETCHED, Fetched)
+    assert isinstance(run([download], inline())[download].error, ValueError)
+
+
+def test_several_can_t_travel(inline):
+    """If all downloads of a chunk can't be pickled, each plan fails, and nothing is sent."""
+    executor = inline(1)
+    plans = run([Stub(lambda _: None), Stub(lambda _: None)], executor)
+    assert {type(plan.error) for plan in plans.values()} == {ValueError}
+    assert executor.calls == []
+
+
+def test_only_together_they_can_t_travel(inline, monkeypatch):
+    """Downloads that can only be pickled one by one are sent one by one."""
+    executor = inline(1)
+    batch = Batch([Nop(1), Nop(2), Nop(3)], executor=executor)
+    pack = batch._engine._packer.pack
+    refuse = Mock(side_effect=ValueError("together"))
+    monkeypatch.setattr(
+        batch._engine._packer, "pack", lambda specs: (pack if len(specs) == 1 else refuse)(specs)
+    )
+    with batch:
+        assert [plan.error for plan in batch()] == [None] * 3
+    assert sizes(executor) == [1, 1, 1]
+
+
+def test_a_report_that_can_t_be_applied(inline, monkeypatch):
+    """What a plugin's class raises when its state is set is the error of the plan."""
+    error = KeyError("mine")
+    monkeypatch.setattr(Report, "apply", Mock(side_effect=error))
+    download = Nop()
+    assert run([download], inline())[download].error is error
+
+
+def test_not_started():
+    """A download that a worker didn't start, because the batch ended, sends no event."""
+    download = handled(Event.FAILED)
+    chunks._settle(plan := Plan(download), Report(False, DownloadFailed("ended")))
+    assert not plan.executed
+    assert plan.deliver is None
+    assert plan.error.download is download
+
+
+def test_shared_by_identity(inline):
+    """Downloads that share a rate limiter or limits share them in a worker, in all chunks."""
+    limiter, limits, mine = RateLimiter(1e6), Limits(per_host=3), Limits(bandwidth=1e9)
+    packer, twins, seen = Packer(limits), {}, []
+    for _ in range(2):
+        download = Remote("test://a/bytes/1", None)
+        download.rate_limiter, download.limits = limiter, mine
+        ((twin, _),) = unpack(packer.pack([(download, [])]), twins)
+        seen.append((id(twin.rate_limiter), id(twin.limits), id(record_of(twin).limits)))
+    assert seen[0] == seen[1]
+    assert twin.limits.bandwidth == 1e9
+    assert record_of(twin).limits.per_host == 3
+    assert twin.rate_limiter.delay() < 1
+
+
+def test_a_limiter_that_is_gone():
+    """Another limiter that gets the address of one that is gone has another twin."""
+    packer, twins = Packer(), {}
+    download = Remote("test://a/bytes/1", None)
+    for rate in (1, 2):
+        download.rate_limiter = RateLimiter(rate)
+        key = id(download.rate_limiter)
+        ((twin, _),) = unpack(packer.pack([(download, [])]), twins)
+        packer._numbers[key] = (lambda: None, 0)
+    assert len(twins) == 2
+    assert pickle.dumps(twin.rate_limiter) == pickle.dumps(RateLimiter(2))
+
+
+def test_workers_of_the_program_ignore_ctrl_c(monkeypatch):
+    """The workers of a program's pool ignore Ctrl-C, which the terminal sends to them, too."""
+    monkeypatch.setattr(signal, "signal", set_handler := Mock())
+    executors._ignore_interrupts()
+    assert set_handler.call_args == ((signal.SIGINT, signal.SIG_IGN),)
+    executors.Renewed(1).shutdown()
+
+
+def test_early_reports(tmp_path):
+    """Only complete early reports are read, each once."""
+    folder = Folder(str(tmp_path), "b")
+    assert list(folder.reports(1, 0)) == []
+    assert folder.report(1, "one")
+    path = tmp_path / "done-1"
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes() + b"\x80\x05")
+    assert list(folder.reports(1, 0)) == [("one", size)]
+    assert list(folder.reports(1, size)) == []
+    assert not Folder(str(Path(tmp_path) / "none"), "b").report(1, "one")
