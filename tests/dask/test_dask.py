@@ -5,6 +5,7 @@ and kills, as on machines of a real cluster.
 """
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -156,6 +157,18 @@ def test_a_worker_is_killed_and_one_joins(server, cluster, tmp_path):
     for path in folder.glob(".download-*"):
         path.unlink()
     check(plans, folder)
+
+
+def test_example(server, cluster, tmp_path):
+    """The example of the documentation brings its files, and returns what failed."""
+    spec = importlib.util.spec_from_file_location("example", ROOT / "docs/examples/dask_sync.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    address = cluster.client.scheduler.address
+    names = [*map(str, range(20)), "missing"]
+    (failed,) = example.sync(address, server.url(""), names, str(tmp_path / "new"))
+    assert "missing" in failed
+    assert len(os.listdir(tmp_path / "new")) == 20
 
 
 def test_shutdown(server, cluster, tmp_path):

@@ -365,7 +365,7 @@ def test_links_outside() -> None:
 
 
 def test_included() -> None:
-    """The pages include every file of docs/examples and no other file; tests/pulpcore runs them."""
+    """The pages include every file of docs/examples and no other file. Other tests run them."""
     included = {
         name
         for page in DOCS.glob("*.rst")
