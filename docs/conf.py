@@ -6,7 +6,9 @@ import re
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
 
+PACKAGE = "pulpcore.plugin.download.futures"
 project = "pulpcore-futures"
 author = "the authors of pulpcore-futures"
 copyright = author
@@ -17,19 +19,36 @@ except importlib.metadata.PackageNotFoundError:
     # The package isn't installed; Sphinx reads it from the source tree.
     release = ""
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+]
 nitpicky = True
-# Types of other projects. Linking to their documentation would need a network during the build.
 nitpick_ignore = [
-    ("py:class", "hashlib.HASH"),
-    ("py:class", "os.PathLike"),
-    ("py:class", "requests.Response"),
-    ("py:class", "timedelta"),
-    ("py:class", "urllib3.util.Retry"),
+    ("py:class", "hashlib._Hash"),  # the documentation of Python has no such class
+    ("py:class", "Attempt"),  # the reference shows some of its methods only
+    ("py:class", f"{PACKAGE}.context.T"),  # a type variable
 ]
 
+# inventories.py makes these files: the build needs no network.
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", "inventories/python.inv"),
+    "requests": ("https://requests.readthedocs.io/en/latest", "inventories/requests.inv"),
+    "urllib3": ("https://urllib3.readthedocs.io/en/stable", "inventories/urllib3.inv"),
+}
+
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 80
+
+# Readers copy programs, and commands without what they print.
+copybutton_selector = "div:not(.highlight-output) > div.highlight > pre"
+copybutton_prompt_text = "$ "
 
 # Each code block names its language. Blocks without a language are plain text.
 highlight_language = "none"
@@ -42,6 +61,7 @@ html_theme = "furo"
 # Furo's default dark style underlines names, so that they look like links.
 pygments_dark_style = "a11y-high-contrast-dark"
 html_title = f"{project} {release}".strip()
+html_favicon = "favicon.svg"
 html_show_sourcelink = False
 html_copy_source = False
 html_static_path = ["pages.css"]
@@ -70,7 +90,52 @@ def types_beside_names(
     lines[:] = text.split("\n")
 
 
+# What stands in the code, and what a reader of a signature knows.
+TYPES = {"W_co": "Writer", "D_co": "Download", "StrPath": "str | os.PathLike[str]", "E": "Event"}
+
+
+def without_overloads(app: Sphinx) -> None:
+    """Have autodoc show each constructor once: overloads are for type checkers."""
+    for module in ("download", "file", "ftp.download", "http.download"):
+        analyzer = ModuleAnalyzer.for_module(f"{PACKAGE}.{module}")
+        analyzer.analyze()
+        analyzer.overloads.clear()
+
+
+def plain_types(
+    app: Sphinx, what: str, path: str, obj: object, options: Any, signature: str, returned: str
+) -> tuple[str, str] | None:
+    """Replace the names of type variables and aliases in a signature."""
+    if signature is None:
+        return None
+    for alias, plain in TYPES.items():
+        # Sphinx writes a name with its module, and "~" before it, or alone.
+        name = rf"(?<![\w.~])~?(?:{PACKAGE}[\w.]*\.)?{alias}\b"
+        signature, returned = re.sub(name, plain, signature), re.sub(name, plain, returned or "")
+    return signature, returned
+
+
+def links_of_sources(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Repair links from a source to the reference.
+
+    The extension viewcode assumes that the reference shows all classes of a module under one path.
+    """
+    if page.startswith("_modules/") and "body" in context:
+        shown = app.env.domains["py"].data["objects"]
+        paths = {name.rpartition(".")[2]: name for name in shown}
+
+        def anchor(match: re.Match[str]) -> str:
+            return match[0] if match[1] in shown else f'#{paths[match[1].rpartition(".")[2]]}"'
+
+        context["body"] = re.sub(rf'#({PACKAGE}[\w.]+)"', anchor, context["body"])
+
+
 def setup(app: Sphinx) -> None:
-    """Register the docstring filters: one before napoleon (priority 500), one after it."""
+    """Register the filters of signatures and docstrings, before and after napoleon (500)."""
+    app.connect("builder-inited", without_overloads)
+    app.connect("autodoc-process-signature", plain_types)
+    app.connect("html-page-context", links_of_sources, priority=900)
     app.connect("autodoc-process-docstring", arguments_first, priority=400)
     app.connect("autodoc-process-docstring", types_beside_names, priority=600)

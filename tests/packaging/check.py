@@ -1,4 +1,4 @@
-"""Check that the distribution installs, alone and beside the real pulpcore.
+"""Check the sdist, and that the distribution installs, alone and beside the real pulpcore.
 
 Usage: ``python tests/packaging/check.py``
 
@@ -86,18 +86,19 @@ class Environment:
         }
         self.variables["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
 
-    def run(self, program: str, *arguments: str) -> None:
-        """Run a program of the environment in its work folder.
+    def run(self, program: str, *arguments: str, folder: Path | None = None) -> None:
+        """Run a program of the environment.
 
         Args:
             program: The name of the program in the environment's ``bin``.
             *arguments: The arguments of the program.
+            folder: The working directory. By default the work folder of the environment.
 
         Raises:
             subprocess.CalledProcessError: The program failed.
         """
         command = [str(self.folder / "bin" / program), *arguments]
-        subprocess.run(command, cwd=self.work, env=self.variables, check=True)
+        subprocess.run(command, cwd=folder or self.work, env=self.variables, check=True)
 
     def install(self, *requirements: str) -> None:
         """Install distributions with pip.
@@ -115,21 +116,45 @@ class Environment:
 
 
 def copy_source(folder: Path) -> None:
-    """Copy the files that a build reads.
-
-    A build leaves files in the source tree, and the next build would use them. So each run of this
-    script builds from a new copy.
+    """Copy the source, because a build leaves files in its tree.
 
     Args:
         folder: The folder to create and copy to.
     """
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))
-    for name in ("pyproject.toml", "README.rst", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
+    ignored = shutil.ignore_patterns("*.egg-info", "__pycache__", "_build")
+    for name in (".ci", "docs", "src", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    # Hidden folders at the top are those of environments, tools and git.
+    for path in ROOT.iterdir():
+        if path.is_file() and path.name != ".git" and not path.name.startswith(".coverage"):
+            shutil.copy(path, folder)
+
+
+def check_sdist(folder: Path, source: Path) -> None:
+    """Build the sdist, compare it with the source, and run tests from it.
+
+    Args:
+        folder: A folder to work in.
+        source: A copy of the source.
+    """
+    environment = Environment(folder / "sdist")
+    project = tomllib.loads((source / "pyproject.toml").read_text())
+    environment.install("--upgrade", "pip", *project["build-system"]["requires"])
+    program = 'from setuptools import build_meta; build_meta.build_sdist("dist")'
+    environment.run("python", "-c", program, folder=source)
+    (archive,) = (source / "dist").glob("*.tar.gz")
+    shutil.unpack_archive(archive, environment.work)
+    (unpacked,) = environment.work.glob("pulpcore_futures-*")
+    wanted = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    wanted = {path for path in wanted if path.parts[0] != "dist" and ".egg-info" not in str(path)}
+    missing = {str(path) for path in wanted if not (unpacked / path).is_file()}
+    assert not missing, missing
+    environment.install("--group", f"{unpacked}/pyproject.toml:test", f"{unpacked}[cli]")
+    environment.run("pytest", "-q", "tests/unit", "tests/packaging", folder=unpacked)
 
 
 def build(source: Path, folder: Path) -> Path:
-    """Build the wheel and check its content.
+    """Build the wheel, where an earlier build left a module, and check its content.
 
     Args:
         source: A copy of the source.
@@ -139,6 +164,9 @@ def build(source: Path, folder: Path) -> Path:
         The path of the wheel.
     """
     print("== wheel", flush=True)
+    stale = source / "build" / "lib" / PACKAGE / "stale.py"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     pip = (sys.executable, "-m", "pip", "-qq")
     subprocess.run([*pip, "wheel", "--no-deps", "-w", folder, source], check=True)
     (wheel,) = folder.glob("*.whl")
@@ -154,7 +182,8 @@ def build(source: Path, folder: Path) -> Path:
     wanted = {
         path.relative_to(source / "src").as_posix() for path in (source / "src").rglob("*.py")
     }
-    assert wanted <= set(names), wanted - set(names)
+    packed = {name for name in names if name.endswith(".py")}
+    assert wanted == packed, wanted ^ packed
     return wheel
 
 
@@ -213,6 +242,7 @@ def main() -> None:
         folder = Path(name)
         source = folder / "source"
         copy_source(source)
+        check_sdist(folder, source)
         wheel = build(source, folder)
         editable = ("--editable", f"{source}[cli]")
 

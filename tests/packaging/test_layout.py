@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from pulpcore.plugin.download import futures
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "pulpcore" / "plugin" / "download" / "futures"
@@ -56,8 +58,14 @@ def test_it_is_typed() -> None:
 
 
 def test_the_version_has_one_place(project: dict[str, Any]) -> None:
-    """The installed distribution has the version in pyproject.toml."""
-    assert version("pulpcore-futures") == project["project"]["version"]
+    """The installed distribution, and so `__version__`, has the version in pyproject.toml."""
+    assert version("pulpcore-futures") == project["project"]["version"] == futures.__version__
+
+
+def test_other_attributes() -> None:
+    """The package has no attribute that nobody has defined."""
+    with pytest.raises(AttributeError, match="no attribute 'version'"):
+        futures.version  # type: ignore[attr-defined]  # noqa: B018
 
 
 @pytest.mark.parametrize("command", README_COMMANDS)

@@ -8,6 +8,7 @@ from typing import Any, assert_type
 import requests
 from urllib3.util import Retry
 
+from pulpcore.plugin.download import futures
 from pulpcore.plugin.download.futures import (
     SSL,
     Batch,
@@ -58,6 +59,10 @@ from pulpcore.plugin.download.futures.validation import (
     SizeMismatch,
 )
 from pulpcore.plugin.download.futures.writer import W_co
+
+
+def version() -> None:
+    assert_type(futures.__version__, str)
 
 
 def one_file(path: Path) -> None:

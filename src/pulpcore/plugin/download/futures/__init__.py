@@ -5,6 +5,8 @@ A download passes each buffer of the content to a :class:`Writer`, to each :clas
 to the handlers of the :class:`.Event` ``FETCHED``.
 """
 
+import typing as _typing
+
 # Imported first: it raises a clear error for an unusable dependency, before other modules fail.
 from .net import dependencies as _dependencies  # noqa: F401 - importing it is its use
 
@@ -59,3 +61,15 @@ __all__ = [
     "ValidationError",
     "Writer",
 ]
+
+if _typing.TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Return ``__version__``. Not at import: reading the metadata opens files."""
+        if name == "__version__":
+            from importlib.metadata import version  # noqa: PLC0415 - see above
+
+            return version("pulpcore-futures")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -60,7 +60,7 @@ class Cache:
     """A thread-safe mapping of keys to objects.
 
     Attributes:
-        eviction_threshold (timedelta):
+        eviction_threshold (datetime.timedelta):
             :meth:`evict` removes objects that weren't used for this long.
     """
 
