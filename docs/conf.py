@@ -91,7 +91,14 @@ def types_beside_names(
 
 
 # What stands in the code, and what a reader of a signature knows.
-TYPES = {"W_co": "Writer", "D_co": "Download", "StrPath": "str | os.PathLike[str]", "E": "Event"}
+TYPES = {
+    r"Downloads\[D_co\]": "Iterable[Download] | AsyncIterable[Download]",
+    "D_co": "Download",
+    "W_co": "Writer",
+    "E": "Event",
+    "StrPath": "str | os.PathLike[str]",
+    "Executor": "concurrent.futures.Executor",
+}
 
 
 def without_overloads(app: Sphinx) -> None:
@@ -110,7 +117,7 @@ def plain_types(
         return None
     for alias, plain in TYPES.items():
         # Sphinx writes a name with its module, and "~" before it, or alone.
-        name = rf"(?<![\w.~])~?(?:{PACKAGE}[\w.]*\.)?{alias}\b"
+        name = rf"(?<![\w.~])~?(?:{PACKAGE}[\w.]*\.)?{alias}(?!\w)"
         signature, returned = re.sub(name, plain, signature), re.sub(name, plain, returned or "")
     return signature, returned
 

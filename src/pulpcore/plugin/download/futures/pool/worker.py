@@ -238,7 +238,7 @@ def _pickled(reports: list[tuple[int, Report]]) -> bytes:
 def _plain(report: Report) -> Report:
     try:
         pickle.dumps(report)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - of a plugin's class, too
         return Report(report.executed, report.error or _mute(error))
     return report
 
