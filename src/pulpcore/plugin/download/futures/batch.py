@@ -268,7 +268,7 @@ class Batch(Generic[D_co]):
             return Threads(concurrent, name, token)
         if has_threads(executor):
             return Threads(concurrent, name, token, lend(executor, token.cancel))
-        from .engine.spec import Packer  # noqa: PLC0415 - as below
+        from .engine.spec import Packer  # noqa: PLC0415 - few batches need it
         from .pool.chunks import Chunks  # noqa: PLC0415 - few batches need multiprocessing
         from .pool.executors import processes  # noqa: PLC0415 - as above
 
