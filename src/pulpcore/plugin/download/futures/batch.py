@@ -270,7 +270,7 @@ class Batch(Generic[D_co]):
             return Threads(concurrent, name, token, lend(executor, token.cancel))
         from .engine.spec import Packer  # noqa: PLC0415 - few batches need it
         from .pool.chunks import Chunks  # noqa: PLC0415 - few batches need multiprocessing
-        from .pool.executors import processes  # noqa: PLC0415 - as above
+        from .pool.executors import processes  # noqa: PLC0415 - few batches need it
 
         backlog = None if self._is_growing else self.backlog
         packer = Packer(self.limits)
