@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from ..error import DownloadFailed, ValidationError, transient
@@ -31,12 +31,16 @@ class Attempt:
     Attributes:
         protocol (Protocol): What the protocol knows in this run.
         chosen (str | None): The URL to ask in place of that of the download; None for that.
-        began (float): When it began (``time.monotonic()``).
+        began (float): When it last stopped waiting for its turn (``time.monotonic()``).
         breaker (Breaker | None): The circuit breaker of the host.
         is_sending (bool): It got as far as to send.
         is_exchanged (bool): It ended because a handler exchanged the writer or a validation.
+        limits (tuple[Limits, ...]): The limits of the download.
+        is_full (bool): It ended because the limits allow no more connections to a host now.
     """
 
+    limits: tuple[Limits, ...] = ()
+    is_full = False
     __slots__ = (
         "_content",
         "_download",
@@ -69,7 +73,6 @@ class Attempt:
         # The engine has waited for the turn of the first request.
         self._is_first = True
         self._fetched = 0
-        # Set again when it begins, for it may wait for its turn before.
         self.began = run.began
         self.breaker: Breaker | None = None
         self.chosen: str | None = None
@@ -173,8 +176,11 @@ class Attempt:
         if Event.RESTARTED in self._download.router:
             self._download.router.send(Restarted(self._download))
 
-    def wait_for_turn(self) -> None:
+    def wait_for_turn(self, host: Hashable = None) -> None:
         """Wait until another request may be sent.
+
+        Args:
+            host: Where it is sent to; None for the host of the download.
 
         Raises:
             Cancelled: The run was cancelled.
@@ -244,7 +250,7 @@ class Attempt:
         content.take(buffer, run.writer, run.validations)
         self._fetched += len(buffer)
         if Event.FETCHED in download.router:
-            self._tell(buffer)
+            _tell(download, content.position, buffer)
 
     def begin(self, can_resume: bool) -> None:
         """Have writer and validations stand where the attempt begins.
@@ -315,14 +321,14 @@ class Attempt:
             for buffer in self._content.replay(writer, run.validations, self._download.BLOCK):
                 run.token.check()
                 if Event.FETCHED in self._download.router:
-                    self._tell(buffer)
+                    _tell(self._download, self._content.position, buffer)
         except ValidationError:
             self.start_over()
         run.can_continue = True
 
-    def _tell(self, buffer: bytes) -> None:
-        offset = self._content.position - len(buffer)
-        self._download.router.send(Fetched(self._download, buffer, offset))
+
+def _tell(download: Download, position: int, buffer: bytes) -> None:
+    download.router.send(Fetched(download, buffer, position - len(buffer)))
 
 
 class Record:

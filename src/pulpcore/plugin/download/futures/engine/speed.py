@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from ..error import transient
 from ..waiting.cancellation import Cancellation, scope
 from ..waiting.timer import Alarm, timer
 
@@ -73,3 +74,36 @@ class Pace:
             if self._is_done:
                 # __exit__() ran at the same time, and cancelled only the previous alarm.
                 timer.cancel(self._alarm)
+
+
+def send_at_pace(
+    send: Callable[[], object],
+    token: Cancellation,
+    least: float,
+    window: float,
+    received: Callable[[], int | None],
+) -> None:
+    """Have a protocol send, and end the attempt, but not the run, if it is too slow.
+
+    Args:
+        send: What sends.
+        token: The cancellation token of the run.
+        least: The minimum speed (bytes a second).
+        window: The period over which the speed is averaged (seconds).
+        received: Returns the number of bytes received so far, or None while the speed must not be
+            measured.
+
+    Raises:
+        DownloadFailed: It was too slow.
+        Exception: What ``send`` raised.
+    """
+    with Pace(token, least, window, received) as pace:
+        try:
+            send()
+        except Exception as error:
+            if pace.reason is None or token.reason is not None:
+                raise
+            raise transient(pace.reason) from error
+        token.check()
+        if pace.reason is not None:
+            raise transient(pace.reason)

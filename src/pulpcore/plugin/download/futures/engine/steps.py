@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import operator
 import time
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
-from ..error import DownloadError, DownloadFailed, Facts, MismatchError, ValidationError, transient
+from ..error import DownloadError, DownloadFailed, Facts, MismatchError, ValidationError
 from ..event import Error, Event, Prepared
 from ..net.used_up import used_up
 from ..settings import Limits, Timeout
 from . import backoff, existing
-from .attempt import Attempt, record_of
+from .attempt import Attempt, Record, record_of
 from .backoff import Budget
 from .content import unwritable
 from .host import PAUSE, Host
+from .limited import LimitedAttempt, RunLimits
 from .protocol import Protocol, protocol_of, validate
 from .run import Run, Wait
-from .speed import Pace
+from .speed import send_at_pace
 
 if TYPE_CHECKING:
     from .subject import Download
@@ -60,6 +63,7 @@ class Steps:
         # The mismatch after which the protocol reads the content in its other way.
         self._mismatch: DownloadError | None = None
         self._has_switched = False
+        self._limits: RunLimits | None = None
         self.until: float | None = None
 
     def prepare(self) -> str | None:
@@ -79,6 +83,8 @@ class Steps:
             download.router.send(Prepared(download))
         run.use(download, self._record.content)
         _check(self._download, self._protocol, self._record.limits)
+        if download.limits is not None or self._record.limits is not None:
+            self._limits = RunLimits(run, download)
         run.budget = Budget(download.retry, download.retry_after_max)
         timeout = download.timeout
         if isinstance(timeout, Timeout) and timeout.total is not None:
@@ -95,7 +101,11 @@ class Steps:
         run.attempts += 1
         run.total = None
         self._protocol.status = 0
-        self._attempt = self._record.attempt = Attempt(self._download, run, self._protocol)
+        if self._limits is None:
+            attempt = Attempt(self._download, run, self._protocol)
+        else:
+            attempt = LimitedAttempt(self._download, run, self._protocol, self._limits)
+        self._attempt = self._record.attempt = attempt
         if limiter is not None and (delay := limiter.delay()) > 0:
             self._wait(time.monotonic() + delay, "the limit of requests a second")
 
@@ -116,9 +126,19 @@ class Steps:
             # A handler of Error may have changed them.
             _check(self._download, self._protocol, self._record.limits)
         # Before the writer is opened: whoever waits for a place holds no file descriptor.
-        host = self._host = self._find_host()
+        limits, key = self._limits, None
+        if limits is not None or not self._record.owns_context:
+            key = self._protocol.host(self._download)
+        host = self._host = _find_host(self._record, key)
+        if limits is not None:
+            until = limits.enter(key)
+            if until is not None:
+                self._wait(until, "the limit of connections to a host")
+                return FULL
         if host is not None and (until := host.enter(run)) is not None:
             self._wait(until, "the server admits no more connections")
+            if limits is not None:
+                limits.leave()
             return FULL
         attempt.begin(run.can_continue and self._protocol.can_resume(self._download))
         if host is not None:
@@ -129,6 +149,8 @@ class Steps:
         attempt.announce()
         if host is not None:
             host.leave(run)
+        if limits is not None:
+            limits.leave()
         return None
 
     def validate(self) -> None:
@@ -192,12 +214,16 @@ class Steps:
 
     def leave(self) -> None:
         """Give back the place at the host, whatever has happened."""
+        if self._limits is not None:
+            self._limits.leave()
         if self._host is not None:
             self._host.forget(self._run)
 
     def _is_crowded(self, error: DownloadError) -> bool:
-        """Whether the host only refused an attempt too many, which costs nothing."""
+        """Whether a host only refused an attempt too many, which costs nothing."""
         self.leave()
+        if self._attempt.is_full:
+            return self._can_go_on(error)
         return (
             error.refused
             and self._host is not None
@@ -275,24 +301,8 @@ class Steps:
             # Cancelling shuts the socket down, which the reader sees as an end of file.
             token.check()
             return
-        with Pace(token, timeout.least_speed, timeout.window, attempt.progress) as pace:
-            try:
-                _send(self._download)
-            except Exception as error:
-                if pace.reason is None or token.reason is not None:
-                    raise
-                raise transient(pace.reason) from error
-            token.check()
-            if pace.reason is not None:
-                raise transient(pace.reason)
-
-    def _find_host(self) -> Host | None:
-        """What is known of the host, which those share who share the context."""
-        context = None if self._record.owns_context else self._record.context
-        host = None if context is None else self._protocol.host(self._download)
-        if context is None or host is None:
-            return None
-        return context.cache.once(("host", host), Host)
+        send = functools.partial(_send, self._download)
+        send_at_pace(send, token, timeout.least_speed, timeout.window, attempt.progress)
 
     def _examine(self, error: DownloadError) -> None:
         """Learn from a failure whether the host is up."""
@@ -346,9 +356,9 @@ def _check(download: Download, protocol: Protocol, shared: Limits | None) -> Non
         if download.rate_limiter is not None:
             _check_limiter(download.rate_limiter)
         if download.limits is not None:
-            _check_limits(download.limits)
+            validate(limits=Limits.of(download.limits))
         if shared is not None:
-            _check_limits(shared)
+            validate(limits=Limits.of(shared))
     except (TypeError, ValueError) as error:
         raise DownloadFailed(download, f"a setting is wrong: {error}") from error
 
@@ -359,5 +369,8 @@ def _check_limiter(limiter: object) -> None:
         raise TypeError(f"rate_limiter: must be a RateLimiter or None, not {kind}")
 
 
-def _check_limits(limits: object) -> None:
-    validate(limits=Limits.of(limits))
+def _find_host(record: Record, key: Hashable) -> Host | None:
+    """Return what is known of a host, which those share who share the context."""
+    if record.owns_context or record.context is None or key is None:
+        return None
+    return record.context.cache.once(("host", key), Host)

@@ -67,7 +67,11 @@ class Control(ftplib.FTP):
     maxline = REPLY_MAX
 
     def __init__(
-        self, tls: ssl.SSLContext | None, connect: float | None, read: float | None
+        self,
+        tls: ssl.SSLContext | None,
+        connect: float | None,
+        read: float | None,
+        receive_buffer: int | None = None,
     ) -> None:
         """Make one that isn't connected.
 
@@ -75,11 +79,14 @@ class Control(ftplib.FTP):
             tls: The TLS context; None for no TLS.
             connect: How long a connection may take to be made, and TLS to be set up (seconds).
             read: How long to wait for the next bytes (seconds).
+            receive_buffer: The size of the receive buffer of data connections (bytes); None for the
+                system's choice.
         """
         super().__init__()
         self._tls = tls
         self._connect_timeout = connect
         self._read_timeout = read
+        self._receive_buffer = receive_buffer
         self._is_logged_in = False
         self._left = REPLY_MAX
 
@@ -180,7 +187,7 @@ class Control(ftplib.FTP):
         if not 0 < port < 1 << 16:
             # A number in the reply that is none, has too many digits, or is no port.
             raise DownloadFailed("the server's reply can't be read")
-        data = dial(host, port, self._connect_timeout)
+        data = dial(host, port, self._connect_timeout, receive_buffer=self._receive_buffer)
         try:
             size = self._begin(path, position)
             if self._tls is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast, overload
 from ..download import Download
 from ..engine import backoff
 from ..engine.attempt import Attempt
+from ..engine.limited import Ration
 from ..engine.protocol import Protocol, validate
 from ..error import DownloadError, DownloadFailed, NotAuthorized, NotFound, transient
 from ..net.dial import AddressMemory
@@ -254,7 +255,10 @@ class _Transfer:
         memory = AddressMemory.of(download.context)
         login = location.user, location.password
         logins = Logins.of(download.context, location.host, location.port)
-        ftp = Control(context, attempt.connect_timeout(), download.timeout.read)
+        buffer = None
+        if attempt.limits:
+            buffer = Ration(attempt.limits, location.url.origin).receive_buffer()
+        ftp = Control(context, attempt.connect_timeout(), download.timeout.read, buffer)
         is_right = False
         logins.begin(ftp, login)
         try:

@@ -10,6 +10,7 @@ import requests
 from ..download import Download, derived
 from ..engine import backoff
 from ..engine.attempt import Attempt, record_of
+from ..engine.limited import limits_of
 from ..settings import SSL, Timeout, User
 from ..writer import W_co
 from .check import headers_of, method_of, proxy_of
@@ -204,7 +205,7 @@ class HttpDownload(Download[W_co]):
         Raises:
             ValueError: The URL or a setting isn't usable.
         """
-        return Exchange(self, {}, lambda: None).home_route().session
+        return Exchange(self, {}, lambda _: None, limits=limits_of(self)).home_route().session
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method} {self}>"

@@ -14,7 +14,7 @@ from requests.auth import HTTPBasicAuth
 from .. import redact
 from ..error import DownloadFailed
 from ..net.url import URL, parse
-from ..settings import SSL, Timeout, User
+from ..settings import SSL, Limits, Timeout, User
 from ..validation import DigestValidation
 from . import failure, redirect, secret
 from .cookies import Cookies
@@ -39,23 +39,27 @@ class Exchange:
         self,
         download: Options,
         headers: Mapping[str, str],
-        before: Callable[[], float | None],
+        before: Callable[[URL], float | None],
         source: str | None = None,
+        limits: tuple[Limits, ...] = (),
     ) -> None:
         """Make an exchange.
 
         Args:
             download: Whose settings count.
             headers: Headers to send beside those of the download.
-            before: Called before each request; returns how long a connection may take (seconds).
+            before: Called before each request with its URL; returns how long a connection may take
+                (seconds).
             source: The URL to ask; None for that of the download. A mirror's gets neither the
                 credentials of the download, nor its client certificate, nor most of its headers.
+            limits: The limits of the download.
         """
         self._download = download
         self._source = source
         self._is_mirror = source is not None and source != download.url
         self._headers = headers
         self._before = before
+        self._limits = limits
         self._cookies = Cookies()
         self._read_timeout = (download.timeout or Timeout()).read
         self._ssl = download.ssl or SSL()
@@ -128,7 +132,13 @@ class Exchange:
             ):
                 login = ("", "")
         return find_route(
-            url, login, download.proxy_url or None, ssl, download.context, download.public_only
+            url,
+            login,
+            download.proxy_url or None,
+            ssl,
+            download.context,
+            download.public_only,
+            self._limits,
         )
 
     def _check_redirect(self, target: URL) -> None:
@@ -164,7 +174,7 @@ class Exchange:
         adapter = route.adapter(url.text)
         # Ends, for each time a connection less is kept.
         while True:
-            timeout: Any = (self._before(), self._read_timeout)
+            timeout: Any = (self._before(url), self._read_timeout)
             began = time.monotonic()
             try:
                 reply = adapter.send(

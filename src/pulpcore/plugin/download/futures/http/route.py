@@ -20,7 +20,7 @@ from ..context import Context, Resource
 from ..net.dial import AddressMemory
 from ..net.tls import shared_context
 from ..net.url import URL, Origin
-from ..settings import SSL
+from ..settings import SSL, Limits
 from ..waiting.lock import Process, this_process
 from .wire.adapter import Adapter
 from .wire.pool import IdleConnections
@@ -41,6 +41,7 @@ class Key(NamedTuple):
     proxy: str | None
     tls: tuple[Any, ...]
     public_only: bool
+    limits: tuple[Limits, ...]
     process: Process
 
 
@@ -91,6 +92,7 @@ class Route(Resource):
             _shared(context, IdleConnections),
             _shared(context, AddressMemory),
             key.public_only,
+            key.limits,
         )
         self.common = CommonHeaders({**_HEADERS, "User-Agent": user_agent()})
         self.session = _session(self.proxies, settings, adapter)
@@ -119,6 +121,7 @@ def find_route(
     ssl: SSL,
     context: Context,
     public_only: bool = False,
+    limits: tuple[Limits, ...] = (),
 ) -> Route:
     """Return the route to an origin, from the cache or a new one.
 
@@ -129,12 +132,13 @@ def find_route(
         ssl: The TLS settings.
         context: The context whose cache holds the routes.
         public_only: Connect to public addresses only.
+        limits: The limits of the downloads: who shares a connection shares them.
 
     Raises:
         ValueError: The proxy or a TLS setting isn't usable.
     """
     # The key has the values, not the settings object: that is mutable, and equal ones must share.
-    key = Key(url.origin, user, proxy, _values(ssl), bool(public_only), this_process())
+    key = Key(url.origin, user, proxy, _values(ssl), bool(public_only), limits, this_process())
     return context.cache.once(key, lambda: Route(url.text, key, ssl, context))
 
 

@@ -10,6 +10,7 @@ import requests
 from ..engine import backoff
 from ..engine.attempt import Attempt
 from ..error import DownloadFailed, transient
+from ..net.url import URL
 from ..validation import DigestValidation
 from . import coding, condition, failure, resume
 from .exchange import Exchange
@@ -73,7 +74,10 @@ class Transfer:
 
     def _exchange(self, headers: dict[str, str]) -> requests.Response:
         headers = headers or self._condition()
-        exchange = Exchange(self._download, headers, self._before_request, self._attempt.source)
+        attempt = self._attempt
+        exchange = Exchange(
+            self._download, headers, self._before_request, attempt.source, attempt.limits
+        )
         try:
             return exchange.run()
         finally:
@@ -81,8 +85,8 @@ class Transfer:
             self._protocol.note_reply(exchange.reply)
             self._has_content = self._protocol.has_content(self._download)
 
-    def _before_request(self) -> float | None:
-        self._attempt.wait_for_turn()
+    def _before_request(self, url: URL) -> float | None:
+        self._attempt.wait_for_turn(url.origin)
         return self._attempt.connect_timeout()
 
     def _expect(self, total: int | None) -> None:

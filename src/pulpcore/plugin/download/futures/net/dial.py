@@ -104,6 +104,7 @@ def dial(
     *,
     memory: AddressMemory | None = None,
     public_only: bool = False,
+    receive_buffer: int | None = None,
 ) -> socket.socket:
     """Connect to the address of a host that answers first (RFC 8305, "Happy Eyeballs").
 
@@ -119,6 +120,7 @@ def dial(
             None for no limit.
         memory: The addresses that didn't answer before; they are tried last.
         public_only: Accept only public addresses. The address is checked before a byte is sent.
+        receive_buffer: The size of the receive buffer (bytes); None for the system's choice.
 
     Returns:
         A connected, blocking socket without a time-out, with TCP_NODELAY set.
@@ -137,7 +139,7 @@ def dial(
     if memory is not None:
         # The sort is stable: the other addresses keep their order.
         addresses.sort(key=lambda address: memory.is_silent(address.sockaddr))
-    race = _Race(addresses, memory)
+    race = _Race(addresses, memory, receive_buffer)
     try:
         sock = race.run(timeout)
         if public_only:
@@ -225,8 +227,14 @@ def _resolve(host: str, port: int) -> list[_Address]:
 class _Race:
     """Parallel connection attempts. The first that succeeds wins."""
 
-    def __init__(self, addresses: Iterable[_Address], memory: AddressMemory | None) -> None:
+    def __init__(
+        self,
+        addresses: Iterable[_Address],
+        memory: AddressMemory | None,
+        receive_buffer: int | None,
+    ) -> None:
         self._addresses = deque(addresses)
+        self._receive_buffer = receive_buffer
         self._memory = memory
         self._token = current()
         # Unlike the selector for epoll, it needs no file descriptor of its own.
@@ -296,6 +304,9 @@ class _Race:
             return
         self._attempts[sock] = address, time.monotonic()
         sock.setblocking(False)
+        if self._receive_buffer is not None:
+            # Before connecting: the size of the window is agreed then (RFC 7323 section 2.2).
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         if self._token is not None:
             self._token.watch(sock)
         code = sock.connect_ex(address.sockaddr)

@@ -89,6 +89,11 @@ class Cancellation:
         for child in tuple(self._children):
             child.cancel(reason)
 
+    def nudge(self) -> None:
+        """Wake what sleeps, without cancelling the work: what it waits for may be there."""
+        for sleeper in tuple(self._sleepers):
+            sleeper.wake()
+
     def check(self) -> None:
         """Raise if the work was cancelled.
 

@@ -21,8 +21,10 @@ from requests.utils import get_encoding_from_headers, select_proxy
 from urllib3 import HTTPHeaderDict, HTTPResponse
 
 from ... import redact
+from ...engine.limited import Ration
 from ...net.dial import AddressMemory
 from ...net.url import URL, parse
+from ...settings import Limits
 from .body import Body
 from .connect import Connector, MakeTls
 from .error import ConnectTimeout, ProxyError, UnsendableError
@@ -299,6 +301,7 @@ class Adapter(BaseAdapter):
         idle: IdleConnections,
         memory: AddressMemory,
         public_only: bool = False,
+        limits: tuple[Limits, ...] = (),
     ) -> None:
         """Create an adapter without connections.
 
@@ -310,8 +313,10 @@ class Adapter(BaseAdapter):
             idle: The idle connections, which have a common limit.
             memory: The addresses that didn't answer.
             public_only: Connect to public addresses only.
+            limits: The limits of the downloads.
         """
         super().__init__()
+        self._limits = limits
         self._server_tls, self._proxy_tls = server_tls, proxy_tls
         self._proxies, self._proxy = proxies, proxy
         self._idle, self._memory, self._public_only = idle, memory, public_only
@@ -369,7 +374,11 @@ class Adapter(BaseAdapter):
                 self._memory,
                 self._public_only,
             )
-            made = _Destination(connector, Pool(connector.connect, self._idle), url.authority)
+            ration = Ration(self._limits, url.origin) if self._limits else None
+            if ration is not None:
+                connector = connector._replace(receive_buffer=ration.receive_buffer)
+            pool = Pool(connector.connect, self._idle, ration)
+            made = _Destination(connector, pool, url.authority)
             found = self._destinations.setdefault((url.origin, proxy), made)
         return found
 

@@ -31,6 +31,8 @@ class Connector(NamedTuple):
     memory: AddressMemory
     public_only: bool
     """Connect to public addresses only."""
+    receive_buffer: Callable[[], int | None] = lambda: None
+    """Returns the size of the receive buffer (bytes); None for the system's choice."""
 
     @property
     def is_forwarded(self) -> bool:
@@ -71,10 +73,21 @@ class Connector(NamedTuple):
         """Connect to the server or, if there is one, through the proxy."""
         if self.proxy is None:
             return dial(
-                self.host, self.port, timeout, memory=self.memory, public_only=self.public_only
+                self.host,
+                self.port,
+                timeout,
+                memory=self.memory,
+                public_only=self.public_only,
+                receive_buffer=self.receive_buffer(),
             )
         try:
-            sock = dial(self.proxy.host, self.proxy.port, timeout, memory=self.memory)
+            sock = dial(
+                self.proxy.host,
+                self.proxy.port,
+                timeout,
+                memory=self.memory,
+                receive_buffer=self.receive_buffer(),
+            )
             if self.proxy.scheme == "https":
                 sock = secure(sock, self.proxy_tls(), self.proxy.host, timeout)
             try:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ...context import Resource
+from ...engine.limited import Ration
 from .body import Body
 from .connection import Connection
 
@@ -59,15 +60,20 @@ class Pool:
     """
 
     def __init__(
-        self, connect: Callable[[float | None], Connection], idle: IdleConnections
+        self,
+        connect: Callable[[float | None], Connection],
+        idle: IdleConnections,
+        ration: Ration | None = None,
     ) -> None:
         """Create an empty pool.
 
         Args:
             connect: Opens a connection. Its argument is the time-out (seconds); None for no limit.
             idle: The idle connections of all pools.
+            ration: How many connections there may be; None without a limit.
         """
         self._connect = connect
+        self._ration = ration
         self._all_idle = idle
         self._tickets: deque[_Ticket] = deque()
         self._is_closed = False
@@ -94,7 +100,11 @@ class Pool:
             OSError: The network failed.
             http.client.HTTPException: The response is malformed, or there was none.
         """
-        connection = self._take() or self._connect(timeouts[0])
+        connection = self._take()
+        if connection is None:
+            if self._ration is not None:
+                self._ration.make_room()
+            connection = self._connect(timeouts[0])
         try:
             connection.watch()
             connection.settimeout(timeouts[1])
@@ -117,6 +127,8 @@ class Pool:
         ticket = [connection]
         self._tickets.append(ticket)
         self._all_idle.add(ticket)
+        if self._ration is not None:
+            self._ration.add_idle(connection, ticket)
         # Check this last: another thread may have closed the pool just before.
         if self._is_closed:
             self.close()

@@ -1,0 +1,58 @@
+"""A token bucket: the limit of bandwidth. It does no I/O and reads no clock."""
+
+from __future__ import annotations
+
+from ..waiting.atomic import Cell
+
+CREDIT = 0.2
+"""How much of the bandwidth may be caught up after a pause (seconds).
+
+Threads wake up late and servers stall for a moment. Without credit, that time would be lost, and
+the mean would be below the limit. With too much of it, a second could bring far more than the
+limit.
+"""
+
+PIECES = 32
+"""Into how many pieces at least a second's bytes are divided, so that they pass evenly.
+
+Threads take turns piece by piece: with 32 threads each gets on about once a second.
+"""
+
+
+class Bucket:
+    """The bytes that pass within a bandwidth. Thread-safe.
+
+    Each caller reserves the time that its bytes take at this bandwidth, behind those who came
+    before. So the order is first come, first served, and nobody starves.
+    """
+
+    __slots__ = ("_free",)
+
+    def __init__(self) -> None:
+        """Create a bucket from which nothing was taken."""
+        # When the bytes reserved so far will have passed.
+        self._free = Cell(float("-inf"))
+
+    def take(self, size: int, rate: float, now: float) -> float:
+        """Reserve bytes.
+
+        Args:
+            size: How many bytes.
+            rate: The bandwidth (bytes a second).
+            now: The time, from any clock (seconds).
+
+        Returns:
+            How long to wait before the bytes are handed on (seconds).
+        """
+        seconds = size / rate
+        free = self._free.change(lambda free: max(free, now - CREDIT) + seconds)
+        return max(free - seconds - now, 0.0)
+
+
+def piece(rate: float) -> int:
+    """Return how many bytes to hand on at a time, at least 1.
+
+    Args:
+        rate: The bandwidth (bytes a second).
+    """
+    return max(int(rate / PIECES), 1)

@@ -1,0 +1,251 @@
+"""What the limits of a download mean for its run: see ``Limits`` in the settings."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+from ..error import DownloadFailed
+from ..settings import Limits
+from ..waiting.lock import this_process
+from .attempt import Attempt, record_of
+from .bucket import Bucket, piece
+from .places import Places, enter_all
+
+if TYPE_CHECKING:
+    from .protocol import Protocol
+    from .run import Run
+    from .subject import Download
+
+_BUFFER = 1 / 16
+"""The size of a receive buffer (seconds of the bandwidth).
+
+What lies in the buffers was sent before the limit is felt, once for each connection. A smaller
+buffer would slow a single connection down that has a long round trip.
+"""
+
+_LEAST, _MOST = 16 * 1024, 208 * 1024
+"""The smallest receive buffer, and the largest one that Linux grants by default (bytes).
+
+Where a larger one is needed the system's own choice is better, for that grows beyond it.
+"""
+
+
+class Shared:
+    """The state of a ``Limits`` object.
+
+    Attributes:
+        bucket (Bucket): Its bandwidth.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing used."""
+        self.bucket = Bucket()
+        self._places: dict[Hashable, Places] = {}
+
+    @classmethod
+    def of(cls, limits: Limits) -> Shared:
+        """Return the state of limits in this process.
+
+        Args:
+            limits: The limits.
+        """
+        # The connections of a parent process are none of a forked child's.
+        found: Shared = limits.shared.setdefault(this_process(), cls())
+        return found
+
+    def places(self, host: Hashable) -> Places:
+        """Return the places at a host.
+
+        Args:
+            host: The host.
+        """
+        return self._places.get(host) or self._places.setdefault(host, Places())
+
+
+def limits_of(download: Download) -> tuple[Limits, ...]:
+    """Return the limits that hold for a download: its own, and those of its batch.
+
+    Args:
+        download: The download.
+    """
+    both = download.limits, record_of(download).limits
+    # Once each: a batch may have the very object that its downloads have, too.
+    return tuple({id(limits): limits for limits in both if limits is not None}.values())
+
+
+class Ration:
+    """The connections to one host, under all limits of a download."""
+
+    def __init__(self, limits: tuple[Limits, ...], host: Hashable) -> None:
+        """Take the limits that hold.
+
+        Args:
+            limits: The limits.
+            host: The host: what :meth:`Protocol.host` returns.
+        """
+        self._limits, self._host = limits, host
+
+    def receive_buffer(self) -> int | None:
+        """Return how large the receive buffer of a connection should be.
+
+        Returns:
+            The size (bytes); None for the system's choice.
+        """
+        rates = [each.bandwidth for each in self._limits if each.bandwidth is not None]
+        size = int(min(rates) * _BUFFER) if rates else _MOST + 1
+        return None if size > _MOST else max(size, _LEAST)
+
+    def places(self) -> list[tuple[Places, int]]:
+        """Return the places for connections to the host, and how many of each there are."""
+        return [
+            (Shared.of(each).places(self._host), each.per_host)
+            for each in self._limits
+            if each.per_host is not None
+        ]
+
+    def make_room(self) -> None:
+        """Close idle connections, if that is needed to open another one."""
+        for places, most in self.places():
+            places.make_room(most)
+
+    def add_idle(self, connection: object, ticket: list[Any]) -> None:
+        """Note that a connection is idle.
+
+        Args:
+            connection: The connection.
+            ticket: A list with the connection, from which whoever uses it next pops it.
+        """
+        for places, _ in self.places():
+            places.add_idle(connection, ticket)
+
+
+class RunLimits:
+    """The limits of one run, and the places that it has.
+
+    Attributes:
+        limits (tuple[Limits, ...]): The limits.
+    """
+
+    def __init__(self, run: Run, download: Download) -> None:
+        """Start without any place.
+
+        Args:
+            run: The run.
+            download: The download.
+        """
+        self.limits = limits_of(download)
+        self._run = run
+        self._places: dict[Places, None] = {}
+        # The hosts to which a host has redirected.
+        self._beyond: dict[Hashable, dict[Hashable, None]] = {}
+        self._home: Hashable = None
+
+    def enter(self, host: Hashable) -> float | None:
+        """Take a place at a host, and at those to which it has redirected.
+
+        Args:
+            host: The host; None for none.
+
+        Returns:
+            When to ask again (``time.monotonic()``); None if the run has all places that it needs.
+        """
+        self._home = host
+        if host is None:
+            return None
+        hosts = [host, *self._beyond.get(host, ())]
+        wanted = [each for host in hosts for each in Ration(self.limits, host).places()]
+        self._places.update(dict.fromkeys(places for places, _ in wanted))
+        return enter_all(self._run, wanted)
+
+    def follow(self, host: Hashable) -> bool:
+        """Take a place at a host to which the server redirects, without waiting.
+
+        Args:
+            host: The host.
+
+        Returns:
+            Whether there was one. If not, the next :meth:`enter` waits for it.
+        """
+        if host != self._home:
+            self._beyond.setdefault(self._home, {})[host] = None
+        return self.enter(self._home) is None
+
+    def leave(self) -> None:
+        """Give all places back."""
+        for places in self._places:
+            places.forget(self._run)
+
+    def delay(self, size: int) -> tuple[int, float]:
+        """Reserve the time for the next bytes.
+
+        Args:
+            size: How many bytes there are.
+
+        Returns:
+            How many of them to hand on next, and how long to wait before (seconds).
+        """
+        shared = [
+            (Shared.of(each).bucket, each.bandwidth)
+            for each in self.limits
+            if each.bandwidth is not None
+        ]
+        size = min([size, *(piece(rate) for _, rate in shared)])
+        now = time.monotonic()
+        return size, max([0.0, *(bucket.take(size, rate, now) for bucket, rate in shared)])
+
+
+class LimitedAttempt(Attempt):
+    """An attempt of a download that has limits."""
+
+    __slots__ = ("_limits", "is_full", "limits")
+
+    def __init__(self, download: Download, run: Run, protocol: Protocol, limits: RunLimits) -> None:
+        """Begin an attempt.
+
+        Args:
+            download: The download.
+            run: The run.
+            protocol: What the protocol knows in this run.
+            limits: The limits of the run.
+        """
+        super().__init__(download, run, protocol)
+        self._limits = limits
+        self.limits = limits.limits
+        self.is_full = False
+
+    def write(self, buffer: bytes) -> None:
+        """Take the next bytes of the content, piece by piece, each when the bandwidth allows.
+
+        Args:
+            buffer: The bytes.
+
+        Raises:
+            DownloadError: They can't be written, or a validation failed.
+            Cancelled: The run was cancelled.
+        """
+        begin = 0
+        while begin < len(buffer):
+            size, delay = self._limits.delay(len(buffer) - begin)
+            if delay:
+                self.wait_by(functools.partial(self._run.token.wait, delay))
+            super().write(buffer[begin : begin + size])
+            begin += size
+
+    def wait_for_turn(self, host: Hashable = None) -> None:
+        """Wait until another request may be sent.
+
+        Args:
+            host: Where it is sent to; None for the host of the download.
+
+        Raises:
+            DownloadFailed: All places at a host to which the server redirected are taken. The
+                engine begins another attempt when there is one.
+            Cancelled: The run was cancelled.
+        """
+        super().wait_for_turn()
+        if host is not None and not self._limits.follow(host):
+            self.is_full = True
+            raise DownloadFailed("all connections to a host that it was redirected to are used")

@@ -1,0 +1,164 @@
+"""Tests of the places for connections to one host."""
+
+import pytest
+
+from pulpcore.plugin.download.futures.engine import places as module
+from pulpcore.plugin.download.futures.engine.claim import Claims
+from pulpcore.plugin.download.futures.engine.places import Places, enter_all
+from pulpcore.plugin.download.futures.engine.run import Run
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now = 1000.0
+
+    def monotonic(self):
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Replace the clock of the places."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+class Runner:
+    """A run that is being executed until it is interrupted.
+
+    Attributes:
+        run: The run.
+        woken: How often it was woken.
+    """
+
+    def __init__(self, parent=None):
+        self.steps = self._go()
+        next(self.steps)
+        self.run = Run(parent and parent.run.token, Claims(self.steps))
+        self.run.token.attach(self)
+        self.woken = 0
+
+    def _go(self):
+        yield
+
+    def wake(self):
+        """Count."""
+        self.woken += 1
+
+    def interrupt(self):
+        """Leave it without any clean-up."""
+        self.steps.close()
+
+
+class Connection:
+    """An idle connection."""
+
+    is_closed = False
+
+    def close(self):
+        """Note that it is closed."""
+        self.is_closed = True
+
+
+@pytest.fixture
+def runners():
+    """Return runs."""
+    return [Runner() for _ in range(20)]
+
+
+def test_places(runners):
+    """So many runs enter as there are places, and the next one when one of them has left."""
+    places = Places()
+    assert [places.enter(each.run, 2) is None for each in runners[:4]] == [True, True, False, False]
+    assert places.enter(runners[0].run, 2) is None
+    places.leave(runners[1].run)
+    assert (runners[2].woken, runners[3].woken) == (1, 0)
+    assert places.enter(runners[4].run, 2) is not None, "it came last"
+    assert places.enter(runners[2].run, 2) is None
+    places.forget(runners[3].run)
+    places.forget(runners[3].run)
+
+
+def test_an_interrupted_run(runners):
+    """A run that was interrupted has no place any more, and doesn't wait for one."""
+    places = Places()
+    places.enter(runners[0].run, 1)
+    places.enter(runners[1].run, 1)
+    runners[0].interrupt()
+    runners[1].interrupt()
+    assert places.enter(runners[2].run, 1) is not None, "it may not overtake who waited"
+    assert places.enter(runners[2].run, 1) is None
+
+
+def test_a_run_within_another():
+    """A download that is run by a handler of another doesn't wait for that one's place."""
+    places, outer = Places(), Runner()
+    assert places.enter(outer.run, 1) is None
+    assert places.enter(Runner(outer).run, 1) is None
+
+
+def test_further_places(runners):
+    """A run may take further places, which count, and never waits for them."""
+    places = Places()
+    places.enter(runners[0].run, 2)
+    assert places.take("part", runners[0].run, 2)
+    assert not places.take("another", runners[0].run, 2)
+    assert places.enter(runners[1].run, 2) is not None
+    places.leave("part")
+    assert places.enter(runners[1].run, 2) is None
+
+
+def test_who_waits_asks_seldom(runners):
+    """The first of those who wait ask often, and the others the less the more there are."""
+    places = Places()
+    times = [places.enter(Runner().run, 0) - 1000 for _ in range(500)]
+    assert times[0] == pytest.approx(0.05)
+    assert times[-1] == pytest.approx(2.0)
+
+
+def test_all_or_none(runners):
+    """A run that needs places at two hosts holds none while it waits for one."""
+    here, there = Places(), Places()
+    there.enter(runners[0].run, 1)
+    wanted = [(here, 1), (there, 1)]
+    assert enter_all(runners[1].run, wanted) is not None
+    assert here.enter(runners[2].run, 1) is None
+    here.forget(runners[2].run)
+    there.forget(runners[0].run)
+    assert enter_all(runners[1].run, wanted) is None
+
+
+def test_make_room(runners):
+    """Those connections that became idle first are closed to make room for one more."""
+    places = Places()
+    connections = [Connection() for _ in range(4)]
+    tickets = [[each] for each in connections]
+    for connection, ticket in zip(connections, tickets, strict=True):
+        places.add_idle(connection, ticket)
+    places.add_idle(connections[0], tickets[0])
+    tickets[1].clear()  # somebody uses it
+    places.enter(runners[0].run, 3)
+    places.make_room(3)
+    assert [each.is_closed for each in connections] == [False, False, True, False]
+    places.make_room(1)
+    assert [each.is_closed for each in connections] == [True, False, True, True]
+    places.add_idle(connections[1], [connections[1]])
+    places.make_room(1)
+    assert connections[1].is_closed
+
+
+def test_a_connection_that_is_taken_meanwhile(runners):
+    """A connection that another thread takes at the same moment isn't closed."""
+
+    class Ticket(list):
+        def pop(self):
+            raise IndexError
+
+    places, connection = Places(), Connection()
+    places.add_idle(connection, Ticket([connection]))
+    places.enter(runners[0].run, 1)
+    places.make_room(1)
+    assert not connection.is_closed
