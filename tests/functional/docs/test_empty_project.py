@@ -72,4 +72,4 @@ def test_page(tmp_path: Path, napoleon: bool) -> None:
             assert re.search(rf"^ +(?:property )?{name}\b", shown[cls.__name__], re.MULTILINE), name
     if not napoleon:
         # Each entry of a section is a paragraph of its own, below its name.
-        assert "\n      url (str):\n         Where the content is." in text
+        assert "\n      url (str):\n         The URL of the content." in text

@@ -50,49 +50,50 @@ class derived(Generic[T]):  # noqa: N801 - used as property is
 class Download(ABC, Generic[W_co]):
     """One file to download, as a callable.
 
-    Calling it runs it: it returns None, or raises what went wrong; it can be called again, and
-    starts over then. The life of a run::
+    Calling it runs it: the call returns None, or raises an error. It can be called again, and then
+    starts over. The life of a run::
 
         Prepared → (Sent → Replied → Fetched* → validations → published) → Succeeded
                       ↑                                        ↓
                       └──────── repaired, or tried again ←── Error → Failed
 
-    A subclass implements :meth:`_send`, which obtains the content and hands every buffer to
+    A subclass implements :meth:`_send`, which obtains the content and passes each buffer to
     :meth:`_write`.
 
     Attributes:
         url (str):
-            Where the content is. It stays as given, whatever is redirected.
+            The URL of the content. It stays as given, also after a redirect.
         writer (Writer | None):
-            Where the content goes. None for nowhere.
+            Where the content goes. None discards it.
         validations (list[Validation]):
-            What the content must pass, applied in order.
+            The checks that the content must pass. They are applied in order.
         retries (int):
-            How often a handler of the Error event may repair and have the download tried again.
+            The number of retries that handlers of the Error event may request in one run.
         retry (urllib3.util.Retry | None):
-            The policy for trying again without help what is transient; None for never.
+            The policy for automatic retries of transient failures. None disables them.
         timeout (Timeout | None):
-            How long to wait, for protocols that do.
+            The time-outs, for protocols that use a network.
         rate_limiter (RateLimiter | None):
-            What keeps requests to a number a second.
+            Limits the number of requests a second.
         limits (Limits | None):
-            Limits that the download shares with others. They hold beside those of its batch.
+            Limits that the download shares with others. Those of its batch also apply.
         retry_after_max (float):
-            The longest wait that a server may ask for (seconds); beyond it the download fails.
+            The longest Retry-After that the download obeys (seconds). It fails if the server asks
+            for a longer wait.
         skip_existing (bool):
-            If the target has the content already, succeed without a request: see :attr:`unchanged`.
-            It counts where a :class:`.SizeValidation` and a :class:`.DigestValidation` are
-            enforced, since the file is checked by them: its size first, then its digest.
+            Succeed without a request if the target already has the content (:attr:`unchanged`). It
+            has an effect only with an enforced :class:`.SizeValidation` and
+            :class:`.DigestValidation`, which check the file.
         router (EventRouter):
-            Knows the handlers of events.
+            The handlers of events.
         attachment (Any):
-            Anything; yours.
+            Any object of yours. The library doesn't use it.
         reply (Any):
-            The server's reply, None before there is one.
+            The server's reply. None before the first one.
     """
 
     BLOCK = BLOCK
-    """Bytes that are asked for at a time."""
+    """The largest buffer that is read at a time (bytes)."""
 
     RETRIES = 1
     """The default of ``retries``."""
@@ -109,9 +110,8 @@ class Download(ABC, Generic[W_co]):
     """What the protocol does beside ``_send``: see
     :class:`~pulpcore.plugin.download.futures.engine.protocol.Protocol`."""
 
-    # What begins with two underscores is for no subclass: Python keeps it apart from whatever a
-    # plugin calls its own. There are no other names with one underscore but _send, _write and
-    # _protocol.
+    # Python mangles names with two underscores, so they can't collide with those of a plugin's
+    # subclass. The only names with one underscore are _send, _write and _protocol.
 
     @overload
     def __init__(self: Download[FileWriter], url: str, writer: StrPath) -> None: ...
@@ -120,12 +120,11 @@ class Download(ABC, Generic[W_co]):
     def __init__(self, url: str, writer: W_co | StrPath | None) -> None: ...
 
     def __init__(self, url: str, writer: Writer | StrPath | None) -> None:
-        """Make a download.
+        """Create a download.
 
         Args:
-            url: Where the content is.
-            writer: Where the content goes: a writer, or the path of a file. None for a download
-                that does nothing, or whose content goes nowhere.
+            url: The URL of the content.
+            writer: A writer, or the path of the file to write. None discards the content.
 
         Raises:
             TypeError: The writer is none of these.
@@ -140,7 +139,7 @@ class Download(ABC, Generic[W_co]):
 
     @property
     def context(self) -> Context:
-        """What is shared with other downloads. One of its own, until one is set."""
+        """The state shared with other downloads. A new one, unless you set it."""
         record = self.__record
         if record.context is None:
             record.context = Context()
@@ -153,7 +152,7 @@ class Download(ABC, Generic[W_co]):
 
     @derived
     def expected_size(self) -> int | None:
-        """The size of the content (bytes), where the server or a validation says it; else None."""
+        """The size of the content (bytes) by the server or a validation; None if unknown."""
         run = record_of(self).run
         if run is not None and run.total is not None:
             return run.total
@@ -164,23 +163,23 @@ class Download(ABC, Generic[W_co]):
 
     @derived
     def position(self) -> int:
-        """How much of the content was fetched so far (bytes)."""
+        """The number of bytes received so far."""
         return record_of(self).content.position
 
     @derived
     def unchanged(self) -> bool:
-        """Whether the last run succeeded without content, because the target has it already.
+        """Whether the last run left the target as it is, because it already has the content.
 
-        There was no request then, and of the events only Prepared and Succeeded. It needs
-        ``skip_existing``.
+        With ``skip_existing`` the run sends no request, and only the events Prepared and Succeeded.
         """
         protocol = record_of(self).protocol
         return protocol is not None and protocol.is_unchanged
 
     def register(self, event_name: str, handler: Handler) -> None:
-        """Have a handler called for each event of a name.
+        """Register a handler for the events of a name.
 
-        It is called in the thread of the download. What it raises is logged, and stops nothing.
+        The thread of the download calls it. An exception that it raises is logged, and doesn't stop
+        the download.
 
         Args:
             event_name:
@@ -197,11 +196,11 @@ class Download(ABC, Generic[W_co]):
         self.router.register(event_name, handler)
 
     def clone(self) -> Self:
-        """Return a copy that can be run by itself.
+        """Return a copy that can run independently.
 
-        Settings are copied; the writer is copied and not open; context and attachment are shared;
-        handlers, validations and the reply stay behind. A context that nobody has set is closed
-        when none of those that share it runs.
+        Settings and the writer are copied, and the copied writer isn't open. Context and attachment
+        are shared. The copy has no handlers, validations or reply. A context that nobody has set is
+        closed when none of the downloads that share it is running.
 
         ``copy.copy`` and ``copy.deepcopy`` return a clone as well: attachments are often ORM
         objects, and contexts hold locks.
@@ -256,10 +255,10 @@ class Download(ABC, Generic[W_co]):
 
         Raises:
             DownloadError:
-                It failed; nothing of it is left at the target.
+                The download failed, and the target is unchanged.
             RuntimeError:
-                It is running already, or another download that is running has its writer or one of
-                its validations.
+                The download is already running, or another running download uses its writer or one
+                of its validations.
         """
         # In a context of its own: it is left by the interpreter, whenever an interrupt comes.
         copy_context().run(Life(self).finish)
@@ -272,13 +271,13 @@ class Download(ABC, Generic[W_co]):
 
     @abstractmethod
     def _send(self) -> None:
-        """Obtain the content, and hand every buffer to :meth:`_write`.
+        """Obtain the content, and pass each buffer to :meth:`_write`.
 
-        It is called once an attempt. An attempt begins at byte 0, unless the protocol can resume
+        Each attempt calls it once. An attempt begins at byte 0, unless the protocol can resume
         (``_protocol``).
 
         Raises:
-            DownloadError: What was anticipated went wrong.
+            DownloadError: The attempt failed.
         """
 
     def _write(self, buffer: bytes) -> None:

@@ -28,49 +28,50 @@ if TYPE_CHECKING:
 class HttpDownload(Download[W_co]):
     """Downloads a file by HTTP, from ``http://`` and ``https://`` URLs.
 
-    The bytes that are written are those that the server published: a published ``.gz`` isn't
-    unpacked. See :mod:`~pulpcore.plugin.download.futures.http.coding` for servers that encode
-    unasked.
+    It writes the bytes that the server published, so a ``.gz`` file isn't decompressed. The module
+    :mod:`~pulpcore.plugin.download.futures.http.coding` describes what happens if a server encodes
+    content without being asked.
 
     Attributes:
         method (str):
-            GET or HEAD. HEAD brings a reply and no content.
+            GET or HEAD. A HEAD request returns a reply and no content.
         timeout (Timeout):
-            How long to wait.
+            The time-outs.
         user (User):
-            The user, for basic authentication. It goes to the URL's own scheme, host and port only,
-            and so do the client certificate and what the headers Authorization, Cookie and
-            Proxy-Authorization say. An Authorization header wins over it; it wins over userinfo in
-            the URL, and that over a netrc file. Only without all of these a netrc file counts, for
-            the URL's host and, where it names them, for other hosts that it is redirected to.
+            The credentials for basic authentication. Like the client certificate and the headers
+            Authorization, Cookie and Proxy-Authorization, they are only sent to the scheme, host
+            and port of the URL, and not after a redirect to another one. An Authorization header
+            has precedence over ``user``, that over userinfo in the URL, and that over a netrc file.
+            A netrc file also applies to other hosts that it names, after a redirect.
         ssl (SSL):
-            TLS settings.
+            The TLS settings.
         proxy_url (str | None):
-            The URL of a proxy for http and https, in which there may be credentials. None for what
-            the environment says.
+            The URL of a proxy for http and https, which may contain credentials. None for the
+            environment variables, such as ``https_proxy``.
         headers (MutableMapping[str, str]):
-            Headers to send beside or instead of our own.
+            Request headers. They are added to the library's own, or replace them.
         insecure_redirects (bool):
-            Follow redirects from https to http also where no digest validates the content.
+            Follow redirects from https to http, even if no digest validates the content.
         public_only (bool):
-            Connect to public addresses only, also where redirected to: not to those of this
-            machine, of private networks, or of the link (see
-            :func:`~pulpcore.plugin.download.futures.address.is_public`). What counts is the address
-            of the connection, which is ended before anything is sent. Through a proxy that can't be
-            known: where one is to be used, the download fails.
+            Connect to public addresses only, also after a redirect: not to this machine, private
+            networks or link-local addresses (see
+            :func:`~pulpcore.plugin.download.futures.address.is_public`). The check applies to the
+            address of the connection, before anything is sent. A proxy would hide that address, so
+            the download fails if it had to use one.
         expansion_max (float | None):
-            How many times as large as what was sent the content may become, where the server
-            encoded it unasked; None for any size. It doesn't count up to 64 MiB, nor up to the size
-            that a validation expects.
+            The limit against decompression bombs, for content that the server encodes without
+            being asked: how many times as large as the encoded bytes it may become. There is no
+            limit up to 64 MiB, or up to the size that a validation expects. None disables it.
         known_etag (str | None):
-            The ETag of the version that stands at the target, as :attr:`etag` had it after the run
-            that brought it. The server is asked for any other version only (``If-None-Match``).
-            None or '' if you know of none. Where the file of a
-            :class:`~pulpcore.plugin.download.futures.FileWriter` is missing it comes in any case.
+            The ETag of the file that the target has, from :attr:`etag` after the run that
+            downloaded it. The server then sends the content only if it has another version
+            (``If-None-Match``). None or '' if unknown. If the file of a
+            :class:`~pulpcore.plugin.download.futures.FileWriter` is missing, it is downloaded
+            anyway.
         known_last_modified (str | None):
-            The same with :attr:`last_modified` (``If-Modified-Since``). Give both if you have both:
-            the ETag wins, and the date is for servers without one. A date has whole seconds: a
-            second change within one isn't seen.
+            The same with :attr:`last_modified` (``If-Modified-Since``), for servers without ETags.
+            Set both if you have both: the ETag has precedence. The date has a resolution of one
+            second, so it misses a second change within the same second.
         reply (requests.Response | None):
             The server's reply.
     """
@@ -129,26 +130,25 @@ class HttpDownload(Download[W_co]):
         known_etag: str | None = None,
         known_last_modified: str | None = None,
     ) -> None:
-        """Make a download.
+        """Create a download.
 
         Args:
             url: An http or https URL.
-            writer: Where the content goes: a writer, or the path of a file. None for nowhere.
+            writer: A writer, or the path of the file to write. None discards the content.
             method: GET or HEAD, in any case.
-            timeout: How long to wait; None for the defaults of :class:`Timeout`. A number of
-                seconds counts for ``connect`` and ``read``; a pair gives one for each.
-            user: The user, for basic authentication; also a pair of a name and a password.
-            ssl: TLS settings; None for the defaults of :class:`SSL`.
-            proxy_url: The URL of a proxy; None for what the environment says.
-            headers: Headers to send beside or instead of our own.
-            insecure_redirects: Follow redirects from https to http also where no digest validates
-                the content.
+            timeout: The time-outs; None for the defaults of :class:`Timeout`. A number of seconds
+                sets both ``connect`` and ``read``; a pair sets one each.
+            user: The credentials for basic authentication, also as a pair of name and password.
+            ssl: The TLS settings; None for the defaults of :class:`SSL`.
+            proxy_url: The URL of a proxy; None for the environment variables.
+            headers: Request headers.
+            insecure_redirects: Follow redirects from https to http without a digest.
             public_only: Connect to public addresses only.
-            known_etag: The ETag of the version that stands at the target.
-            known_last_modified: The Last-Modified of the version that stands at the target.
+            known_etag: The ETag of the file that the target has.
+            known_last_modified: The Last-Modified of the file that the target has.
 
         Raises:
-            ValueError: The method is another one.
+            ValueError: The method is neither GET nor HEAD.
             TypeError: An argument has a wrong type; the message names it.
         """
         super().__init__(url, writer)
@@ -165,37 +165,34 @@ class HttpDownload(Download[W_co]):
 
     @derived
     def status(self) -> int:
-        """The status of the last reply; 0 before there is one."""
+        """The status of the last reply; 0 before the first one."""
         return _known(self).status
 
     @derived
     def unchanged(self) -> bool:
-        """Whether the run brought nothing, because the target has the content already.
+        """Whether the last run left the target as it is, because it already has the content.
 
-        With ``skip_existing`` that was found without a request. Otherwise the server has the
-        known version still (304).
+        With ``skip_existing`` the run found this without a request. Otherwise the server replied
+        304 (Not Modified) to :attr:`known_etag` or :attr:`known_last_modified`, or to a conditional
+        header of yours, which replaces them. A 304 to a request without a condition is a failure.
 
-        The file at the target isn't touched; any other writer is empty. There are no Fetched
-        events, and so no facts in a monitor. Validations are not applied: they saw nothing.
-
-        It is the answer to :attr:`known_etag` and :attr:`known_last_modified`. Where there is
-        ``If-None-Match`` or ``If-Modified-Since`` among your own :attr:`headers`, that is sent
-        instead, whatever stands at the target. A 304 that nobody asked for is a failure.
+        There are no Fetched events, so a monitor has no facts. Validations aren't applied. A writer
+        other than a :class:`~pulpcore.plugin.download.futures.FileWriter` is empty.
         """
         return _known(self).is_unchanged
 
     @derived
     def etag(self) -> str | None:
-        """The ETag of the version that the last run brought or found unchanged, to remember it.
+        """The ETag of the file, for :attr:`known_etag` in a later run.
 
-        None if the server tells none, and unless the run succeeded. After a HEAD it is that of the
-        version that would have come.
+        None if the server sent none, or if the last run failed. After a HEAD request it is the ETag
+        of the file that a GET would return.
         """
         return _known(self).validators.etag if _is_done(self) else None
 
     @derived
     def last_modified(self) -> str | None:
-        """The Last-Modified of that version, as the server wrote it; None as for :attr:`etag`."""
+        """The Last-Modified of the file, as the server sent it; None as for :attr:`etag`."""
         return _known(self).validators.last_modified if _is_done(self) else None
 
     @property
