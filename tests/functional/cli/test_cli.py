@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -167,6 +166,7 @@ class TestSync:
             "sha256": sha256(FILES["a"]),
             "status": "ok",
             "reason": None,
+            "http_status": 200,
         }
         assert "6 files: 3 downloaded" in result.stderr
         assert "secret" not in result.output
@@ -374,14 +374,13 @@ class TestSync:
         """`sync` downloads an existing file again if it can't be read."""
         server = site({"a": b"A", "l" * 300 + "/b": b"B"})
         (work / "a").write_bytes(b"A")
-        opened = Path.open
 
-        def refuse(path, *arguments):
-            if path.name == "a":
-                raise PermissionError
-            return opened(path, *arguments)
+        def refuse(writer, *_):
+            raise PermissionError
 
-        monkeypatch.setattr(Path, "open", refuse)
+        from pulpcore.plugin.download.futures import FileWriter
+
+        monkeypatch.setattr(FileWriter, "existing", refuse)
         result = call("sync", server.url("/r/PULP_MANIFEST"), ".")
         assert result.exit_code == 1
         assert "1 downloaded" in result.stdout
@@ -489,6 +488,7 @@ class TestGet:
             "sha256": sha256(b"content"),
             "status": "ok",
             "reason": None,
+            "http_status": 200,
         }
         result = call("get", server.url("/b"), "--json")
         assert result.exit_code == 1
@@ -630,9 +630,9 @@ class TestRun:
     @pytest.mark.parametrize(
         ("command", "first", "stopped"),
         [
-            ("get", 0, "stopped: PULP_MANIFEST was interrupted, and no partial file is left"),
+            ("get", 0, "stopped: no partial file is left"),
             ("sync", 0, "stopped: the manifest was interrupted, and no file was downloaded"),
-            ("sync", 1, "stopped: no partial file is left, and another run gets the rest"),
+            ("sync", 1, "stopped: no partial file is left"),
         ],
     )
     def test_stop_while_a_file_comes(self, call, site, work, command, first, stopped):
@@ -703,7 +703,7 @@ class TestRun:
 
     def test_hints(self, call):
         """Hints of click and of this program are printed as they are written."""
-        result = call("get", "--retry", "5", "http://127.0.0.1:1/a")
+        result = call("get", "--rety", "5", "http://127.0.0.1:1/a")
         assert "No such option" in result.stderr
         assert "***" not in result.stderr
         result = call("get", "--proxy", "foo", "http://127.0.0.1:1/a")
@@ -712,7 +712,6 @@ class TestRun:
     @pytest.mark.parametrize(
         "arguments",
         [
-            ["get", "http://h/a", "{}"],
             ["get", "http://h/a", "-o", "{}"],
             ["get", "http://h/a", "-o{}"],
             ["get", "http://h/a", "--size", "{}"],
@@ -860,12 +859,17 @@ class TestProcess:
             assert json.loads(process.stdout.readline())["path"] == "done"
             server.until(lambda: server.count == 4)
             process.send_signal(number)
-            _, error = process.communicate(timeout=100)
+            output, error = process.communicate(timeout=100)
         assert process.returncode == status
         assert tree(work / "d") == {"a": b"old", "done": b"D"}
         assert "stopped: " in error
         assert "3 files: 1 downloaded (1 byte" in error
-        assert "0 failed, 2 interrupted\n" in error
+        assert "0 failed, 2 interrupted: the same command gets them\n" in error
+        records = [json.loads(line) for line in output.splitlines()]
+        assert {record["path"]: record["status"] for record in records} == {
+            "a": "interrupted",
+            "b": "interrupted",
+        }
         assert "Traceback" not in error
 
     @pytest.mark.usefixtures("from_terminal")
@@ -873,7 +877,7 @@ class TestProcess:
         ("command", "stopped"),
         [
             (["sync"], "stopped: the manifest was interrupted"),
-            (["get"], "stopped: PULP_MANIFEST was interrupted"),
+            (["get"], "stopped: no partial file is left"),
         ],
     )
     def test_stopped_in_one_file(self, work, site, command, stopped):

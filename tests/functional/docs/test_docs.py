@@ -452,8 +452,8 @@ def test_command_line(example, site, work) -> None:
 def test_options_are_documented() -> None:
     """The page of the command line documents exactly the options that the program has."""
     text = (DOCS / "cli.rst").read_text()
-    documented = set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9-]*", text))
-    there = {"-h", "--help"}
+    documented = set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z0-9-]*", text))
+    there = {"-h", "--help", "--version"}
     for command in app.cli.commands.values():
         for parameter in command.params:
             there.update(name for name in parameter.opts if name.startswith("-"))

@@ -7,9 +7,16 @@ import sys
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from pulpcore.plugin.download.futures.cli import output as module
-from pulpcore.plugin.download.futures.cli.output import Output, Result, logging_to, printable
+from pulpcore.plugin.download.futures.cli.output import (
+    Output,
+    Result,
+    logging_to,
+    printable,
+    short,
+)
 from pulpcore.plugin.download.futures.cli.progress import Bars, Lines, Progress
 
 OK = Result("a", "https://u:secret@example.org/a?token=secret#x", 1, "00", "ok")
@@ -56,6 +63,7 @@ def test_json(capsys):
         "sha256": "00",
         "status": "ok",
         "reason": None,
+        "http_status": None,
     }
     assert [record["status"] for record in records] == ["ok", "skipped", "failed", "failed"]
     assert captured.err.startswith("said\n")
@@ -115,3 +123,14 @@ def test_logging(capsys, caplog):
     assert capsys.readouterr().err == "INFO: two\nlines\n"
     assert caplog.records == []
     assert (logger.level, logger.propagate, logger.handlers) == before
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+@pytest.mark.parametrize("name", ["a", "", "long-name-" * 20])
+def test_short(columns, name):
+    """On a terminal a long error is cut to two lines, and has the beginning of the reason."""
+    text = short(name, "word " * 60, columns)
+    assert text.endswith("…")
+    assert "word" in text
+    assert len(Text(text).wrap(Console(width=columns), columns)) == 2
+    assert short("a", "why", columns) == "failed: a: why"

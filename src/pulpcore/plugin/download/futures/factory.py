@@ -159,17 +159,26 @@ class Factory:
                 or ``public_only`` is set and the scheme doesn't support it. A URL that is invalid
                 in another way fails when the download runs.
         """
-        scheme, last = _split(str(url))
+        scheme = _split(str(url))[0]
         builder = self._BUILDERS.get(scheme)
         if builder is None:
             known = ", ".join(self._BUILDERS)
             shown = redact.scheme(str(url)) or ""
             raise ValueError(f"no download serves the scheme {shown!r}: use one of {known}")
-        writer = FileWriter(_name(str(url), last) if path is None else path)
+        writer = FileWriter(_path(str(url)) if path is None else path)
         download: Download[FileWriter] = builder(self, url, writer)
         if artifact is not None and _get(self.importer, "validate", True):
             download.validations.extend(_validations(artifact))
         return download
+
+    @classmethod
+    def serves(cls, url: str) -> bool:
+        """Return whether the scheme of a URL is supported.
+
+        Args:
+            url: The URL.
+        """
+        return _split(url)[0] in cls._BUILDERS
 
     def _http(self, url: str, writer: FileWriter) -> Download[FileWriter]:
         importer = self.importer
@@ -352,10 +361,18 @@ def _split(url: str) -> tuple[str, str]:
     return scheme, without_type_code(last) if scheme in ("ftp", "ftps") else last
 
 
-def _name(url: str, last: str) -> str:
+def file_name(url: str) -> str:
+    """Return the name of a file that a URL gives: the last part of its path, decoded.
+
+    Args:
+        url: The URL.
+
+    Raises:
+        ValueError: There is none, or it can't be used.
+    """
     problem = None
     try:
-        name = unquote(last, errors="strict")
+        name = unquote(_split(url)[1], errors="strict")
         if name in ("", ".", ".."):
             problem = "there is none"
         elif any(c in name for c in "/\\"):
@@ -366,17 +383,26 @@ def _name(url: str, last: str) -> str:
             problem = "it is reserved for staging files"
         elif len(os.fsencode(name)) > _LONGEST_NAME:
             problem = f"it is longer than {_LONGEST_NAME} bytes"
-        elif not _stays(folder := Path.cwd(), folder / name):
-            problem = "there is a link of that name which leads out of the working directory"
     except UnicodeError:
         problem = "it is no UTF-8, or can't be encoded here"
     if problem is not None:
         # Raised outside the except clause: its context would hold the text, which may be secret.
-        raise ValueError(
-            f"no name of a file can be taken from the URL: {problem}; give a path "
-            f"({redact.url(url)})"
-        )
-    return str(Path.cwd() / name)
+        raise _nameless(url, problem)
+    return name
+
+
+def _nameless(url: str, problem: str) -> ValueError:
+    return ValueError(
+        f"no name of a file can be taken from the URL: {problem}; give a path ({redact.url(url)})"
+    )
+
+
+def _path(url: str) -> str:
+    folder, name = Path.cwd(), file_name(url)
+    if not _stays(folder, folder / name):
+        problem = "there is a link of that name which leads out of the working directory"
+        raise _nameless(url, problem)
+    return str(folder / name)
 
 
 def _stays(folder: Path, path: Path) -> bool:

@@ -77,10 +77,12 @@ class ProgressMonitor:
         first. Reasons are Retry-After, a back-off, a limit, and a server that admits no more
         connections; ``checking the file that is there`` is said for ``skip_existing``.
         """
-        wait = self._wait()
+        wait = self.wait
         return "" if wait is None else str(wait)
 
-    def _wait(self) -> Wait | None:
+    @property
+    def wait(self) -> Wait | None:
+        """What ``waiting`` says, as an object; None for nothing."""
         waits = []
         for record in self._running.copy().values():
             if record.run is None or (wait := record.run.wait) is None:

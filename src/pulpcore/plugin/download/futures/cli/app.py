@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from pulpcore.plugin.download.futures import DigestValidation, redact
 
-from . import shown
-from .get import STDOUT, get
-from .manifest import folder_for
-from .options import Options, common
+from . import shown, values
+from .entries import Checksums
+from .get import STDIO, Wanted, get
+from .manifest import Refused, folder_for
+from .options import Grouped, Options, common
 from .output import Output, logging_to
 from .repository import Repository, serve
+from .session import Session
 from .signals import Interrupted, stopping
 from .streams import standard_streams
 from .sync import sync
@@ -81,7 +83,7 @@ def cli(context: click.Context) -> None:
         context.exit(USAGE)
 
 
-@cli.command("sync")
+@cli.command("sync", cls=Grouped)
 @click.argument("manifest_url", required=False)
 @click.argument("destination", required=False, type=click.Path(file_okay=False, path_type=Path))
 @common
@@ -95,9 +97,9 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
     Without MANIFEST_URL the program serves a generated repository on this machine, and downloads
     it into ./pulp-futures-demo.
     """
-    output = Output(options.as_json, verbose=options.verbose > 0)
+    output = _output(options)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_logging(options, output))
+        stack.enter_context(_running(options, output))
         if manifest_url is None:
             manifest_url = stack.enter_context(serve(Repository()))
             destination = Path(DEMO)
@@ -110,73 +112,124 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
     _exit(succeeded)
 
 
-def _sha256(text: str) -> tuple[str, str]:
-    return _digest(f"sha256:{text}")
-
-
-def _digest(text: str) -> tuple[str, str]:
-    algorithm, colon, digest = text.partition(":")
-    if not colon:
-        raise click.BadParameter("a digest is given as ALG:HEX, such as sha512:0a1b….")
-    try:
-        return algorithm.lower(), DigestValidation(algorithm, digest).expected
-    except ValueError as error:
-        raise click.BadParameter(f"{error}.") from error
-
-
-@cli.command("get")
-@click.argument("url")
+@cli.command("get", cls=Grouped)
+@click.argument("urls", metavar="[URL]...", nargs=-1)
+@click.option(
+    "-i",
+    "--input-file",
+    "listed",
+    metavar="FILE",
+    help="A list of URLs in aria2's form; - is stdin.",
+)
+@click.option(
+    "-P",
+    "--directory-prefix",
+    "folder",
+    metavar="DIR",
+    help="The folder that files go to. Default: the working directory.",
+)
 @click.option(
     "-o",
     "--output",
     "path",
     metavar="PATH",
-    help="Where to write it; - is stdout. Default: the name in the URL, in the working directory.",
+    help="Where to write the only file; - is stdout. Default: the name in the URL.",
 )
-@click.option("--sha256", metavar="HEX", type=_sha256, help="The SHA-256 that it must have.")
+@click.option("--sha256", metavar="HEX", type=values.sha256, help="The SHA-256 of the only file.")
 @click.option(
     "--digest",
     metavar="ALG:HEX",
-    type=_digest,
-    help=f"The digest that it must have: {', '.join(DigestValidation.ALGORITHMS)}.",
+    type=values.digest,
+    help=f"The digest of the only file: {', '.join(DigestValidation.ALGORITHMS)}.",
 )
 @click.option(
-    "--size", metavar="BYTES", type=click.IntRange(min=0), help="The size that it must have."
+    "--size", metavar="BYTES", type=click.IntRange(min=0), help="The size of the only file."
+)
+@click.option(
+    "--checksums",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, readable=True),
+    help="The digests of all files, as sha256sum writes them.",
+)
+@click.option(
+    "--session",
+    "journal",
+    metavar="FILE",
+    help="Note in FILE what is finished, and don't ask for it again.",
 )
 @common
 def get_command(
-    url: str,
+    urls: tuple[str, ...],
+    listed: str | None,
+    folder: str | None,
     path: str | None,
     sha256: tuple[str, str] | None,
     digest: tuple[str, str] | None,
     size: int | None,
+    checksums: str | None,
+    journal: str | None,
     options: Options,
 ) -> None:
-    """Download one file.
+    """Download files.
 
-    A file that is there already is replaced only when the new one is complete, and has the size and
-    the digest that were given.
+    A URL may end in #sha256=HEX. A file that is there already is replaced only when the new one is
+    complete, and has the size and the digest that were given.
     """
+    expected: dict[str, int | str] = dict([pair for pair in (sha256, digest) if pair])
     if sha256 is not None and digest is not None:
         raise click.UsageError("--sha256 and --digest exclude each other.")
+    if size is not None:
+        expected["size"] = size
+    _check_get(urls, listed, path, bool(expected), options)
+    if path == STDIO and journal is not None:
+        raise click.UsageError("--session and '-o -' exclude each other.")
+    digests = None if checksums is None else _checksums(checksums)
+    output = _output(options, data=path == STDIO)
+    wanted = Wanted(urls, listed, digests, folder, path, expected)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_running(options, output))
+        session = None if journal is None else stack.enter_context(Session(journal))
+        succeeded = get(wanted, options, output, session)
+    _exit(succeeded)
+
+
+def _check_get(
+    urls: tuple[str, ...], listed: str | None, path: str | None, is_one: bool, options: Options
+) -> None:
+    if not urls and listed is None:
+        raise click.UsageError("Missing argument 'URL', or the option -i.")
     if path == "":
         raise click.UsageError("--output: the path is empty.")
     if path is not None and shown.is_url(path):
         raise click.UsageError("--output: it is a URL, and must be a path.")
-    if path == STDOUT and options.as_json:
+    if (path is not None or is_one) and (listed is not None or len(urls) > 1):
+        raise click.UsageError("--output, --sha256, --digest and --size are for one URL.")
+    if path == STDIO and options.as_json:
         raise click.UsageError("--json and '-o -' exclude each other: both write to stdout.")
-    expected: dict[str, int | str] = dict([pair for pair in (sha256, digest) if pair])
-    if size is not None:
-        expected["size"] = size
-    output = Output(options.as_json, verbose=options.verbose > 0, data=path == STDOUT)
-    with _logging(options, output):
-        succeeded = get(url, path, expected, options, output)
-    _exit(succeeded)
 
 
-def _logging(options: Options, output: Output) -> contextlib.AbstractContextManager[None]:
+def _checksums(path: str) -> Checksums:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+            return Checksums(lines)
+    except Refused as error:
+        raise click.UsageError(f"--checksums: {error}.") from error
+
+
+def _output(options: Options, data: bool = False) -> Output:
+    return Output(options.as_json, options.verbose > 0, data, options.quiet)
+
+
+@contextlib.contextmanager
+def _running(options: Options, output: Output) -> Iterator[None]:
+    """Show the library's log, and end with the status of a signal if one comes."""
     level = logging.DEBUG if options.verbose > 1 else logging.WARNING
-    return logging_to(output, level)
+    try:
+        with logging_to(output, level):
+            yield
+    except Interrupted as stop:
+        # click would write an empty line below the summary.
+        raise click.exceptions.Exit(stop.status) from None
 
 
 def _exit(succeeded: bool) -> None:

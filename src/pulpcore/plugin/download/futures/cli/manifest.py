@@ -82,7 +82,21 @@ class BadLine:
 
 
 class Unusable(Exception):
-    """The manifest can't be read; the message says why."""
+    """The manifest can't be read; the message says why.
+
+    Attributes:
+        status (int | None): The status of the reply, if there was one.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        """Create the exception.
+
+        Args:
+            reason: Why.
+            status: The status of the reply.
+        """
+        super().__init__(reason)
+        self.status = status
 
 
 class Refused(ValueError):
@@ -141,10 +155,10 @@ def _decode(content: bytes) -> str:
 def _entry(number: int, line: str) -> Entry | BadLine:
     match = _LINE.fullmatch(line)
     if match is None:
-        return BadLine(number, None, f"not path,sha256,size: {_excerpt(line)}")
+        return BadLine(number, None, f"not path,sha256,size: {shown.excerpt(line)}")
     path = match["path"].strip()
     try:
-        path = _relative(path)
+        path = relative(path)
     except Refused as error:
         # Redact it: the path may be the tail of a URL, with a secret.
         return BadLine(number, shown.value(path), str(error))
@@ -184,8 +198,11 @@ def _folders(path: str) -> Iterator[str]:
         end = path.find("/", end + 1)
 
 
-def _relative(path: str) -> str:
+def relative(path: str) -> str:
     """Check a path without looking at the disk, and drop its empty parts and those that are ``.``.
+
+    Args:
+        path: The path.
 
     Raises:
         Refused: The path must not be used.
@@ -195,9 +212,9 @@ def _relative(path: str) -> str:
     if "\\" in path:
         raise Refused("the path has a backslash, which divides folders on some systems")
     if path.startswith("/") or re.match("[A-Za-z]:", path):
-        raise Refused("the path is absolute, and must be relative to the manifest")
+        raise Refused("the path is absolute, and must be relative")
     if re.match("[A-Za-z][A-Za-z0-9+.-]*:/", path):
-        raise Refused("the path is a URL, and must be relative to the manifest")
+        raise Refused("the path is a URL, and must be relative")
     try:
         size = len(os.fsencode(path))
     except UnicodeEncodeError:
@@ -266,8 +283,3 @@ def folder_for(url: str) -> str:
     rest = re.sub("[A-Za-z][A-Za-z0-9+.-]*:(//)?", "", redact.url(url), count=1).partition("?")[0]
     name = rest.rpartition("/")[0] if "/" in rest else rest
     return re.sub("[^A-Za-z0-9._]+", "-", name).strip("-.") or "pulp-futures-sync"
-
-
-def _excerpt(line: str) -> str:
-    text = shown.value(line)
-    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import math
 import os
-import re
-import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
-from pulpcore.plugin.download.futures import Download
+from pulpcore.plugin.download.futures import Download, Limits
 from pulpcore.plugin.download.futures.batch import CONCURRENT
 from pulpcore.plugin.download.futures.http.redirect import is_private
 
-PASSWORD = "PULP_FUTURES_PASSWORD"  # noqa: S105 - the name of a variable
-"""The environment variable with the password."""
+from . import values
 
 MOST = 256
 """The largest number of downloads at a time."""
-
-LONGEST = 24 * 60 * 60.0
-"""The longest time-out (seconds)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +51,7 @@ class Importer:
     connect_timeout: float | None = None
     sock_read_timeout: float | None = None
     total_timeout: float | None = None
+    max_retries: int | None = None
     validate: bool = True
 
     def without_credentials(self) -> Importer:
@@ -82,14 +74,20 @@ class Options:
         importer (Importer): The connection settings.
         concurrent (int): The number of parallel downloads.
         least_speed (float | None): The minimum speed of an attempt (bytes per second).
+        limits (Limits): What all downloads share.
+        keeps (bool): Keep partial files, and go on with them.
         as_json (bool): Write a line of JSON for each file.
+        quiet (bool): Write errors only.
         verbose (int): 1: name each file. 2: show the library's log records too.
     """
 
     importer: Importer
     concurrent: int
     least_speed: float | None
+    limits: Limits
+    keeps: bool
     as_json: bool
+    quiet: bool
     verbose: int
 
     def limit(self, download: Download) -> None:
@@ -102,6 +100,26 @@ class Options:
             download.timeout.least_speed = self.least_speed
 
 
+class Grouped(click.Command):
+    """A command whose help groups the options."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, in groups.
+
+        Args:
+            context: The context of click.
+            formatter: Takes what is written.
+        """
+        groups: dict[str, list[tuple[str, str]]] = {"Files": []}
+        for parameter in self.get_params(context):
+            record = parameter.get_help_record(context)
+            if record is not None:
+                groups.setdefault(_GROUPS.get(parameter.name or "", "Files"), []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
 def common(command: Callable[..., None]) -> Callable[..., None]:
     """Decorate a command with the shared options, which it receives as an argument ``options``.
 
@@ -110,51 +128,48 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     """
 
     @functools.wraps(command)
-    def wrapper(**values: Any) -> None:
-        taken = {name: values.pop(name) for name in _NAMES}
-        command(options=_options(**taken), **values)
+    def wrapper(**given: Any) -> None:
+        taken = {name: given.pop(name) for name in _NAMES}
+        command(options=_options(taken), **given)
 
     for option in reversed(_OPTIONS):
         wrapper = option(wrapper)
     return wrapper
 
 
-def _options(
-    *,
-    concurrent: int,
-    user: str | None,
-    headers: tuple[tuple[str, str], ...],
-    ca: str | None,
-    cert: str | None,
-    key: str | None,
-    insecure: bool,
-    proxy: str | None,
-    connect_timeout: float | None,
-    read_timeout: float | None,
-    total_timeout: float | None,
-    least_speed: float | None,
-    as_json: bool,
-    verbose: int,
-) -> Options:
-    _check_certificates(ca, cert, key)
+def _options(given: dict[str, Any]) -> Options:
+    if given["quiet"] and given["verbose"]:
+        raise click.UsageError("--quiet and --verbose exclude each other.")
+    values.check_certificates(given["ca"], given["cert"], given["key"])
+    user = given["user"]
     importer = Importer(
         username=user,
         password=None if user is None else _password(user),
-        headers=[{name: value} for name, value in headers],
-        ssl_ca_certificate=_pem(ca),
-        ssl_client_certificate=_pem(cert),
-        ssl_client_key=_pem(key),
-        ssl_validation=not insecure,
-        proxy_url=proxy,
-        connect_timeout=connect_timeout,
-        sock_read_timeout=read_timeout,
-        total_timeout=total_timeout,
+        headers=[{name: value} for name, value in given["headers"]],
+        ssl_ca_certificate=_pem(given["ca"]),
+        ssl_client_certificate=_pem(given["cert"]),
+        ssl_client_key=_pem(given["key"]),
+        ssl_validation=not given["insecure"],
+        proxy_url=given["proxy"],
+        connect_timeout=given["connect_timeout"],
+        sock_read_timeout=given["read_timeout"],
+        total_timeout=given["total_timeout"],
+        max_retries=given["retry"],
     )
-    return Options(importer, concurrent, least_speed, as_json, verbose)
+    return Options(
+        importer,
+        limits=Limits(bandwidth=given["limit_rate"], per_host=given["per_host"]),
+        **{name: given[name] for name in _AS_GIVEN},
+    )
 
 
-# The names of the shared options.
-_NAMES = tuple(inspect.signature(_options).parameters)
+_AS_GIVEN = ("concurrent", "least_speed", "keeps", "as_json", "quiet", "verbose")
+_NAMES = (
+    *_AS_GIVEN,
+    *("user", "headers", "ca", "cert", "key", "insecure", "proxy", "connect_timeout"),
+    *("read_timeout", "total_timeout", "retry", "limit_rate", "per_host"),
+)
+"""The names of the shared options."""
 
 
 def _pem(path: str | None) -> PemFile | None:
@@ -162,80 +177,18 @@ def _pem(path: str | None) -> PemFile | None:
 
 
 def _password(user: str) -> str:
-    password = os.environ.get(PASSWORD)
+    password = os.environ.get(values.PASSWORD)
     if password is not None:
         return password
     # sys.stdin is None if it was closed.
     if sys.stdin is None or not sys.stdin.isatty():
-        raise click.UsageError(f"--user needs a password: set {PASSWORD}, or run on a terminal.")
+        raise click.UsageError(
+            f"--user needs a password: set {values.PASSWORD}, or run on a terminal."
+        )
     answer: str = click.prompt(
         f"Password of {user}", hide_input=True, default="", show_default=False, err=True
     )
     return answer
-
-
-def _user(text: str) -> str:
-    # The message doesn't quote the value: a password follows the colon.
-    if ":" in text:
-        raise click.BadParameter(
-            f"a name has no colon; the password comes from {PASSWORD} or a prompt."
-        )
-    return text
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    # The message doesn't quote the value, which may be a token.
-    if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-        raise click.BadParameter("a header is given as 'Name: value'.")
-    if not re.fullmatch(r"[\t\x20-\x7e\x80-\xff]*", value):
-        raise click.BadParameter(f"the value of {name} has a character that no header may have.")
-    return name, value.strip()
-
-
-def _proxy(text: str) -> str:
-    # The message doesn't quote the value, which may have a password.
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise click.BadParameter("a proxy is given as http://[USER:PASSWORD@]HOST:PORT.")
-    return text
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= LONGEST:
-        raise click.BadParameter(
-            f"{text!r} isn't a number of seconds above 0 and up to {LONGEST:.0f} (a day)."
-        )
-    return seconds
-
-
-def _check_certificates(ca: str | None, cert: str | None, key: str | None) -> None:
-    """Let OpenSSL read the files now, so that a bad file fails once, and not at each download."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if ca is not None:
-        try:
-            context.load_verify_locations(ca)
-        except OSError as error:
-            raise click.UsageError(f"--ca: {ca!r} holds no PEM certificate.") from error
-    if cert is not None:
-        try:
-            # With an empty password OpenSSL doesn't ask for one on the terminal.
-            context.load_cert_chain(cert, key, password="")
-        except (OSError, ValueError) as error:
-            raise click.UsageError(
-                "--cert must be a PEM certificate, and --key the key of it, which is not "
-                "encrypted; without --key, both are in the file of --cert."
-            ) from error
-    elif key is not None:
-        raise click.UsageError("--key needs --cert.")
 
 
 _FILE = click.Path(exists=True, dir_okay=False, readable=True)
@@ -251,15 +204,15 @@ _OPTIONS = (
     click.option(
         "--user",
         metavar="NAME",
-        type=_user,
-        help=f"A user's name. The password comes from the variable {PASSWORD}, or is asked for.",
+        type=values.user,
+        help=f"A user's name. The password comes from {values.PASSWORD}, or is asked for.",
     ),
     click.option(
         "--header",
         "headers",
         metavar="'NAME: VALUE'",
         multiple=True,
-        type=_header,
+        type=values.header,
         help="A header to send. May be given several times.",
     ),
     click.option(
@@ -276,23 +229,23 @@ _OPTIONS = (
         help="The key of the client certificate (PEM), where it isn't in the same file.",
     ),
     click.option("--insecure", is_flag=True, help="Don't verify the server's certificate."),
-    click.option("--proxy", metavar="URL", type=_proxy, help="A proxy for http and https."),
+    click.option("--proxy", metavar="URL", type=values.proxy, help="A proxy for http and https."),
     click.option(
         "--connect-timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=values.seconds,
         help="How long to wait for a connection. Default: 10.",
     ),
     click.option(
         "--read-timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=values.seconds,
         help="How long to wait for the next bytes. Default: 30.",
     ),
     click.option(
         "--total-timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=values.seconds,
         help="How long a file may take, retries included. Default: no limit.",
     ),
     click.option(
@@ -302,9 +255,48 @@ _OPTIONS = (
         help="Retry a file with fewer bytes a second over 30 s. Default: no limit.",
     ),
     click.option(
+        "--retry",
+        metavar="N",
+        type=click.IntRange(0, 1000),
+        help="How many more times to try a file after a temporary failure. Default: 6.",
+    ),
+    click.option(
+        "--limit-rate",
+        metavar="RATE",
+        type=values.rate,
+        help="Bytes a second of all files together, such as 500K or 2M. Default: no limit.",
+    ),
+    click.option(
+        "--per-host",
+        metavar="N",
+        type=click.IntRange(1, MOST),
+        help="Connections to one host at a time. Default: as many as --concurrent.",
+    ),
+    click.option(
+        "-c",
+        "--continue",
+        "keeps",
+        is_flag=True,
+        help="Keep partial files, and go on with those of an earlier run.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Write errors only."),
+    click.option(
         "--json", "as_json", is_flag=True, help="Write one line of JSON for each file to stdout."
     ),
     click.option(
         "-v", "--verbose", count=True, help="Name each file. Twice: show the library's log too."
     ),
 )
+
+_GROUPS = {
+    **dict.fromkeys(("as_json", "quiet", "verbose", "help", "version"), "Messages"),
+    **dict.fromkeys(("user", "headers", "ca", "cert", "key", "insecure", "proxy"), "Connection"),
+    **dict.fromkeys(
+        (
+            *("concurrent", "connect_timeout", "least_speed", "limit_rate", "per_host"),
+            *("read_timeout", "retry", "total_timeout"),
+        ),
+        "Limits",
+    ),
+}
+"""The title of the group for each option that isn't about files."""

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Literal, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
 from pulpcore.plugin.download.futures import redact
 
 from . import shown
 from .progress import Bars, Lines, Progress
 
-Status = Literal["ok", "failed", "skipped"]
+Status = Literal["ok", "failed", "skipped", "interrupted"]
 
 LOGGER = "pulpcore.plugin.download.futures"
 
@@ -33,6 +34,7 @@ class Result:
         sha256 (str | None): The digest (hex); None if unknown.
         status (str): The outcome.
         reason (str | None): Why it failed or was skipped; None if it was downloaded.
+        http_status (int | None): The status of the last reply; None without one.
     """
 
     path: str | None
@@ -41,6 +43,7 @@ class Result:
     sha256: str | None
     status: Status
     reason: str | None = None
+    http_status: int | None = None
 
 
 class Output:
@@ -53,16 +56,25 @@ class Output:
         verbose (bool): Name each file.
     """
 
-    def __init__(self, as_json: bool = False, verbose: bool = False, data: bool = False) -> None:
+    def __init__(
+        self,
+        as_json: bool = False,
+        verbose: bool = False,
+        data: bool = False,
+        quiet: bool = False,
+    ) -> None:
         """Create the output of a command.
 
         Args:
             as_json: Write one line of JSON for each file to stdout.
             verbose: Name each file.
             data: The content of a file goes to stdout.
+            quiet: Write errors only.
         """
         self._json = as_json
         self._taken = as_json or data
+        # Messages would stand in the middle of content that is shown on the terminal.
+        self._quiet = quiet or (data and sys.stdout.isatty())
         self.verbose = verbose
 
     def say(self, text: str) -> None:
@@ -71,6 +83,8 @@ class Output:
         Args:
             text: One line.
         """
+        if self._quiet:
+            return
         stream = sys.stderr if self._taken else sys.stdout
         encoding = getattr(stream, "encoding", None) or "utf-8"
         # A name that the terminal's encoding lacks must not stop the downloads.
@@ -85,6 +99,15 @@ class Output:
         """
         _write(sys.stderr, printable(text))
 
+    def stopped(self, keeps: bool) -> None:
+        """Say that the run was stopped.
+
+        Args:
+            keeps: Partial files are kept.
+        """
+        what = "partial files are kept" if keeps else "no partial file is left (-c keeps them)"
+        self.complain(f"stopped: {what}")
+
     def result(self, result: Result) -> None:
         """Report how the download of a file ended.
 
@@ -92,11 +115,9 @@ class Output:
             result: The file and how it ended.
         """
         path = None if result.path is None else shown.path(result.path)
-        name = path or result.url or ""
+        name = path or ""
         if result.status == "failed":
-            self.complain(
-                f"failed: {name}: {result.reason}" if name else f"failed: {result.reason}"
-            )
+            self.complain(self._failure(name, result))
         elif self.verbose:
             self.say(f"{result.status}: {name}")
         if self._json:
@@ -105,15 +126,23 @@ class Output:
                 record["url"] = redact.url(result.url)
             _write(sys.stdout, json.dumps(record))
 
-    def progress(self, title: str, files: int, size: int | None) -> Progress:
+    def _failure(self, name: str, result: Result) -> str:
+        reason = result.reason or ""
+        if self.verbose or not sys.stderr.isatty():
+            return f"failed: {name}: {reason}" if name else f"failed: {reason}"
+        # The name says which file it is. The URL would take the place of the reason.
+        reason = reason.removeprefix(f"{redact.url(result.url or '')}: ")
+        return short(printable(name), printable(reason), Console(stderr=True).width)
+
+    def progress(self, title: str, files: int | None, size: int | None) -> Progress:
         """Show progress: a bar on a terminal, lines elsewhere.
 
         Args:
             title: The name of the work, such as "Downloading".
-            files: The number of files.
+            files: The number of files; None if it isn't known.
             size: The size of all files together (bytes), if known.
         """
-        if not files:
+        if files == 0 or self._quiet:
             return Progress(title, files, size)
         console = Console(stderr=True)
         if console.is_interactive:
@@ -152,6 +181,24 @@ def printable(text: str) -> str:
         text: Any text.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def short(name: str, reason: str, width: int) -> str:
+    """Return an error that takes two lines of a terminal at most.
+
+    Args:
+        name: The name of the file; its end is what is shown of a long one.
+        reason: Why it failed.
+        width: The width of the terminal.
+    """
+    most = width // 2
+    name = name if len(name) <= most else "…" + name[1 - most :]
+    text = f"failed: {name}: {reason}" if name else f"failed: {reason}"
+    lines = Text(text).wrap(Console(width=width), width)
+    if len(lines) <= 2:
+        return text
+    lines[1].truncate(width - 1)
+    return f"{lines[0].plain.rstrip()} {lines[1].plain.rstrip()}…"
 
 
 def _write(stream: TextIO, line: str) -> None:

@@ -54,3 +54,37 @@ def message(text: str, values: Iterable[str]) -> str:
             if redacted != part:
                 text = text.replace(part, redacted).replace(repr(part)[1:-1], redacted)
     return text
+
+
+_OPTIONS = {
+    "give them in proxy_url": "give them in --proxy",
+    "than those in proxy_url": "than those in --proxy",
+    "proxy_url": "--proxy",
+    "give a user and a password": "give --user",
+    "add a digest validation, or allow insecure_redirects": "give its digest, as by --sha256",
+    "say its size by a SizeValidation, or set expansion_max": "give its size, as by --size",
+    "; give a path": "; give it by -o, or by out= in a list",
+    "as the setting ssl.validation=False says": "as --insecure says",
+    "within the total limit": "within --total-timeout",
+}
+
+
+def hint(text: str) -> str:
+    """Have a hint of the library name the option of the program, and not the attribute.
+
+    Args:
+        text: The message of an error.
+    """
+    for attribute, option in _OPTIONS.items():
+        text = text.replace(attribute, option)
+    return text
+
+
+def excerpt(text: str) -> str:
+    """Quote the beginning of a text that may contain a URL.
+
+    Args:
+        text: The text.
+    """
+    text = value(text)
+    return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pulpcore.plugin.download.futures import Batch, Download, DownloadError
+from pulpcore.plugin.download.futures import Batch, Download, DownloadError, Limits
 from pulpcore.plugin.download.futures.batch import BACKLOG, Plan
+
+from . import shown
 
 
 def transfer(
     downloads: Iterable[Download],
     concurrent: int,
     done: Callable[[Download, str | None], None],
+    limits: Limits | None = None,
 ) -> None:
     """Run downloads, and report each one when it has ended.
 
@@ -21,9 +24,10 @@ def transfer(
         downloads: The downloads.
         concurrent: The number of parallel downloads.
         done: Called in this thread with each download, and with the reason of its failure or None.
+        limits: The limits that the downloads share.
     """
     backlog = max(BACKLOG, concurrent)
-    with Batch(downloads, concurrent=concurrent, backlog=backlog) as batch:
+    with Batch(downloads, concurrent=concurrent, backlog=backlog, limits=limits) as batch:
         for plan in batch():
             done(plan.download, _failure(plan))
 
@@ -32,7 +36,7 @@ def _failure(plan: Plan) -> str | None:
     try:
         plan.result()
     except DownloadError as error:
-        return str(error)
+        return shown.hint(str(error))
     except Exception as error:  # noqa: BLE001 - a bug in one download must not lose the others
         # The text of the exception may contain a secret.
         return f"internal error ({type(error).__name__}), please report it"
