@@ -112,9 +112,11 @@ class Grouped(click.Command):
         """
         groups: dict[str, list[tuple[str, str]]] = {"Files": []}
         for parameter in self.get_params(context):
+            # Some versions of click list arguments here.
             record = parameter.get_help_record(context)
-            if record is not None:
-                groups.setdefault(_GROUPS.get(parameter.name or "", "Files"), []).append(record)
+            if record is not None and isinstance(parameter, click.Option):
+                title = _GROUPS.get(parameter.opts[-1].lstrip("-"), "Files")
+                groups.setdefault(title, []).append(record)
         for title, records in groups.items():
             with formatter.section(title):
                 formatter.write_dl(records)
@@ -289,12 +291,12 @@ _OPTIONS = (
 )
 
 _GROUPS = {
-    **dict.fromkeys(("as_json", "quiet", "verbose", "help", "version"), "Messages"),
-    **dict.fromkeys(("user", "headers", "ca", "cert", "key", "insecure", "proxy"), "Connection"),
+    **dict.fromkeys(("json", "quiet", "verbose", "help"), "Messages"),
+    **dict.fromkeys(("user", "header", "ca", "cert", "key", "insecure", "proxy"), "Connection"),
     **dict.fromkeys(
         (
-            *("concurrent", "connect_timeout", "least_speed", "limit_rate", "per_host"),
-            *("read_timeout", "retry", "total_timeout"),
+            *("concurrent", "connect-timeout", "least-speed", "limit-rate", "per-host"),
+            *("read-timeout", "retry", "total-timeout"),
         ),
         "Limits",
     ),
