@@ -45,7 +45,6 @@ _CHUNK = 1.0
 """How long a chunk should take (seconds)."""
 
 _GROWTH = 4
-_INSTANT = 0.001
 
 _LOOK = 1.0
 """How often the engine looks for early reports of the chunks that run (seconds)."""
@@ -287,7 +286,7 @@ class Chunks:
         elif reply.is_lost:
             self._lose(sent, "its worker process died")
         else:
-            self._size = max(_size(self._size, len(reports), reply.seconds), self._concurrent)
+            self._size = max(_size(self._size, reply.rate), self._concurrent)
             self._pending.add(sent.items.values())
 
     def _read_early(self, sent: _Sent) -> None:
@@ -367,15 +366,14 @@ class Chunks:
             self._alarm = timer.set(seconds, self.wake)
 
 
-def _size(before: int, count: int, seconds: float) -> int:
+def _size(before: int, rate: float) -> int:
     """Return how many downloads should take about a second.
 
     Args:
         before: The size until now.
-        count: The number of downloads of a chunk that have ended.
-        seconds: How long they took.
+        rate: How many downloads a second a worker has done.
     """
-    size = min(int(count / max(seconds, _INSTANT) * _CHUNK), before * _GROWTH, MOST)
+    size = min(int(rate * _CHUNK), before * _GROWTH, MOST)
     return size if size > before else (before + size) // 2
 
 

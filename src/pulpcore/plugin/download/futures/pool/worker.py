@@ -32,6 +32,8 @@ _PATIENCE = 2.0
 _POLL = 0.25
 """How often a worker looks whether the batch has ended (seconds)."""
 
+_INSTANT = 0.001
+
 _KEPT = 10.0
 """How long a worker keeps the connections of a batch that sends no more chunks (seconds)."""
 
@@ -60,13 +62,14 @@ class Reply(NamedTuple):
     Attributes:
         reports (bytes): The pickle of the reports of the downloads that have ended, each with its
             index in the chunk. All others were not started.
-        seconds (float): The time that the chunk took.
+        rate (float): How many downloads a second have ended, without the slowest tenth. A few that
+            waited for a back-off must not make the next chunks small.
         problem (str): Why the chunk could not be run at all; '' if it was.
         is_lost (bool): Another worker had begun it, and died.
     """
 
     reports: bytes = pickle.dumps([])
-    seconds: float = 0.0
+    rate: float = 0.0
     problem: str = ""
     is_lost: bool = False
 
@@ -160,6 +163,8 @@ class _Run:
         self._token = Cancellation()
         self._done: queue.SimpleQueue[Plan] = queue.SimpleQueue()
         self._reports: list[tuple[int, Report]] = []
+        # When each of them ended, in seconds from the beginning.
+        self._ends: list[float] = []
         self._given_back: list[int] = []
         self._spooled = (0, 0)
         self._agents: list[list[Any]] = []
@@ -185,19 +190,27 @@ class _Run:
             engine.stop()
             engine.join()
             self._token.close()
-        return Reply(_pickled(self._reports), time.monotonic() - self._began)
+        return Reply(_pickled(self._reports), self._rate())
+
+    def _rate(self) -> float:
+        number = -(-9 * len(self._ends) // 10)
+        return number / max(self._ends[number - 1], _INSTANT) if number else 0.0
 
     def _collect(self) -> None:
         """Wait for the downloads, and report early if it takes long."""
-        turn = self._began + _PATIENCE
+        look, turn = self._began + _POLL, self._began + _PATIENCE
         while self._left:
             with contextlib.suppress(queue.Empty):
                 self._report(self._done.get(timeout=_POLL))
+            now = time.monotonic()
+            if now < look:
+                continue
+            look = now + _POLL
             if self._session.is_shared and not self._folder.is_running():
                 self._token.cancel(STOPPED)
                 self._give_back()
-            if time.monotonic() >= turn:
-                turn = time.monotonic() + _PATIENCE
+            elif now >= turn:
+                turn = now + _PATIENCE
                 self._give_back()
                 self._spool()
 
@@ -209,6 +222,7 @@ class _Run:
             failure = _mute(error) if plan.error is None else portable(plan.error)
             report = Report(plan.executed, failure)
         self._reports.append((index, report))
+        self._ends.append(time.monotonic() - self._began)
 
     def _give_back(self) -> None:
         """Leave the downloads that have not started to the batch, which sends them again."""
