@@ -715,7 +715,7 @@ def test_public_names_of_plugins(name):
 
 def test_documentation_of_what_is_derived():
     """A derived attribute, looked up on the class, has its documentation."""
-    assert "fetched so far" in Download.position.__doc__
+    assert "bytes received so far" in Download.position.__doc__
 
 
 def test_protocol_of_a_class():
