@@ -31,7 +31,7 @@ from pulpcore.plugin.download.futures import (
     Writer,
 )
 from pulpcore.plugin.download.futures.context import Context, Resource
-from pulpcore.plugin.download.futures.engine import steps
+from pulpcore.plugin.download.futures.engine import speed, steps
 from pulpcore.plugin.download.futures.engine.attempt import Attempt, record_of
 from pulpcore.plugin.download.futures.engine.host import Host
 from pulpcore.plugin.download.futures.engine.protocol import Protocol, validate
@@ -1478,7 +1478,7 @@ class FakePace:
 @pytest.mark.parametrize("slow", [0, 1, 9])
 def test_too_slow(step, slow, monkeypatch):
     """An attempt below the least speed fails, whatever it raised, and is retried."""
-    monkeypatch.setattr(steps, "Pace", FakePace)
+    monkeypatch.setattr(speed, "Pace", FakePace)
     monkeypatch.setattr(FakePace, "slow", slow)
     download = Fake(*[[step]] * slow, [NEW])
     download.timeout = Timeout(least_speed=7, window=3)
