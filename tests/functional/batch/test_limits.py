@@ -17,6 +17,7 @@ from pulpcore.plugin.download.futures import (
     Event,
     FtpDownload,
     Limits,
+    SizeValidation,
     Timeout,
     User,
 )
@@ -31,13 +32,15 @@ BODY = b"0123456789abcdef" * 4096
 class Recorder:
     """A bucket that records what is taken, and always makes the taker wait a moment."""
 
+    delay = 0.001
+
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
     def take(self, size: int, rate: float, now: float) -> float:
         """Record a size."""
         self.sizes.append(size)
-        return 0.001
+        return self.delay
 
 
 @pytest.fixture
@@ -84,7 +87,8 @@ class TestBandwidth:
     def test_it_is_no_slowness(self, bucket, file_server):
         """Waiting for the bandwidth doesn't count as slowness of the server."""
         server = file_server({"/a": BODY})
-        timeout = Timeout(least_speed=1e9, window=0.01)
+        bucket.delay = 0.05
+        timeout = Timeout(least_speed=1e9, window=1.0)
         download = into_memory(server.url("/a"), timeout=timeout)
         assert content(limit(download, Limits(bandwidth=len(BODY)))) == BODY
 
@@ -270,3 +274,92 @@ def test_no_calls_without_limits(file_server, monkeypatch):
     server = file_server({"/a": File(b"content")})
     assert content(into_memory(server.url("/a"))) == b"content"
     assert time.monotonic() > 0
+
+
+class TestInFlight:
+    """The limit of bytes whose plans were not handed back."""
+
+    @staticmethod
+    def run(downloads, limits, concurrent=4):
+        """Run a batch with a slow consumer; return how many bytes were in flight at most."""
+        fetched, most = [], [0]
+        with Batch(downloads, concurrent=concurrent, limits=limits) as batch:
+            handed_back = 0
+            for plan in batch():
+                size = len(plan.result().writer.getvalue())
+                fetched.append(size)
+                # Everything that has begun, and was not handed back before this plan was asked for.
+                begun = sum(each.position for each in downloads)
+                most[0] = max(most[0], begun - handed_back)
+                handed_back += size
+        assert len(fetched) == len(downloads)
+        return most[0]
+
+    def test_known_sizes(self, file_server):
+        """No more bytes are in flight than the limit allows, and every file comes."""
+        server = file_server({"/a": bytes(1000)}, record=False)
+        downloads = [into_memory(server.url("/a")) for _ in range(60)]
+        for download in downloads:
+            download.validations.append(SizeValidation(1000))
+        assert self.run(downloads, Limits(in_flight=3000)) <= 3000
+
+    def test_unknown_sizes(self, file_server):
+        """A file of unknown size counts with what came, so only those that run may be too much."""
+        server = file_server({"/a": bytes(1000)}, record=False)
+        downloads = [into_memory(server.url("/a")) for _ in range(60)]
+        assert self.run(downloads, Limits(in_flight=3000)) <= 3000 + 4 * 1000
+
+    def test_one_is_always_admitted(self, file_server):
+        """A file that is larger than the limit comes alone."""
+        server = file_server({"/a": bytes(1000)}, record=False)
+        downloads = [into_memory(server.url("/a")) for _ in range(10)]
+        for download in downloads:
+            download.validations.append(SizeValidation(1000))
+        assert self.run(downloads, Limits(in_flight=1)) <= 1000
+
+    def test_failures_take_no_space(self, file_server):
+        """A download that failed makes room, also while the consumer asks for nothing."""
+        server = file_server({"/a": bytes(1000)}, record=False)
+        good = into_memory(server.url("/a"))
+        downloads = [*(into_memory(server.url("/none")) for _ in range(5)), good]
+        for download in downloads:
+            download.validations.append(SizeValidation(1000))
+        done = threading.Event()
+        good.register(Event.SUCCEEDED, lambda event: done.set())
+        with Batch(downloads, limits=Limits(in_flight=1000)) as batch:
+            plans = batch()
+            next(plans)
+            assert done.wait(SECONDS)
+            assert len(list(plans)) == 5
+
+    def test_a_batch_for_each_plan(self, file_server):
+        """A consumer that runs a batch with the same limits for each plan doesn't deadlock."""
+        server = file_server({"/a": bytes(1000)}, record=False)
+        limits = Limits(in_flight=1000)
+        with Batch([into_memory(server.url("/a")) for _ in range(3)], limits=limits) as batch:
+            for plan in batch():
+                plan.result()
+                inner = [limit(into_memory(server.url("/a")), limits) for _ in range(3)]
+                with Batch(inner) as inside:
+                    assert len([each.result() for each in inside()]) == 3
+
+    def test_shutdown(self, file_server):
+        """A shutdown ends downloads that wait, and what a closed batch fetched counts no more."""
+        server = file_server({"/a": bytes(1000)}, record=False)
+        limits = Limits(in_flight=1000)
+        first = [into_memory(server.url("/a")) for _ in range(9)]
+        for download in first:
+            download.validations.append(SizeValidation(1000))
+        with Batch(first, limits=limits) as batch:
+            plans = batch()
+            next(plans).result()
+        assert all("shut down" in str(plan.error) for plan in plans if plan.error)
+        second = [into_memory(server.url("/a")) for _ in range(3)]
+        assert self.run(second, limits) <= 3000
+
+    def test_a_wrong_limit_fails_the_download(self):
+        """A limit that can't work fails the download, as without a batch."""
+        download = limit(into_memory(f"http://{HOST}/"), Limits(in_flight="1"))
+        with Batch([download]) as batch:
+            (plan,) = batch()
+        assert "in_flight" in str(plan.error)

@@ -283,6 +283,7 @@ class Batch(Generic[D_co]):
         plan.download.context = self.context
         if self.limits is not None:
             record_of(plan.download).limits = self.limits
+            plan.is_limited = True
         self._engine.start(plan, complete)
 
     def _finish(self) -> None:

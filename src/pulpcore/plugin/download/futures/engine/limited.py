@@ -38,11 +38,14 @@ class Shared:
 
     Attributes:
         bucket (Bucket): Its bandwidth.
+        flights (dict): The plans of batches that have begun and were not handed back, in the order
+            in which they came, each with the gate of its batch.
     """
 
     def __init__(self) -> None:
         """Start with nothing used."""
         self.bucket = Bucket()
+        self.flights: dict[Any, Any] = {}
         self._places: dict[Hashable, Places] = {}
 
     @classmethod

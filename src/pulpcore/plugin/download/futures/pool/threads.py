@@ -19,6 +19,7 @@ from ..error import DownloadFailed
 from ..waiting.cancellation import Cancellation, Cancelled
 from ..waiting.threads import Start, Workers
 from ..waiting.timer import Alarm, timer
+from .gate import Gate
 from .window import Plan
 
 _LAST = 1.5
@@ -48,6 +49,7 @@ class Threads:
         """
         self.cancellation = cancellation
         self._workers = Workers(most, name, lend)
+        self._gate = Gate(self._workers, cancellation)
         stop_at_exit(self)
 
     def start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
@@ -59,7 +61,7 @@ class Threads:
             plan: The plan.
             complete: Called with the plan when it has ended.
         """
-        run = _Run(plan, complete, self._workers, self.cancellation)
+        run = _Run(plan, complete, self._workers, self.cancellation, self._gate)
         try:
             self._workers.run(run.begin)
         except RuntimeError as error:
@@ -94,15 +96,21 @@ class _Run:
         complete: Callable[[Plan], object],
         workers: Workers,
         cancellation: Cancellation,
+        gate: Gate,
     ) -> None:
         self._plan = plan
+        self._gate = gate
         self._complete = complete
         self._workers = workers
         self._cancellation = cancellation
         self._context = copy_context()
 
     def begin(self) -> None:
-        if self._plan.claim():
+        plan = self._plan
+        if not plan.claim():
+            return
+        is_limited = plan.is_limited or plan.download.limits is not None
+        if not is_limited or self._gate.admit(plan, self.go_on):
             self.go_on()
 
     def go_on(self) -> None:
@@ -114,6 +122,9 @@ class _Run:
             if until is None:
                 # Even after an unexpected exception: the iterating thread waits for this.
                 self._complete(self._plan)
+                if self._plan.hand_back is not None:
+                    # What failed takes no space any more.
+                    self._gate.wake()
         if until is not None:
             token = self._plan.token or self._cancellation
             _Sleep(self, self._workers, token).begin(until - time.monotonic())

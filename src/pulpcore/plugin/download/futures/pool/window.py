@@ -79,6 +79,10 @@ class Plan(Generic[D_co]):
 
     # Called in the thread of the consumer just before the plan is returned; None for nothing.
     deliver: Callable[[], object] | None = None
+    # Called in the thread of the consumer when the consumer asks for the next plan.
+    hand_back: Callable[[], object] | None = None
+    # Whether the batch has limits.
+    is_limited = False
 
     def __init__(self, download: D_co) -> None:
         """Create a plan that has not been started.
@@ -298,6 +302,8 @@ class Window(Generic[D_co]):
             self.completed.popleft()
         if given in self._started:
             del self._started[given]
+        if given is not None and given.hand_back is not None:
+            given.hand_back()
         self.given = None
 
     def _next_completed(self) -> Plan[D_co] | None:

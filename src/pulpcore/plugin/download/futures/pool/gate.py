@@ -1,0 +1,145 @@
+"""Holds downloads of a batch back while too many bytes are in flight (``Limits.in_flight``).
+
+Bytes are in flight from the beginning of a download until its plan is handed back. A download that
+must wait is parked: it occupies no thread, and each event that may let it begin (a plan ends, or is
+handed back) has a worker thread look again.
+
+The consumer's thread only removes plans and wakes workers, so an interrupt loses nothing there. As
+with places, a plan first notes itself, and then adds up those that have noted themselves before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..engine.attempt import record_of
+from ..engine.limited import Shared, limits_of
+from ..settings import Limits
+from ..waiting.cancellation import Cancellation
+from ..waiting.threads import Workers
+from .window import Plan
+
+
+class _Parked(NamedTuple):
+    """A plan that waits, and what begins it."""
+
+    plan: Plan[Any]
+    limits: list[Limits]
+    begin: Callable[[], object]
+
+
+class Gate:
+    """Admits the plans of one batch."""
+
+    def __init__(self, workers: Workers, cancellation: Cancellation) -> None:
+        """Make a gate at which nobody waits.
+
+        Args:
+            workers: The threads of the batch.
+            cancellation: The token of the batch. When it is cancelled, all may pass.
+        """
+        self._workers = workers
+        self._cancellation = cancellation
+        self._parked: deque[_Parked] = deque()
+
+    def admit(self, plan: Plan[Any], begin: Callable[[], object]) -> bool:
+        """Let a plan begin now, or later. Worker threads call this.
+
+        Args:
+            plan: The plan.
+            begin: Called in a worker thread if the plan may begin later.
+
+        Returns:
+            Whether it may begin now.
+        """
+        # A value that can't work makes the run fail, which checks it.
+        limits = [
+            each
+            for each in limits_of(plan.download)
+            if isinstance(each, Limits) and isinstance(each.in_flight, int)
+        ]
+        if not limits:
+            return True
+        plan.hand_back = partial(self._hand_back, plan, limits)
+        if not self._parked and self._enter(plan, limits):
+            return True
+        self._parked.append(_Parked(plan, limits, begin))
+        # If the batch was cancelled just before, this looks again at once.
+        self._cancellation.attach(self)
+        self._admit_parked()
+        return False
+
+    def _hand_back(self, plan: Plan[Any], limits: list[Limits]) -> None:
+        """Note that a plan was handed back to the consumer. A second call does no harm."""
+        for each in limits:
+            Shared.of(each).flights.pop(plan, None)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have a worker thread look whether a plan that waits may begin."""
+        if self._parked:
+            with contextlib.suppress(RuntimeError):
+                self._workers.run(self._admit_parked)
+
+    def _admit_parked(self) -> None:
+        while True:
+            try:
+                parked = self._parked.popleft()
+            except IndexError:
+                return
+            if self._enter(parked.plan, parked.limits):
+                # The next one may fit too, and has a thread of its own.
+                self.wake()
+                parked.begin()
+                return
+            self._parked.appendleft(parked)
+            # What would have woken this plan may have come while it wasn't parked.
+            if not self._fits(parked.plan, parked.limits):
+                return
+
+    def _enter(self, plan: Plan[Any], limits: list[Limits]) -> bool:
+        for each in limits:
+            Shared.of(each).flights[plan] = self
+        if self._fits(plan, limits):
+            return True
+        for each in limits:
+            Shared.of(each).flights.pop(plan, None)
+        return False
+
+    def _fits(self, plan: Plan[Any], limits: list[Limits]) -> bool:
+        return self.is_ended or all(self._fits_in(plan, each) for each in limits)
+
+    def _fits_in(self, plan: Plan[Any], limits: Limits) -> bool:
+        flights, most = Shared.of(limits).flights, limits.in_flight
+        before, is_first = 0, True
+        for other, gate in flights.copy().items():
+            if other is plan:
+                break
+            if gate.is_ended:
+                flights.pop(other, None)
+                continue
+            before += _size(other)
+            is_first = is_first and gate is not self
+        # One of a batch is always admitted: else a consumer that runs a batch for each plan of
+        # another batch would wait for itself.
+        return is_first or most is None or (before < most and before + _size(plan) <= most)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nobody will hand a plan back any more."""
+        return self._cancellation.is_cancelled()
+
+
+def _size(plan: Plan[Any]) -> int:
+    """Return how many bytes of a plan are in flight."""
+    if plan.error is not None:
+        return 0
+    received = record_of(plan.download).content.received
+    expected: int | None = plan.download.expected_size
+    if expected is None or (plan.executed and plan.token is None):
+        return received
+    return max(received, expected)
