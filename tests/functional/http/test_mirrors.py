@@ -1,16 +1,55 @@
 """Tests of downloads that ask mirrors."""
 
+import errno
+import hashlib
 from typing import Any
 
 import pytest
-from http_tools import content
-from servers.files import FileServer, Redirect
+from http_tools import content, failure, into_memory, names, quick, record, trust
+from servers.files import CutAfter, File, FileServer, Redirect, Status
 from servers.message import basic
 
-from pulpcore.plugin.download.futures import BufferWriter, HttpDownload, User
+from pulpcore.plugin.download.futures import (
+    Batch,
+    BufferWriter,
+    DigestValidation,
+    DownloadFailed,
+    HttpDownload,
+    MismatchError,
+    NotAuthorized,
+    NotFound,
+    SizeValidation,
+    User,
+    Validation,
+    Writer,
+)
 from pulpcore.plugin.download.futures.engine.attempt import Attempt
+from pulpcore.plugin.download.futures.event import Error
 
 BODY = b"content " * 1000
+
+
+def digest() -> DigestValidation:
+    """The validation of the body's digest."""
+    return DigestValidation("sha256", hashlib.sha256(BODY).hexdigest())
+
+
+class Full(Writer):
+    """A writer on a disk that is full."""
+
+    def append(self, buffer: bytes) -> int:
+        """Fail."""
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class OneWay(Validation):
+    """A validation that can't be reset."""
+
+    def update(self, buffer: bytes) -> None:
+        """See no way back."""
+
+    def apply(self) -> None:
+        """Pass."""
 
 
 class OfSource(HttpDownload):
@@ -71,3 +110,179 @@ class TestCredentials:
         assert [request.header("Authorization") for request in mirror.requests] == [None, None]
         sent = [request.header("Authorization") for request in home.requests]
         assert sent == [basic("me", "s3cret")] * 2
+
+
+def broken(server: FileServer, status: int, **headers: str) -> FileServer:
+    """Have a server answer each request with a status."""
+    server.faults = lambda _number, _request: Status(
+        status, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    return server
+
+
+class TestFailover:
+    def test_order(self, file_server: Any) -> None:
+        """A source that fails costs one request each, and the next one is asked without retries."""
+        servers = [file_server({"/a": BODY}) for _ in range(4)]
+        for server, status in zip(servers, (503, 404, 403), strict=False):
+            broken(server, status)
+        home, *mirrors = [server.url("/a") for server in servers]
+        download = into_memory(home, mirrors=mirrors)
+        events = record(download)
+        assert content(download) == BODY
+        assert [server.count for server in servers] == [1, 1, 1, 1]
+        assert (download.url, download.source) == (home, mirrors[2])
+        assert [each.retrying for each in events if isinstance(each, Error)] == [True] * 3
+
+    def test_source(self, file_server: Any) -> None:
+        """The source is known only after a run has succeeded."""
+        server = file_server({"/a": BODY})
+        download = into_memory(server.url("/a"))
+        assert download.source is None
+        assert content(download) == BODY
+        assert download.source == download.url
+        server.files = {}
+        failure(download, NotFound)
+        assert download.source is None
+
+    @pytest.mark.parametrize(
+        ("statuses", "kind"),
+        [
+            ((404, 410), NotFound),
+            ((401, 403), NotAuthorized),
+            ((404, 403), DownloadFailed),
+            ((404, 503), DownloadFailed),
+        ],
+    )
+    def test_all_fail(self, file_server: Any, statuses: Any, kind: Any) -> None:
+        """The error names every source with its reason, without what is secret in the URLs."""
+        first, second = (broken(file_server({}), status) for status in statuses)
+        mirror = second.url("/a?token=s3cret", userinfo="me:s3cret")
+        error = failure(into_memory(first.url("/a"), mirrors=[mirror]), kind)
+        assert error.reason.startswith("all 2 sources that were asked failed: ")
+        for server, status in zip((first, second), statuses, strict=True):
+            assert server.host in str(error)
+            assert str(status) in error.reason
+        assert "s3cret" not in str(error)
+
+    @pytest.mark.parametrize("others", [b"x", BODY + b"y"])
+    def test_all_mismatch(self, file_server: Any, others: bytes) -> None:
+        """If no source has the right bytes, the error is a mismatch."""
+        first, second = file_server({"/a": b"x"}), file_server({"/a": others})
+        download = into_memory(first.url("/a"), mirrors=[second.url("/a")])
+        download.validations = [SizeValidation(len(BODY)), digest()]
+        assert isinstance(failure(download), MismatchError)
+        assert (first.count, second.count) == (1, 1)
+
+    def test_mismatch(self, file_server: Any) -> None:
+        """After wrong bytes the next source begins at byte 0, as does what is cut anywhere."""
+        wrong = file_server({"/a": File(b"x" * len(BODY), etag='"e"')})
+        cut = file_server({"/a": File(BODY, etag='"e"')}, faults=lambda *_: CutAfter(99))
+        right = file_server({"/a": File(BODY, etag='"e"')})
+        urls = [server.url("/a") for server in (wrong, cut, right)]
+        download = into_memory(urls[0], mirrors=urls[1:])
+        download.validations = [digest()]
+        events = record(download)
+        assert content(download) == BODY
+        assert all(r.header("Range") is None for s in (cut, right) for r in s.requests)
+        assert names(events).count("RESTARTED") == 2
+
+    def test_rounds(self, file_server: Any) -> None:
+        """After a back-off only the sources whose failure was transient are asked."""
+        servers = [
+            broken(file_server({"/a": BODY}), 404),
+            broken(file_server({"/a": BODY}), 503),
+            broken(file_server({"/a": BODY}), 503, Retry_After="999"),
+        ]
+        servers[1].faults = {0: Status(503), 1: Status(503)}
+        home, *mirrors = [server.url("/a") for server in servers]
+        download = into_memory(home, quick(3), mirrors=mirrors)
+        assert content(download) == BODY
+        assert [server.count for server in servers] == [1, 3, 1]
+
+    def test_budget(self, file_server: Any) -> None:
+        """The retries are spent by rounds, not by sources."""
+        servers = [broken(file_server({}), 503) for _ in range(2)]
+        home, mirror = [server.url("/a") for server in servers]
+        failure(into_memory(home, quick(2), mirrors=[mirror]), DownloadFailed)
+        assert [server.count for server in servers] == [3, 3]
+
+    def test_repaired(self, file_server: Any) -> None:
+        """What a handler has repaired is asked of the same source again."""
+        home, mirror = file_server({"/a": BODY}, faults={0: Status(401)}), file_server({})
+        download = into_memory(home.url("/a"), mirrors=[mirror.url("/a")])
+        download.register("ERROR", lambda event: setattr(event, "repaired", True))
+        assert content(download) == BODY
+        assert (home.count, mirror.count) == (2, 0)
+
+    def test_other_url(self, file_server: Any) -> None:
+        """A handler that repairs by another URL has that one asked."""
+        home, other = file_server({}), file_server({"/a": BODY})
+
+        def repair(event: Any) -> None:
+            event.download.url, event.repaired = other.url("/a"), True
+
+        download = into_memory(home.url("/a"), mirrors=[home.url("/b")])
+        download.register("ERROR", repair)
+        assert content(download) == BODY
+        assert download.source == other.url("/a")
+
+    def test_own_fault(self, file_server: Any, tmp_path: Any) -> None:
+        """What can't be written is no fault of a source: no other is asked."""
+        home, mirror = file_server({"/a": BODY}), file_server({"/a": BODY})
+        download = into_memory(home.url("/a"), mirrors=[mirror.url("/a")])
+        download.writer = Full()
+        assert "can't write" in failure(download).reason
+        assert mirror.count == 0
+
+    def test_no_reset(self, file_server: Any) -> None:
+        """What can't begin at byte 0 again isn't fetched from another source."""
+        home = file_server({"/a": BODY}, faults=lambda *_: CutAfter(99))
+        mirror = file_server({"/a": BODY})
+        download = into_memory(home.url("/a"), mirrors=[mirror.url("/a")])
+        download.validations = [OneWay()]
+        failure(download, DownloadFailed)
+        assert mirror.count == 0
+
+    def test_insecure(self, file_server: Any, tls: Any) -> None:
+        """An http mirror of an https URL is asked only where a digest is validated."""
+        home = broken(file_server({}, tls=tls.server()), 404)
+        mirror = file_server({"/a": BODY})
+        download = into_memory(home.url("/a"), ssl=trust(tls.ca), mirrors=[mirror.url("/a")])
+        failure(download, NotFound)
+        assert mirror.count == 0
+        download.validations = [digest()]
+        assert content(download) == BODY
+
+    def test_conditional(self, file_server: Any) -> None:
+        """A mirror isn't asked whether its version is one that the URL named, and names none."""
+        home = file_server({"/a": File(BODY, etag='"e"')})
+        mirror = file_server({"/a": File(BODY, etag='"e"')})
+        download = into_memory(home.url("/a"), known_etag='"e"', mirrors=[mirror.url("/a")])
+        download()
+        assert (download.unchanged, download.etag, mirror.count) == (True, '"e"', 0)
+        broken(home, 503)
+        assert content(download) == BODY
+        assert (download.etag, download.last_modified) == (None, None)
+        assert mirror.requests[0].header("If-None-Match") is None
+
+    @pytest.mark.parametrize("mirrors", ["http://h/", 5, b"x"])
+    def test_wrong_type(self, mirrors: Any) -> None:
+        """Mirrors that aren't an iterable of URLs are a TypeError that names the argument."""
+        with pytest.raises(TypeError, match=r"^mirrors: "):
+            HttpDownload("http://h/", None, mirrors=mirrors)
+
+    def test_wrong_mirror(self) -> None:
+        """A mirror that is no http URL is refused before anything is sent."""
+        error = failure(into_memory("http://h/", mirrors=["http://h/", "ftp://h/"]))
+        assert "mirrors: number 2: the scheme" in error.reason
+
+    def test_batch(self, file_server: Any) -> None:
+        """A mirror that fails is asked for the first few files of a batch only."""
+        files = {f"/{n}": BODY for n in range(40)}
+        home, mirror = broken(file_server(files), 500), file_server(files)
+        downloads = [into_memory(home.url(n), mirrors=[mirror.url(n)]) for n in files]
+        with Batch(downloads, concurrent=2) as batch:
+            for plan in batch():
+                assert plan.result().source in plan.download.mirrors
+        assert 4 <= home.count <= 6

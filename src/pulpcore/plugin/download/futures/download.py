@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
@@ -80,6 +80,8 @@ class Download(ABC, Generic[W_co]):
         retry_after_max (float):
             The longest Retry-After that the download obeys (seconds). It fails if the server asks
             for a longer wait.
+        mirrors (Sequence[str]):
+            More URLs of the same content, for protocols that ask them.
         skip_existing (bool):
             Succeed without a request if the target already has the content (:attr:`unchanged`). It
             has an effect only with an enforced :class:`.SizeValidation` and
@@ -104,6 +106,7 @@ class Download(ABC, Generic[W_co]):
     timeout: Timeout | None = None
     rate_limiter: RateLimiter | None = None
     limits: Limits | None = None
+    mirrors: Sequence[str] = ()
     skip_existing: bool = False
 
     _protocol: type[Protocol] = Protocol

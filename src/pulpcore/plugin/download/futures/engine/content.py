@@ -180,4 +180,6 @@ def unwritable(writer: Writer, error: OSError) -> DownloadFailed:
     # The caller may have passed a URL as the path by mistake. Hide its password.
     redact.exception(error)
     reason = error.strerror or str(error) or type(error).__name__
-    return DownloadFailed(f"can't write to {redact.text(str(writer))}: {reason}")
+    failed = DownloadFailed(f"can't write to {redact.text(str(writer))}: {reason}")
+    failed.local = True
+    return failed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,6 +66,30 @@ class Protocol:
             download: The download.
         """
         return None
+
+    def sources(self, download: Any) -> Sequence[str]:
+        """Return the URL of the download and those of its mirrors; nothing for the URL alone.
+
+        Args:
+            download: The download.
+        """
+        return ()
+
+    def site(self, source: str) -> Hashable:
+        """Return what is ranked among others by its transfers, such as the origin of a URL.
+
+        Args:
+            source: The URL.
+        """
+        return source
+
+    def is_conditional(self, download: Any) -> bool:
+        """Return whether the URL itself is asked first, because only it knows what has changed.
+
+        Args:
+            download: The download.
+        """
+        return False
 
     def is_up(self, error: DownloadError) -> bool | None:
         """Return whether the host is up, as far as a failure tells; None if it doesn't tell.

@@ -21,6 +21,7 @@ from .host import PAUSE, Host
 from .limited import LimitedAttempt, RunLimits
 from .protocol import Protocol, protocol_of, validate
 from .run import Run, Wait
+from .sources import Site, Tour
 from .speed import send_at_pace
 
 if TYPE_CHECKING:
@@ -38,15 +39,8 @@ KEPT = "kept"
 _send = operator.methodcaller("_send")
 
 
-class Steps:
-    """The steps of one run. Which comes when is up to the machine.
-
-    Attributes:
-        failure (DownloadError): Why the last attempt failed, while it is being recovered from.
-        until (float | None): When the next step is due (``time.monotonic()``); None for at once.
-    """
-
-    failure: DownloadError
+class _Prospects:
+    """What is still possible for a run after an attempt failed."""
 
     def __init__(self, download: Download, run: Run) -> None:
         """Make the steps of a run.
@@ -64,7 +58,64 @@ class Steps:
         self._mismatch: DownloadError | None = None
         self._has_switched = False
         self._limits: RunLimits | None = None
+        self._tour: Tour | None = None
         self.until: float | None = None
+
+    def _can_go_on(self, error: DownloadError) -> bool:
+        """Whether another attempt is possible. Notes whether it may resume."""
+        run, attempt, content = self._run, self._attempt, self._record.content
+        run.budget.progress(content.position)
+        run.can_continue = (
+            attempt.is_sending and not content.is_torn and not isinstance(error, ValidationError)
+        )
+        if run.token.reason is not None:
+            return False
+        return (
+            not content.is_begun
+            or attempt.can_start_over()
+            or (run.can_continue and self._protocol.can_resume(self._download))
+        )
+
+    def _has_alternative(self, error: DownloadError) -> bool:
+        """Whether the protocol has another way to read the content that was wrong, once a run."""
+        return (
+            self._protocol.has_alternative
+            and not self._has_switched
+            and isinstance(error, MismatchError)
+        )
+
+    def _can_move(self, error: DownloadError) -> bool:
+        """Whether the next source may help, which begins at byte 0."""
+        return (
+            self._tour is not None
+            and self._tour.has_next
+            and not error.local
+            and not self._attempt.is_exchanged
+            and self._run.token.reason is None
+            and (not self._record.content.is_begun or self._attempt.can_start_over())
+        )
+
+    def _delay(self, error: DownloadError) -> float | None:
+        """How long to wait before the download is tried again; None if it isn't."""
+        breaker, budget = self._attempt.breaker, self._run.budget
+        if self._tour is not None and not (error.local or self._attempt.is_exchanged):
+            found = self._tour.transient(self._download.retry_after_max)
+            return None if found is None else budget.delay(found)
+        return None if breaker is not None and breaker.is_open else budget.delay(error)
+
+    def _can_repair(self) -> bool:
+        return self._run.repairs < self._download.retries
+
+
+class Steps(_Prospects):
+    """The steps of one run. Which comes when is up to the machine.
+
+    Attributes:
+        failure (DownloadError): Why the last attempt failed, while it is being recovered from.
+        until (float | None): When the next step is due (``time.monotonic()``); None for at once.
+    """
+
+    failure: DownloadError
 
     def prepare(self) -> str | None:
         """Let handlers of Prepared change things, then claim the writer and check the settings.
@@ -106,6 +157,9 @@ class Steps:
         else:
             attempt = LimitedAttempt(self._download, run, self._protocol, self._limits)
         self._attempt = self._record.attempt = attempt
+        if self._download.mirrors:
+            self._tour = _tour(self._tour, self._download, self._protocol)
+            self._attempt.chosen = None if self._tour is None else self._tour.source
         if limiter is not None and (delay := limiter.delay()) > 0:
             self._wait(time.monotonic() + delay, "the limit of requests a second")
 
@@ -182,6 +236,8 @@ class Steps:
             else:
                 writer.discard()
         attempt.note_life()
+        if self._tour is not None:
+            self._tour.succeeded(attempt.position, time.monotonic() - attempt.began)
 
     def recover(self) -> None:
         """Find out how to try again after an attempt failed.
@@ -207,7 +263,9 @@ class Steps:
                 error.__cause__ = cause
             self.describe(error)
             if not self._go_on(error):
-                raise error
+                if (summary := _summary(self._tour, error, run)) is None:
+                    raise error
+                raise summary from error
         finally:
             # Otherwise the error and this frame would refer to each other.
             del error
@@ -227,6 +285,7 @@ class Steps:
         return (
             error.refused
             and self._host is not None
+            and not self._can_move(error)
             and self._can_go_on(error)
             and self._host.is_crowded(self._run, self._attempt.began)
         )
@@ -237,10 +296,11 @@ class Steps:
         possible = self._can_go_on(error)
         has_other = possible and self._has_alternative(error)
         is_free = has_other or (possible and self._attempt.is_exchanged and self._can_repair())
-        breaker = self._attempt.breaker
-        is_hopeless = not possible or (breaker is not None and breaker.is_open)
-        delay = None if is_hopeless else run.budget.delay(error)
-        event = Error(download, error, retrying=is_free or delay is not None)
+        moves = possible and not is_free and self._can_move(error)
+        if self._tour is not None and not (is_free or error.local or run.token.reason):
+            self._tour.failed(error, time.monotonic() - self._attempt.began)
+        delay = self._delay(error) if possible and not moves else None
+        event = Error(download, error, retrying=is_free or moves or delay is not None)
         download.router.send(event)
         is_repaired = possible and event.repaired and self._can_repair()
         if run.token.reason is None and (is_free or is_repaired):
@@ -250,8 +310,14 @@ class Steps:
                 self._protocol.is_alternative = True
             else:
                 run.repairs += 1
+        elif moves and self._tour is not None and run.token.reason is None:
+            self._tour.advance()
+            # No two sources are known to have the same version.
+            run.can_continue = False
         elif delay is not None:
             run.budget.spend()
+            if self._tour is not None:
+                self._tour.again(download.retry_after_max)
             log.info("%s; trying again in %.1f s", error, delay)
             asked = run.budget.asked(error)
             why = "the server asked for it" if asked else "it then tries again"
@@ -259,32 +325,6 @@ class Steps:
         else:
             return False
         return True
-
-    def _can_go_on(self, error: DownloadError) -> bool:
-        """Whether another attempt is possible. Notes whether it may resume."""
-        run, attempt, content = self._run, self._attempt, self._record.content
-        run.budget.progress(content.position)
-        run.can_continue = (
-            attempt.is_sending and not content.is_torn and not isinstance(error, ValidationError)
-        )
-        if run.token.reason is not None:
-            return False
-        return (
-            not content.is_begun
-            or attempt.can_start_over()
-            or (run.can_continue and self._protocol.can_resume(self._download))
-        )
-
-    def _has_alternative(self, error: DownloadError) -> bool:
-        """Whether the protocol has another way to read the content that was wrong, once a run."""
-        return (
-            self._protocol.has_alternative
-            and not self._has_switched
-            and isinstance(error, MismatchError)
-        )
-
-    def _can_repair(self) -> bool:
-        return self._run.repairs < self._download.retries
 
     # What the steps need.
 
@@ -311,6 +351,9 @@ class Steps:
             error.local, error.reason = True, f"{what}: {error.reason}"
         if error.local:
             return
+        if self._can_move(error):
+            # The breaker stops what has no other way.
+            return
         if attempt.breaker is not None and attempt.is_sending and self._run.token.reason is None:
             is_up = self._protocol.is_up(error)
             if is_up:
@@ -324,19 +367,50 @@ class Steps:
         Args:
             error: The error.
         """
-        run = self._run
         if error.download is None:
             error.download = self._download
         # That of another download, which this one ran, has its own.
         if error.facts is None and error.download is self._download:
-            error.facts = Facts(
-                url=str(self._download),
-                received=self._record.content.received if run.attempts else 0,
-                expected=self._download.expected_size,
-                status=self._protocol.status,
-                attempt=run.attempts,
-                seconds=time.monotonic() - run.began,
-            )
+            error.facts = _facts(self._download, self._run, self._protocol)
+
+
+def _summary(tour: Tour | None, error: DownloadError, run: Run) -> DownloadError | None:
+    """The error that names every source; None if the last one says it all."""
+    if tour is None or error.local or run.token.reason is not None:
+        return None
+    return tour.summary()
+
+
+def _facts(download: Download, run: Run, protocol: Protocol) -> Facts:
+    return Facts(
+        url=str(download),
+        received=record_of(download).content.received if run.attempts else 0,
+        expected=download.expected_size,
+        status=protocol.status,
+        attempt=run.attempts,
+        seconds=time.monotonic() - run.began,
+    )
+
+
+def _tour(tour: Tour | None, download: Download, protocol: Protocol) -> Tour | None:
+    """Return the way through the sources of a file; None if its URL is the only one.
+
+    Args:
+        tour: The way so far. It ends where a handler has changed the URL.
+        download: The download.
+        protocol: Its protocol.
+    """
+    if tour is not None and tour.home == download.url:
+        return tour
+    sources, once = protocol.sources(download), download.context.cache.once
+    if not sources:
+        return None
+    return Tour(
+        sources,
+        # Those who share the context share what is known of an origin.
+        lambda url: once(("site", protocol.site(url)), Site),
+        keep_first=protocol.is_conditional(download),
+    )
 
 
 def _check(download: Download, protocol: Protocol, shared: Limits | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from requests.structures import CaseInsensitiveDict
 
@@ -35,6 +35,8 @@ def check(download: Options) -> None:
         parse(download.url, SCHEMES)
     except ValueError as error:
         raise ValueError(f"url: {error}") from error
+    if download.mirrors:
+        _check_mirrors(download.mirrors)
     if download.headers:
         _check_headers(download)
     if download.expansion_max is not None:
@@ -46,6 +48,28 @@ def check(download: Options) -> None:
             f"known_last_modified: the header {condition.LAST_MODIFIED!r}",
             download.known_last_modified,
         )
+
+
+def _check_mirrors(mirrors: Sequence[str]) -> None:
+    for number, url in enumerate(mirrors, start=1):
+        try:
+            parse(url, SCHEMES)
+        except ValueError as error:
+            raise ValueError(f"mirrors: number {number}: {error}") from error
+
+
+def mirrors_of(mirrors: object) -> tuple[str, ...]:
+    """Convert mirrors to a tuple.
+
+    Args:
+        mirrors: An iterable of URLs.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(mirrors, Iterable) and not isinstance(mirrors, str | bytes):
+        return tuple(mirrors)
+    raise TypeError(f"mirrors: must be an iterable of str, not {type(mirrors).__name__}")
 
 
 def _coerce(download: Options) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, overload
 
 import requests
@@ -13,7 +13,8 @@ from ..engine.attempt import Attempt, record_of
 from ..engine.limited import limits_of
 from ..settings import SSL, Timeout, User
 from ..writer import W_co
-from .check import headers_of, method_of, proxy_of
+from . import condition
+from .check import headers_of, method_of, mirrors_of, proxy_of
 from .exchange import Exchange
 from .protocol import HttpProtocol
 from .quiet import quiet
@@ -72,6 +73,15 @@ class HttpDownload(Download[W_co]):
             The same with :attr:`last_modified` (``If-Modified-Since``), for servers without ETags.
             Set both if you have both: the ETag has precedence. The date has a resolution of one
             second, so it misses a second change within the same second.
+        mirrors (Sequence[str]):
+            More URLs of the same content. An attempt that fails goes on with the next one at once,
+            also with ``retry=None``. With nothing known, ``url`` is asked first, then the mirrors
+            as given. What is learned of each is kept in the context, by origin. Neither ``user``
+            nor the client certificate nor netrc goes to a mirror, and of ``headers`` only
+            User-Agent, Range, and those whose name begins with Accept. Userinfo in a mirror's URL
+            goes to that mirror. An http mirror of an https URL counts only if an enforced digest
+            validates the content. Conditional requests (:attr:`known_etag`) go to ``url`` only,
+            and ask it first.
         reply (requests.Response | None):
             The server's reply.
     """
@@ -96,6 +106,7 @@ class HttpDownload(Download[W_co]):
         public_only: bool = ...,
         known_etag: str | None = ...,
         known_last_modified: str | None = ...,
+        mirrors: Iterable[str] = ...,
     ) -> None: ...
 
     @overload
@@ -113,6 +124,7 @@ class HttpDownload(Download[W_co]):
         public_only: bool = ...,
         known_etag: str | None = ...,
         known_last_modified: str | None = ...,
+        mirrors: Iterable[str] = ...,
     ) -> None: ...
 
     def __init__(
@@ -129,6 +141,7 @@ class HttpDownload(Download[W_co]):
         public_only: bool = False,
         known_etag: str | None = None,
         known_last_modified: str | None = None,
+        mirrors: Iterable[str] = (),
     ) -> None:
         """Create a download.
 
@@ -146,6 +159,7 @@ class HttpDownload(Download[W_co]):
             public_only: Connect to public addresses only.
             known_etag: The ETag of the file that the target has.
             known_last_modified: The Last-Modified of the file that the target has.
+            mirrors: More URLs of the same content.
 
         Raises:
             ValueError: The method is neither GET nor HEAD.
@@ -162,6 +176,7 @@ class HttpDownload(Download[W_co]):
         self.public_only = public_only
         self.known_etag = known_etag
         self.known_last_modified = known_last_modified
+        self.mirrors: Sequence[str] = mirrors_of(mirrors)
 
     @derived
     def status(self) -> int:
@@ -188,12 +203,17 @@ class HttpDownload(Download[W_co]):
         None if the server sent none, or if the last run failed. After a HEAD request it is the ETag
         of the file that a GET would return.
         """
-        return _known(self).validators.etag if _is_done(self) else None
+        return _validators(self).etag
 
     @derived
     def last_modified(self) -> str | None:
         """The Last-Modified of the file, as the server sent it; None as for :attr:`etag`."""
-        return _known(self).validators.last_modified if _is_done(self) else None
+        return _validators(self).last_modified
+
+    @derived
+    def source(self) -> str | None:
+        """Which of ``url`` and ``mirrors`` brought the content; None before the run succeeded."""
+        return _known(self).source if _is_done(self) else None
 
     @property
     def session(self) -> requests.Session:
@@ -216,6 +236,13 @@ def _known(download: HttpDownload) -> HttpProtocol:
     """What the last run learned; nothing before there is one."""
     protocol = record_of(download).protocol
     return protocol if isinstance(protocol, HttpProtocol) else HttpProtocol()
+
+
+def _validators(download: HttpDownload) -> condition.Validators:
+    """The validators of the version that the URL itself brought; none of a mirror's."""
+    known = _known(download)
+    is_mirror = known.source != download.url and known.source in download.mirrors
+    return known.validators if _is_done(download) and not is_mirror else condition.NOTHING
 
 
 def _is_done(download: HttpDownload) -> bool:

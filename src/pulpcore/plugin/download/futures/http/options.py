@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class Options(Protocol):
     known_etag: str | None
     known_last_modified: str | None
     method: str
+    mirrors: Sequence[str]
     proxy_url: str | None
     public_only: bool
     retry: Retry | None

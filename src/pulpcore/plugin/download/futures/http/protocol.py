@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import requests
@@ -11,6 +11,7 @@ from ..engine.attempt import Attempt
 from ..engine.protocol import Protocol
 from ..error import DownloadError
 from ..net.url import parse
+from ..validation import DigestValidation
 from . import condition, resume
 from .check import check
 from .options import Options
@@ -30,9 +31,11 @@ class HttpProtocol(Protocol):
         is_unchanged (bool): The last reply says that the known version is still there, or nothing
             was asked for (``skip_existing``).
         validators (condition.Validators): What the server says of the version that comes.
+        source (str | None): The URL that was asked for the last reply, before redirects.
     """
 
     validators = condition.NOTHING
+    source: str | None = None
     _version: resume.Version | None = None
     # Makes the version. Only what resumes a download asks for it, which few do.
     _make_version: Callable[[], resume.Version | None] | None = None
@@ -41,6 +44,7 @@ class HttpProtocol(Protocol):
         # Without the version: a partial file is resumed by its note.
         return super().__getstate__() | {
             "is_unchanged": self.is_unchanged,
+            "source": self.source,
             "validators": self.validators,
         }
 
@@ -81,6 +85,39 @@ class HttpProtocol(Protocol):
             download: The download.
         """
         return parse(_source(download), SCHEMES).origin
+
+    def sources(self, download: Options) -> Sequence[str]:
+        """Return the URL and its mirrors; of https, those by http only if a digest is validated.
+
+        Args:
+            download: The download.
+        """
+        urls = [download.url, *download.mirrors]
+        if parse(download.url, SCHEMES).scheme == "http" or any(
+            isinstance(each, DigestValidation) and each.enforced for each in download.validations
+        ):
+            return urls
+        return [url for url in urls if parse(url, SCHEMES).scheme == "https"]
+
+    def site(self, source: str) -> Hashable:
+        """Return the origin of a source.
+
+        Args:
+            source: The URL.
+        """
+        return parse(source, SCHEMES).origin
+
+    def is_conditional(self, download: Options) -> bool:
+        """Return whether any version but a known one is asked for.
+
+        Args:
+            download: The download.
+        """
+        return bool(
+            download.known_etag
+            or download.known_last_modified
+            or any(name in download.headers for name in condition.HEADERS)
+        )
 
     def is_up(self, error: DownloadError) -> bool | None:
         """Return whether the server is up: it is if it answers, but for some statuses.

@@ -51,6 +51,7 @@ class Transfer:
         """
         attempt = self._attempt
         self._protocol.note_reply(None)
+        self._protocol.source = attempt.source
         version = self._known_version() if attempt.position else None
         self._asked = version
         reply = self._exchange({} if version is None else version.headers(attempt.position))
@@ -277,6 +278,9 @@ class Transfer:
     def _condition(self) -> dict[str, str]:
         """What asks for any version but the known one; nothing where that isn't at the target."""
         download = self._download
+        if self._attempt.source != download.url:
+            # Validators are those of one origin (RFC 9110 section 8.8.1).
+            return {}
         if not download.known_etag and not download.known_last_modified:
             return {}
         known = condition.Validators(download.known_etag, download.known_last_modified)

@@ -1,0 +1,333 @@
+"""Several sources of one file: which is asked first, which next, and what is known of each.
+
+The policy does no I/O, and takes the clock and the chance from outside, so that tests can simulate
+it. Each source of a file is asked at most once in a round. When all have failed, the run waits for
+its back-off, and only the sources whose failure was transient are asked in the next round.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from .. import redact
+from ..error import DownloadError, DownloadFailed, MismatchError, NotAuthorized, NotFound
+from ..waiting.atomic import Cell
+
+ENOUGH = 3
+"""The number of transfers from which on a site is ranked."""
+
+FAILURES = 4
+"""The number of failures in a row after which a site rests."""
+
+REST = 300.0
+"""How long a site rests after so many failures (seconds)."""
+
+SLOW_FAILURE = 1.0
+"""A failure that took so long may be a time-out, and the next file must not wait for another one
+(seconds)."""
+
+PAUSE = 30.0
+"""How long a site rests after a slow failure (seconds)."""
+
+EXPLORE = 1 / 50
+"""The share of files that are asked first of a site that isn't ranked yet."""
+
+RETEST = 1 / 1000
+"""The share of files that are asked first of any site, because a slow one may have become fast."""
+
+_MEMORY = 0.9
+"""What of the older transfers counts beside the newest."""
+
+
+class _Past(NamedTuple):
+    """What is known of a site.
+
+    Attributes:
+        transfers (int): The number of transfers.
+        success (float): The share that succeeded, of the latest ones.
+        size (float): The bytes of the latest successful transfers.
+        seconds (float): The time that these took.
+        row (int): The number of failures in a row.
+        rests (float): Until when it is asked last.
+    """
+
+    transfers: int = 0
+    success: float = 1.0
+    size: float = 0.0
+    seconds: float = 0.0
+    row: int = 0
+    rests: float = 0.0
+
+    def after(self, is_success: bool) -> _Past:
+        """Return the past with one more transfer."""
+        success = self.success * _MEMORY + (1 - _MEMORY) * is_success
+        return self._replace(transfers=self.transfers + 1, success=success)
+
+
+class Site:
+    """What is known of one origin, or of one base of :class:`Mirrors`. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Make a site of which nothing is known.
+
+        Args:
+            clock: Returns the time (seconds).
+        """
+        self._clock = clock
+        self._past = Cell(_Past())
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether it is asked last, because it failed lately."""
+        return self._past.value.rests > self._clock()
+
+    @property
+    def score(self) -> float | None:
+        """Its speed (bytes a second), less what fails; None if too little is known."""
+        past = self._past.value
+        if past.transfers < ENOUGH:
+            return None
+        return past.success * past.size / past.seconds if past.seconds else 0.0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known of it."""
+        return self._past.value.transfers > 0
+
+    def succeeded(self, size: int, seconds: float) -> None:
+        """Count a transfer that succeeded.
+
+        Args:
+            size: The bytes that came.
+            seconds: The time that it took.
+        """
+
+        def change(past: _Past) -> _Past:
+            past = past.after(True)._replace(row=0, rests=0.0)
+            if not size:
+                return past
+            return past._replace(
+                size=past.size * _MEMORY + size,
+                seconds=past.seconds * _MEMORY + max(seconds, 1e-6),
+            )
+
+        self._past.change(change)
+
+    def failed(self, seconds: float) -> None:
+        """Count a transfer that failed.
+
+        Args:
+            seconds: The time that it took.
+        """
+        now = self._clock()
+
+        def change(past: _Past) -> _Past:
+            past = past.after(False)._replace(row=past.row + 1)
+            rest = REST if past.row >= FAILURES else PAUSE if seconds >= SLOW_FAILURE else 0.0
+            return past._replace(rests=max(past.rests, now + rest) if rest else past.rests)
+
+        self._past.change(change)
+
+
+class Source(str):
+    """A URL of :class:`Mirrors`, with what is known of its base.
+
+    Attributes:
+        site (Site): What is known of the base.
+    """
+
+    site: Site
+
+    # A str can't have slots that aren't empty; this one has a dict.
+    __slots__ = ("__dict__",)
+
+    def __new__(cls, url: str, site: Site) -> Source:
+        """Make a source.
+
+        Args:
+            url: The URL.
+            site: What is known of the base.
+        """
+        made = super().__new__(cls, url)
+        made.site = site
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process nobody shares what is known.
+        return str, (str(self),)
+
+
+def ranked(
+    sites: dict[str, Site], chance: Callable[[], float] = random.random, keep_first: bool = False
+) -> list[str]:
+    """Return the sources of a file in the order in which they are asked, as known now.
+
+    Args:
+        sites: Each source with what is known of it, in the order given.
+        chance: Returns a random number from 0 up to 1. It spreads the load over sites that are
+            about equally good, and sometimes tries another one.
+        keep_first: The first one stays the first, unless it rests.
+    """
+    urls = list(sites)
+    if not any(site.is_known for site in sites.values()):
+        return urls
+    awake = [url for url in urls if not sites[url].is_resting]
+    resting = [url for url in urls if url not in awake]
+    known: list[tuple[float, str]] = []
+    unknown: list[str] = []
+    for url in awake:
+        score = sites[url].score
+        if score is None:
+            unknown.append(url)
+        else:
+            known.append((-score * (0.9 + 0.2 * chance()), url))
+    order = [url for _, url in sorted(known)] + unknown
+    if not known or (keep_first and urls[0] in awake):
+        order = awake if not known else [urls[0], *(url for url in order if url != urls[0])]
+    elif unknown and chance() < EXPLORE:
+        order.insert(0, order.pop(order.index(unknown[0])))
+    elif chance() < RETEST:
+        order.insert(0, order.pop(int(chance() * len(order))))
+    return order + resting
+
+
+class Failure(NamedTuple):
+    """Why a source failed: what is needed of an error, without the objects that it refers to."""
+
+    kind: type[DownloadError]
+    reason: str
+    transient: bool
+    retry_after: float | None
+    values: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, error: DownloadError) -> Failure:
+        """Return the failure that an error tells.
+
+        Args:
+            error: The error.
+        """
+        values = (error.expected, error.actual) if isinstance(error, MismatchError) else ()
+        return cls(type(error), error.reason, error.transient, error.retry_after, values)
+
+
+class Tour:
+    """The way of one run through the sources of its file.
+
+    Attributes:
+        home (str): The URL of the download.
+        source (str): The source to ask now.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        find: Callable[[str], Site],
+        chance: Callable[[], float] = random.random,
+        keep_first: bool = False,
+    ) -> None:
+        """Begin with the best source.
+
+        Args:
+            sources: The URL of the download, then its mirrors.
+            find: Returns what is known of the origin of a source.
+            chance: Returns a random number from 0 up to 1.
+            keep_first: The URL of the download is asked first.
+        """
+        self._sites: dict[str, Site] = {}
+        for url in sources:
+            if isinstance(url, Source):
+                self._sites[str(url)] = url.site
+            elif url not in self._sites:
+                self._sites[url] = find(url)
+        self.home = sources[0]
+        self._left = ranked(self._sites, chance, keep_first)
+        self._failures: dict[str, Failure] = {}
+        self.source = self._left.pop(0)
+
+    @property
+    def has_next(self) -> bool:
+        """Whether another source can be asked before a back-off."""
+        return bool(self._left)
+
+    def advance(self) -> None:
+        """Go on with the next source."""
+        self.source = self._left.pop(0)
+
+    def succeeded(self, size: int, seconds: float) -> None:
+        """Note that the source has brought the file.
+
+        Args:
+            size: The bytes that came.
+            seconds: The time that it took.
+        """
+        self._sites[self.source].succeeded(size, seconds)
+
+    def failed(self, error: DownloadError, seconds: float) -> None:
+        """Note why the source failed.
+
+        Args:
+            error: The error.
+            seconds: The time that it took.
+        """
+        self._failures[self.source] = Failure.of(error)
+        # What is missing may be so everywhere, or may not have been synced yet.
+        if not isinstance(error, NotFound):
+            self._sites[self.source].failed(seconds)
+
+    def transient(self, longest: float) -> DownloadError | None:
+        """Return the transient failure of which the server asks for the shortest wait.
+
+        Args:
+            longest: The longest Retry-After to wait for (seconds).
+
+        Returns:
+            An error to compute the back-off from; None if no source is worth another attempt.
+        """
+        found = [self._failures[url] for url in self._worth_again(longest)]
+        if not found:
+            return None
+        soonest = min(found, key=lambda failure: failure.retry_after or 0)
+        error = DownloadFailed(soonest.reason)
+        error.transient, error.retry_after = True, soonest.retry_after
+        return error
+
+    def again(self, longest: float) -> None:
+        """Begin another round, with the sources whose failure was transient.
+
+        Args:
+            longest: The longest Retry-After to wait for (seconds).
+        """
+        self._left = self._worth_again(longest)
+        self.advance()
+
+    def summary(self) -> DownloadError | None:
+        """Return an error that names every source with its reason; None if only one was asked."""
+        failures = self._failures
+        if len(failures) < 2:
+            return None
+        parts = "; ".join(f"{redact.url(url)}: {each.reason}" for url, each in failures.items())
+        reason = f"all {len(failures)} sources that were asked failed: {parts}"
+        each = list(failures.values())
+        for kind in (NotFound, NotAuthorized):
+            if all(issubclass(failure.kind, kind) for failure in each):
+                return kind(reason)
+        if all(failure.values for failure in each):
+            kinds: set[Any] = {failure.kind for failure in each}
+            mismatch: Any = kinds.pop() if len(kinds) == 1 else MismatchError
+            found: DownloadError = mismatch(*each[0].values, reason=reason)
+            return found
+        error = DownloadFailed(reason)
+        error.transient = any(failure.transient for failure in each)
+        return error
+
+    def _worth_again(self, longest: float) -> list[str]:
+        found = [
+            (failure.retry_after or 0, url)
+            for url, failure in self._failures.items()
+            if failure.transient and (failure.retry_after or 0) <= longest
+        ]
+        return [url for _, url in sorted(found, key=lambda pair: pair[0])]
