@@ -7,8 +7,8 @@ import time
 from typing import Any
 
 import pytest
-from http_tools import content, into_memory, record
-from servers.files import File, FileServer, Redirect
+from http_tools import content, into_memory, quick, record
+from servers.files import File, FileServer, Redirect, Status
 from servers.listener import HOST
 
 from pulpcore.plugin.download.futures import (
@@ -363,3 +363,33 @@ class TestInFlight:
         with Batch([download]) as batch:
             (plan,) = batch()
         assert "in_flight" in str(plan.error)
+
+
+def test_waits_hold_no_thread(file_server):
+    """While 100 downloads wait out a Retry-After and a host is full, four threads finish 1,000."""
+    release = threading.Event()
+
+    class Held(FileServer):
+        def serve(self, connection):
+            connection.read_request()
+            self.wait(release)
+            connection.send(self._reply(200, {"Connection": "close"}, b"late").head + b"late")
+
+    wait = Status(503, {"Retry-After": "5"})
+    busy = file_server({"/a": b"content"}, faults=lambda index, _: wait if index < 100 else None)
+    free = file_server({"/a": b"content"}, record=False)
+    with Held({}) as full:
+        late = [into_memory(busy.url("/a"), quick()) for _ in range(100)]
+        late += [into_memory(full.url("/a")) for _ in range(10)]
+        soon = [into_memory(free.url("/a")) for _ in range(1000)]
+        # The limit is that of the host that is full: the others have plenty.
+        for download in late[100:]:
+            download.limits = Limits(per_host=1) if download is late[100] else late[100].limits
+        with Batch([*late, *soon], concurrent=4, backlog=2000) as batch:
+            plans = batch()
+            done = [next(plans).download for _ in range(1000)]
+            assert full.connections == 1
+            release.set()
+            rest = [plan.result() for plan in plans]
+    assert sum(download in soon for download in done) >= 900
+    assert len(rest) == 110
