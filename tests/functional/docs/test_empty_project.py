@@ -68,8 +68,9 @@ def test_page(tmp_path: Path, napoleon: bool) -> None:
         if cls is futures.Batch:
             members = {"downloads", "concurrent", "backlog", "context", "download", "shutdown"}
         for name in members:
-            # Beside a property stands that it is one.
-            assert re.search(rf"^ +(?:property )?{name}\b", shown[cls.__name__], re.MULTILINE), name
+            # Before a property or a static method stands that it is one.
+            member = rf"^ +(?:property |static |classmethod )?{name}\b"
+            assert re.search(member, shown[cls.__name__], re.MULTILINE), name
     if not napoleon:
         # Each entry of a section is a paragraph of its own, below its name.
         assert "\n      url (str):\n         The URL of the content." in text

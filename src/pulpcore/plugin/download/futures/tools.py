@@ -126,8 +126,10 @@ class DownloadMonitor(Traveller):
         """Take the facts of a run in another process.
 
         Args:
-            download: The download.
-            facts: The facts.
+            download:
+                The download.
+            facts:
+                The facts.
         """
         self._adopted = facts
 
