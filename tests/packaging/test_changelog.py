@@ -25,6 +25,13 @@ def test_the_newest_release_is_this_version() -> None:
     assert SECTIONS[1] == project["version"]
 
 
+def test_the_newest_release_has_a_date() -> None:
+    """The newest release says when it was released."""
+    assert re.search(
+        rf"^{SECTIONS[1]}\n-+\n\nReleased on \d{{4}}-\d\d-\d\d\.$", CHANGELOG, re.MULTILINE
+    )
+
+
 def test_releases_are_in_order() -> None:
     """Each release has one section, whose title has three numbers; the newest comes first."""
     releases = [numbers(title) for title in SECTIONS[1:]]
