@@ -92,3 +92,10 @@ def test_wrong_values_of_a_batch():
     with pytest.raises(TypeError, match="limits: must be a Limits"):
         Batch([], limits=5)
     assert Batch([]).limits is None
+
+
+def test_no_host():
+    """A download without a host, such as one of a file, needs no place."""
+    download = Nop("", None)
+    download.limits = Limits(per_host=1)
+    download()

@@ -105,6 +105,7 @@ def test_further_places(runners):
     places = Places()
     places.enter(runners[0].run, 2)
     assert places.take("part", runners[0].run, 2)
+    assert places.take("part", runners[0].run, 2), "it has it already"
     assert not places.take("another", runners[0].run, 2)
     assert places.enter(runners[1].run, 2) is not None
     places.leave("part")

@@ -9,6 +9,7 @@ do this at once never take the same place.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -71,9 +72,9 @@ class Places:
             return True
         active[key] = run
         before = 0
-        for other, user in active.copy().items():
-            if other is key:
-                break
+        for other, user in itertools.takewhile(
+            lambda item: item[0] is not key, active.copy().items()
+        ):
             if not user.claims.is_live:
                 active.pop(other, None)
             elif not run.token.within(user.token) or run is user:

@@ -1,0 +1,76 @@
+"""Tests of the gate that holds downloads back while too many bytes are in flight."""
+
+from collections import deque
+
+import pytest
+
+from pulpcore.plugin.download.futures import Download, Limits, Plan
+from pulpcore.plugin.download.futures.engine.limited import Shared
+from pulpcore.plugin.download.futures.pool.gate import Gate
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
+
+
+class Sized(Download):
+    """A download that expects the next of some sizes each time that it is asked."""
+
+    def __init__(self, limits, *sizes):
+        super().__init__("", None)
+        self.limits = limits
+        self._sizes = deque(sizes)
+
+    @property
+    def expected_size(self):
+        """The next size; the last one stays."""
+        return self._sizes.popleft() if len(self._sizes) > 1 else self._sizes[0]
+
+    def _send(self):
+        pass
+
+
+class Idle:
+    """Threads that run nothing."""
+
+    def run(self, function):
+        """Do nothing."""
+
+
+@pytest.fixture
+def limits():
+    """Return a limit of ten bytes."""
+    return Limits(in_flight=10)
+
+
+def test_room_that_is_made_while_nobody_looks(limits):
+    """A plan that fits by the time it is parked begins at once: nothing else would wake it."""
+    gate, begun = Gate(Idle(), Cancellation()), []
+    assert gate.admit(Plan(Sized(limits, 5)), begun.append)
+    assert not gate.admit(Plan(Sized(limits, 100, 100, 5)), lambda: begun.append(1))
+    assert begun == [1]
+
+
+def test_a_batch_that_was_shut_down(limits):
+    """What a batch has fetched counts no more after its shutdown."""
+    token = Cancellation()
+    ended, gate = Gate(Idle(), token), Gate(Idle(), Cancellation())
+    first = Plan(Sized(limits, 10))
+    assert ended.admit(first, print)
+    assert gate.admit(Plan(Sized(limits, 5)), print)
+    assert not gate.admit(Plan(Sized(limits, 5)), print)
+    token.cancel("shut down")
+    assert first in Shared.of(limits).flights
+    other = Gate(Idle(), Cancellation())
+    assert other.admit(Plan(Sized(limits, 5)), print)
+    assert first not in Shared.of(limits).flights
+
+
+def test_no_limit_meanwhile(limits):
+    """A limit that is taken away lets the next plan begin."""
+    gate = Gate(Idle(), Cancellation())
+    assert gate.admit(Plan(Sized(limits, 10)), print)
+    plan = Plan(Sized(limits, 5))
+    begun = []
+    assert not gate.admit(plan, lambda: begun.append(1))
+    limits.in_flight = None
+    plan.hand_back()
+    gate.wake()
+    assert not begun, "a worker thread would do it"
