@@ -28,6 +28,8 @@ NAMES = [
     "FtpDownload",
     "HttpDownload",
     "Limits",
+    "Metalink",
+    "Mirrors",
     "MismatchError",
     "NotAuthorized",
     "NotFound",
@@ -56,6 +58,7 @@ MODULES = {
         "DownloadError DownloadFailed NotFound NotAuthorized ValidationError "
         "MismatchError SizeMismatch DigestMismatch"
     ),
+    "mirrors": "Metalink Mirrors",
     "settings": "Limits Settings SSL User Timeout",
     "writer": "Writer FileWriter BufferWriter",
 }
@@ -83,6 +86,8 @@ DIRECTIVES = {
     "User": "",
     "Timeout": "",
     "Limits": "",
+    "Metalink": "",
+    "Mirrors": "",
     "DownloadError": "",
     "DownloadFailed": "",
     "NotAuthorized": "",

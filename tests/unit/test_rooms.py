@@ -24,6 +24,7 @@ FLOORS = [
     {"engine"},
     {"download"},
     {"http", "ftp", "file", "pool"},
+    {"mirrors"},
     {"factory", "batch", "tools", "progress"},
     {"cli"},
 ]
@@ -35,7 +36,7 @@ DOOR = ""
 # Modules of the public API. `redact` is private, and the only one such that lies flat.
 PUBLIC = {
     *("address", "batch", "context", "download", "error", "event", "factory", "file"),
-    *("progress", "rate", "settings", "tools", "validation", "writer"),
+    *("mirrors", "progress", "rate", "settings", "tools", "validation", "writer"),
 }
 
 # Imports that go up, or between rooms of one floor, with the reason why each has to. All are for

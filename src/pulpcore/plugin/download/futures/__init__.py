@@ -19,6 +19,7 @@ from .factory import Factory
 from .file import FileDownload
 from .ftp import FtpDownload
 from .http import HttpDownload
+from .mirrors import Metalink, Mirrors
 from .settings import SSL, Limits, Settings, Timeout, User
 from .tools import DownloadMonitor
 from .validation import (
@@ -48,6 +49,8 @@ __all__ = [
     "FtpDownload",
     "HttpDownload",
     "Limits",
+    "Metalink",
+    "Mirrors",
     "MismatchError",
     "NotAuthorized",
     "NotFound",

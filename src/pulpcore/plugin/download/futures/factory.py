@@ -6,7 +6,7 @@ import functools
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, overload
 from urllib.parse import unquote
@@ -20,6 +20,7 @@ from .file import FileDownload
 from .ftp import FtpDownload
 from .ftp.location import without_type_code
 from .http import HttpDownload
+from .mirrors import Mirrors
 from .rate import RateLimiter
 from .settings import SSL, Timeout, User
 from .storage.staging import is_reserved
@@ -109,6 +110,8 @@ class Factory:
         public_only (bool):
             Connect to public addresses only (see :class:`HttpDownload`). ``ftp`` and ``ftps`` URLs
             are refused then.
+        mirrors (Mirrors | None):
+            The mirrors of relative URLs.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class Factory:
         importer: Any = None,
         allowed_paths: Sequence[str | os.PathLike[str]] | None = None,
         public_only: bool = False,
+        mirrors: Mirrors | Iterable[str] | None = None,
     ) -> None:
         """Store the settings, and create the rate limiter that the downloads share.
 
@@ -123,10 +127,17 @@ class Factory:
             importer: The importer or remote; None for the defaults.
             allowed_paths: The folders in which the files of ``file:///`` URLs must be.
             public_only: Connect to public addresses only.
+            mirrors: Mirrors of a tree, or their base URLs. A relative URL becomes a download from
+                the first one, with the others as its mirrors.
+
+        Raises:
+            ValueError: A base URL of the mirrors can't be used.
         """
         self.importer = importer
         self.allowed_paths = allowed_paths
         self.public_only = public_only
+        is_ready = mirrors is None or isinstance(mirrors, Mirrors)
+        self.mirrors: Mirrors | None = mirrors if is_ready else Mirrors(mirrors)  # type: ignore[arg-type, assignment]
         limit = _get(importer, "rate_limit")
         self._rate_limiter = _or_as_given(RateLimiter, limit) if limit else None
 
@@ -160,6 +171,12 @@ class Factory:
                 in another way fails when the download runs.
         """
         scheme = _split(str(url))[0]
+        mirrors: Sequence[str] = ()
+        if not scheme and self.mirrors is not None:
+            mirrors = self.mirrors.urls(url)
+            # Not that of the best base: credentials go to the first one only.
+            url = self.mirrors.url(url)
+            scheme = _split(url)[0]
         builder = self._BUILDERS.get(scheme)
         if builder is None:
             known = ", ".join(self._BUILDERS)
@@ -167,6 +184,8 @@ class Factory:
             raise ValueError(f"no download serves the scheme {shown!r}: use one of {known}")
         writer = FileWriter(_path(str(url)) if path is None else path)
         download: Download[FileWriter] = builder(self, url, writer)
+        if mirrors:
+            download.mirrors = tuple(mirrors)
         if artifact is not None and _get(self.importer, "validate", True):
             download.validations.extend(_validations(artifact))
         return download
