@@ -84,6 +84,8 @@ def get(wanted: Wanted, options: Options, output: Output, session: Session | Non
 
 def _one(wanted: Wanted, options: Options, output: Output, session: Session | None) -> bool:
     """Download the only file."""
+    if wanted.path == STDIO and options.processes > 1:
+        raise click.UsageError("--processes: other processes can't write to stdout.")
     job = _only(wanted, options)
     run = Run(options, output, session, hashes=True)
     try:

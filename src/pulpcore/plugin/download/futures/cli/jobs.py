@@ -98,6 +98,7 @@ class Run:
                     self._options.concurrent,
                     lambda download, failure: self._done(download, failure, progress),
                     self._options.limits,
+                    self._options.processes,
                 )
             except KeyboardInterrupt:
                 self._interrupt(jobs)

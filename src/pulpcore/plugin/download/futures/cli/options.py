@@ -73,6 +73,7 @@ class Options:
     Attributes:
         importer (Importer): The connection settings.
         concurrent (int): The number of parallel downloads.
+        processes (int): The number of processes that run them.
         least_speed (float | None): The minimum speed of an attempt (bytes per second).
         limits (Limits): What all downloads share.
         keeps (bool): Keep partial files, and go on with them.
@@ -83,6 +84,7 @@ class Options:
 
     importer: Importer
     concurrent: int
+    processes: int
     least_speed: float | None
     limits: Limits
     keeps: bool
@@ -165,7 +167,7 @@ def _options(given: dict[str, Any]) -> Options:
     )
 
 
-_AS_GIVEN = ("concurrent", "least_speed", "keeps", "as_json", "quiet", "verbose")
+_AS_GIVEN = ("concurrent", "processes", "least_speed", "keeps", "as_json", "quiet", "verbose")
 _NAMES = (
     *_AS_GIVEN,
     *("user", "headers", "ca", "cert", "key", "insecure", "proxy", "connect_timeout"),
@@ -269,6 +271,13 @@ _OPTIONS = (
         help="Bytes a second of all files together, such as 500K or 2M. Default: no limit.",
     ),
     click.option(
+        "--processes",
+        metavar="N",
+        type=click.IntRange(1, MOST),
+        default=1,
+        help="Run the downloads in N processes, --concurrent of them in each. Default: 1.",
+    ),
+    click.option(
         "--per-host",
         metavar="N",
         type=click.IntRange(1, MOST),
@@ -296,6 +305,7 @@ _GROUPS = {
     **dict.fromkeys(
         (
             *("concurrent", "connect-timeout", "least-speed", "limit-rate", "per-host"),
+            "processes",
             *("read-timeout", "retry", "total-timeout"),
         ),
         "Limits",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 
 from pulpcore.plugin.download.futures import Batch, Download, DownloadError, Limits
 from pulpcore.plugin.download.futures.batch import BACKLOG, Plan
@@ -15,6 +17,7 @@ def transfer(
     concurrent: int,
     done: Callable[[Download, str | None], None],
     limits: Limits | None = None,
+    processes: int = 1,
 ) -> None:
     """Run downloads, and report each one when it has ended.
 
@@ -25,10 +28,19 @@ def transfer(
         concurrent: The number of parallel downloads.
         done: Called in this thread with each download, and with the reason of its failure or None.
         limits: The limits that the downloads share.
+        processes: The number of processes that run the downloads. With 1 it is this one.
     """
-    backlog = max(BACKLOG, concurrent)
-    with Batch(downloads, concurrent=concurrent, backlog=backlog, limits=limits) as batch:
-        for plan in batch():
+    with contextlib.ExitStack() as stack:
+        executor: Executor | None = None
+        backlog: int | None = max(BACKLOG, concurrent)
+        if processes > 1:
+            from pulpcore.plugin.download.futures.pool.executors import (  # noqa: PLC0415 - slow
+                Renewed,
+            )
+
+            executor, backlog = stack.enter_context(Renewed(processes)), None
+        batch = Batch(downloads, concurrent, backlog, executor=executor, limits=limits)
+        for plan in stack.enter_context(batch)():
             done(plan.download, _failure(plan))
 
 
