@@ -12,6 +12,7 @@ from pulpcore.plugin.download.futures import (
     HttpDownload,
     Limits,
     Settings,
+    settings,
 )
 
 
@@ -64,13 +65,21 @@ def test_copies_share():
     assert copy.deepcopy([limits])[0] is limits
 
 
-def test_pickle():
-    """A pickled Limits has the same values, and state of its own."""
+def test_pickle(monkeypatch):
+    """In another process a Limits has the same values, its own state, and is the same each time."""
+    monkeypatch.setattr(settings, "_FOREIGN_MOST", 2)
     limits = Limits(1.5, 2, 3)
     limits.shared["state"] = test_pickle.__globals__
     twin = pickle.loads(pickle.dumps(limits))
     assert repr(twin) == repr(limits)
-    assert twin.shared == {}
+    assert "state" not in twin.shared
+    limits.per_host = 5
+    assert pickle.loads(pickle.dumps(limits)) is twin
+    assert twin.per_host == 5
+    assert pickle.loads(pickle.dumps(twin)) is twin
+    others = [pickle.loads(pickle.dumps(Limits())) for _ in range(2)]
+    assert others[0] is not others[1]
+    assert pickle.loads(pickle.dumps(limits)) is not twin, "only the latest are kept"
 
 
 def test_wrong_values_fail_a_download():

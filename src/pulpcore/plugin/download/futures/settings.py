@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import threading
+import uuid
 from collections.abc import MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -300,8 +301,26 @@ class Limits(Settings):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "shared": {}}
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process gets the same limits with each chunk of a batch, and must share them
+        # among these.
+        identity = self.shared.setdefault("identity", uuid.uuid4().hex)
+        values = {name: value for name, value in vars(self).items() if name != "shared"}
+        return _unpickled, (type(self), identity, values)
+
+
+# The limits that came from other processes lately, by their identity.
+_foreign: dict[str, Limits] = {}
+_FOREIGN_MOST = 64
+
+
+def _unpickled(kind: type[Limits], identity: str, values: dict[str, Any]) -> Limits:
+    found = _foreign.setdefault(identity, kind.__new__(kind))
+    vars(found).setdefault("shared", {"identity": identity})
+    vars(found).update(values)
+    for old in list(_foreign)[:-_FOREIGN_MOST]:
+        _foreign.pop(old, None)
+    return found
 
 
 def copied(value: Any) -> Any:
