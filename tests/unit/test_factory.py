@@ -673,3 +673,10 @@ def test_limits_for_urls_of_others():
 def test_limit_for_a_file():
     """The total time-out of a factory applies to file downloads, too."""
     assert Factory(SimpleNamespace(total_timeout=7)).build("file:///a", "a").timeout.total == 7
+
+
+@pytest.mark.parametrize(("given", "concurrent"), [(None, 4), (0, 4), (7, 7)])
+def test_concurrent(given: int | None, concurrent: int) -> None:
+    """The factory knows how many downloads the remote allows at once; 4 if it says nothing."""
+    assert Factory(SimpleNamespace(download_concurrency=given)).concurrent == concurrent
+    assert Factory().concurrent == 4

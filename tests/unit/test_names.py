@@ -152,10 +152,10 @@ def find(name):
 
 
 def modules():
-    """Return each module of the package except the command line, which isn't API."""
+    """Return each module of the package except the command line and what needs pulpcore."""
     yield package
     for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if ".cli" not in info.name:
+        if ".cli" not in info.name and not info.name.endswith(".pulp"):
             yield importlib.import_module(info.name)
 
 

@@ -26,7 +26,7 @@ FLOORS = [
     {"http", "ftp", "file", "pool"},
     {"mirrors"},
     {"factory", "batch", "tools", "progress"},
-    {"cli"},
+    {"cli", "pulp"},
 ]
 
 # The package's own `__init__.py`, by its name below the package. It imports every public name, so
@@ -36,7 +36,7 @@ DOOR = ""
 # Modules of the public API. `redact` is private, and the only one such that lies flat.
 PUBLIC = {
     *("address", "batch", "context", "download", "error", "event", "factory", "file"),
-    *("mirrors", "progress", "rate", "settings", "tools", "validation", "writer"),
+    *("mirrors", "progress", "pulp", "rate", "settings", "tools", "validation", "writer"),
 }
 
 # Imports that go up, or between rooms of one floor, with the reason why each has to. All are for

@@ -27,6 +27,9 @@ from .storage.staging import is_reserved
 from .validation import DigestValidation, SizeValidation, Validation
 from .writer import FileWriter, StrPath
 
+CONCURRENT = 4
+"""The default of :attr:`Factory.concurrent`."""
+
 _LONGEST_NAME = 255
 # The scheme and the path of a URL (RFC 3986 appendix B). The pattern matches any text.
 _PARTS = re.compile(r"(?:([^:/?#]+):)?(?://[^/?#]*)?([^?#]*)")
@@ -140,6 +143,12 @@ class Factory:
         self.mirrors: Mirrors | None = mirrors if is_ready else Mirrors(mirrors)  # type: ignore[arg-type, assignment]
         limit = _get(importer, "rate_limit")
         self._rate_limiter = _or_as_given(RateLimiter, limit) if limit else None
+
+    @property
+    def concurrent(self) -> int:
+        """How many downloads to run at once: the remote's ``download_concurrency``, else 4."""
+        number: int = _get(self.importer, "download_concurrency") or CONCURRENT
+        return number
 
     @_Build
     def build(

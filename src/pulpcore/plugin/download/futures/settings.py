@@ -17,6 +17,7 @@ import uuid
 from collections.abc import MutableMapping, MutableSequence, MutableSet
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from ssl import SSLContext as TlsContext
 from typing import Any, ClassVar, Self, TypeGuard
 
 LONGEST = threading.TIMEOUT_MAX
@@ -101,6 +102,9 @@ class SSL(Settings):
             False disables certificate verification, only for the downloads that have this setting.
         client_key_password (str | None):
             The password of an encrypted key. OpenSSL never prompts for one at the terminal.
+        context (ssl.SSLContext | None):
+            A TLS context of your own, used as it is for the URL's own origin. The other attributes
+            then count for other hosts and for an https proxy.
     """
 
     _FORMS = "an SSL"
@@ -116,6 +120,7 @@ class SSL(Settings):
     client_key: str | None = None
     validation: bool = True
     client_key_password: str | None = None
+    context: TlsContext | None = None
 
     def validate(self) -> None:
         """Check the values.
@@ -151,7 +156,7 @@ class SSL(Settings):
             f"{name}={_shown(value)}"
             for name, value in vars(self).items()
             # The repr doesn't even show whether there is a password.
-            if name != "client_key_password"
+            if name not in ("client_key_password", "context")
         )
         return f"SSL({shown})"
 

@@ -201,13 +201,17 @@ def _shared(context: Context, kind: type[T]) -> T:
 
 
 def without_client(settings: SSL) -> SSL:
-    """Return a copy of TLS settings without the client certificate.
+    """Return a copy of TLS settings without the client certificate, which a context may have.
 
     Args:
         settings: The settings.
     """
     return dataclasses.replace(
-        settings, client_certificate=None, client_key=None, client_key_password=None
+        settings,
+        client_certificate=None,
+        client_key=None,
+        client_key_password=None,
+        context=None,
     )
 
 

@@ -25,7 +25,8 @@ _KEY_MISMATCH = "KEY_VALUES_MISMATCH"
 def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLContext:
     """Return the TLS context for TLS settings, from the cache or a new one.
 
-    Creating one with ``validation=False`` logs a warning.
+    Creating one with ``validation=False`` logs a warning. The caller's own context is returned
+    unchanged.
 
     Args:
         settings: The TLS settings.
@@ -37,6 +38,8 @@ def shared_context(settings: SSL, context: Context, protocol: str) -> ssl.SSLCon
         ValueError: A certificate or key isn't usable; the message names the attribute.
         DownloadFailed: This process is out of file descriptors or memory.
     """
+    if settings.context is not None:
+        return settings.context
     trust = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
     # The key has the values, not the settings object: that is mutable, and equal ones must share.
     name = ("tls", protocol, tuple(vars(settings).items()), trust)
