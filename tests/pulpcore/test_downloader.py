@@ -23,8 +23,21 @@ def loop():
     made.close()
 
 
+@pytest.fixture(scope="session")
+def pools(pulp) -> None:
+    """Start the threads that pulpcore and asgiref keep, which are no leak of a test."""
+    from asgiref.sync import SyncToAsync
+
+    from pulpcore.download.base import THREADPOOL
+
+    SyncToAsync.single_thread_executor.submit(int).result()
+    barrier = threading.Barrier(THREADPOOL._max_workers)
+    for future in [THREADPOOL.submit(barrier.wait) for _ in range(barrier.parties)]:
+        future.result()
+
+
 @pytest.fixture
-def hooked(pulp, loop, monkeypatch):
+def hooked(pools, loop, monkeypatch):
     """Have each file remote of pulp_file download with FuturesDownloader; returns the factories."""
     from pulp_file.app.models import FileRemote
 
@@ -131,8 +144,8 @@ def test_broken_after_data(hooked, loop, workdir, file_server, synced) -> None:
 
     def fault(index, request):
         if index == 0:
-            server.files["/file"] = File(os.urandom(500_000), etag='"2"')
             return CutAfter(300_000)
+        server.files["/file"] = File(os.urandom(500_000), etag='"2"')
         return None
 
     server.faults = fault

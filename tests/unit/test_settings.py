@@ -34,6 +34,7 @@ def test_defaults():
         "client_key": None,
         "validation": True,
         "client_key_password": None,
+        "context": None,
     }
     assert vars(User()) == {"name": None, "password": None}
     timeout = Timeout()

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from http_tools import chain, content, failure, into_memory
 from processes import SOURCE
+from servers.files import Redirect
 from servers.raw import reply, serve
 from servers.tls import FORMATS, PASSWORD, encrypted
 
@@ -222,3 +224,19 @@ def test_never_on_disk(server: Any, tls: Any, tmp_path: Path) -> None:
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path not in paths[2:]]
     assert {path.name for path in left} == {"0", "1", "secret.pem"}
     assert all(path.read_bytes() == BODY for path in left if path.parent.name == "work")
+
+
+def test_own_context(server: Any, file_server: Any, tls: Any) -> None:
+    """A TLS context of the caller's is used as it is, but not for another host.
+
+    A server that redirects doesn't get the other server the client certificate.
+    """
+    context = ssl.create_default_context(cafile=str(tls.ca))
+    context.load_cert_chain(str(tls.client.certificate), str(tls.client.key))
+    settings = SSL(str(tls.ca), context=context)
+    assert "context" not in repr(settings)
+    download = into_memory(server.url("/a"), ssl=settings)
+    download()
+    assert content(download) == BODY
+    first = file_server({"/a": Redirect(server.url("/a"))}, tls=tls.server(client_ca=tls.ca))
+    failure(into_memory(first.url("/a"), ssl=settings))

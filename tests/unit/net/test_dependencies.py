@@ -19,7 +19,13 @@ PACKAGES = ("requests", "urllib3", "certifi", "socks")
 
 # The names that the documentation of requests, urllib3 and certifi describes.
 DOCUMENTED = {
-    *("certifi.where", "requests.Response", "requests.Session", "requests.PreparedRequest"),
+    *(
+        "certifi.where",
+        "certifi.contents",
+        "requests.Response",
+        "requests.Session",
+        "requests.PreparedRequest",
+    ),
     *("requests.RequestException", "requests.ConnectionError", "requests.ConnectTimeout"),
     *(
         "requests.ReadTimeout",

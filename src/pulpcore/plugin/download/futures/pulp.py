@@ -80,6 +80,7 @@ class FuturesDownloader(HttpDownloader):
     session: Any
     path: str | None
     _writer: Any
+    _digests: dict[str, Any]
 
     def __init__(self, url: str, session: Any = None, **kwargs: Any) -> None:
         """Make a downloader, as ``HttpDownloader`` does.
@@ -141,10 +142,12 @@ class FuturesDownloader(HttpDownloader):
         return getattr(self.handle_data, "__func__", None) is BaseDownloader.handle_data
 
     def __take(self, data: bytes) -> None:
-        """Do what ``BaseDownloader.handle_data`` does, without an event loop."""
+        """Do what ``BaseDownloader.handle_data`` does, in this thread alone."""
         self._ensure_writer_has_open_file()
         self._writer.write(data)
-        self._record_size_and_digests_for_data(data)
+        for digest in self._digests.values():
+            digest.update(data)
+        self._size += len(data)
 
     def __drop(self) -> None:
         """Remove the file. ``path`` is None then, since callers remove the file that it names."""
