@@ -32,8 +32,8 @@ SLOW_FAILURE = 1.0
 PAUSE = 30.0
 """How long a site rests after a slow failure (seconds)."""
 
-EXPLORE = 1 / 50
-"""The share of files that are asked first of a site that isn't ranked yet."""
+EXPLORE = 1 / 4
+"""The share of files that are asked first of a site that isn't ranked yet. It is soon."""
 
 RETEST = 1 / 1000
 """The share of files that are asked first of any site, because a slow one may have become fast."""
@@ -48,8 +48,8 @@ class _Past(NamedTuple):
     Attributes:
         transfers (int): The number of transfers.
         success (float): The share that succeeded, of the latest ones.
-        size (float): The bytes of the latest successful transfers.
-        seconds (float): The time that these took.
+        size (float): The bytes of the latest transfers.
+        seconds (float): The time that these took, and that was lost by files that were missing.
         row (int): The number of failures in a row.
         rests (float): Until when it is asked last.
     """
@@ -115,6 +115,20 @@ class Site:
             )
 
         self._past.change(change)
+
+    def missed(self, seconds: float) -> None:
+        """Count a request for a file that isn't there, which is no failure and takes time.
+
+        Args:
+            seconds: The time that it took.
+        """
+        self._past.change(
+            lambda past: past._replace(
+                transfers=past.transfers + 1,
+                size=past.size * _MEMORY,
+                seconds=past.seconds * _MEMORY + seconds,
+            )
+        )
 
     def failed(self, seconds: float) -> None:
         """Count a transfer that failed.
@@ -274,9 +288,9 @@ class Tour:
             seconds: The time that it took.
         """
         self._failures[self.source] = Failure.of(error)
-        # What is missing may be so everywhere, or may not have been synced yet.
-        if not isinstance(error, NotFound):
-            self._sites[self.source].failed(seconds)
+        # A file that is missing may be so everywhere, or may not have been synced yet.
+        site = self._sites[self.source]
+        (site.missed if isinstance(error, NotFound) else site.failed)(seconds)
 
     def transient(self, longest: float) -> DownloadError | None:
         """Return the transient failure of which the server asks for the shortest wait.
