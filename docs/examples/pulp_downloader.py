@@ -1,6 +1,6 @@
 """A remote whose stages download with this library."""
 
-from pulpcore.plugin.download import DownloaderFactory
+from pulpcore.plugin.download import DownloaderFactory  # type: ignore[attr-defined]
 from pulpcore.plugin.download.futures.pulp import FuturesDownloader
 
 

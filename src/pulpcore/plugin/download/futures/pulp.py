@@ -54,11 +54,8 @@ _contexts: weakref.WeakKeyDictionary[Any, Context] = weakref.WeakKeyDictionary()
 class FuturesDownloader(HttpDownloader):
     """Downloads by HTTP with this library in place of aiohttp, for pulpcore's own stages.
 
-    ::
-
-        DownloaderFactory(
-            remote, downloader_overrides={"http": FuturesDownloader, "https": FuturesDownloader}
-        )
+    Give it to ``DownloaderFactory`` of pulpcore, in ``downloader_overrides``, for ``http`` and
+    ``https``.
 
     It has the constructor, the attributes and the results of pulpcore's ``HttpDownloader``, and its
     settings come from there: those of the remote, by way of its aiohttp session. What differs:
@@ -491,10 +488,7 @@ class _PulpDownloadError(exceptions.PulpException):  # type: ignore[misc]
 def pulp_errors() -> Iterator[None]:
     """Within the ``with``, turn errors of this package into those of pulpcore.
 
-    Pulp shows the text of its own errors to the user of a task, and hides all others::
-
-        with pulp_errors():
-            download()
+    Pulp shows the text of its own errors to the user of a task, and hides all others.
 
     ======================================== ======================================
     What happened                            What is raised
