@@ -59,6 +59,7 @@ MODULES = {
         "MismatchError SizeMismatch DigestMismatch"
     ),
     "mirrors": "Metalink Mirrors",
+    "stream": "Stream",
     "settings": "Limits Settings SSL User Timeout",
     "writer": "Writer FileWriter BufferWriter",
 }

@@ -22,6 +22,7 @@ FLOORS = [
     {"error", "event", "context", "rate", "address", "storage"},
     {"validation", "writer", "net"},
     {"engine"},
+    {"stream"},
     {"download"},
     {"http", "ftp", "file", "pool"},
     {"mirrors"},
@@ -36,7 +37,7 @@ DOOR = ""
 # Modules of the public API. `redact` is private, and the only one such that lies flat.
 PUBLIC = {
     *("address", "batch", "context", "download", "error", "event", "factory", "file"),
-    *("mirrors", "progress", "pulp", "rate", "settings", "tools", "validation", "writer"),
+    *("mirrors", "progress", "pulp", "rate", "settings", "stream", "tools", "validation", "writer"),
 }
 
 # Imports that go up, or between rooms of one floor, with the reason why each has to. All are for

@@ -15,6 +15,7 @@ from .engine.machine import Life
 from .engine.protocol import Protocol
 from .event import EventRouter, Handler
 from .settings import Limits, Settings, Timeout, copied
+from .stream import Stream
 from .validation import SizeValidation, Validation
 from .writer import StrPath, W_co, Writer, writer_of
 
@@ -265,6 +266,15 @@ class Download(ABC, Generic[W_co]):
         """
         # In a context of its own: it is left by the interpreter, whenever an interrupt comes.
         copy_context().run(Life(self).finish)
+
+    def stream(self) -> Stream:
+        """Return the content as a readable binary file, which is fetched while it is read.
+
+        Use it as ``with download.stream() as file:``. It is a run like any other, in a thread of
+        its own: with retries, resume, validations, limits and events. A writer saves the content
+        while it is read. See :class:`~pulpcore.plugin.download.futures.stream.Stream`.
+        """
+        return Stream(self)
 
     def __str__(self) -> str:
         return redact.url(str(self.url))

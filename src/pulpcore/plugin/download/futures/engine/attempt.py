@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..context import Context
     from ..writer import Writer
     from .breaker import Breaker
+    from .outlet import Outlet
     from .protocol import Protocol
     from .subject import Download
 
@@ -172,9 +173,7 @@ class Attempt:
             return
         if not self.can_start_over():
             raise DownloadFailed(f"{problem}: its writer or a validation can't be reset")
-        self._content.restart(self._run.writer, self._run.validations)
-        if Event.RESTARTED in self._download.router:
-            self._download.router.send(Restarted(self._download))
+        _restart(self._content, self._download, self._run)
 
     def wait_for_turn(self, host: Hashable = None) -> None:
         """Wait until another request may be sent.
@@ -249,8 +248,8 @@ class Attempt:
             content.begin(run.writer, run.validations)
         content.take(buffer, run.writer, run.validations)
         self._fetched += len(buffer)
-        if Event.FETCHED in download.router:
-            _tell(download, content.position, buffer)
+        if run.outlet is not None or Event.FETCHED in download.router:
+            _tell(self, download, run, buffer)
 
     def begin(self, can_resume: bool) -> None:
         """Have writer and validations stand where the attempt begins.
@@ -320,15 +319,29 @@ class Attempt:
         try:
             for buffer in self._content.replay(writer, run.validations, self._download.BLOCK):
                 run.token.check()
-                if Event.FETCHED in self._download.router:
-                    _tell(self._download, self._content.position, buffer)
+                _tell(self, self._download, run, buffer)
         except ValidationError:
             self.start_over()
         run.can_continue = True
 
 
-def _tell(download: Download, position: int, buffer: bytes) -> None:
-    download.router.send(Fetched(download, buffer, position - len(buffer)))
+def _restart(content: Content, download: Download, run: Run) -> None:
+    """Have writer, validations, the reader of a stream, and handlers start again at byte 0."""
+    content.restart(run.writer, run.validations)
+    if run.outlet is not None:
+        run.outlet.restart()
+    if Event.RESTARTED in download.router:
+        download.router.send(Restarted(download))
+
+
+def _tell(attempt: Attempt, download: Download, run: Run, buffer: bytes) -> None:
+    """Give a buffer to the handlers, and to the reader of a stream, for which this waits."""
+    if Event.FETCHED in download.router:
+        download.router.send(Fetched(download, buffer, attempt.position - len(buffer)))
+    if run.outlet is not None:
+        run.outlet.put(buffer)
+        if not run.outlet.has_room():
+            attempt.wait_by(functools.partial(run.pause, run.outlet.wait_for_room))
 
 
 class Record:
@@ -344,6 +357,7 @@ class Record:
         attempt (Attempt | None): The attempt that is being made.
         limits (Limits | None): The limits of the batch that runs it.
         watchers (tuple[Callable[[], object], ...]): Called when the run begins to wait.
+        outlet (Outlet | None): Where the content of the next run goes if it is read as a stream.
     """
 
     __slots__ = (
@@ -351,6 +365,7 @@ class Record:
         "content",
         "context",
         "limits",
+        "outlet",
         "owns_context",
         "protocol",
         "run",
@@ -380,6 +395,7 @@ class Record:
         self.attempt: Attempt | None = None
         self.limits: Limits | None = None
         self.watchers: tuple[Callable[[], object], ...] = ()
+        self.outlet: Outlet | None = None
 
 
 # A name that Python mangles: no subclass has it by chance. It is an attribute of the download, so

@@ -138,6 +138,7 @@ class Life:
             run.token.close()
             return
         self._record.run = run
+        run.outlet = self._record.outlet
         try:
             self._record.running.add(id(self))
             while self.state in MOVES:

@@ -19,6 +19,7 @@ from .content import Content, reset
 
 if TYPE_CHECKING:
     from ..validation import Validation
+    from .outlet import Outlet
     from .subject import Download
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Run:
         writer (Writer | None): The writer that it has claimed.
         validations (list[Validation]): The validations that it has claimed.
         wait (Wait | None): What it waits for now.
+        outlet (Outlet | None): Where the content goes if it is read as a stream.
     """
 
     __slots__ = (
@@ -75,6 +77,7 @@ class Run:
         "claims",
         "deadline",
         "is_done",
+        "outlet",
         "refused_alone",
         "repairs",
         "token",
@@ -95,6 +98,7 @@ class Run:
         self.claims = claims
         self.writer: Writer | None = None
         self.validations: list[Validation] = []
+        self.outlet: Outlet | None = None
         self.token = Cancellation(parent)
         self.budget: Budget
         self.began = time.monotonic()
@@ -169,6 +173,24 @@ class Run:
         left = self.deadline - time.monotonic()
         self._alarm = timer.set(left, functools.partial(self.token.cancel, self._late))
 
+    def pause(self, wait: Callable[[], object]) -> None:
+        """Wait for something that doesn't count for the limit, such as the reader of a stream.
+
+        Args:
+            wait: What waits.
+
+        Raises:
+            Cancelled: The run was cancelled.
+        """
+        if self.deadline is None or self._alarm is None:
+            wait()
+            return
+        timer.cancel(self._alarm)
+        left = self.deadline - time.monotonic()
+        wait()
+        self.deadline = time.monotonic() + left
+        self._alarm = timer.set(left, functools.partial(self.token.cancel, self._late))
+
     def expire(self) -> None:
         """Cancel the run if its time is over.
 
@@ -179,7 +201,8 @@ class Run:
             self.token.cancel(self._late)
 
     def close(self) -> None:
-        """Unregister from the parent token, and cancel the timer."""
+        """Unregister from the parent token, cancel the timer, and let go of the stream."""
+        self.outlet = None
         self.token.close()
         if self._alarm is not None:
             timer.cancel(self._alarm)

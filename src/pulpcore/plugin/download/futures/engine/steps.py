@@ -140,7 +140,9 @@ class Steps(_Prospects):
         timeout = download.timeout
         if isinstance(timeout, Timeout) and timeout.total is not None:
             run.limit(timeout.total)
-        if download.skip_existing and self._protocol.has_content(download):
+        # The reader of a stream wants the content, wherever else it is.
+        is_read = run.outlet is not None
+        if download.skip_existing and not is_read and self._protocol.has_content(download):
             run.show(Wait("checking the file that is there"), self._record.watchers)
             self._protocol.is_unchanged = existing.has_content(download, run)
             run.wait = None
@@ -219,12 +221,16 @@ class Steps(_Prospects):
                 validation()
 
     def commit(self) -> None:
-        """Have the writer publish the content.
+        """Have the writer publish the content, but no sooner than the reader of a stream asks.
 
         Raises:
             DownloadFailed: It can't.
+            Cancelled: The stream was closed before its end.
         """
-        writer, attempt = self._run.writer, self._attempt
+        writer, attempt, outlet = self._run.writer, self._attempt, self._run.outlet
+        if outlet is not None:
+            outlet.complete()
+            self._run.pause(outlet.wait_for_end)
         if writer is not None:
             if self._protocol.has_content(self._download):
                 # If close() fails, nobody knows what the writer still holds.
