@@ -29,7 +29,7 @@ class Life:
         self.token = Cancellation(current())
         self.waits = list(getattr(download, "waits", ()))
 
-    def advance(self):
+    def advance(self, hold=None):
         """Return the next wait, or end."""
         if self.token.reason is not None:
             raise DownloadFailed(self.download, self.token.reason)
@@ -79,9 +79,9 @@ def test_cancelled_alone(lives):
     """A waiting plan continues at once when its own run is cancelled, as by a total limit."""
 
     class Limited(Life):
-        def advance(self):
+        def advance(self, hold=None):
             threading.Timer(0.01, self.token.cancel, ["the total limit"]).start()
-            return super().advance()
+            return super().advance(hold)
 
     lives(Limited)
     with Batch([waiting(FAR)]) as batch:
@@ -95,10 +95,10 @@ def test_context(lives):
     seen = []
 
     class Seeing(Life):
-        def advance(self):
+        def advance(self, hold=None):
             seen.append(variable.get())
             variable.set(variable.get() + 1)
-            return super().advance()
+            return super().advance(hold)
 
     lives(Seeing)
 
@@ -133,7 +133,7 @@ def test_no_thread_to_go_on(monkeypatch):
 
     class Workers(module.Workers):
         def run(self, function):
-            if function.__name__ == "_end" and len(refused) < 3:
+            if getattr(function, "__name__", "") == "_end" and len(refused) < 3:
                 refused.append(function)
                 raise RuntimeError("can't start new thread")
             super().run(function)

@@ -320,3 +320,42 @@ def test_join_sees_that_the_last_thread_has_ended(monkeypatch):
     monkeypatch.setattr(workers, "_is_working", lambda: next(answers))
     workers.join()
     assert next(answers, None) is None
+
+
+def test_queue():
+    """A queued function can be looked at, taken out once, and put first."""
+    workers, go_on, done = Workers(1, "w"), threading.Event(), queue.SimpleQueue()
+
+    def later():
+        done.put("later")
+
+    workers.run(lambda: (go_on.wait(SECONDS), workers.run_next(lambda: done.put("first"))))
+    workers.run(later)
+    workers.run(lambda: done.put("last"))
+    until(lambda: workers.queued == 2)
+    assert later in workers.queue()
+    assert workers.remove(later)
+    assert not workers.remove(later)
+    go_on.set()
+    assert [done.get(timeout=SECONDS) for _ in range(2)] == ["first", "last"]
+    end(workers)
+
+
+def test_reserve():
+    """Idle threads run what the reserve has, and wait as long as it may have more."""
+
+    class Reserve(list):
+        """A reserve that is never empty until the test says so."""
+
+        def take(self):
+            """Return the last function but one."""
+            return self.pop() if len(self) > 1 else None
+
+    reserve, done = Reserve([None]), queue.SimpleQueue()
+    workers = Workers(1, "w", None, reserve)
+    workers.run(lambda: done.put("queued"))
+    assert done.get(timeout=SECONDS) == "queued"
+    reserve.append(lambda: done.put("reserve"))
+    assert done.get(timeout=SECONDS) == "reserve"
+    reserve.clear()
+    end(workers)

@@ -144,6 +144,7 @@ class Batch(Generic[D_co]):
         context: Context | None = None,
         executor: Executor | None = None,
         limits: Limits | None = None,
+        pipeline: int | None = None,
     ) -> None:
         """Check the arguments. No download starts before the iteration begins.
 
@@ -162,6 +163,9 @@ class Batch(Generic[D_co]):
                 ``concurrent`` downloads in parallel. The batch doesn't shut the executor down.
             limits: The limits that the downloads share. They hold beside those that a download has
                 itself. Batches with the same object share its limits.
+            pipeline: How many requests for small files may be sent on one connection before the
+                first is answered. By default up to 8, to hosts that are far away; 1 for no
+                pipelining.
 
         Raises:
             ValueError: A number is too small, the executor isn't supported, or ``context`` was
@@ -175,7 +179,8 @@ class Batch(Generic[D_co]):
         self._is_growing = is_remote and backlog is None
         if backlog is None:
             backlog = max(BACKLOG, concurrent) if isinstance(concurrent, int) else BACKLOG
-        _check(downloads, concurrent, backlog)
+        _check(downloads, concurrent, backlog, 1 if pipeline is None else pipeline)
+        self._pipeline = pipeline
         self.limits = None if limits is None else Limits.of(limits)
         self.downloads = downloads
         self.concurrent = concurrent
@@ -265,9 +270,9 @@ class Batch(Generic[D_co]):
         """Return what executes the plans."""
         token, concurrent = self._cancellation, self.concurrent
         if executor is None:
-            return Threads(concurrent, name, token)
+            return Threads(concurrent, name, token, None, self._pipeline)
         if has_threads(executor):
-            return Threads(concurrent, name, token, lend(executor, token.cancel))
+            return Threads(concurrent, name, token, lend(executor, token.cancel), self._pipeline)
         from .engine.spec import Packer  # noqa: PLC0415 - few batches need it
         from .pool.chunks import Chunks  # noqa: PLC0415 - few batches need multiprocessing
         from .pool.executors import processes  # noqa: PLC0415 - few batches need it
@@ -299,15 +304,16 @@ class Batch(Generic[D_co]):
             self.context.close()
 
 
-def _check(downloads: object, concurrent: int, backlog: int) -> None:
+def _check(downloads: object, concurrent: int, backlog: int, pipeline: int) -> None:
     """Check the arguments of a batch."""
-    for name, number in (("concurrent", concurrent), ("backlog", backlog)):
+    numbers = {"concurrent": concurrent, "backlog": backlog, "pipeline": pipeline}
+    for name, number in numbers.items():
         if not isinstance(number, int):
             raise ValueError(  # noqa: TRY004 - as for any other number that can't be
                 f"{name}: must be a whole number, not {number!r}"
             )
-    if concurrent < 1:
-        raise ValueError(f"concurrent: must be 1 or more, not {concurrent}")
+        if number < 1 and name != "backlog":
+            raise ValueError(f"{name}: must be 1 or more, not {number}")
     if backlog < concurrent:
         raise ValueError(f"backlog: must be no fewer than concurrent ({concurrent}), not {backlog}")
     if not isinstance(downloads, Iterable | AsyncIterable):

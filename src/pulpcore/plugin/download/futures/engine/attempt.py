@@ -38,6 +38,7 @@ class Attempt:
         is_exchanged (bool): It ended because a handler exchanged the writer or a validation.
         limits (tuple[Limits, ...]): The limits of the download.
         is_full (bool): It ended because the limits allow no more connections to a host now.
+        answer (Any): The reply if its request was pipelined and the reply counts; else None.
     """
 
     limits: tuple[Limits, ...] = ()
@@ -51,6 +52,7 @@ class Attempt:
         "_is_first",
         "_is_waiting",
         "_run",
+        "answer",
         "began",
         "breaker",
         "chosen",
@@ -69,16 +71,15 @@ class Attempt:
         """
         self._download, self._run, self.protocol = download, run, protocol
         self._content = record_of(download).content
-        self._is_announced = False
-        self._is_waiting = self._has_waited = False
+        self._is_announced = self._is_waiting = self._has_waited = False
         # The engine has waited for the turn of the first request.
         self._is_first = True
         self._fetched = 0
         self.began = run.began
         self.breaker: Breaker | None = None
         self.chosen: str | None = None
-        self.is_sending = False
-        self.is_exchanged = False
+        self.is_sending = self.is_exchanged = False
+        self.answer: Any = None
 
     @classmethod
     def of(cls, download: Download) -> Attempt:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ..waiting.lock import this_process
 from .breaker import Breaker
+from .pipeline import Health
 from .run import Run
 
 MEMORY = 60.0
@@ -50,11 +51,13 @@ class Host:
 
     Attributes:
         breaker (Breaker): Its circuit breaker.
+        health (Health): Whether it can deal with pipelining.
     """
 
     def __init__(self) -> None:
         """Make a host of which nothing is known."""
         self.breaker = Breaker()
+        self.health = Health()
         self._process = this_process()
         self._active: dict[Run, None] = {}
         # In the order in which they came. Those that were refused are first: they had a place.

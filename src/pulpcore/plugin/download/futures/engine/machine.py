@@ -33,8 +33,9 @@ from ..event import Event, Failed, Succeeded
 from ..waiting.cancellation import Cancelled, current, scope
 from .attempt import record_of
 from .claim import Claims
+from .pipeline import Line, Request
 from .run import Run, discard
-from .steps import FULL, KEPT, Steps
+from .steps import FULL, KEPT, Steps, pipelined
 
 if TYPE_CHECKING:
     from .subject import Download
@@ -71,6 +72,12 @@ STEPS: dict[str, Callable[[Steps], str | None]] = {
 }
 """What is done in each state. It returns the outcome; None for DONE."""
 
+HELD = 0.0
+"""What :meth:`Life.advance` returns when the run was held."""
+
+Hold = Callable[["Life"], bool]
+"""Whether a run is to be held before its next attempt."""
+
 
 class Life:
     """One run of a download, advanced in steps.
@@ -79,6 +86,8 @@ class Life:
         download (Download): The download.
         token (Cancellation): What cancels the run.
         state (str): The state that comes next.
+        request (Request | None): The request of the attempt that comes next, if it may be
+            pipelined. It is known when :meth:`advance` calls ``hold``.
     """
 
     def __init__(self, download: Download) -> None:
@@ -94,11 +103,17 @@ class Life:
         self._run = Run(current(), Claims(self._moves))
         self._steps = Steps(download, self._run)
         self.token = self._run.token
+        self.request: Request | None = None
         self._error: BaseException | None = None
         self._has_thread = False
+        self._hold: Hold | None = None
 
-    def advance(self) -> float | None:
+    def advance(self, hold: Hold | None = None) -> float | None:
         """Go on until the run waits, or has ended.
+
+        Args:
+            hold: Called before an attempt, with this object. If it returns True, the run stops
+                there, and this method returns HELD. The attempt is made by the next call.
 
         Returns:
             When to call this again (``time.monotonic()``), unless the token is cancelled before;
@@ -109,6 +124,7 @@ class Life:
             RuntimeError: The download is running already, or shares a writer or a validation with
                 one that is.
         """
+        self._hold = hold
         with scope(self.token):
             until = next(self._moves, None)
         error, self._error = self._error, None
@@ -119,6 +135,20 @@ class Life:
                 # Or this frame and the error would hold each other.
                 del error
         return until
+
+    def receive(self, line: Line) -> bool:
+        """Read the reply to the request of a run that is held.
+
+        Args:
+            line: The connection, of which the reply is the next one.
+
+        Returns:
+            Whether it counts. Then :meth:`advance` makes the attempt with it. If not, the attempt
+            sends the request again.
+        """
+        with scope(self.token):
+            self._steps.answer = line.receive()
+        return self._steps.answer is not None
 
     def finish(self) -> None:
         """Go on to the end, and wait in this thread where that has to be.
@@ -142,6 +172,8 @@ class Life:
         try:
             self._record.running.add(id(self))
             while self.state in MOVES:
+                if self._hold is not None and self.state == ATTEMPT and self._is_held(self._hold):
+                    yield HELD
                 self._move()
                 if (until := self._steps.until) is not None:
                     self._steps.until = None
@@ -158,6 +190,10 @@ class Life:
                 self.download.router.send(Succeeded(self.download))
         finally:
             self._end()
+
+    def _is_held(self, hold: Hold) -> bool:
+        self.request = pipelined(self.download, self._run)
+        return hold(self)
 
     def _move(self) -> None:
         """Take the step of the state, and go where its outcome leads."""

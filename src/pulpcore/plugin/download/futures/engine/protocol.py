@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..error import DownloadError
     from ..settings import Settings
+    from .pipeline import Health, Request
 
 
 class Protocol:
@@ -129,6 +130,17 @@ class Protocol:
                 :meth:`~pulpcore.plugin.download.futures.engine.attempt.Attempt.note`.
         """
         return False
+
+    def pipelined(self, download: Any, health: Health) -> Request | None:
+        """Return the request for the content if it may be sent before others are answered.
+
+        If a reply comes that counts, ``_send`` finds it in the attempt.
+
+        Args:
+            download: The download.
+            health: What is known of the host.
+        """
+        return None
 
 
 # Once a class, and not for each run. Looked for in the classes only, and by type, so that a plugin

@@ -7,7 +7,7 @@ import logging
 import operator
 import time
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..error import DownloadError, DownloadFailed, Facts, MismatchError, ValidationError
 from ..event import Error, Event, Prepared
@@ -19,6 +19,7 @@ from .backoff import Budget
 from .content import unwritable
 from .host import PAUSE, Host
 from .limited import LimitedAttempt, RunLimits
+from .pipeline import Request
 from .protocol import Protocol, protocol_of, validate
 from .run import Run, Wait
 from .sources import Site, Tour
@@ -60,6 +61,7 @@ class _Prospects:
         self._limits: RunLimits | None = None
         self._tour: Tour | None = None
         self.until: float | None = None
+        self.answer: Any = None
 
     def _can_go_on(self, error: DownloadError) -> bool:
         """Whether another attempt is possible. Notes whether it may resume."""
@@ -113,6 +115,7 @@ class Steps(_Prospects):
     Attributes:
         failure (DownloadError): Why the last attempt failed, while it is being recovered from.
         until (float | None): When the next step is due (``time.monotonic()``); None for at once.
+        answer (Any): The reply for the next attempt, if it has come already; else None.
     """
 
     failure: DownloadError
@@ -201,6 +204,7 @@ class Steps(_Prospects):
             attempt.breaker = host.breaker
             host.breaker.admit()
         attempt.is_sending = True
+        attempt.answer, self.answer = self.answer, None
         self._send(attempt)
         attempt.announce()
         if host is not None:
@@ -454,3 +458,18 @@ def _find_host(record: Record, key: Hashable) -> Host | None:
     if record.owns_context or record.context is None or key is None:
         return None
     return record.context.cache.once(("host", key), Host)
+
+
+def pipelined(download: Download, run: Run) -> Request | None:
+    """Return the request of the next attempt if it may be pipelined. Only that of the first may be.
+
+    Args:
+        download: The download, whose attempt is about to be made.
+        run: The run.
+    """
+    record = record_of(download)
+    protocol = record.protocol
+    if run.attempts > 1 or protocol is None:
+        return None
+    host = _find_host(record, protocol.host(download))
+    return None if host is None else protocol.pipelined(download, host.health)

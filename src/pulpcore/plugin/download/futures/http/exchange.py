@@ -103,6 +103,16 @@ class Exchange:
             history.append(reply)
             self._cookies.take(reply)
 
+    def first(self) -> tuple[URL, Route, Request]:
+        """Return what is sent first: the URL, the route to it, and the request.
+
+        Raises:
+            ValueError: The URL or a setting isn't usable.
+            OSError: The system refused what the route needs.
+        """
+        url = self._begin()
+        return url, *self._made(url)
+
     def home_route(self) -> Route:
         """Return the route to the URL of the download.
 
@@ -160,11 +170,7 @@ class Exchange:
         # An error from here on has no status: that of a redirect would be read as the host's.
         self.reply = None
         try:
-            is_home = self._is_home(url)
-            login = self._login(url, is_home)
-            route = self._route(url, is_home, login)
-            self._routes.append(route)
-            request = self._prepare(route, url, is_home, login)
+            route, request = self._made(url)
         except ValueError as error:
             redact.exception(error)
             raise DownloadFailed(f"a setting is wrong: {error}") from error
@@ -192,6 +198,13 @@ class Exchange:
                 if log.isEnabledFor(logging.DEBUG):
                     log.debug("%s %s: %d", request.method, self._shown(url), reply.status_code)
                 return reply
+
+    def _made(self, url: URL) -> tuple[Route, Request]:
+        is_home = self._is_home(url)
+        login = self._login(url, is_home)
+        route = self._route(url, is_home, login)
+        self._routes.append(route)
+        return route, self._prepare(route, url, is_home, login)
 
     def _failure(self, error: Exception, url: URL) -> DownloadFailed:
         is_redirected = len(self._urls) > 1

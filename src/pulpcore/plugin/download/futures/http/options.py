@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from urllib3.util import Retry
 
     from ..context import Context
-    from ..settings import SSL, Timeout, User
+    from ..rate import RateLimiter
+    from ..settings import SSL, Limits, Timeout, User
     from ..validation import Validation
     from ..writer import Writer
 
@@ -25,9 +26,11 @@ class Options(Protocol):
     known_etag: str | None
     known_last_modified: str | None
     method: str
+    limits: Limits | None
     mirrors: Sequence[str]
     proxy_url: str | None
     public_only: bool
+    rate_limiter: RateLimiter | None
     retry: Retry | None
     ssl: SSL
     timeout: Timeout

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import requests
 
 from ..engine.attempt import Attempt
+from ..engine.pipeline import Health
 from ..engine.protocol import Protocol
 from ..error import DownloadError
 from ..net.url import parse
@@ -15,6 +16,7 @@ from ..validation import DigestValidation
 from . import condition, resume
 from .check import check
 from .options import Options
+from .pipeline import PipelinedRequest, pipelined
 from .redirect import SCHEMES
 
 if TYPE_CHECKING:
@@ -171,6 +173,15 @@ class HttpProtocol(Protocol):
             return False
         self.validators = condition.Validators.named(self.version.validator)
         return True
+
+    def pipelined(self, download: Options, health: Health) -> PipelinedRequest | None:
+        """Return the request for the content if it may be sent before others are answered.
+
+        Args:
+            download: The download.
+            health: What is known of the host.
+        """
+        return pipelined(download, health)
 
     def note_reply(self, reply: requests.Response | None) -> None:
         """Keep what a reply's status says; None if there is no reply any more.

@@ -76,6 +76,12 @@ class Transfer:
     def _exchange(self, headers: dict[str, str]) -> requests.Response:
         headers = headers or self._condition()
         attempt = self._attempt
+        answer: requests.Response | None = attempt.answer
+        if answer is not None and not headers:
+            # Its request was pipelined. It is a plain 200, with the right content.
+            attempt.answer = None
+            self._protocol.note_reply(answer)
+            return answer
         exchange = Exchange(
             self._download, headers, self._before_request, attempt.source, attempt.limits
         )

@@ -15,11 +15,14 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Protocol
 
+from ..engine.machine import HELD, Hold
+from ..engine.pipeline import Depth
 from ..error import DownloadFailed
 from ..waiting.cancellation import Cancellation, Cancelled
 from ..waiting.threads import Start, Workers
 from ..waiting.timer import Alarm, timer
 from .gate import Gate
+from .train import Run, Trains
 from .window import Plan
 
 _LAST = 1.5
@@ -37,7 +40,12 @@ class Threads:
     """
 
     def __init__(
-        self, most: int, name: str, cancellation: Cancellation, lend: Start | None = None
+        self,
+        most: int,
+        name: str,
+        cancellation: Cancellation,
+        lend: Start | None = None,
+        pipeline: int | None = 1,
     ) -> None:
         """Create an engine; :meth:`start` starts its threads.
 
@@ -46,9 +54,12 @@ class Threads:
             name: The prefix of the threads' names.
             cancellation: The token that stops the plans.
             lend: Runs a function in a thread of the caller's; None for threads of the engine's own.
+            pipeline: How many requests are sent together; None for the default.
         """
         self.cancellation = cancellation
-        self._workers = Workers(most, name, lend)
+        depth = Depth.of(pipeline)
+        self._trains = None if depth is None else Trains(depth, most)
+        self._workers = Workers(most, name, lend, self._trains)
         self._gate = Gate(self._workers, cancellation)
         stop_at_exit(self)
 
@@ -61,13 +72,13 @@ class Threads:
             plan: The plan.
             complete: Called with the plan when it has ended.
         """
-        run = _Run(plan, complete, self._workers, self.cancellation, self._gate)
+        run = _Run(plan, complete, self._workers, self.cancellation, self._gate, self._trains)
         try:
-            self._workers.run(run.begin)
+            self._workers.run(run)
         except RuntimeError as error:
             # The system can't start a thread. Python 3.12 refuses after the main thread has ended.
             if _may_block():
-                run.begin()
+                _Run(plan, complete, self._workers, self.cancellation, self._gate, None)()
                 return
             reason = self.cancellation.reason
             plan.error = DownloadFailed(plan.download, reason) if reason else error
@@ -87,7 +98,7 @@ class Threads:
         forget(self)
 
 
-class _Run:
+class _Run(Run):
     """The execution of one plan. Different threads may run its steps."""
 
     def __init__(
@@ -97,27 +108,39 @@ class _Run:
         workers: Workers,
         cancellation: Cancellation,
         gate: Gate,
+        trains: Trains | None,
     ) -> None:
         self._plan = plan
         self._gate = gate
         self._complete = complete
         self._workers = workers
         self._cancellation = cancellation
-        self._context = copy_context()
+        self._trains = trains
+        self.context = copy_context()
 
-    def begin(self) -> None:
-        plan = self._plan
-        if not plan.claim():
+    @property
+    def may_join(self) -> bool:
+        # A plan that is limited has to be admitted first.
+        return not (self._plan.is_limited or self._plan.download.limits is not None)
+
+    def __call__(self) -> None:
+        if not self._plan.claim():
             return
-        is_limited = plan.is_limited or plan.download.limits is not None
-        if not is_limited or self._gate.admit(plan, self.go_on):
+        if not self.may_join:
+            if self._gate.admit(self._plan, self.go_on):
+                self.go_on()
+        elif self._trains is None:
             self.go_on()
+        else:
+            self._trains.run(self, self._workers)
 
-    def go_on(self) -> None:
-        """Execute the plan up to its next wait."""
+    def claim(self) -> bool:
+        return self._plan.claim()
+
+    def go_on(self, hold: Hold | None = None) -> None:
         until = None
         try:
-            until = self._context.run(self._plan.advance, self._cancellation)
+            until = self.context.run(self._plan.advance, self._cancellation, hold)
         finally:
             if until is None:
                 # Even after an unexpected exception: the iterating thread waits for this.
@@ -125,7 +148,7 @@ class _Run:
                 if self._plan.hand_back is not None:
                     # What failed takes no space any more.
                     self._gate.wake()
-        if until is not None:
+        if until is not None and until != HELD:
             token = self._plan.token or self._cancellation
             _Sleep(self, self._workers, token).begin(until - time.monotonic())
 

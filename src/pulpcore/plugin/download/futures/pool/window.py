@@ -42,7 +42,7 @@ class Life(Protocol):
     def token(self) -> Cancellation | None:
         """The cancellation token of the run; None if it has none."""
 
-    def advance(self) -> float | None:
+    def advance(self, hold: machine.Hold | None = None) -> float | None:
         """Run until the next wait. Return when it ends (``time.monotonic()``); None at the end."""
 
 
@@ -54,7 +54,7 @@ class _Call:
     def __init__(self, download: Download) -> None:
         self._download = download
 
-    def advance(self) -> None:
+    def advance(self, hold: machine.Hold | None = None) -> None:
         self._download()
 
 
@@ -122,11 +122,12 @@ class Plan(Generic[D_co]):
         """The cancellation token of the run; None if no run is in progress."""
         return None if self._life is None else self._life.token
 
-    def advance(self, cancellation: Cancellation) -> float | None:
+    def advance(self, cancellation: Cancellation, hold: machine.Hold | None = None) -> float | None:
         """Run the download until its next wait or its end. Record an exception in :attr:`error`.
 
         Args:
             cancellation: The token of the batch.
+            hold: Called before each attempt: see :meth:`machine.Life.advance`.
 
         Returns:
             When to call this again (``time.monotonic()``), unless :attr:`token` is cancelled
@@ -140,7 +141,7 @@ class Plan(Generic[D_co]):
             with scope(cancellation):
                 if self._life is None:
                     self._life = begin(self.download)
-                until = self._life.advance()
+                until = self._life.advance(hold)
             if until is None:
                 self._life = None
             return until

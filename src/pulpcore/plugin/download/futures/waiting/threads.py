@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from .atomic import HEARING, Waiter
 from .lock import this_process
@@ -66,6 +67,16 @@ class _Worker:
         self.thread: threading.Thread | None = None
 
 
+class Reserve(Protocol):
+    """Functions that a thread runs when the queue is empty. Several threads ask at a time."""
+
+    def __len__(self) -> int:
+        """Return a number above 0 as long as there may be functions later."""
+
+    def take(self) -> Callable[[], object] | None:
+        """Remove and return a function; None if there is none now."""
+
+
 class Workers:
     """Runs functions in daemon threads, in first-in, first-out order.
 
@@ -76,7 +87,13 @@ class Workers:
     an interrupt cuts :meth:`run` short, the function may stay queued until the next call.
     """
 
-    def __init__(self, most: int, name: str, lend: Start | None = None) -> None:
+    def __init__(
+        self,
+        most: int,
+        name: str,
+        lend: Start | None = None,
+        reserve: Reserve | None = None,
+    ) -> None:
         """Create a pool; :meth:`run` starts its threads.
 
         Args:
@@ -84,9 +101,11 @@ class Workers:
             name: The prefix of their names.
             lend: Runs a function in a thread of the caller's, which may come late or never. It has
                 the arguments of :func:`start`. None for daemon threads of the pool's own.
+            reserve: What threads run when the queue is empty.
         """
         self._lend = lend
         self._most = most
+        self._reserve = reserve
         self._name = name
         self._numbers = itertools.count()
         self._is_stopped = False
@@ -127,6 +146,38 @@ class Workers:
                 with contextlib.suppress(ValueError):
                     self._functions.remove(function)
                 raise
+
+    @property
+    def queued(self) -> int:
+        """The number of functions in the queue."""
+        return len(self._functions)
+
+    def queue(self) -> deque[Callable[[], object]]:
+        """Return a copy of the queue."""
+        return self._functions.copy()
+
+    def remove(self, function: Callable[[], object]) -> bool:
+        """Remove a function from the queue. Return whether it was there, and no thread has it.
+
+        Args:
+            function: The function.
+        """
+        try:
+            self._functions.remove(function)
+        except ValueError:
+            return False
+        return True
+
+    def run_next(self, function: Callable[[], object]) -> None:
+        """Put a function first in the queue. Only a thread of the pool may call this.
+
+        Args:
+            function: The function. It must not raise.
+        """
+        self._functions.appendleft(function)
+        # The calling thread runs it if no other can be started.
+        with contextlib.suppress(RuntimeError):
+            self._call()
 
     def stop(self) -> None:
         """Make the threads end once the queue is empty.
@@ -237,6 +288,9 @@ class Workers:
                 return self._functions.popleft()
             except IndexError:
                 pass
+            reserve = self._reserve
+            if reserve and (function := reserve.take()) is not None:
+                return function
             if self._is_stopped:
                 return None
             waiter = Waiter()
@@ -248,7 +302,7 @@ class Workers:
                 except ValueError:
                     # Another thread has just woken it, so there is work.
                     continue
-                if not self._functions:
+                if not self._functions and (self._is_stopped or not reserve):
                     return None
 
     def _leave(self, worker: _Worker) -> None:

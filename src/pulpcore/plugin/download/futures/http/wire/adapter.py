@@ -320,7 +320,7 @@ class Adapter(BaseAdapter):
         self._server_tls, self._proxy_tls = server_tls, proxy_tls
         self._proxies, self._proxy = proxies, proxy
         self._idle, self._memory, self._public_only = idle, memory, public_only
-        self._destinations: dict[tuple[Any, ...], _Destination] = {}
+        self._destinations: dict[tuple[Any, ...], Destination] = {}
 
     def send(
         self,
@@ -346,7 +346,7 @@ class Adapter(BaseAdapter):
         """
         try:
             url = parse(request.url or "", _SCHEMES)
-            destination = self._destination(url, proxies)
+            destination = self.destination(url, proxies)
             body = destination.ask(request, url, _timeouts(timeout))
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _as_requests(error, request) from error
@@ -359,7 +359,16 @@ class Adapter(BaseAdapter):
         for destination in self._destinations.copy().values():
             destination.pool.close()
 
-    def _destination(self, url: URL, proxies: Mapping[str, str] | None) -> _Destination:
+    def destination(self, url: URL, proxies: Mapping[str, str] | None) -> Destination:
+        """Return where the requests for a URL are sent.
+
+        Args:
+            url: The URL.
+            proxies: The proxies by scheme.
+
+        Raises:
+            ValueError: The proxy can't be used.
+        """
         # Selecting a proxy is slow, and for the mapping of the route the result is known.
         proxy = self._proxy if proxies is self._proxies else _proxy_for(url, proxies)
         found = self._destinations.get((url.origin, proxy))
@@ -378,16 +387,29 @@ class Adapter(BaseAdapter):
             if ration is not None:
                 connector = connector._replace(receive_buffer=ration.receive_buffer)
             pool = Pool(connector.connect, self._idle, ration)
-            made = _Destination(connector, pool, url.authority)
+            made = Destination(connector, pool, url.authority)
             found = self._destinations.setdefault((url.origin, proxy), made)
         return found
 
 
-class _Destination:
-    """A server, or a proxy to which the requests for it are sent."""
+class Destination:
+    """A server, or a proxy to which the requests for it are sent.
+
+    Attributes:
+        pool (Pool): Its connections.
+        is_direct (bool): There is no proxy.
+    """
 
     def __init__(self, connector: Connector, pool: Pool, authority: str) -> None:
+        """Make a destination without connections.
+
+        Args:
+            connector: Opens connections.
+            pool: Keeps them.
+            authority: The value of the header Host.
+        """
         self.pool = pool
+        self.is_direct = connector.proxy is None
         self._authority = authority
         self._is_forwarded = connector.is_forwarded
         proxy = connector.proxy
@@ -399,11 +421,32 @@ class _Destination:
         url: URL,
         timeouts: tuple[float | None, float | None],
     ) -> Body:
-        """Send a request, and return the response with its body unread."""
-        method = request.method or ""
+        """Send a request, and return the response with its body unread.
+
+        Args:
+            request: The request.
+            url: Its URL.
+            timeouts: The time-outs for connecting and for each read (seconds); None for no limit.
+
+        Raises:
+            OSError: The network failed.
+            http.client.HTTPException: The request can't be sent, or the response is malformed.
+        """
+        data = self.head(request, url)
+        return self.pool.request(request.method or "", data, _content(request), timeouts)
+
+    def head(self, request: requests.PreparedRequest, url: URL) -> bytes:
+        """Return the head of a request, with the empty line at its end.
+
+        Args:
+            request: The request.
+            url: Its URL.
+
+        Raises:
+            http.client.HTTPException: The request can't be sent.
+        """
         target = url.absolute if self._is_forwarded else url.target
-        data = head(method, target, self._fields(request))
-        return self.pool.request(method, data, _content(request), timeouts)
+        return head(request.method or "", target, self._fields(request))
 
     def _fields(self, request: requests.PreparedRequest) -> str:
         common: CommonHeaders | None = getattr(request, "common", None)

@@ -7,14 +7,18 @@ import os
 import select
 import socket
 import ssl
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from ...net.tls_error import is_cut
 from ...waiting.cancellation import Cancellation, current
 from .error import MissingCloseNotify, StaleConnection
 from .framing import BLOCK, Head, ReplyParser
+
+PROOFS = 3
+"""How many whole replies a connection must have brought before requests are pipelined on it."""
 
 _GONE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
@@ -40,6 +44,12 @@ class Connection:
 
     :meth:`send` and :meth:`next_reply` are independent of each other: several requests may be sent
     before the first reply is read (RFC 9112 section 9.3.2).
+
+    Attributes:
+        trip (float): How long the last reply took whose request was sent when no other was waiting
+            for its reply (seconds).
+        least_trip (float): The least of these.
+        trains (int): How often several requests were sent together.
     """
 
     def __init__(self, stream: Stream, sock: socket.socket) -> None:
@@ -57,6 +67,13 @@ class Connection:
         # The methods of the requests that have no reply yet.
         self._asked: deque[str] = deque()
         self._replies = 0
+        # How many whole replies by HTTP/1.1 came in a row after which the server went on.
+        self._proofs = 0
+        # The last reply was by HTTP/1.1, and not by HTTP/1.0.
+        self._is_new = False
+        self._sent_at = 0.0
+        self.trip = self.least_trip = float("inf")
+        self.trains = 0
         # What was received behind the last reply.
         self._received = b""
         self._timeout: float | None = -1.0
@@ -68,6 +85,11 @@ class Connection:
     def is_clean(self) -> bool:
         """Whether each request has its reply, and nothing was received that nobody asked for."""
         return not (self._asked or self._received or (self._pending and self._pending()))
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether the server has answered often enough to be sent several requests together."""
+        return self._proofs >= PROOFS
 
     @property
     def is_open(self) -> bool:
@@ -107,14 +129,32 @@ class Connection:
         Raises:
             OSError: It can't be sent.
         """
+        self._sent_at = time.monotonic()
         self._asked.append(method)
+        self._send(head)
+        for data in content:
+            self._send(data)
+
+    def send_together(self, heads: Sequence[bytes]) -> None:
+        """Send several requests with the method GET in one piece.
+
+        Args:
+            heads: Their heads, with the empty lines.
+
+        Raises:
+            OSError: They can't be sent.
+        """
+        self._sent_at = time.monotonic()
+        self.trains += 1
+        self._asked.extend(["GET"] * len(heads))
+        self._send(b"".join(heads))
+
+    def _send(self, data: bytes) -> None:
         # A connection that the server has ended may hold a reply all the same.
         try:
             if self._is_plain:
-                head = head[self._write(head) :]
-            if head:
-                self._stream.sendall(head)
-            for data in content:
+                data = data[self._write(data) :]
+            if data:
                 self._stream.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             pass
@@ -141,7 +181,11 @@ class Connection:
             if not self._replies:
                 raise
             raise StaleConnection("the server closed an idle connection") from error
+        if self._sent_at:
+            self.trip, self._sent_at = time.monotonic() - self._sent_at, 0.0
+            self.least_trip = min(self.least_trip, self.trip)
         self._replies += 1
+        self._is_new = head.version >= 11
         return head, parser
 
     def receive(self, size: int, *, must_end_properly: bool = False) -> bytes:
@@ -179,6 +223,7 @@ class Connection:
             parser: What has read it.
         """
         self._received = parser.rest
+        self._proofs = self._proofs + 1 if parser.keep_alive and self._is_new else 0
 
     def shut_down(self, how: int) -> None:
         """Shut the socket down, which wakes a reader; see ``socket.shutdown()``.

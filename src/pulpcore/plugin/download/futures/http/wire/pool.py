@@ -115,6 +115,26 @@ class Pool:
             raise
         return Body(connection, found, parser, self.release)
 
+    def take_proved(self, trip: float) -> Connection | None:
+        """Remove and return an idle connection on which requests may be pipelined.
+
+        Args:
+            trip: A round trip on it must have taken longer than this (seconds).
+
+        Returns:
+            The connection that was used last; None if it can't be used so, or none is idle.
+        """
+        # Look before taking it: near a server this runs for each file, and is all there is to do.
+        tickets = self._tickets
+        if not tickets or not all(_is_proved(each, trip) for each in tickets[-1].copy()):
+            return None
+        connection = self._take()
+        if connection is not None and not _is_proved(connection, trip):
+            # Another thread has exchanged it meanwhile.
+            self.release(connection)
+            return None
+        return connection
+
     def release(self, connection: Connection) -> None:
         """Return a connection to the pool. Close it if it can't be used again.
 
@@ -150,6 +170,10 @@ class Pool:
                 if connection.is_open:
                     return connection
                 connection.close()
+
+
+def _is_proved(connection: Connection, trip: float) -> bool:
+    return connection.is_proved and connection.least_trip > trip
 
 
 def _claim(ticket: _Ticket) -> Connection | None:

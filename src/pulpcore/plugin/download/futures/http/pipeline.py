@@ -1,0 +1,342 @@
+"""Which requests may be pipelined, and which replies to them count (RFC 9112 section 9.3.2).
+
+Replies carry nothing that says which request they answer. So only content is asked for like this
+whose size and digest are validated: a reply counts if it has both.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import logging
+from collections.abc import Hashable, Sequence
+
+import requests
+
+from .. import redact
+from ..download import Download
+from ..engine.pipeline import Depth, Health
+from ..net.url import URL
+from ..settings import Timeout
+from ..validation import DigestValidation, SizeValidation
+from . import resume
+from .exchange import Exchange
+from .options import Options
+from .route import Route
+from .wire.adapter import Adapter, Destination, Request, Response
+from .wire.train import BODY_LIMIT, ROOM, StoredBody, Train
+
+log = logging.getLogger(__name__)
+
+FIRST = 2
+"""How many requests the first train of a connection has. It shows what the server makes of it."""
+
+PATIENCE = 1.0
+"""How long the second reply of the first train may take at least (seconds)."""
+
+# Methods that decide what is sent, and what becomes of the content.
+_OURS = frozenset({"__call__", "_send", "_write"})
+# Headers by which a request is no plain one, or the connection may not go on.
+_SPECIAL = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "if-match",
+        "if-modified-since",
+        "if-none-match",
+        "if-range",
+        "if-unmodified-since",
+        "keep-alive",
+        "range",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+class Expected:
+    """The size and the digests that the content must have."""
+
+    def __init__(self, size: int, digests: Sequence[DigestValidation]) -> None:
+        """Note what is expected.
+
+        Args:
+            size: The size (bytes).
+            digests: The validations of digests, which have seen nothing yet.
+        """
+        self.size = size
+        self._digests = digests
+
+    @property
+    def digest(self) -> str:
+        """The digest that tells whose content it is (hex)."""
+        return self._digests[0].expected
+
+    def has(self, data: bytes) -> bool:
+        """Return whether the content has the size and the digests.
+
+        Args:
+            data: The content.
+        """
+        return len(data) == self.size and all(
+            _digest(data, each) == each.expected for each in self._digests
+        )
+
+    def is_of_another(self, data: bytes, others: Sequence[Expected]) -> bool:
+        """Return whether the content is what another one expects, and not this one.
+
+        Args:
+            data: The content.
+            others: What the others of the train expect.
+        """
+        return any(other.has(data) for other in others if other.digest != self.digest)
+
+
+class PipelinedRequest:
+    """A request of a download that may be in a train.
+
+    Attributes:
+        key (Hashable): Only requests with equal keys may be in one train.
+        expected (Expected): What the content must be.
+        timeout (float | None): The time-out of each read (seconds).
+        health (Health): What is known of the host.
+    """
+
+    def __init__(
+        self,
+        download: Options,
+        expected: Expected,
+        made: tuple[URL, Route, Request],
+        destination: Destination,
+        health: Health,
+    ) -> None:
+        """Keep a request that was prepared.
+
+        Args:
+            download: The download.
+            expected: What the content must be.
+            made: The URL, the route to it, and the request.
+            destination: Where it is sent.
+            health: What is known of the host.
+        """
+        self.expected, self.health = expected, health
+        self.timeout = (download.timeout or Timeout()).read
+        self.key: Hashable = destination
+        self._url, _, self._request = made
+        self._destination = destination
+
+    @functools.cached_property
+    def head(self) -> bytes:
+        """What is sent; empty if it can't be."""
+        try:
+            return self._destination.head(self._request, self._url)
+        except http.client.HTTPException:
+            # It fails with its own error when it is sent alone.
+            return b""
+
+    @property
+    def size(self) -> int:
+        """How much is sent (bytes)."""
+        return len(self.head) or ROOM + 1
+
+    def open(self, depth: Depth) -> HttpLine | None:
+        """Take an idle connection that has proved itself.
+
+        Args:
+            depth: How far the batch goes.
+        """
+        connection = self._destination.pool.take_proved(depth.trip)
+        if connection is None:
+            return None
+        most = depth.most if connection.trains else min(FIRST, depth.most)
+        train = Train(connection, self._destination.pool.release)
+        return HttpLine(train, most, self.health)
+
+    def answer(self, body: StoredBody) -> Response | None:
+        """Return the reply if it counts.
+
+        Args:
+            body: The body of the reply, with its head.
+        """
+        if body.head.status != requests.codes.ok:
+            return None
+        reply = Response(body, self._request)
+        if not resume.is_whole(reply):
+            return None
+        length = body.length
+        if "content-encoding" in body.head.fields and length is None:
+            # Only by its length it can be seen to be meant as it was sent.
+            return None
+        if body.error is None:
+            return self._told(reply) if self.expected.has(body.data) else None
+        # What came of it isn't used, for nothing tells whose content it is.
+        return self._told(reply) if length in (None, self.expected.size) else None
+
+    def _told(self, reply: Response) -> Response:
+        reply.history = []
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("GET %s: %d, pipelined", redact.url(self._url.text), reply.status_code)
+        return reply
+
+
+class HttpLine:
+    """A connection for one train.
+
+    Attributes:
+        depth (int): The most requests that may be sent on it together.
+        room (int): The most bytes that may be sent on it together.
+    """
+
+    room = ROOM
+
+    def __init__(self, train: Train, depth: int, health: Health) -> None:
+        """Take a connection.
+
+        Args:
+            train: The train.
+            depth: The most requests that may be sent on it together.
+            health: What is known of the host.
+        """
+        self.depth = depth
+        self._train, self._health = train, health
+        self._is_first = not train.connection.trains
+        self._requests: Sequence[PipelinedRequest] = ()
+        self._number = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more replies can be read."""
+        return self._train.is_open
+
+    @property
+    def trip(self) -> float:
+        """How long the last reply took that no other reply had to precede (seconds)."""
+        return self._train.connection.trip
+
+    def send(self, requests: Sequence[PipelinedRequest]) -> None:
+        """Send requests.
+
+        Args:
+            requests: The requests, with equal keys.
+        """
+        self._requests = requests
+        self._train.send([request.head for request in requests], requests[0].timeout)
+
+    def receive(self) -> Response | None:
+        """Read the next reply, which the running work waits for.
+
+        Returns:
+            The reply if it counts; else None.
+        """
+        request = self._requests[self._number]
+        self._number += 1
+        timeout = head_timeout = request.timeout
+        is_probe = self._is_first and self._number == FIRST
+        if is_probe:
+            patience = max(PATIENCE, 4 * self.trip)
+            head_timeout = patience if timeout is None else min(patience, timeout)
+        body = self._train.receive(timeout, head_timeout)
+        if body is None:
+            if is_probe and self._train.ended:
+                self._health.stop()
+            return None
+        reply = request.answer(body)
+        if reply is None:
+            others = [each.expected for each in self._requests]
+            if body.error is None and request.expected.is_of_another(body.data, others):
+                self._health.stop()
+        return reply
+
+    def close(self) -> None:
+        """Give the connection back if each request has its reply; else close it."""
+        if self._train.ended:
+            self._health.ended()
+        elif self._number and not self._train.left and not self._is_first:
+            # Not the first one, which even a server that ends longer trains may have answered.
+            self._health.answered()
+        self._train.close()
+
+
+def pipelined(download: Options, health: Health) -> PipelinedRequest | None:
+    """Return the request for the content of a download if it may be pipelined.
+
+    Args:
+        download: The download.
+        health: What is known of the host.
+    """
+    if health.is_off or not _is_plain(download):
+        return None
+    expected = _expected(download)
+    if expected is None:
+        return None
+    try:
+        made = url, route, _ = Exchange(download, {}, lambda _: None).first()
+        adapter = route.adapter(url.text)
+        if type(adapter) is not Adapter:
+            return None
+        destination = adapter.destination(url, route.proxies)
+    except (ValueError, OSError):
+        # It fails with its own error when it is sent alone.
+        return None
+    if not destination.is_direct:
+        return None
+    return PipelinedRequest(download, expected, made, destination, health)
+
+
+def _is_plain(download: Options) -> bool:
+    """Return whether the whole file is asked for, by nothing but our own code."""
+    timeout, writer = download.timeout or Timeout(), download.writer
+    return (
+        download.method == "GET"
+        and _is_ours(type(download))
+        and _OURS.isdisjoint(vars(download))
+        and download.rate_limiter is None
+        and download.limits is None
+        and not download.mirrors
+        and not download.known_etag
+        and not download.known_last_modified
+        # These limits count from the beginning of the request.
+        and timeout.total is None
+        and timeout.least_speed is None
+        # An earlier run may have left the beginning, of which only the rest is asked for.
+        and (writer is None or not writer.resume)
+        and not (download.headers and any(map(_is_special, download.headers)))
+    )
+
+
+# Once a class, and not for each download. The cache is limited, since it keeps classes alive.
+@functools.lru_cache(maxsize=128)
+def _is_ours(kind: type[Download]) -> bool:
+    """Return whether no plugin overrides what decides on the request and on the content."""
+    # The class that has the protocol has them too. What a plugin derives from it must not.
+    classes = kind.__mro__
+    home = next(number for number, cls in enumerate(classes) if "_protocol" in vars(cls))
+    return classes[home].__module__.startswith(f"{__package__}.") and all(
+        _OURS.isdisjoint(vars(cls)) for cls in classes[:home]
+    )
+
+
+def _is_special(name: str) -> bool:
+    return name.lower() in _SPECIAL
+
+
+def _expected(download: Options) -> Expected | None:
+    """Return what the content must be; None if nothing tells it well enough."""
+    sizes, digests = [], []
+    for validation in download.validations:
+        # A subclass may see it in another way.
+        if type(validation) is SizeValidation and validation.enforced:
+            sizes.append(validation.expected)
+        elif type(validation) is DigestValidation and validation.enforced:
+            digests.append(validation)
+    if not digests or len(set(sizes)) != 1 or sizes[0] > BODY_LIMIT:
+        return None
+    return Expected(sizes[0], digests)
+
+
+def _digest(data: bytes, validation: DigestValidation) -> str:
+    digest = validation.algorithm.copy()
+    digest.update(data)
+    return digest.hexdigest()

@@ -1,0 +1,242 @@
+"""Trains: one thread advances several downloads whose requests are sent together.
+
+A thread that begins a download may find that its request can be pipelined. Then it takes more plans
+from the queue, has each get ready, sends their requests together, and finishes one after the other
+as the replies come. What the replies are, the protocol knows: see ``engine.pipeline``.
+
+No plan of a train waits for its thread while another thread has nothing to do. The number of plans
+that a thread takes is its share of the queue. Later an idle thread takes plans back out of the
+train, the last one first: at once as long as they aren't sent, and then if the train makes no
+progress. It asks for them alone.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Hashable
+from contextvars import Context
+from typing import NamedTuple
+
+from ..engine.machine import Hold, Life
+from ..engine.pipeline import Depth, Line, Request
+from ..waiting.threads import Workers
+
+PATIENCE = 0.5
+"""How long a train may make no progress before idle threads take plans from it (seconds)."""
+
+
+class Run(ABC):
+    """The execution of a plan, as far as trains know it.
+
+    Attributes:
+        context (Context): The ``contextvars`` context of the plan.
+    """
+
+    context: Context
+
+    @property
+    @abstractmethod
+    def may_join(self) -> bool:
+        """Whether the plan may be in a train."""
+
+    @abstractmethod
+    def claim(self) -> bool:
+        """Return True to the first caller only: it must execute the plan."""
+
+    @abstractmethod
+    def go_on(self, hold: Hold | None = None) -> None:
+        """Execute the plan up to its next wait or its end.
+
+        Args:
+            hold: Called before each attempt: see ``Life.advance``. If it returns True, the caller
+                calls this method again.
+        """
+
+    @abstractmethod
+    def __call__(self) -> None:
+        """Execute the plan from its beginning, in a thread of the pool."""
+
+
+class _Seat(NamedTuple):
+    """A plan of a train, which is held before its first attempt."""
+
+    run: Run
+    life: Life
+    request: Request
+
+
+class Trains:
+    """The trains of one batch. Idle threads take from them what they hold back."""
+
+    def __init__(self, depth: Depth, threads: int) -> None:
+        """Start without trains.
+
+        Args:
+            depth: How far the batch goes.
+            threads: The number of threads.
+        """
+        self._depth, self._threads = depth, threads
+        self._running: dict[_Train, None] = {}
+
+    def __len__(self) -> int:
+        """Return how many trains there are."""
+        return len(self._running)
+
+    def take(self) -> Callable[[], object] | None:
+        """Remove a plan that a train holds back.
+
+        Returns:
+            What executes it; None if there is none.
+        """
+        for train in self._running.copy():
+            if (run := train.give_up()) is not None:
+                return run.go_on
+        return None
+
+    def run(self, lead: Run, workers: Workers) -> None:
+        """Execute a plan, and others together with it where that can be.
+
+        Args:
+            lead: The plan. The caller has claimed it.
+            workers: The pool of the calling thread.
+        """
+        train = _Train(workers, self._depth, self._threads)
+        if not train.begin(lead):
+            return
+        self._running[train] = None
+        try:
+            train.run()
+        finally:
+            train.end()
+            del self._running[train]
+
+
+class _Train:
+    """A train. One thread drives it; others call :meth:`give_up`."""
+
+    def __init__(self, workers: Workers, depth: Depth, threads: int) -> None:
+        self._workers, self._depth, self._threads = workers, depth, threads
+        self._line: Line
+        self._key: Hashable = None
+        self._room = 0
+        # The life that has been held, until its plan has a seat.
+        self._held: Life | None = None
+        # The plans whose reply isn't the next one yet. The thread of the train takes the first,
+        # idle threads take the last.
+        self._seats: deque[_Seat] = deque()
+        # When it made progress last, after its requests were sent.
+        self._since: float | None = None
+
+    def begin(self, lead: Run) -> bool:
+        """Execute the first plan, up to its attempt if a train can begin with it.
+
+        Returns:
+            Whether it does. Otherwise the plan was executed as any other.
+        """
+        lead.go_on(self._open)
+        if self._held is None:
+            return False
+        self._seat(lead)
+        return True
+
+    def run(self) -> None:
+        """Get more plans ready, send all requests, and execute the plans as the replies come."""
+        self._gather()
+        sent = [seat.request for seat in self._seats.copy()]
+        if len(sent) > 1:
+            self._since = time.monotonic()
+            self._line.send(sent)
+            self._receive(len(sent))
+
+    def end(self) -> None:
+        """Let other threads, or this one, execute alone what is left."""
+        self._line.close()
+        while (seat := _taken(self._seats.pop)) is not None:
+            self._workers.run_next(seat.run.go_on)
+
+    def give_up(self) -> Run | None:
+        """Remove and return the last plan if it is held back."""
+        since = self._since
+        patience = max(PATIENCE, 4 * self._line.trip)
+        if since is not None and time.monotonic() - since < patience:
+            return None
+        seat = _taken(self._seats.pop)
+        return None if seat is None else seat.run
+
+    def _open(self, life: Life) -> bool:
+        """Hold the first run if there are enough plans and a connection for a train."""
+        request = life.request
+        if request is None or not self._share():
+            return False
+        line = request.open(self._depth)
+        if line is None:
+            return False
+        self._line, self._room, self._key = line, line.room, request.key
+        return self._hold(life)
+
+    def _hold(self, life: Life) -> bool:
+        """Hold any other run, and the next attempt of one that has failed: the line is in use."""
+        self._held = life
+        return True
+
+    def _share(self) -> int:
+        """How many more plans the train may have so that there are enough for all threads."""
+        return self._workers.queued // self._threads
+
+    def _gather(self) -> None:
+        left = min(self._line.depth - 1, self._share())
+        # The plans that were not begun. Others in the queue have to be asked for alone.
+        waiting = [
+            each for each in self._workers.queue() if isinstance(each, Run) and each.may_join
+        ]
+        for run in filter(self._takes, waiting[:left]):
+            run.go_on(self._hold)
+            self._seat(run)
+
+    def _takes(self, run: Run) -> bool:
+        """Take a plan out of the queue. Return False if another thread has it."""
+        return self._workers.remove(run) and run.claim()
+
+    def _seat(self, run: Run) -> None:
+        """Give a plan a seat if it was held and its request fits; else it goes on alone."""
+        life, self._held = self._held, None
+        if life is None:
+            return
+        request = life.request
+        if request is None or request.key != self._key or request.size > self._room:
+            self._workers.run_next(run.go_on)
+            return
+        self._room -= request.size
+        self._seats.append(_Seat(run, life, request))
+
+    def _receive(self, count: int) -> None:
+        for _ in range(count):
+            seat = _taken(self._seats.popleft) if self._line.is_open else None
+            if seat is None:
+                # The connection has ended, or idle threads have taken the others.
+                return
+            self._since = time.monotonic()
+            self._finish(seat)
+
+    def _finish(self, seat: _Seat) -> None:
+        """Execute a plan whose reply is the next one."""
+        counts = False
+        try:
+            counts = seat.run.context.run(seat.life.receive, self._line)
+        finally:
+            if not counts:
+                self._workers.run_next(seat.run.go_on)
+        if counts:
+            seat.run.go_on(self._hold)
+            if self._held is not None:
+                self._held = None
+                self._workers.run_next(seat.run.go_on)
+
+
+def _taken(take: Callable[[], _Seat]) -> _Seat | None:
+    try:
+        return take()
+    except IndexError:
+        return None

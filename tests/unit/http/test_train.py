@@ -1,0 +1,115 @@
+"""Tests of trains of requests on one connection, and of requests that can't be in one."""
+
+import http.client
+
+import pytest
+
+from pulpcore.plugin.download.futures.engine.pipeline import Health
+from pulpcore.plugin.download.futures.http.pipeline import PipelinedRequest
+from pulpcore.plugin.download.futures.http.wire.connection import Connection
+from pulpcore.plugin.download.futures.http.wire.framing import ReplyParser
+from pulpcore.plugin.download.futures.http.wire.pool import IdleConnections, Pool
+from pulpcore.plugin.download.futures.http.wire.train import ROOM, StoredBody, Train
+from pulpcore.plugin.download.futures.settings import Timeout
+
+
+class Options:
+    """What a request asks a download for."""
+
+    timeout = Timeout()
+
+
+class Refusing:
+    """A destination that can't write the head of a request, or a connection that can't send."""
+
+    def head(self, *_):
+        """Refuse."""
+        raise http.client.HTTPException
+
+    def settimeout(self, _):
+        """Refuse."""
+        raise OSError
+
+    def close(self):
+        """Do nothing."""
+
+
+def test_unsendable():
+    """A request that can't be written fits in no train."""
+    request = PipelinedRequest(Options, None, (None, None, None), Refusing(), Health())
+    assert request.size > ROOM
+
+
+def test_connection_that_cannot_send():
+    """A train whose requests can't be sent has no replies, and ended early."""
+    train = Train(Refusing(), None)
+    train.send([b"one", b"two"], None)
+    assert not train.is_open
+    assert train.ended
+    train.close()
+
+
+def stored(data, error=None):
+    """Make the body of a reply that was read before."""
+    parser = ReplyParser("GET", b"HTTP/1.1 200 OK\r\n\r\n")
+    return StoredBody(parser.read_head(), len(data), data, error, 0.25)
+
+
+def test_stored_body():
+    """A stored body is read in pieces like any other, and is complete at its end."""
+    body = stored(b"content")
+    assert (body.read1(3), body.isclosed(), body.read(), body.isclosed()) == (
+        *(b"con", False),
+        *(b"tent", True),
+    )
+    assert body.read1() == b""
+
+
+def test_stored_error():
+    """A stored body that broke off raises why."""
+    with pytest.raises(ConnectionResetError):
+        stored(b"cont", ConnectionResetError()).read1(9)
+
+
+class Idle(Connection):
+    """A connection without a socket, which is proved or not."""
+
+    is_clean = is_open = True
+    is_proved = False
+
+    def __init__(self, trip=1.0):
+        self.least_trip = trip
+
+    def close(self):
+        """Do nothing."""
+
+
+def test_take_proved():
+    """Only a connection that is proved, and whose round trip is long, is taken for a train."""
+    pool = Pool(None, IdleConnections())
+    assert pool.take_proved(0.5) is None
+    connection = Idle()
+    pool.release(connection)
+    assert pool.take_proved(0.5) is None
+    connection.is_proved = True
+    assert pool.take_proved(1.0) is None
+    assert pool.take_proved(0.5) is connection
+    assert pool.take_proved(0.5) is None
+
+
+def test_exchanged_while_it_is_taken(monkeypatch):
+    """If another thread takes the connection that was looked at, no other is taken in its place."""
+    pool = Pool(None, IdleConnections())
+    proved, other = Idle(), Idle()
+    proved.is_proved = True
+    pool.release(other)
+    pool.release(proved)
+    take = pool._take
+    monkeypatch.setattr(pool, "_take", lambda: take() and take())
+    assert pool.take_proved(0.5) is None
+    monkeypatch.undo()
+    assert pool._take() is other
+    assert pool._take() is None
+    pool.release(proved)
+    monkeypatch.setattr(pool, "_take", lambda: None)
+    assert pool.take_proved(0.5) is None
