@@ -1,5 +1,6 @@
 """How many attempts a host seems to admit, and who may make one."""
 
+import functools
 import gc
 from types import SimpleNamespace
 
@@ -227,3 +228,35 @@ def test_where_the_circuit_breaker_is_open_nobody_waits(full, runners):
     """What the circuit breaker refuses at once needs no place."""
     full.breaker = SimpleNamespace(is_open=True)
     assert enter(full, runners[2:]) == [True] * 18
+
+
+@pytest.mark.parametrize("has_succeeded", [True, False])
+def test_next_one_is_woken(full, runners, has_succeeded):
+    """When an attempt ends, the run that has waited longest looks for a place at once."""
+    woken = []
+
+    class Sleeper:
+        def __init__(self, runner):
+            self.wake = functools.partial(woken.append, runner)
+
+    sleepers = [Sleeper(runner) for runner in runners[2:5]]
+    assert enter(full, runners[3:5]) == [False, False]
+    for runner, sleeper in zip(runners[2:5], sleepers, strict=True):
+        runner.run.token.attach(sleeper)
+    if has_succeeded:
+        full.leave(runners[0].run)
+    full.forget(runners[0].run)
+    # The one that was refused pauses still, so that the server notices the end of the attempt.
+    assert woken == [runners[3]]
+    assert enter(full, [runners[3]]) == [True]
+    assert enter(full, [runners[2]]) == [False]
+    full.forget(runners[1].run)
+    assert woken == [runners[3], runners[2]]
+
+
+def test_nobody_is_woken_without_a_limit(runners):
+    """At a host that admits any number, the end of an attempt wakes nobody."""
+    host = Host()
+    assert enter(host, runners[:2]) == [True, True]
+    host.forget(runners[0].run)
+    assert enter(host, runners[:3]) == [True, True, True]

@@ -61,8 +61,9 @@ class Host:
         self._process = this_process()
         self._active: dict[Run, None] = {}
         # In the order in which they came. Those that were refused are first: they had a place.
-        self._refused: dict[Run, None] = {}
-        self._waiting: dict[Run, None] = {}
+        # False while a run that was refused lets the server recover, and looks for no place yet.
+        self._refused: dict[Run, bool] = {}
+        self._waiting: dict[Run, bool] = {}
         self._limit: _Limit | None = None
         # The run whose attempt was the last to succeed, and when.
         self._left = 0, 0.0
@@ -91,6 +92,8 @@ class Host:
         """
         self._active.pop(run, None)
         self._left = id(run), time.monotonic()
+        if self._limit is not None:
+            self._wake()
 
     def forget(self, run: Run) -> None:
         """Note that a run makes no attempt any more, and waits for none.
@@ -98,8 +101,11 @@ class Host:
         Args:
             run: The run.
         """
+        was_active = run in self._active
         for runs in self._active, self._refused, self._waiting:
             runs.pop(run, None)
+        if was_active and self._limit is not None:
+            self._wake()
 
     def is_crowded(self, run: Run, began: float) -> bool:
         """Tell whether an attempt was refused because of others, and admit fewer if so.
@@ -125,8 +131,15 @@ class Host:
             return False
         limit, most = self._limit, max(others, 1)
         self._limit = _Limit(most if limit is None else min(most, limit.most), now)
-        self._refused[run] = None
+        self._refused[run] = False
         return True
+
+    def _wake(self) -> None:
+        """Wake the run that has waited longest for a place."""
+        for run, is_ready in [*self._refused.copy().items(), *self._waiting.copy().items()]:
+            if is_ready:
+                run.token.nudge()
+                return
 
     def _wait(self, run: Run) -> float | None:
         """Return when to ask again for a place; None if there is one now."""
@@ -141,10 +154,12 @@ class Host:
         is_behind = False
         if run not in waiting and run not in self._refused:
             is_behind = bool(waiting or self._refused)
-            waiting[run] = None
+            waiting[run] = True
         if not is_behind and self._others(run) < limit.most:
             waiting.pop(run, None)
             return None
+        if run in self._refused:
+            self._refused[run] = True
         first = [*self._refused.copy(), *list(waiting)[:_FIRST]][:_FIRST]
         for each in first:
             if not each.claims.is_live:
