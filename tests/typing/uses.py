@@ -25,6 +25,8 @@ from pulpcore.plugin.download.futures import (
     FtpDownload,
     HttpDownload,
     Limits,
+    Metalink,
+    Mirrors,
     NotAuthorized,
     NotFound,
     Settings,
@@ -51,6 +53,7 @@ from pulpcore.plugin.download.futures.event import (
     Sent,
     Succeeded,
 )
+from pulpcore.plugin.download.futures.mirrors import MetalinkFile, MetalinkURL
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
 from pulpcore.plugin.download.futures.rate import RateLimiter
 from pulpcore.plugin.download.futures.validation import (
@@ -248,6 +251,18 @@ def factories(remote: object, artifact: object, path: Path) -> list[Download[Fil
     ]
     assert_type(downloads, list[Download[FileWriter]])
     return downloads
+
+
+def sources(remote: object, document: bytes, mirrorlist: str, folder: Path) -> None:
+    mirrors = Mirrors.parse(mirrorlist)
+    assert_type(mirrors.urls("isos/tiger.iso"), list[str])
+    assert_type(Factory(remote, mirrors=mirrors).build("isos/tiger.iso").writer.path, str)
+    download = HttpDownload("https://example.org/a", "a", mirrors=Mirrors([]).urls("a"))
+    assert_type(download.source, str | None)
+    for file in Metalink.parse(document).files:
+        assert_type(file, MetalinkFile)
+        assert_type(file.urls, list[MetalinkURL])
+        assert_type(file.download(folder).writer.path, str)
 
 
 def shared(context: Context) -> None:

@@ -131,9 +131,12 @@ class MetalinkURL(NamedTuple):
     """A URL of a file.
 
     Attributes:
-        url (str): The URL.
-        priority (int): 1 is asked first. Of a document of version 3 it is 101 less ``preference``.
-        location (str | None): The country of the server (ISO 3166-1).
+        url (str):
+            The URL.
+        priority (int):
+            1 is asked first. Of a document of version 3 it is 101 less ``preference``.
+        location (str | None):
+            The country of the server (ISO 3166-1).
     """
 
     url: str
@@ -148,10 +151,14 @@ class MetalinkFile(NamedTuple):
     """A file of a Metalink document.
 
     Attributes:
-        name (str): Its name, a relative path that stays in its folder.
-        size (int | None): Its size (bytes); None if the document doesn't say.
-        digests (dict[str, str]): The digests in hex, by the names of hashlib.
-        urls (list[MetalinkURL]): Its http URLs, the one with the best priority first.
+        name (str):
+            Its name, a relative path that stays in its folder.
+        size (int | None):
+            Its size (bytes); None if the document doesn't say.
+        digests (dict[str, str]):
+            The digests in hex, by the names of hashlib.
+        urls (list[MetalinkURL]):
+            Its http URLs, the one with the best priority first.
     """
 
     name: str
@@ -201,9 +208,10 @@ class Metalink(NamedTuple):
             data: The document.
 
         Raises:
-            ValueError: It isn't well-formed, is no Metalink document, has a DTD, an entity or more
-                than 10 MiB, the name of a file leads out of its folder, a size or a digest can't be
-                right, or there is no http URL.
+            ValueError:
+                It isn't well-formed, is no Metalink document, has a DTD, an entity or more than 10
+                MiB, the name of a file leads out of its folder, a size or a digest can't be right,
+                or there is no http URL.
         """
         raw = data.encode() if isinstance(data, str) else data
         if len(raw) > LARGEST:
