@@ -24,6 +24,7 @@ PROJECTS = {
         ("class", "library/datetime.html"): ["datetime.timedelta"],
         ("class", "library/functions.html"): ["bool", "float", "int", "object", "type"],
         ("class", "library/os.html"): ["os.PathLike"],
+        ("class", "library/ssl.html"): ["ssl.SSLContext"],
         ("class", "library/stdtypes.html"): [
             *("bytearray", "bytes", "dict", "list", "memoryview", "str", "tuple"),
         ],

@@ -146,7 +146,7 @@ class Factory:
 
     @property
     def concurrent(self) -> int:
-        """How many downloads to run at once: the remote's ``download_concurrency``, else 4."""
+        """The remote's ``download_concurrency``, or 4, for ``Batch(concurrent=)``."""
         number: int = _get(self.importer, "download_concurrency") or CONCURRENT
         return number
 
