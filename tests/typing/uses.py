@@ -56,6 +56,7 @@ from pulpcore.plugin.download.futures.event import (
 from pulpcore.plugin.download.futures.mirrors import MetalinkFile, MetalinkURL
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
 from pulpcore.plugin.download.futures.rate import RateLimiter
+from pulpcore.plugin.download.futures.stream import Stream
 from pulpcore.plugin.download.futures.validation import (
     DigestMismatch,
     MismatchError,
@@ -263,6 +264,13 @@ def sources(remote: object, document: bytes, mirrorlist: str, folder: Path) -> N
         assert_type(file, MetalinkFile)
         assert_type(file.urls, list[MetalinkURL])
         assert_type(file.download(folder).writer.path, str)
+
+
+def streams(download: Download) -> bytes:
+    with download.stream() as file:
+        assert_type(file, Stream)
+        assert_type(file.readline(), bytes)
+        return file.read(5)
 
 
 def shared(context: Context) -> None:
