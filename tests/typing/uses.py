@@ -380,3 +380,11 @@ class Counting(Writer):
 class Quota(Settings):
     def validate(self) -> None:
         raise ValueError("quota: is spent")
+
+
+def stream(download: Download) -> list[bytes]:
+    with download.stream() as file:
+        assert_type(file, Stream)
+        assert_type(file.read(), bytes)
+        file.verify()
+        return [*file, *file.iter_content(1024)]

@@ -107,7 +107,7 @@ def test_is_a_file():
     """A stream is readable, can't seek, and can be filled into a buffer or decoded."""
     with of(b"a,b\nc", b",d\n").stream() as file:
         assert (file.readable(), file.seekable(), file.writable()) == (True, False, False)
-        assert repr(file) == "<Stream of test://stub>"
+        assert repr(file) == f"<Stream of {file.name}>" == "<Stream of test://stub>"
         buffer = bytearray(5)
         assert file.readinto(buffer) == 5
         assert buffer == b"a,b\nc"

@@ -98,6 +98,11 @@ class Stream(io.BufferedIOBase):
     def __repr__(self) -> str:
         return f"<Stream of {self.download}>"
 
+    @property
+    def name(self) -> str:
+        """The URL, redacted: files have a name, which ``io.TextIOWrapper`` shows."""
+        return str(self.download)
+
     def readable(self) -> bool:
         """Return True."""
         return True
