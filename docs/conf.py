@@ -30,7 +30,7 @@ nitpicky = True
 nitpick_ignore = [
     ("py:class", "hashlib._Hash"),  # the documentation of Python has no such class
     ("py:class", "Attempt"),  # the reference shows some of its methods only
-    ("py:class", "Wait"),  # what the reference says of it is its text
+    *(("py:class", name) for name in ("Health", "Request", "Wait")),  # of the engine
     ("py:class", f"{PACKAGE}.context.T"),  # a type variable
 ]
 

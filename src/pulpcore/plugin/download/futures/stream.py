@@ -131,8 +131,8 @@ class Stream(io.BufferedIOBase):
             size: The largest number of them. Any number if it is negative.
 
         Raises:
-            DownloadError: As :meth:`read`.
-            ValueError: As :meth:`read`.
+            DownloadError: As ``read()``.
+            ValueError: As ``read()``.
         """
         self._check()
         return self._take(size)
@@ -144,8 +144,8 @@ class Stream(io.BufferedIOBase):
             size: The largest number of bytes. Any number if it is negative or None.
 
         Raises:
-            DownloadError: As :meth:`read`.
-            ValueError: As :meth:`read`.
+            DownloadError: As ``read()``.
+            ValueError: As ``read()``.
         """
         return self._collect(-1 if size is None else size, b"\n")
 
@@ -159,8 +159,8 @@ class Stream(io.BufferedIOBase):
             Each piece.
 
         Raises:
-            DownloadError: As :meth:`read`.
-            ValueError: As :meth:`read`.
+            DownloadError: As ``read()``.
+            ValueError: As ``read()``.
         """
         return iter(partial(self.read, size), b"")
 
@@ -168,8 +168,8 @@ class Stream(io.BufferedIOBase):
         """Read the rest, check all of the content, and have the writer publish it.
 
         Raises:
-            DownloadError: As :meth:`read`.
-            ValueError: As :meth:`read`.
+            DownloadError: As ``read()``.
+            ValueError: As ``read()``.
         """
         while self._take(-1):
             pass
