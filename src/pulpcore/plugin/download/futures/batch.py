@@ -165,7 +165,7 @@ class Batch(Generic[D_co]):
                 itself. Batches with the same object share its limits.
             pipeline: How many requests for small files may be sent on one connection before the
                 first is answered. By default up to 8, to hosts that are far away; 1 for no
-                pipelining.
+                pipelining. The worker processes of an executor don't pipeline.
 
         Raises:
             ValueError: A number is too small, the executor isn't supported, or ``context`` was
