@@ -1,0 +1,61 @@
+"""python-tuf downloads by our streams: its own client, with a fetcher of ten lines."""
+
+import random
+
+import pytest
+from servers.files import CutAfter, File
+
+from pulpcore.plugin.download.futures import HttpDownload, NotFound
+from pulpcore.plugin.download.futures.error import DownloadError
+
+exceptions = pytest.importorskip("tuf.api.exceptions")
+FetcherInterface = pytest.importorskip("tuf.ngclient").FetcherInterface
+
+CONTENT = random.Random(1).randbytes(700_000)
+
+
+class Fetcher(FetcherInterface):
+    """Fetches for tuf, which checks what it gets by its own metadata."""
+
+    def _fetch(self, url):
+        file = HttpDownload(url, None).stream()
+        try:
+            first = file.read1()
+        except NotFound as error:
+            raise exceptions.DownloadHTTPError(str(error), error.download.status) from error
+        return self._rest(first, file)
+
+    @staticmethod
+    def _rest(first, file):
+        with file:
+            yield first
+            yield from file.iter_content()
+
+
+def test_fetch(file_server):
+    """Tuf gets the content of a transfer that breaks, whole and once."""
+    server = file_server({"/": File(CONTENT, etag='"1"')}, faults={0: CutAfter(300_000)})
+    assert Fetcher().download_bytes(server.url("/"), len(CONTENT)) == CONTENT
+    with Fetcher().download_file(server.url("/"), len(CONTENT)) as file:
+        assert file.read() == CONTENT
+
+
+def test_status(file_server):
+    """Tuf sees the status of a file that isn't there, by which it finds the newest root."""
+    with pytest.raises(exceptions.DownloadHTTPError) as caught:
+        Fetcher().download_bytes(file_server({}).url("/"), 10)
+    assert caught.value.status_code == 404
+
+
+def test_too_long(file_server):
+    """Tuf ends a transfer that is longer than it allows, which leaves no thread."""
+    server = file_server({"/": CONTENT})
+    with pytest.raises(exceptions.DownloadLengthMismatchError):
+        Fetcher().download_bytes(server.url("/"), 100_000)
+
+
+def test_failure(file_server):
+    """Tuf sees any other error of ours as the cause of its own."""
+    with pytest.raises(exceptions.DownloadError) as caught:
+        Fetcher().fetch("ftp://127.0.0.1/")
+    assert isinstance(caught.value.__cause__, DownloadError)
