@@ -34,7 +34,7 @@ def transfer(
         executor: Executor | None = None
         backlog: int | None = max(BACKLOG, concurrent)
         if processes > 1:
-            from pulpcore.plugin.download.futures.pool.executors import (  # noqa: PLC0415 - slow
+            from pulpcore.plugin.download.futures.pool.executors import (  # noqa: PLC0415 - slow to load
                 Renewed,
             )
 
