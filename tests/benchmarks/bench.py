@@ -24,10 +24,14 @@ from servers import nginx
 from benchmarks import content, server
 from benchmarks.job import File, Job
 from benchmarks.peer import status
+from benchmarks.relay import relayed
 from benchmarks.works import MIB, PEERS, Work
 
 SAMPLE = 0.02
 """How often the memory of a peer's children is looked at (seconds)."""
+
+MIXED = -1
+"""Instead of a size: files of mixed sizes."""
 
 Results = dict[str, Any]
 Tell = Callable[[str], None]
@@ -66,8 +70,8 @@ def run(works: Sequence[Work], rounds: int, tell: Tell, only: Sequence[str] = ()
         root = folder / "root"
         root.mkdir(mode=0o755)
         files = {
-            size: content.make(root, size, max(work.files for work in works if work.size == size))
-            for size in {work.size for work in works if work.files}
+            key: content.mix(root, count) if key == MIXED else content.make(root, key, count)
+            for key, count in _needed(works).items()
         }
         plain = None
         for work in works:
@@ -78,11 +82,13 @@ def run(works: Sequence[Work], rounds: int, tell: Tell, only: Sequence[str] = ()
             else:
                 plain = plain or stack.enter_context(_plain(root, folder))
                 serving = plain
+            if work.round_trip is not None:
+                serving = stack.enter_context(relayed(serving, work.round_trip, folder))
             names = [name for name in taking_part[work.name] if not PEERS[name].missing]
             tell(f"{work.name}: {work.title}; server: {serving.name}")
             job = Job(
                 base=serving.base,
-                files=files[work.size][: work.files] if work.files else [],
+                files=files[_key(work)][: work.files] if work.files else [],
                 target=folder / "target",
                 threads=work.threads,
                 count=work.count,
@@ -96,6 +102,19 @@ def run(works: Sequence[Work], rounds: int, tell: Tell, only: Sequence[str] = ()
         "rounds": rounds,
         "works": results,
     }
+
+
+def _key(work: Work) -> int:
+    return MIXED if work.is_mixed else work.size
+
+
+def _needed(works: Sequence[Work]) -> dict[int, int]:
+    """Return how many files of each size the works need."""
+    needed: dict[int, int] = {}
+    for work in works:
+        if work.files:
+            needed[_key(work)] = max(work.files, needed.get(_key(work), 0))
+    return needed
 
 
 def _work(
@@ -278,7 +297,7 @@ def _machine() -> Results:
 
 def _versions() -> dict[str, str]:
     versions = {"Python": platform.python_version()}
-    for name in ("pulpcore-futures", "requests", "urllib3", "aiohttp", "httpx"):
+    for name in ("pulpcore-futures", "requests", "urllib3", "aiohttp", "httpx", "pycurl"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     for name in ("curl", "aria2c"):

@@ -53,6 +53,8 @@ PEERS = {
     "batch": Peer("this library, Batch", "ours:nothing"),
     "requests": Peer("requests, ThreadPoolExecutor", "requests_loop:run", ("requests",)),
     "aiohttp": Peer("aiohttp", "aiohttp_loop:run", ("aiohttp",)),
+    "pipelined": Peer("this library, pipeline=8", "ours:pipelined"),
+    "pycurl": Peer("pycurl, multi interface", "pycurl_multi:run", ("pycurl",)),
     "pulpcore": Peer("aiohttp, pulpcore's way", "pulpcore_way:run", ("aiohttp",)),
     "httpx": Peer("httpx, ThreadPoolExecutor", "httpx_loop:run", ("httpx",)),
     "curl": Peer("curl --parallel, sha256sum", "programs:curl", ("curl", "sha256sum")),
@@ -67,6 +69,7 @@ PEERS = {
     "sockets": Peer("bare sockets, nothing kept", "reference:sockets", keeps=False),
     "executor": Peer("ThreadPoolExecutor", "reference:executor", keeps=False),
 }
+FAR = (OURS, "pipelined", "aiohttp", "curl", "aria2", "pycurl")
 FIELD = (OURS, "requests", "aiohttp", "pulpcore", "httpx", "curl", "aria2")
 
 
@@ -136,6 +139,8 @@ class Work:
         size: Of each (bytes).
         threads: How many at once.
         wait: The delay of each response of the server (seconds).
+        round_trip: The round-trip time to the server (seconds); None for no relay before it.
+        is_mixed: The sizes are those of a Debian mirror, and ``size`` is the mean.
         count: The number of empty downloads.
         note: A further remark.
     """
@@ -147,6 +152,8 @@ class Work:
     size: int = 0
     threads: int = 4
     wait: float = 0
+    round_trip: float | None = None
+    is_mixed: bool = False
     count: int = 0
     note: str = ""
 
@@ -156,7 +163,10 @@ class Work:
         if not self.files:
             return f"{self.count:,} downloads that do nothing, {self.threads} at a time"
         files = "1 file" if self.files == 1 else f"{self.files:,} files"
-        title = f"{files} of {_shown(self.size)}, {self.threads} at a time"
+        size = "mixed sizes" if self.is_mixed else _shown(self.size)
+        title = f"{files} of {size}, {self.threads} at a time"
+        if self.round_trip is not None:
+            title += f", {self.round_trip * 1000:g} ms away"
         if self.wait:
             title += f", each reply after {self.wait * 1000:g} ms"
         return f"{title}, {self.note}" if self.note else title
@@ -178,20 +188,68 @@ class Work:
         )
 
 
+def _far(round_trip: float, files: int, targets: tuple[Target, ...] = ()) -> Work:
+    """Return small files from a server so far away."""
+    return Work(
+        f"far-{round_trip * 1000:g}",
+        FAR,
+        targets,
+        files=files,
+        size=4 * KIB,
+        threads=8,
+        round_trip=round_trip,
+    )
+
+
 WAIT = 0.02
 WORKS = (
     Work(
         "small",
-        (*FIELD, "two-processes"),
+        (*FIELD, "pycurl", "two-processes"),
         (
             _faster("requests", 2.2),
-            _faster("pulpcore", 1.0),
+            _faster("pulpcore", 1.6),
+            _faster("aiohttp", 1.0),
+            Target(
+                "CPU, by that of aiohttp",
+                lambda taken: taken[OURS]["cpu"] / taken["aiohttp"]["cpu"],
+                (OURS, "aiohttp"),
+                most=0.95,
+            ),
             _faster(OURS, None, "two-processes"),
             _faster("pulpcore", None, "two-processes"),
         ),
         files=3000,
         size=4 * KIB,
         threads=8,
+    ),
+    _far(0, 3000),
+    _far(0.01, 3000),
+    _far(
+        0.04,
+        3000,
+        (
+            *(_faster(peer, 4.0, "pipelined") for peer in ("aiohttp", "curl", "aria2")),
+            *(_faster(peer, 3.0) for peer in ("aiohttp", "curl", "aria2")),
+            Target(
+                "requests that a connection sends in a round trip",
+                # More than two only if trains were longer than two.
+                lambda taken: taken["pipelined"]["rate"] * 0.04 / 8,
+                ("pipelined",),
+                least=2,
+            ),
+        ),
+    ),
+    _far(0.15, 1000),
+    Work(
+        "far-mix",
+        FAR,
+        tuple(_faster(peer, 1.5) for peer in ("aiohttp", "curl", "aria2")),
+        files=600,
+        size=450 * KIB,
+        threads=8,
+        round_trip=0.04,
+        is_mixed=True,
     ),
     Work(
         "medium",
@@ -282,7 +340,7 @@ WORKS = (
                 "Batch: time of a download",
                 lambda taken: 1e6 / taken["batch"]["rate"],
                 ("batch",),
-                most=25,
+                most=10,
                 unit="µs",
             ),
             _memory("batch"),

@@ -36,6 +36,13 @@ def run(job: Job) -> None:
             plan.result()
 
 
+def pipelined(job: Job) -> None:
+    """Do a job with up to eight requests at once on each connection."""
+    with Batch(downloads(job), concurrent=job.threads, pipeline=8) as batch:
+        for plan in batch():
+            plan.result()
+
+
 def transfer(job: Job) -> None:
     """Do a job without digests."""
     with Batch(downloads(job, digest=False), concurrent=job.threads) as batch:
