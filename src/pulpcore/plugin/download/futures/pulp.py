@@ -440,29 +440,35 @@ class _EarlyTimeout(exceptions.TimeoutException, aiohttp.ServerTimeoutError):  #
 
 def _as_of_aiohttp(error: DownloadError, sink: _Sink) -> Exception:
     """Return the exception that pulpcore's downloader would raise."""
+    # Declared, because type checkers may see no types of aiohttp and pulpcore.
+    found: Exception
     failure = _Failure.of(error)
     if isinstance(error, MismatchError):
         return _mismatch(error, failure.url)
     if failure.is_late:
         kind = exceptions.TimeoutException if sink.is_begun else _EarlyTimeout
-        return kind(failure.url)  # type: ignore[no-any-return]
+        found = kind(failure.url)
+        return found
     text = f"{failure.url}: {failure.reason}"
     if sink.is_begun:
-        return aiohttp.ClientPayloadError(text)
+        found = aiohttp.ClientPayloadError(text)
+        return found
     if failure.status:
         reply = getattr(sink.download, "reply", None)
         fields = {} if reply is None else reply.headers
         shown = {name: fields[name] for name in _SHOWN if name in fields}
         kind = aiohttp.ClientHttpProxyError if failure.is_of_proxy else aiohttp.ClientResponseError
-        return kind(
+        found = kind(
             aiohttp.RequestInfo(URL(failure.url), "GET", CIMultiDictProxy(CIMultiDict())),
             (),
             status=failure.status,
             message=failure.reason,
             headers=_headers(shown),
         )
+        return found
     is_connection = failure.is_of_tls or failure.is_of_network
-    return (aiohttp.ClientConnectionError if is_connection else aiohttp.ClientError)(text)
+    found = (aiohttp.ClientConnectionError if is_connection else aiohttp.ClientError)(text)
+    return found
 
 
 def _mismatch(error: MismatchError, url: str) -> Exception:
