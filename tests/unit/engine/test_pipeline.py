@@ -2,7 +2,7 @@
 
 import pytest
 
-from pulpcore.plugin.download.futures.engine.pipeline import Depth, Health
+from pulpcore.plugin.download.futures.engine.pipeline import REST, Depth, Health
 from pulpcore.plugin.download.futures.engine.protocol import Protocol
 
 
@@ -31,6 +31,18 @@ def test_stop():
     health.stop()
     health.answered()
     assert health.is_off
+
+
+def test_rest(monkeypatch):
+    """A host that was too near for trains is asked about again after a second."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    health = Health()
+    assert not health.is_resting
+    health.rest()
+    assert health.is_resting
+    now[0] += REST
+    assert not health.is_resting
 
 
 def test_protocol():

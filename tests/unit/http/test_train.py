@@ -88,11 +88,16 @@ def test_take_proved():
     """Only a connection that is proved, and whose round trip is long, is taken for a train."""
     pool = Pool(None, IdleConnections())
     assert pool.take_proved(0.5) is None
+    assert not pool.is_near(1.0)
     connection = Idle()
     pool.release(connection)
     assert pool.take_proved(0.5) is None
+    # Nothing is known of the round trip yet.
+    assert not pool.is_near(1.0)
     connection.is_proved = True
     assert pool.take_proved(1.0) is None
+    assert pool.is_near(1.0)
+    assert not pool.is_near(0.5)
     assert pool.take_proved(0.5) is connection
     assert pool.take_proved(0.5) is None
 

@@ -86,8 +86,6 @@ class Life:
         download (Download): The download.
         token (Cancellation): What cancels the run.
         state (str): The state that comes next.
-        request (Request | None): The request of the attempt that comes next, if it may be
-            pipelined. It is known when :meth:`advance` calls ``hold``.
     """
 
     def __init__(self, download: Download) -> None:
@@ -103,10 +101,17 @@ class Life:
         self._run = Run(current(), Claims(self._moves))
         self._steps = Steps(download, self._run)
         self.token = self._run.token
-        self.request: Request | None = None
+        self._request: Request | None = None
         self._error: BaseException | None = None
         self._has_thread = False
         self._hold: Hold | None = None
+
+    @property
+    def request(self) -> Request | None:
+        """The request of the next attempt, for ``hold``; None if it may not be pipelined."""
+        if self._request is None:
+            self._request = pipelined(self.download, self._run)
+        return self._request
 
     def advance(self, hold: Hold | None = None) -> float | None:
         """Go on until the run waits, or has ended.
@@ -192,7 +197,7 @@ class Life:
             self._end()
 
     def _is_held(self, hold: Hold) -> bool:
-        self.request = pipelined(self.download, self._run)
+        self._request = None
         return hold(self)
 
     def _move(self) -> None:

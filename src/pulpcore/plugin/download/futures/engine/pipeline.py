@@ -11,6 +11,7 @@ sent again alone, as if there had been no train.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +20,9 @@ DEPTH = 8
 
 TRIP = 0.005
 """The least round trip for which trains are worth their work by default (seconds)."""
+
+REST = 1.0
+"""How long a host that is too near for trains is not asked about again (seconds)."""
 
 ENDS = 2
 """A host that ends the connection within so many trains in a row gets no more of them."""
@@ -60,6 +64,16 @@ class Health:
         """Make the health of a host that has had no train."""
         self.is_off = False
         self._ends = 0
+        self._rests_until = float("-inf")
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the host was too near a moment ago. So each request needn't find that out."""
+        return time.monotonic() < self._rests_until
+
+    def rest(self) -> None:
+        """Note that the host is too near for trains, which may change."""
+        self._rests_until = time.monotonic() + REST
 
     def answered(self) -> None:
         """Note a train that the host answered to its end."""

@@ -147,8 +147,11 @@ class PipelinedRequest:
         Args:
             depth: How far the batch goes.
         """
-        connection = self._destination.pool.take_proved(depth.trip)
+        pool = self._destination.pool
+        connection = pool.take_proved(depth.trip)
         if connection is None:
+            if pool.is_near(depth.trip):
+                self.health.rest()
             return None
         most = depth.most if connection.trains else min(FIRST, depth.most)
         train = Train(connection, self._destination.pool.release)
@@ -266,7 +269,7 @@ def pipelined(download: Options, health: Health) -> PipelinedRequest | None:
         download: The download.
         health: What is known of the host.
     """
-    if health.is_off or not _is_plain(download):
+    if health.is_off or health.is_resting or not _is_plain(download):
         return None
     expected = _expected(download)
     if expected is None:

@@ -167,8 +167,7 @@ class _Train:
 
     def _open(self, life: Life) -> bool:
         """Hold the first run if there are enough plans and a connection for a train."""
-        request = life.request
-        if request is None or not self._share():
+        if not self._share() or (request := life.request) is None:
             return False
         line = request.open(self._depth)
         if line is None:

@@ -135,6 +135,15 @@ class Pool:
             return None
         return connection
 
+    def is_near(self, trip: float) -> bool:
+        """Return whether the server answers too soon for pipelining to save anything.
+
+        Args:
+            trip: A round trip that is no longer than this is short (seconds).
+        """
+        connections = [each for ticket in list(self._tickets)[-1:] for each in ticket.copy()]
+        return any(each.is_proved and not _is_proved(each, trip) for each in connections)
+
     def release(self, connection: Connection) -> None:
         """Return a connection to the pool. Close it if it can't be used again.
 
