@@ -207,3 +207,11 @@ def test_pickle_keeps_facts(download):
 def test_the_docstring_draws_the_tree():
     """The module's docstring lists every error class."""
     assert not [cls for cls in TREE if cls is not Exception and cls.__name__ not in module.__doc__]
+
+
+def test_validation_that_compares_nothing():
+    """Each ValidationError has `expected` and `actual`; they are None if nothing was compared."""
+    error = ValidationError(reason="it has no signature")
+    assert (error.expected, error.actual) == (None, None)
+    mismatch = SizeMismatch(1, 2)
+    assert (mismatch.expected, mismatch.actual) == (1, 2)

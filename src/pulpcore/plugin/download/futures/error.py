@@ -130,18 +130,25 @@ class NotAuthorized(DownloadFailed):
 
 
 class ValidationError(DownloadError):
-    """A validation failed."""
+    """A validation failed.
+
+    Attributes:
+        expected (int | str | None):
+            What the validation expected, such as a size (bytes) or a digest (hex); None if it
+            compares nothing.
+        actual (int | str | None):
+            What the content has instead.
+    """
+
+    expected: int | str | None = None
+    actual: int | str | None = None
 
 
 class MismatchError(ValidationError):
-    """The size or the digest of the content is wrong.
+    """The size or the digest of the content is wrong."""
 
-    Attributes:
-        expected (int | str):
-            The expected size (bytes) or digest (hex).
-        actual (int | str):
-            The size or digest of the content.
-    """
+    expected: int | str
+    actual: int | str
 
     def __init__(
         self,
