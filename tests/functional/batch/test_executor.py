@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import os
 import signal
-import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -322,23 +321,14 @@ def test_no_context():
         Batch([], context=object(), executor=executor)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.usefixtures("from_terminal")
 def test_interrupted(tmp_path):
     """After Ctrl-C in the loop, the `with` ends what runs in the workers."""
     downloads = [Remote(f"test://a/block/{number}", tmp_path / str(number)) for number in range(9)]
     with forkserver() as executor:
-        is_over = threading.Event()
-
-        def interrupt():
-            # Again, for an interrupt while the garbage collector calls something gets lost.
-            while not is_over.wait(1):
-                os.kill(os.getpid(), signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        with Batch(downloads, executor=executor) as batch:
-            thread.start()
-            with pytest.raises(KeyboardInterrupt):
-                list(batch())
-            is_over.set()
-        thread.join()
+        timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt), Batch(downloads, executor=executor) as batch:
+            list(batch())
+        timer.join()
     assert os.listdir(tmp_path) == []

@@ -14,7 +14,7 @@ from servers.files import FileServer, Hold, Status
 from servers.ftp import FtpServer
 from servers.listener import HOST
 
-from pulpcore.plugin.download.futures import Batch, BufferWriter, Event, FtpDownload
+from pulpcore.plugin.download.futures import Batch, BufferWriter, Event, FtpDownload, Limits
 from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.engine import breaker
 from pulpcore.plugin.download.futures.engine.host import Host
@@ -137,6 +137,16 @@ class TestNoFileIsLost:
         assert {download.writer.getvalue() for download in downloads} == {BODY}
         # The host was asked for a place only a few times more.
         assert server.refused <= 20
+
+    def test_with_a_limit(self, running: Any) -> None:
+        """Downloads that wait because a host is full take no place of their own limit."""
+        server = running(FullServer, "429")
+        limits = Limits(per_host=FILES)
+        downloads = [into_memory(server.url("/a")) for _ in range(FILES)]
+        for download in downloads:
+            download.limits = limits
+        assert fetch(downloads) == []
+        assert {download.writer.getvalue() for download in downloads} == {BODY}
 
     def test_requests(self, file_server: Any) -> None:
         """Nor is a request too many, on a connection that the server leaves open."""

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import threading
 
+import click
 import pytest
 from servers.files import File, Hold, StallAfter, Status
 
-from pulpcore.plugin.download.futures.cli import app
+from pulpcore.plugin.download.futures.cli import app, get
 
 PROGRAM = [sys.executable, "-m", "pulp_futures"]
 FILES = {f"/{name}": name.encode() * 1000 for name in "abc"}
@@ -272,6 +273,12 @@ class TestSession:
         assert status == 1
         assert "2 downloaded" in out
         assert "failed: --session can't be written: No space left on device" in err
+
+
+def test_list_that_vanished(tmp_path):
+    """A list that is gone when its turn comes is an error that names it, without a traceback."""
+    with pytest.raises(click.UsageError, match=r"^-i: '.*gone': No such file or directory$"):
+        get.open_list(str(tmp_path / "gone"))
 
 
 class TestStopped:

@@ -119,3 +119,12 @@ def test_bar_without_size():
         progress.add(2_000_000)
     assert "2.0/? MB" in stream.getvalue()
     assert "files" not in stream.getvalue()
+
+
+def test_unknown_number_of_files():
+    """Where the number of files isn't known, a progress line tells how many are done."""
+    progress, written, clock = lines(files=None, size=4_000_000)
+    with progress:
+        clock.now = 1.0
+        progress.add(400_000)
+    assert written == ["Downloading: 0 files, 400.0 kB of 4.0 MB, 400.0 kB/s, 9 s left"]

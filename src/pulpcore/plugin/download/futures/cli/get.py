@@ -236,7 +236,7 @@ class _Source(Iterable[Job | Result]):
         if not with_list or self._wanted.listed is None:
             return
         name = "stdin" if self._wanted.listed == STDIO else shown.path(self._wanted.listed)
-        with _open(self._wanted.listed) as file:
+        with open_list(self._wanted.listed) as file:
             yield from entries.read(file, name)
 
 
@@ -251,7 +251,15 @@ def _is_regular(path: str) -> bool:
         raise click.UsageError(f"-i: {path!r}: {error.strerror}") from error
 
 
-def _open(path: str) -> BinaryIO:
+def open_list(path: str) -> BinaryIO:
+    """Open a list of files.
+
+    Args:
+        path: The path; - for stdin.
+
+    Raises:
+        click.UsageError: It can't be opened.
+    """
     if path == STDIO:
         # sys.stdin is None if it was closed.
         descriptor = os.dup(sys.stdin.fileno()) if sys.stdin is not None else -1
