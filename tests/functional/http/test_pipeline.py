@@ -29,6 +29,7 @@ from pulpcore.plugin.download.futures import (
     ValidationError,
 )
 from pulpcore.plugin.download.futures.context import Context
+from pulpcore.plugin.download.futures.engine.machine import Life
 from pulpcore.plugin.download.futures.pool import train as trains
 from pulpcore.plugin.download.futures.rate import RateLimiter
 
@@ -372,6 +373,43 @@ def test_unsendable(serving):
     plans = run(server, downloads)
     assert [plan.download for plan in plans if plan.error is not None] == [bad]
     assert server.depth == 8
+
+
+@pytest.mark.parametrize("number", [8, 20])
+def test_bug_among_others(serving, number):
+    """A bug that shows while a request is prepared fails its own download, and no thread ends."""
+    server = serving()
+    downloads = [small(server, path) for path in FILES]
+    bad = downloads[number]
+
+    def spoil(_):
+        (size,) = (v for v in bad.validations if isinstance(v, SizeValidation))
+        size.expected = "250"
+
+    bad.register(Event.PREPARED, spoil)
+    plans = run(server, downloads)
+    assert len(plans) == len(downloads)
+    assert [(plan.download, type(plan.error)) for plan in plans if plan.error is not None] == [
+        (bad, TypeError)
+    ]
+    assert server.depth == 8
+
+
+def test_bug_while_a_reply_is_checked(serving, monkeypatch):
+    """If checking a reply of a train raises, its download is asked for again, alone."""
+    server = serving()
+    downloads = [small(server, path) for path in FILES]
+    original, bugs = Life.receive, []
+
+    def receive(self, line):
+        if self.download is downloads[20]:
+            bugs.append(original(self, line))
+            raise ZeroDivisionError
+        return original(self, line)
+
+    monkeypatch.setattr(Life, "receive", receive)
+    fetched(run(server, downloads))
+    assert len(bugs) == 1
 
 
 def test_wrong_setting_among_others(serving):

@@ -57,6 +57,19 @@ def test_runs_all(most):
     assert all(name.startswith("w_") for name in found)
 
 
+def test_goes_on_after_a_bug(monkeypatch):
+    """A task that raises ends its thread, and the pool starts another one in its place."""
+    bugs = []
+    monkeypatch.setattr(threading, "excepthook", bugs.append)
+    workers, done = Workers(1, "w"), threading.Event()
+    workers.run(lambda: 1 / 0)
+    until(lambda: bugs)
+    workers.run(done.set)
+    assert done.wait(SECONDS)
+    end(workers)
+    assert bugs[0].exc_type is ZeroDivisionError
+
+
 def test_many_at_once():
     """The pool runs as many tasks at once as its limit, in daemon threads."""
     workers, barrier = Workers(4, "w"), threading.Barrier(5)

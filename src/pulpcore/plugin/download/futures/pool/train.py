@@ -167,7 +167,7 @@ class _Train:
 
     def _open(self, life: Life) -> bool:
         """Hold the first run if there are enough plans and a connection for a train."""
-        if not self._share() or (request := life.request) is None:
+        if not self._share() or (request := _request_of(life)) is None:
             return False
         line = request.open(self._depth)
         if line is None:
@@ -203,7 +203,7 @@ class _Train:
         life, self._held = self._held, None
         if life is None:
             return
-        request = life.request
+        request = _request_of(life)
         if request is None or request.key != self._key or request.size > self._room:
             self._workers.run_next(run.go_on)
             return
@@ -221,17 +221,27 @@ class _Train:
 
     def _finish(self, seat: _Seat) -> None:
         """Execute a plan whose reply is the next one."""
-        counts = False
         try:
             counts = seat.run.context.run(seat.life.receive, self._line)
-        finally:
-            if not counts:
-                self._workers.run_next(seat.run.go_on)
-        if counts:
+        except Exception:  # noqa: BLE001 - it fails with its own error when it is sent alone
+            counts = False
+        if not counts:
+            self._workers.run_next(seat.run.go_on)
+        else:
             seat.run.go_on(self._hold)
             if self._held is not None:
                 self._held = None
                 self._workers.run_next(seat.run.go_on)
+
+
+def _request_of(life: Life) -> Request | None:
+    """Return the request of a run that is held; None if it may not be in a train."""
+    try:
+        request = life.request
+        # It is made when it is first asked for.
+        return request if request is not None and request.size else None
+    except Exception:  # noqa: BLE001 - it fails with its own error when it is sent alone
+        return None
 
 
 def _taken(take: Callable[[], _Seat]) -> _Seat | None:

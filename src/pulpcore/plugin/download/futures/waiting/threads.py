@@ -268,14 +268,17 @@ class Workers:
                 self._running += 1
         if is_twice:
             return
-        if not is_needless:
-            while (function := self._next()) is not None:
+        try:
+            while not is_needless and (function := self._next()) is not None:
                 function()
                 # Otherwise this frame would keep the function alive while the thread is idle.
                 del function
-            with self._lock:
-                self._running -= 1
-        self._leave(worker)
+        finally:
+            # Also after a bug: the pool must not count a thread that has ended.
+            if not is_needless:
+                with self._lock:
+                    self._running -= 1
+            self._leave(worker)
         if self._functions:
             # run() queued them while this thread still counted as one that would take them.
             with contextlib.suppress(RuntimeError):
