@@ -7,10 +7,11 @@ import tempfile
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
-from executors import Inline, Remote
+from executors import Inline, Odd, Remote
 from stubs import Nop, Stub
 
 from pulpcore.plugin.download.futures import (
@@ -241,9 +242,20 @@ def test_validations(inline):
     assert [validation.actual for validation in download.validations[:2]] == [7, 7]
 
 
-@pytest.mark.parametrize("kind", [Hoarder, Late])
+class Unreadable(Validation):
+    """Has an `actual` that pickles, and can't be unpickled."""
+
+    broken = False
+    actual = None
+
+    def apply(self):
+        """Exchange `actual`."""
+        self.actual = Odd(1, 2)
+
+
+@pytest.mark.parametrize("kind", [Hoarder, Late, Unreadable])
 def test_no_report(inline, kind):
-    """A download whose state doesn't pickle fails, and says so. Others of its chunk don't."""
+    """A download whose state can't be sent back fails, and says so. Others of its chunk don't."""
     bad, good = Remote("test://a/bytes/7", None), Remote("test://a/bytes/7", None)
     bad.validations = [kind()]
     plans = run([good, bad], inline(1))
@@ -289,6 +301,71 @@ def test_lost_twice(inline):
     assert len(failed) == len(told) == 1
     assert "two workers failed at it: OSError: worker gone" in failed[0].error.reason
     assert failed[0].executed
+
+
+def test_a_second_try_is_alone(inline):
+    """While the downloads of a lost chunk are tried again, no worker has anything else."""
+    executor = inline(2)
+    executor.faults = {0: OSError("worker gone")}
+    some = [Remote(f"test://{host}/bytes/1", None) for host in "ab" for _ in range(200)]
+    batch = Batch(some, executor=executor)
+    submit, beside = executor.submit, []
+
+    def watched(function, *arguments):
+        future = submit(function, *arguments)
+        is_retry = len(pickle.loads(executor.calls[-1].specs)[1]) == 1
+        beside.append(set(batch._engine._sent) if is_retry else set())
+        return future
+
+    executor.submit = watched
+    with batch:
+        assert [plan.error for plan in batch()] == [None] * 400
+    assert sizes(executor).count(1) == sizes(executor)[0]
+    assert beside == [set()] * len(beside)
+
+
+def test_a_reply_that_only_the_worker_can_read(inline, monkeypatch):
+    """If a reply can't be unpickled here, its downloads fail with the reason, and none is lost."""
+    executor = inline(1)
+    loads = Mock(side_effect=ImportError("no module named plugin"))
+    monkeypatch.setattr(chunks, "pickle", SimpleNamespace(loads=loads))
+    some = [Remote(f"test://a/bytes/{number}", None) for number in range(3)]
+    plans = run(some, executor)
+    assert {plan.error.reason for plan in plans.values()} == {
+        "two workers failed at it: ImportError: no module named plugin"
+    }
+
+
+def test_an_early_report_that_can_t_be_read(inline, monkeypatch):
+    """An early report that can't be unpickled is passed over. The end of the chunk has it again."""
+    monkeypatch.setattr(worker, "_PATIENCE", 0.01)
+    monkeypatch.setattr(worker, "_POLL", 0.01)
+    monkeypatch.setattr(chunks, "_LOOK", 0.01)
+    refused, go_on = [], threading.Event()
+
+    def loads(data):
+        if not go_on.is_set():
+            refused.append(data)
+            go_on.set()
+            raise ImportError("no module named plugin")
+        return pickle.loads(data)
+
+    monkeypatch.setattr(chunks, "pickle", SimpleNamespace(loads=loads))
+    monkeypatch.setattr(Remote, "_send", lambda self: self.url.endswith("1") or go_on.wait(SECONDS))
+    some = [Remote(f"test://a/bytes/{number}", None) for number in (1, 2)]
+    plans = run(some, inline(1))
+    assert [plan.error for plan in plans.values()] == [None, None]
+    assert refused
+
+
+def test_a_bug_at_the_end_loses_no_plan(inline, monkeypatch):
+    """If the engine fails while it takes replies, each plan still ends, and says why."""
+    monkeypatch.setattr(chunks.Chunks, "_receive", Mock(side_effect=KeyError("bug")))
+    some = [Remote(f"test://a/bytes/{number}", None) for number in range(3)]
+    plans = run(some, inline(1))
+    assert {plan.error.reason for plan in plans.values()} == {
+        "the executor failed: KeyError: 'bug'"
+    }
 
 
 @pytest.mark.parametrize(
@@ -452,12 +529,22 @@ def test_handlers_at_home_run_in_the_consumer_s_thread(inline):
             assert seen == [threading.current_thread()]
 
 
-def test_a_fetched_handler_of_a_monitor_s_name(inline):
-    """Only the handlers of a Traveller may stay at home; a monitor's subclass may have more."""
+class Listener(DownloadMonitor):
+    """A monitor with a handler of its own."""
+
+    def listen(self, event):
+        """Take a buffer."""
+
+
+@pytest.mark.parametrize("handler", [Fetched, Listener().listen], ids=["function", "of a monitor"])
+def test_other_handlers_beside_a_monitor(inline, handler):
+    """A handler that would have to run in the worker is refused, also one of a monitor's class."""
     download = Remote("test://a/bytes/1", None)
     DownloadMonitor(download)
-    download.register(Event.FETCHED, Fetched)
-    assert isinstance(run([download], inline())[download].error, ValueError)
+    download.register(Event.FETCHED, handler)
+    error = run([download], inline())[download].error
+    assert isinstance(error, ValueError)
+    assert handler.__qualname__ in str(error)
 
 
 def test_several_can_t_travel(inline):

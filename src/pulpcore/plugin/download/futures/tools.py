@@ -118,6 +118,15 @@ class DownloadMonitor(Traveller):
             )
         return {"size": size, **digests}
 
+    def carries(self, handler: Any) -> bool:
+        """Return whether a handler is one that :meth:`attach` registers, and no subclass's.
+
+        Args:
+            handler:
+                A method of this monitor that is registered with the download.
+        """
+        return handler in (self._fetched, self._restarted)
+
     def agent(self) -> DownloadMonitor:
         """Return the monitor: a copy of it is attached where another process runs the download."""
         return self

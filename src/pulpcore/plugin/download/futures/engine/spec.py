@@ -49,6 +49,14 @@ class Traveller(ABC):
         """
         return None
 
+    def carries(self, handler: Any) -> bool:
+        """Return whether a handler need not run where the download runs.
+
+        Args:
+            handler: A method of this object that is registered with the download.
+        """
+        return True
+
     @abstractmethod
     def returned(self, download: Download, facts: Any) -> None:
         """Take what a run in another process has found.
@@ -79,8 +87,9 @@ def check(download: Download) -> Spec:
         ValueError: A handler or the writer can't travel. The message names it.
     """
     for name, handler in download.router.registered():
-        is_traveller = isinstance(getattr(handler, "__self__", None), Traveller)
-        if name not in _AT_HOME and not is_traveller:
+        owner = getattr(handler, "__self__", None)
+        travels = isinstance(owner, Traveller) and owner.carries(handler)
+        if name not in _AT_HOME and not travels:
             shown = getattr(handler, "__qualname__", type(handler).__name__)
             raise ValueError(
                 f"{download}: the handler {shown} of {name} can't run in another process: only "

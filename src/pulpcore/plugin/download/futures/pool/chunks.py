@@ -174,7 +174,9 @@ class Chunks:
             if not self.cancellation.is_cancelled():
                 self._send()
         except Exception as error:  # noqa: BLE001 - the plans must end, also with a bug
-            self.cancellation.cancel(broken(error))
+            # Once: a cancellation wakes this thread.
+            if not self.cancellation.is_cancelled():
+                self.cancellation.cancel(broken(error))
         if self.cancellation.is_cancelled():
             self._end()
 
@@ -198,10 +200,12 @@ class Chunks:
             self._resize(2 * workers * self._size)
         else:
             self._size = min(self._size, max(self._backlog // (2 * workers), 1))
-        is_alone = self._executor.is_alone
-        while self._suspects and len(self._sent) < (1 if is_alone else 2 * workers):
+        # Alone: a worker that dies takes all that it runs with it, and nobody could tell which
+        # download killed it.
+        while self._suspects and not self._sent:
             self._send_chunk([self._suspects.popleft()], is_retry=True)
-        if is_alone and (self._suspects or any(sent.is_retry for sent in self._sent.values())):
+        if self._suspects or any(sent.is_retry for sent in self._sent.values()):
+            self._set_alarm(_LOOK)
             return
         soon = _LOOK
         while self._pending.count and len(self._sent) < 2 * workers:
@@ -270,8 +274,9 @@ class Chunks:
         sent.folder.clear(sent.number)
         try:
             reply = Reply(*sent.future.result())
+            reports = pickle.loads(reply.reports)  # noqa: S301 - our own worker wrote it
         except BaseException as error:  # noqa: BLE001 - also CancelledError
-            if self.cancellation.is_cancelled() or (self._executor.is_alone and not is_begun):
+            if self.cancellation.is_cancelled() or (self._executor.ends_all and not is_begun):
                 self._pending.add(sent.items.values())
             elif self._executor.is_broken(error):
                 self.cancellation.cancel(broken(error))
@@ -279,7 +284,6 @@ class Chunks:
             else:
                 self._lose(sent, redact.text(f"{type(error).__name__}: {error}"))
             return
-        reports = pickle.loads(reply.reports)  # noqa: S301 - our own worker wrote it
         self._apply(sent, reports)
         if reply.problem:
             self._lose(sent, reply.problem, is_refused=True)
@@ -291,9 +295,13 @@ class Chunks:
 
     def _read_early(self, sent: _Sent) -> None:
         """Take what a worker has reported and given back before the end of its chunk."""
-        for (reports, given_back), offset in sent.folder.reports(sent.number, sent.offset):
+        for (data, given_back), offset in sent.folder.reports(sent.number, sent.offset):
             sent.offset = offset
-            self._apply(sent, pickle.loads(reports))  # noqa: S301 - our own worker wrote it
+            try:
+                reports = pickle.loads(data)  # noqa: S301 - our own worker wrote it
+            except Exception:  # noqa: BLE001 - the end of the chunk reports it again, and tells why
+                reports = []
+            self._apply(sent, reports)
             self._pending.add(
                 [sent.items.pop(index) for index in given_back if index in sent.items]
             )
@@ -342,7 +350,9 @@ class Chunks:
             ],
             _LAST,
         )
-        self._receive()
+        # Whatever goes wrong there, no plan may be lost.
+        with contextlib.suppress(Exception):
+            self._receive()
         left = [item for sent in self._sent.values() for item in sent.items.values()]
         self._sent.clear()
         left += [*self._suspects, *self._pending.take(self._pending.count)]

@@ -84,11 +84,11 @@ class Processes:
     When one worker dies the whole executor is broken.
 
     Attributes:
-        is_alone (bool): After a worker died, only one download is tried at a time. Otherwise a
-            death ends all chunks, and it couldn't be told which one caused it.
+        ends_all (bool): A worker that dies ends all chunks, also those that no worker has begun,
+            and the executor goes on after that.
     """
 
-    is_alone = False
+    ends_all = False
 
     def __init__(self, executor: Executor) -> None:
         """Wrap an executor.
@@ -183,7 +183,7 @@ class Renewed(Processes, Executor):
     For a program, which has no executor of its own. Give it to a batch, and shut it down after.
     """
 
-    is_alone = True
+    ends_all = True
 
     def __init__(self, number: int) -> None:
         """Create a pool; the first chunk starts its processes.

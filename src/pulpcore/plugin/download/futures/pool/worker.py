@@ -242,16 +242,23 @@ class _Run:
 
 
 def _pickled(reports: list[tuple[int, Report]]) -> bytes:
-    """Pickle reports. Of one that doesn't pickle only the outcome is reported."""
+    """Pickle reports. Of one that can't be unpickled again only the outcome is reported."""
     try:
-        return pickle.dumps(reports, pickle.HIGHEST_PROTOCOL)
+        return _checked(reports)
     except Exception:  # noqa: BLE001 - a plugin's validation may have anything as `actual`
         return pickle.dumps([(index, _plain(report)) for index, report in reports])
 
 
+def _checked(thing: object) -> bytes:
+    """Pickle, and unpickle: an exception with an __init__ of its own may fail only there."""
+    data = pickle.dumps(thing, pickle.HIGHEST_PROTOCOL)
+    pickle.loads(data)  # noqa: S301 - written in the line before
+    return data
+
+
 def _plain(report: Report) -> Report:
     try:
-        pickle.dumps(report)
+        _checked(report)
     except Exception as error:  # noqa: BLE001 - of a plugin's class, too
         return Report(report.executed, report.error or _mute(error))
     return report
