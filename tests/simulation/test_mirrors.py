@@ -82,14 +82,14 @@ def simulate(mirrors, seed=0, files=FILES):
                 if tour.has_next:
                     tour.advance()
                 elif tour.transient(120) is not None:
-                    tour.again(120)
+                    tour.again(120, clock.now)
                 else:
                     lost, tour = lost + 1, None
         if tour is None:
             if not files:
                 continue
             files -= 1
-            tour = Tour(list(mirrors), sites.__getitem__, chance)
+            tour = Tour(list(mirrors), sites.__getitem__, chance, clock=clock)
         asked[tour.source] += 1
         seconds, error = mirrors[tour.source].ask(chance, clock.now)
         heapq.heappush(workers, (clock.now + seconds, number, (tour, error, seconds)))

@@ -4,6 +4,7 @@ from stubs import Stub
 
 from pulpcore.plugin.download.futures.engine.protocol import Protocol
 from pulpcore.plugin.download.futures.engine.sources import Site, Source, Tour
+from pulpcore.plugin.download.futures.error import transient
 
 
 def test_other_protocols():
@@ -25,3 +26,39 @@ def test_doubles():
     tour.advance()
     assert tour.source == "a"
     assert not tour.has_next
+
+
+def test_a_source_is_left_alone_until_its_retry_after():
+    """A source that said when to come again is asked in no earlier round of the others."""
+    now = [0.0]
+    tour = Tour(["a", "b"], lambda _: Site(), clock=lambda: now[0])
+    late = transient("busy")
+    late.retry_after = 4.0
+    tour.failed(late, 0.01)
+    tour.advance()
+    tour.failed(transient("gone"), 0.01)
+    found = tour.transient(120)
+    assert (found.reason, found.retry_after) == ("gone", None)
+    tour.again(120, 1.0)
+    assert (tour.source, tour.has_next) == ("b", False)
+    now[0] = 1.0
+    tour.failed(transient("gone"), 0.01)
+    tour.again(120, 4.0)
+    assert {tour.source, *tour._left} == {"a", "b"}
+
+
+def test_what_is_left_of_the_retry_after_is_waited_for():
+    """If all sources said when to come again, the wait ends when the first of them is ready."""
+    now = [0.0]
+    tour = Tour(["a", "b"], lambda _: Site(), clock=lambda: now[0])
+    for seconds in (9.0, 4.0):
+        error = transient("busy")
+        error.retry_after = seconds
+        tour.failed(error, 0.01)
+        if tour.has_next:
+            tour.advance()
+    now[0] = 1.0
+    assert tour.transient(120).retry_after == 3.0
+    # Too early for both, since the policy ignores Retry-After.
+    tour.again(120, 2.0)
+    assert (tour.source, tour.has_next) == ("b", False)

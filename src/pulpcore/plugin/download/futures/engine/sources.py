@@ -215,17 +215,20 @@ class Failure(NamedTuple):
     reason: str
     transient: bool
     retry_after: float | None
+    ready: float
     values: tuple[Any, ...]
 
     @classmethod
-    def of(cls, error: DownloadError) -> Failure:
+    def of(cls, error: DownloadError, now: float) -> Failure:
         """Return the failure that an error tells.
 
         Args:
             error: The error.
+            now: The time at which the source failed.
         """
         values = (error.expected, error.actual) if isinstance(error, MismatchError) else ()
-        return cls(type(error), error.reason, error.transient, error.retry_after, values)
+        ready = now + (error.retry_after or 0)
+        return cls(type(error), error.reason, error.transient, error.retry_after, ready, values)
 
 
 class Tour:
@@ -242,6 +245,7 @@ class Tour:
         find: Callable[[str], Site],
         chance: Callable[[], float] = random.random,
         keep_first: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin with the best source.
 
@@ -250,7 +254,9 @@ class Tour:
             find: Returns what is known of the origin of a source.
             chance: Returns a random number from 0 up to 1.
             keep_first: The URL of the download is asked first.
+            clock: Returns the time (seconds).
         """
+        self._clock = clock
         self._sites: dict[str, Site] = {}
         for url in sources:
             if isinstance(url, Source):
@@ -287,13 +293,13 @@ class Tour:
             error: The error.
             seconds: The time that it took.
         """
-        self._failures[self.source] = Failure.of(error)
+        self._failures[self.source] = Failure.of(error, self._clock())
         # A file that is missing may be so everywhere, or may not have been synced yet.
         site = self._sites[self.source]
         (site.missed if isinstance(error, NotFound) else site.failed)(seconds)
 
     def transient(self, longest: float) -> DownloadError | None:
-        """Return the transient failure of which the server asks for the shortest wait.
+        """Return the transient failure whose source may be asked again first.
 
         Args:
             longest: The longest Retry-After to wait for (seconds).
@@ -301,21 +307,28 @@ class Tour:
         Returns:
             An error to compute the back-off from; None if no source is worth another attempt.
         """
-        found = [self._failures[url] for url in self._worth_again(longest)]
+        found = self._worth_again(longest)
         if not found:
             return None
-        soonest = min(found, key=lambda failure: failure.retry_after or 0)
+        soonest = self._failures[found[0]]
         error = DownloadFailed(soonest.reason)
-        error.transient, error.retry_after = True, soonest.retry_after
+        error.transient = True
+        if soonest.retry_after is not None:
+            error.retry_after = max(soonest.ready - self._clock(), 0)
         return error
 
-    def again(self, longest: float) -> None:
+    def again(self, longest: float, begin: float) -> None:
         """Begin another round, with the sources whose failure was transient.
+
+        A source whose Retry-After is later than that is left for another round.
 
         Args:
             longest: The longest Retry-After to wait for (seconds).
+            begin: When the round begins.
         """
-        self._left = self._worth_again(longest)
+        found = self._worth_again(longest)
+        ready = [url for url in found if self._failures[url].ready <= begin]
+        self._left = ready or found[:1]
         self.advance()
 
     def summary(self) -> DownloadError | None:
@@ -339,8 +352,9 @@ class Tour:
         return error
 
     def _worth_again(self, longest: float) -> list[str]:
+        """Return the sources that failed for a time, the one that is ready first in front."""
         found = [
-            (failure.retry_after or 0, url)
+            (failure.ready, url)
             for url, failure in self._failures.items()
             if failure.transient and (failure.retry_after or 0) <= longest
         ]

@@ -326,12 +326,13 @@ class Steps(_Prospects):
             run.can_continue = False
         elif delay is not None:
             run.budget.spend()
+            until = time.monotonic() + delay
             if self._tour is not None:
-                self._tour.again(download.retry_after_max)
+                self._tour.again(download.retry_after_max, until)
             log.info("%s; trying again in %.1f s", error, delay)
             asked = run.budget.asked(error)
             why = "the server asked for it" if asked else "it then tries again"
-            self._wait(time.monotonic() + delay, f"{why} ({error.reason})")
+            self._wait(until, f"{why} ({error.reason})")
         else:
             return False
         return True
