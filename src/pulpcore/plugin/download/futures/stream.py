@@ -44,6 +44,9 @@ class Stream(io.BufferedIOBase):
       left without an exception after the last byte was read. A reader that knows the end of its
       format, such as ``tarfile``, may stop before that: call :meth:`verify`.
 
+    A stream keeps its connection until it ends. So a thread must not read two streams in turn if a
+    limit allows one connection only (``Limits.per_host``): the second waits for the first.
+
     Leaving the ``with`` block earlier cancels the download. That raises nothing; the download ends
     with the event Failed, and its writer publishes nothing.
 
