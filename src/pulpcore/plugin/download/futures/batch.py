@@ -267,7 +267,7 @@ class Batch(Generic[D_co]):
         return f"<Batch concurrent={self.concurrent} backlog={self.backlog}>"
 
     def _engine_of(self, executor: Executor | None, name: str) -> Engine:
-        """Return what executes the plans."""
+        """Return the engine that executes the plans."""
         token, concurrent = self._cancellation, self.concurrent
         if executor is None:
             return Threads(concurrent, name, token, None, self._pipeline)

@@ -273,7 +273,7 @@ class _Reader:
             if local != "metalink" or space not in self._FILES:
                 raise ValueError("this is no Metalink document of version 3 or 4")
             self._version = space
-        # Elements of other namespaces are nowhere.
+        # Elements of other namespaces match no place.
         self._path.append(local if space == self._version else "")
         self._text = None
         if tuple(self._path) == self._FILES[self._version]:
@@ -292,7 +292,7 @@ class _Reader:
         self._path.pop()
 
     def _kind(self) -> str | None:
-        """What the element is that is read now; None if it isn't one of interest."""
+        """Return what the current element is; None if it is irrelevant."""
         within = self._FILES[self._version]
         if tuple(self._path[: len(within)]) != within:
             return None

@@ -93,7 +93,7 @@ class Stream(io.BufferedIOBase):
             self.close()
 
     def __del__(self) -> None:
-        """Do nothing, where io.IOBase would call close() and wait. The outlet sees it instead.
+        """Do nothing. io.IOBase would call close(), which waits. The outlet notices the end.
 
         An interrupt that comes here would get lost.
         """

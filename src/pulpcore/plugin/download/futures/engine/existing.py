@@ -1,4 +1,4 @@
-"""Finds out whether the target has the content already, so that nothing must be fetched."""
+"""Checks whether the target already has the content, so that nothing needs to be fetched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def has_content(download: Download, run: Run) -> bool:
     enforced = [validation for validation in validations if validation.enforced]
     sizes = [each.expected for each in enforced if isinstance(each, SizeValidation)]
     is_sure = bool(sizes) and any(isinstance(each, DigestValidation) for each in enforced)
-    # What was read and refused must be started again.
+    # If the file is refused, the download must be able to reset the validations.
     if writer is None or not is_sure or not all(map(can_reset, validations)):
         return False
     try:

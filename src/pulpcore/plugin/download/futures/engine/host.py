@@ -150,7 +150,7 @@ class Host:
             # The circuit breaker lets hardly anybody through.
             waiting.pop(run, None)
             return None
-        # Who comes first mustn't take the place from those who wait.
+        # A newcomer mustn't take the place of a run that waits.
         is_behind = False
         if run not in waiting and run not in self._refused:
             is_behind = bool(waiting or self._refused)

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 _BUFFER = 1 / 16
 """The size of a receive buffer (seconds of the bandwidth).
 
-What lies in the buffers was sent before the limit is felt, once for each connection. A smaller
-buffer would slow a single connection down that has a long round trip.
+The server fills the buffer of each connection before it feels the limit. A smaller buffer would
+slow down a single connection with a long round trip.
 """
 
 _LEAST, _MOST = 16 * 1024, 208 * 1024
 """The smallest receive buffer, and the largest one that Linux grants by default (bytes).
 
-Where a larger one is needed the system's own choice is better, for that grows beyond it.
+Above that the system's own choice is better, because it grows with the connection.
 """
 
 
@@ -43,7 +43,7 @@ class Shared:
     """
 
     def __init__(self) -> None:
-        """Start with nothing used."""
+        """Create the state of limits that nobody has used."""
         self.bucket = Bucket()
         self.flights: dict[Any, Any] = {}
         self._places: dict[Hashable, Places] = {}
@@ -55,7 +55,7 @@ class Shared:
         Args:
             limits: The limits.
         """
-        # The connections of a parent process are none of a forked child's.
+        # A forked child counts its own connections, and not those of its parent.
         found: Shared = limits.shared.setdefault(this_process(), cls())
         return found
 
@@ -75,7 +75,7 @@ def limits_of(download: Download) -> tuple[Limits, ...]:
         download: The download.
     """
     both = download.limits, record_of(download).limits
-    # Once each: a batch may have the very object that its downloads have, too.
+    # Without duplicates: a batch and its downloads may have the same object.
     return tuple({id(limits): limits for limits in both if limits is not None}.values())
 
 

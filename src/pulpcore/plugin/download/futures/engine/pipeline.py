@@ -25,7 +25,7 @@ REST = 1.0
 """How long a host that is too near for trains is not asked about again (seconds)."""
 
 ENDS = 2
-"""A host that ends the connection within so many trains in a row gets no more of them."""
+"""A host gets no more trains after it ended the connection within so many of them in a row."""
 
 
 class Depth(NamedTuple):
@@ -132,7 +132,7 @@ class Line(Protocol):
 
     @property
     def trip(self) -> float:
-        """How long the last reply took that no other reply had to precede (seconds)."""
+        """How long the last reply took that had not to wait for another one (seconds)."""
 
     def send(self, requests: Sequence[Any], /) -> None:
         """Send requests. It doesn't raise; a connection that fails is not open afterwards.

@@ -3,8 +3,8 @@
 An interrupt may come between any two bytecodes. So nothing here is a counter, and nothing takes a
 lock: what counts is the runs that are noted here and still run, which is asked of their claims.
 
-A run first notes itself, and then looks how many have noted themselves before it. So two runs that
-do this at once never take the same place.
+A run first adds itself to the list, and then counts the runs that are before it in the list. So two
+runs that do this at the same time never take the same place.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Places:
     """Who uses, and who waits for, the connections to one host."""
 
     def __init__(self) -> None:
-        """Make places that nobody uses."""
+        """Create places that nobody uses."""
         self._active: dict[object, Run] = {}
         self._waiting: dict[Run, None] = {}
         # The idle connections, the one that became idle first in front. Whoever pops the connection
@@ -47,7 +47,7 @@ class Places:
         waiting = self._waiting
         if run in self._active:
             return None
-        # Who comes first mustn't take the place from those who wait.
+        # A newcomer mustn't take the place of a run that waits.
         if (not waiting or run in waiting) and self.take(run, run, most):
             waiting.pop(run, None)
             return None
@@ -86,7 +86,7 @@ class Places:
         return False
 
     def leave(self, key: object) -> None:
-        """Give a place back, and wake who has waited for one longest.
+        """Give a place back, and wake the run that has waited longest.
 
         Args:
             key: Who took it. Nothing happens if there is no such.

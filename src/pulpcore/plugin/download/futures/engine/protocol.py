@@ -77,7 +77,7 @@ class Protocol:
         return ()
 
     def site(self, source: str) -> Hashable:
-        """Return what is ranked among others by its transfers, such as the origin of a URL.
+        """Return the key of what the transfers rank, such as the origin of a URL.
 
         Args:
             source: The URL.

@@ -17,7 +17,7 @@ from ..error import DownloadError, DownloadFailed, MismatchError, NotAuthorized,
 from ..waiting.atomic import Cell
 
 ENOUGH = 3
-"""The number of transfers from which on a site is ranked."""
+"""A site is ranked after so many transfers."""
 
 FAILURES = 4
 """The number of failures in a row after which a site rests."""
@@ -26,20 +26,19 @@ REST = 300.0
 """How long a site rests after so many failures (seconds)."""
 
 SLOW_FAILURE = 1.0
-"""A failure that took so long may be a time-out, and the next file must not wait for another one
-(seconds)."""
+"""A failure that took this long (seconds) may be a time-out, so the site rests for a while."""
 
 PAUSE = 30.0
 """How long a site rests after a slow failure (seconds)."""
 
 EXPLORE = 1 / 4
-"""The share of files that are asked first of a site that isn't ranked yet. It is soon."""
+"""For this share of the files an unranked site is asked first. So it is ranked soon."""
 
 RETEST = 1 / 1000
-"""The share of files that are asked first of any site, because a slow one may have become fast."""
+"""For this share of the files any site is asked first: a slow one may have become fast."""
 
 _MEMORY = 0.9
-"""What of the older transfers counts beside the newest."""
+"""The weight of the older transfers beside the newest one."""
 
 
 class _Past(NamedTuple):
@@ -71,7 +70,7 @@ class Site:
     """What is known of one origin, or of one base of :class:`Mirrors`. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make a site of which nothing is known.
+        """Create a site of which nothing is known.
 
         Args:
             clock: Returns the time (seconds).
@@ -86,7 +85,7 @@ class Site:
 
     @property
     def score(self) -> float | None:
-        """Its speed (bytes a second), less what fails; None if too little is known."""
+        """Its speed (bytes a second) times its share of successes; None if too little is known."""
         past = self._past.value
         if past.transfers < ENOUGH:
             return None
@@ -117,7 +116,7 @@ class Site:
         self._past.change(change)
 
     def missed(self, seconds: float) -> None:
-        """Count a request for a file that isn't there, which is no failure and takes time.
+        """Count a request for a file that isn't there. It takes time, but isn't the site's failure.
 
         Args:
             seconds: The time that it took.
@@ -170,7 +169,7 @@ class Source(str):
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # In another process nobody shares what is known.
+        # What is known of the base stays in this process.
         return str, (str(self),)
 
 
@@ -220,7 +219,7 @@ class Failure(NamedTuple):
 
     @classmethod
     def of(cls, error: DownloadError, now: float) -> Failure:
-        """Return the failure that an error tells.
+        """Return the failure that an error describes.
 
         Args:
             error: The error.
@@ -232,7 +231,7 @@ class Failure(NamedTuple):
 
 
 class Tour:
-    """The way of one run through the sources of its file.
+    """Which sources of its file one run asks, in which order, and why they failed.
 
     Attributes:
         home (str): The URL of the download.
@@ -294,7 +293,7 @@ class Tour:
             seconds: The time that it took.
         """
         self._failures[self.source] = Failure.of(error, self._clock())
-        # A file that is missing may be so everywhere, or may not have been synced yet.
+        # Other sources may lack the file, too, or this one may not have synced it yet.
         site = self._sites[self.source]
         (site.missed if isinstance(error, NotFound) else site.failed)(seconds)
 

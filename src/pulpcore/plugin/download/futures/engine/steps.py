@@ -404,7 +404,7 @@ def _facts(download: Download, run: Run, protocol: Protocol) -> Facts:
 
 
 def _tour(tour: Tour | None, download: Download, protocol: Protocol) -> Tour | None:
-    """Return the way through the sources of a file; None if its URL is the only one.
+    """Return the tour of the sources of a file; None if its URL is the only one.
 
     Args:
         tour: The way so far. It ends where a handler has changed the URL.
@@ -418,7 +418,7 @@ def _tour(tour: Tour | None, download: Download, protocol: Protocol) -> Tour | N
         return None
     return Tour(
         sources,
-        # Those who share the context share what is known of an origin.
+        # Downloads with the same context share what is known of an origin.
         lambda url: once(("site", protocol.site(url)), Site),
         keep_first=protocol.is_conditional(download),
     )

@@ -85,7 +85,7 @@ class Expected:
         )
 
     def is_of_another(self, data: bytes, others: Sequence[Expected]) -> bool:
-        """Return whether the content is what another one expects, and not this one.
+        """Return whether the content belongs to another request of the train.
 
         Args:
             data: The content.
@@ -170,11 +170,11 @@ class PipelinedRequest:
             return None
         length = body.length
         if "content-encoding" in body.head.fields and length is None:
-            # Only by its length it can be seen to be meant as it was sent.
+            # Without a length nothing shows whether the coded form is the file itself.
             return None
         if body.error is None:
             return self._told(reply) if self.expected.has(body.data) else None
-        # What came of it isn't used, for nothing tells whose content it is.
+        # The part that came isn't used, because nothing proves whose content it is.
         return self._told(reply) if length in (None, self.expected.size) else None
 
     def _told(self, reply: Response) -> Response:
@@ -215,7 +215,7 @@ class HttpLine:
 
     @property
     def trip(self) -> float:
-        """How long the last reply took that no other reply had to precede (seconds)."""
+        """How long the last reply took that had not to wait for another one (seconds)."""
         return self._train.connection.trip
 
     def send(self, requests: Sequence[PipelinedRequest]) -> None:
@@ -257,7 +257,8 @@ class HttpLine:
         if self._train.ended:
             self._health.ended()
         elif self._number and not self._train.left and not self._is_first:
-            # Not the first one, which even a server that ends longer trains may have answered.
+            # The first train doesn't count: a server may answer two requests, and drop longer
+            # trains.
             self._health.answered()
         self._train.close()
 

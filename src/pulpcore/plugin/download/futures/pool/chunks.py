@@ -112,7 +112,7 @@ class Chunks:
         self._folder: Folder | None = None
         self._packer = packer
         self._pending = Pending()
-        # Those that a worker had when it died. They are sent one by one, before all others.
+        # The downloads of workers that died. They are sent one by one, before all others.
         self._suspects: deque[Item] = deque()
         self._sent: dict[int, _Sent] = {}
         self._number = 0
@@ -158,13 +158,13 @@ class Chunks:
         forget(self)
 
     def wake(self, *_: object) -> None:
-        """Have the engine's thread look what has changed. Any thread may call this."""
+        """Wake the engine's thread, which then looks what has changed. Any thread may call this."""
         self._is_woken = True
         with contextlib.suppress(RuntimeError):
             self._workers.run(self._step)
 
     def _step(self) -> None:
-        """Do all that there is to do. It runs for each plan, and mostly finds nothing."""
+        """Receive replies and send chunks. It runs for each plan, mostly with nothing to do."""
         if not self._new and not self._is_woken:
             return
         self._is_woken = False
@@ -267,7 +267,7 @@ class Chunks:
                 self._read_early(sent)
 
     def _finish(self, sent: _Sent) -> None:
-        """Take the reply to a chunk, or what became of it instead."""
+        """Take the reply to a chunk, or handle its failure."""
         self._read_early(sent)
         is_begun = sent.folder.is_begun(sent.number)
         del self._sent[sent.number]

@@ -71,7 +71,7 @@ def lend(executor: Executor, refuse: Callable[[str], object]) -> Start:
             executor.submit(function)
         except RuntimeError:
             refuse(SHUT_DOWN)
-            # It ends the plans that wait, which are cancelled now.
+            # The batch is cancelled now. The function ends the plans that wait.
             function()
 
     # The main thread must not call submit(), which takes locks: see ``waiting.atomic``.
@@ -151,7 +151,7 @@ class Cluster(Processes):
 
 
 def processes(executor: Executor) -> Processes:
-    """Return what a batch must know of an executor with workers in other processes.
+    """Wrap an executor with workers in other processes, for a batch.
 
     Args:
         executor: The executor.

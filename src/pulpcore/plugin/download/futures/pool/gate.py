@@ -4,8 +4,9 @@ Bytes are in flight from the beginning of a download until its plan is handed ba
 must wait is parked: it occupies no thread, and each event that may let it begin (a plan ends, or is
 handed back) has a worker thread look again.
 
-The consumer's thread only removes plans and wakes workers, so an interrupt loses nothing there. As
-with places, a plan first notes itself, and then adds up those that have noted themselves before it.
+The consumer's thread only removes plans and wakes workers, so an interrupt loses nothing there. A
+plan first adds itself to the list of all, and then counts those that are before it in the list. So
+two plans that begin at the same time never both take the last bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Gate:
     """Admits the plans of one batch."""
 
     def __init__(self, workers: Workers, cancellation: Cancellation) -> None:
-        """Make a gate at which nobody waits.
+        """Create a gate at which nobody waits.
 
         Args:
             workers: The threads of the batch.
@@ -56,7 +57,7 @@ class Gate:
         Returns:
             Whether it may begin now.
         """
-        # A value that can't work makes the run fail, which checks it.
+        # An invalid value is left to the run, which checks the settings and fails.
         limits = [
             each
             for each in limits_of(plan.download)
@@ -97,7 +98,7 @@ class Gate:
                 parked.begin()
                 return
             self._parked.appendleft(parked)
-            # What would have woken this plan may have come while it wasn't parked.
+            # An event that should wake this plan may have come while the queue didn't have it.
             if not self._fits(parked.plan, parked.limits):
                 return
 

@@ -61,7 +61,7 @@ class Pending:
             while items and len(found) < most:
                 found.append(items.popleft())
             if items:
-                # Behind the others, so that no host waits for ever.
+                # Put this host last, so that no other host waits for ever.
                 self._hosts[host] = items
         self.count -= len(found)
         return found

@@ -121,7 +121,7 @@ class _Train:
         self._line: Line
         self._key: Hashable = None
         self._room = 0
-        # The life that has been held, until its plan has a seat.
+        # The life that was held last. Its plan gets a seat next.
         self._held: Life | None = None
         # The plans whose reply isn't the next one yet. The thread of the train takes the first,
         # idle threads take the last.
@@ -151,7 +151,7 @@ class _Train:
             self._receive(len(sent))
 
     def end(self) -> None:
-        """Let other threads, or this one, execute alone what is left."""
+        """Give the plans that are left back to the pool, which executes each alone."""
         self._line.close()
         while (seat := _taken(self._seats.pop)) is not None:
             self._workers.run_next(seat.run.go_on)
@@ -176,7 +176,7 @@ class _Train:
         return self._hold(life)
 
     def _hold(self, life: Life) -> bool:
-        """Hold any other run, and the next attempt of one that has failed: the line is in use."""
+        """Hold a run before its attempt: the train is using the connection."""
         self._held = life
         return True
 
@@ -186,7 +186,7 @@ class _Train:
 
     def _gather(self) -> None:
         left = min(self._line.depth - 1, self._share())
-        # The plans that were not begun. Others in the queue have to be asked for alone.
+        # Plans that were not begun. Other functions in the queue belong to no train.
         waiting = [
             each for each in self._workers.queue() if isinstance(each, Run) and each.may_join
         ]
@@ -238,7 +238,7 @@ def _request_of(life: Life) -> Request | None:
     """Return the request of a run that is held; None if it may not be in a train."""
     try:
         request = life.request
-        # It is made when it is first asked for.
+        # The size makes the head, which may fail.
         return request if request is not None and request.size else None
     except Exception:  # noqa: BLE001 - it fails with its own error when it is sent alone
         return None

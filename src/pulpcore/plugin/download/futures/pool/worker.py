@@ -226,7 +226,7 @@ class _Run:
 
     def _give_back(self) -> None:
         """Leave the downloads that have not started to the batch, which sends them again."""
-        # Who claims a plan has it: the threads skip it then.
+        # The threads skip a plan that was claimed here.
         for plan in [plan for plan in self._left if plan.claim()]:
             self._given_back.append(self._left.pop(plan))
 
@@ -265,6 +265,6 @@ def _plain(report: Report) -> Report:
 
 
 def _mute(error: Exception) -> DownloadFailed:
-    """Return the error of a download that ran, and of which nothing else can be told."""
+    """Return the error of a download that ran, but whose report can't be sent."""
     text = redact.text(f"{type(error).__name__}: {error}")
     return DownloadFailed(f"the worker process can't report what came of it: {text}")

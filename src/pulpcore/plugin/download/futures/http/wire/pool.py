@@ -124,13 +124,13 @@ class Pool:
         Returns:
             The connection that was used last; None if it can't be used so, or none is idle.
         """
-        # Look before taking it: near a server this runs for each file, and is all there is to do.
+        # Look before taking it. Near a server this runs for each file and ends here.
         tickets = self._tickets
         if not tickets or not all(_is_proved(each, trip) for each in tickets[-1].copy()):
             return None
         connection = self._take()
         if connection is not None and not _is_proved(connection, trip):
-            # Another thread has exchanged it meanwhile.
+            # Another thread has taken the connection that was looked at. This is another one.
             self.release(connection)
             return None
         return connection

@@ -153,7 +153,7 @@ class Train:
             while not parser.is_complete:
                 data = parser.read_body(BODY_LIMIT)
                 if data is None:
-                    # It may be followed by other replies, which come by the same call.
+                    # The same call may receive bytes of the next replies, too.
                     parser.receive(connection.receive(BLOCK))
                     continue
                 pieces.append(data)
@@ -175,6 +175,6 @@ class Train:
         return StoredBody(head, parser.length, b"".join(pieces), error, connection.trip)
 
     def _end(self) -> None:
-        """Read no more: the connection has ended, or must be."""
+        """Stop reading: the connection has ended, or must be closed."""
         self.is_open = False
         self.ended = self.ended or self.left > 0
