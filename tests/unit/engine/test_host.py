@@ -5,23 +5,11 @@ import gc
 from types import SimpleNamespace
 
 import pytest
+from runs import Clock, Runner
 
 from pulpcore.plugin.download.futures.engine import host as module
-from pulpcore.plugin.download.futures.engine.claim import Claims
 from pulpcore.plugin.download.futures.engine.host import LAG, MEMORY, Host
-from pulpcore.plugin.download.futures.engine.run import Run
 from pulpcore.plugin.download.futures.waiting.lock import Process
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def monotonic(self):
-        """The time."""
-        return self.now
 
 
 @pytest.fixture(autouse=True)
@@ -30,22 +18,6 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     return clock
-
-
-class Runner:
-    """A run that is being executed until it is interrupted."""
-
-    def __init__(self, parent=None):
-        self.steps = self._go()
-        next(self.steps)
-        self.run = Run(parent and parent.run.token, Claims(self.steps))
-
-    def _go(self):
-        yield
-
-    def interrupt(self):
-        """Leave it without any clean-up."""
-        self.steps.close()
 
 
 @pytest.fixture

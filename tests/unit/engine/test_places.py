@@ -1,21 +1,11 @@
 """Tests of the places for connections to one host."""
 
 import pytest
+import runs
+from runs import Clock
 
 from pulpcore.plugin.download.futures.engine import places as module
-from pulpcore.plugin.download.futures.engine.claim import Claims
 from pulpcore.plugin.download.futures.engine.places import Places, enter_all
-from pulpcore.plugin.download.futures.engine.run import Run
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    now = 1000.0
-
-    def monotonic(self):
-        """Return the time."""
-        return self.now
 
 
 @pytest.fixture(autouse=True)
@@ -26,31 +16,17 @@ def clock(monkeypatch):
     return clock
 
 
-class Runner:
-    """A run that is being executed until it is interrupted.
-
-    Attributes:
-        run: The run.
-        woken: How often it was woken.
-    """
+class Runner(runs.Runner):
+    """A run that counts how often it was woken."""
 
     def __init__(self, parent=None):
-        self.steps = self._go()
-        next(self.steps)
-        self.run = Run(parent and parent.run.token, Claims(self.steps))
+        super().__init__(parent)
         self.run.token.attach(self)
         self.woken = 0
-
-    def _go(self):
-        yield
 
     def wake(self):
         """Count."""
         self.woken += 1
-
-    def interrupt(self):
-        """Leave it without any clean-up."""
-        self.steps.close()
 
 
 class Connection:
