@@ -58,6 +58,8 @@ highlight_language = "none"
 linkcheck_ignore = [r"https?://(\w+\.)?example\.org", r"http://127\.0\.0\.1"]
 linkcheck_timeout = 20
 
+smartquotes_action = "qe"  # two dashes begin an option
+
 html_theme = "furo"
 # Furo's default dark style underlines names, so that they look like links.
 pygments_dark_style = "a11y-high-contrast-dark"

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.works import TIMES
+from benchmarks.works import MIB, TIMES
 
 Results = dict[str, Any]
 
-HEADER = ("", "seconds", "files/s", "CPU/file", "memory")
+LARGE = MIB
+"""From this size on, speed is given in megabytes per second instead of files per second."""
 
 
 def text(results: Results) -> str:
@@ -18,48 +19,48 @@ def text(results: Results) -> str:
     lines = []
     for work in results["works"]:
         lines += ["", f"{work['title']} (server: {work['server']})", ""]
-        rows = [HEADER, *_peers(work)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+        rows = [("", *_header(work)), *_peers(work)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for first, *others in rows:
             shown = [f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True)]
             lines.append("  ".join([f"  {first:<{widths[0]}}", *shown]))
-        lines += [
-            f"  {'ok' if target['met'] else 'NO'}: {name}: {figure} (target: {expected})"
-            if expected
-            else f"  {name}: {figure}"
-            for target, (_, name, expected, figure, _) in zip(
-                work["targets"], _targets(work), strict=True
-            )
-        ]
+        for target in work["targets"]:
+            line = f"{target['title']}: {_figure(target)}"
+            if expected := _expected(target):
+                line = f"{'ok' if target['met'] else 'NO'}: {line} (target: {expected})"
+            lines.append(f"  {line}")
     return "\n".join([*_about(results), *lines])
 
 
 def rst(results: Results) -> str:
-    """Format the results as tables of reStructuredText."""
+    """Format the results as tables of reStructuredText, each with its ratios below."""
     lines = [".. Generated from performance.json by `tox -e plot`: don't edit.", ""]
     lines += [f"- {line}" for line in _about(results)]
-    lines += [
-        "",
-        "Targets and measurements (median, and range of the rounds):",
-        "",
-    ]
-    header = ("Work", "Figure", "Target", "Measured", "Met")
-    lines += _table(header, [row for work in results["works"] for row in _targets(work)])
     for work in results["works"]:
-        lines += ["", f"{work['title']}; server: {work['server']}:", ""]
-        lines += _table(("Peer", *HEADER[1:]), list(_peers(work)))
+        title = f"{work['title']}, server: {work['server']}"
+        lines += ["", *_table(title, ("", *_header(work)), list(_peers(work)))]
+        if work["targets"]:
+            lines += [""]
+            lines += [f"- {target['title']}: {_figure(target)}" for target in work["targets"]]
     return "\n".join(lines) + "\n"
 
 
-def rates(work: Results) -> list[tuple[str, float]]:
-    """Return the title of each peer of a work, and its files per second."""
+def speeds(work: Results) -> list[tuple[str, float]]:
+    """Return the title of each peer of a work, and its speed in the unit of the work."""
+    factor = work["size"] / 1e6 if work["size"] >= LARGE else 1
     return [
-        (peer["title"], median(taken["rate"] for taken in peer["rounds"])) for peer in work["peers"]
+        (peer["title"], factor * median(taken["rate"] for taken in peer["rounds"]))
+        for peer in work["peers"]
     ]
 
 
-def rate(figure: float) -> str:
-    """Format files per second for people."""
+def unit(work: Results) -> str:
+    """Return the unit of the speed of a work."""
+    return "MB/s" if work["size"] >= LARGE else "files/s"
+
+
+def speed(figure: float) -> str:
+    """Format a speed for people."""
     return f"{figure:,.0f}" if figure >= 10 else f"{figure:.2f}"
 
 
@@ -75,42 +76,42 @@ def _about(results: Results) -> Iterator[str]:
         yield "Quick: so little work that the figures mean nothing"
 
 
+def _header(work: Results) -> tuple[str, ...]:
+    return (unit(work), "CPU per file", "memory")
+
+
 def _peers(work: Results) -> Iterator[tuple[str, ...]]:
-    for peer in work["peers"]:
-        seconds, speed, cpu, memory = (
-            median(taken[name] for taken in peer["rounds"])
-            for name in ("seconds", "rate", "cpu", "memory")
+    for peer, (title, figure) in zip(work["peers"], speeds(work), strict=True):
+        cpu, memory = (
+            median(taken[name] for taken in peer["rounds"]) for name in ("cpu", "memory")
         )
-        yield (
-            peer["title"],
-            f"{seconds:.2f}",
-            rate(speed),
-            _time(cpu / work["files"]),
-            _bytes(memory),
-        )
+        yield title, speed(figure), _time(cpu / work["files"]), _bytes(memory)
 
 
-def _targets(work: Results) -> Iterator[tuple[str, ...]]:
-    for target in work["targets"]:
-        is_ratio = target["unit"] == TIMES
-        unit = TIMES if is_ratio else f" {target['unit']}"
-        digits = 2 if is_ratio else 1
-        figure = f"{target['median']:.{digits}f}{unit}"
-        if len(target["figures"]) > 1:
-            low, high = min(target["figures"]), max(target["figures"])
-            figure += f" ({low:.{digits}f} to {high:.{digits}f})"
-        expected, met = "", ""
-        if target["least"] is not None:
-            expected = f"at least {target['least']:g}{unit}"
-        if target["most"] is not None:
-            expected = f"at most {target['most']:g}{unit}"
-        if expected:
-            met = "yes" if target["met"] else "no"
-        yield work["title"], target["title"], expected, figure, met
+def _figure(target: Results) -> str:
+    """Format the median of a figure, and the range of the rounds."""
+    digits = 2 if target["unit"] == TIMES else 1
+    shown = f"{target['median']:.{digits}f}{_suffix(target)}"
+    if len(target["figures"]) > 1:
+        low, high = min(target["figures"]), max(target["figures"])
+        shown += f" ({low:.{digits}f} to {high:.{digits}f})"
+    return shown
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [".. list-table::", "   :header-rows: 1", ""]
+def _expected(target: Results) -> str:
+    if target["most"] is not None:
+        return f"at most {target['most']:g}{_suffix(target)}"
+    if target["least"] is not None:
+        return f"at least {target['least']:g}{_suffix(target)}"
+    return ""
+
+
+def _suffix(target: Results) -> str:
+    return TIMES if target["unit"] == TIMES else f" {target['unit']}"
+
+
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f".. list-table:: {title}", "   :header-rows: 1", "   :class: figures", ""]
     for row in (header, *rows):
         marks = ("* -", *["  -"] * (len(row) - 1))
         lines += [f"   {mark} {cell}".rstrip() for mark, cell in zip(marks, row, strict=True)]

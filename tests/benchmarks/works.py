@@ -110,7 +110,7 @@ def _shown(size: int) -> str:
 def _faster(peer: str, least: float | None, ours: str = OURS) -> Target:
     """Expect one peer to be so many times as fast as another."""
     return Target(
-        f"{PEERS[ours].title}: as fast as {PEERS[peer].title}",
+        f"speed of {PEERS[ours].title}, by that of {PEERS[peer].title}",
         lambda taken: taken[peer]["seconds"] / taken[ours]["seconds"],
         (ours, peer),
         least=least,

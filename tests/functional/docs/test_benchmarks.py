@@ -115,7 +115,7 @@ def test_peer_that_fails(monkeypatch, capfd) -> None:
 def test_targets() -> None:
     """Speed meets its target when it is high enough, memory when it is low enough."""
     targets = {(work.name, target.title): target for work in WORKS for target in work.targets}
-    faster = targets["small", "this library: as fast as requests, ThreadPoolExecutor"]
+    faster = targets["small", "speed of this library, by that of requests, ThreadPoolExecutor"]
     assert faster.measure({OURS: {"seconds": 1.0}, "requests": {"seconds": 3.0}}) == 3.0
     assert faster.is_met(2.2)
     assert not faster.is_met(2.1)
