@@ -2,6 +2,9 @@
 
 import errno
 import hashlib
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -15,10 +18,12 @@ from pulpcore.plugin.download.futures import (
     DigestValidation,
     DownloadFailed,
     HttpDownload,
+    Limits,
     MismatchError,
     NotAuthorized,
     NotFound,
     SizeValidation,
+    Timeout,
     User,
     Validation,
     Writer,
@@ -110,6 +115,30 @@ class TestCredentials:
         assert [request.header("Authorization") for request in mirror.requests] == [None, None]
         sent = [request.header("Authorization") for request in home.requests]
         assert sent == [basic("me", "s3cret")] * 2
+
+    def test_client_certificate(self, file_server: Any, tls: Any) -> None:
+        """A mirror doesn't get the client certificate, not even one that demands it."""
+        demands = tls.server(client_ca=tls.ca)
+        home, mirror = file_server({"/a": BODY}, tls=demands), file_server({}, tls=demands)
+        settings = trust(tls.ca, tls.client)
+        assert content(into_memory(home.url("/a"), ssl=settings)) == BODY
+        home.faults = lambda *_: Status(404)
+        mirrors = [mirror.url("/a")]
+        error = failure(into_memory(home.url("/a"), ssl=settings, mirrors=mirrors), DownloadFailed)
+        assert "client certificate" in error.reason
+        assert mirror.count == 0
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """Return the origin of a server that answers no connection: its listen queue is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def broken(server: FileServer, status: int, **headers: str) -> FileServer:
@@ -286,3 +315,25 @@ class TestFailover:
             for plan in batch():
                 assert plan.result().source in plan.download.mirrors
         assert 3 <= home.count <= 8
+
+    def test_dead(self, file_server: Any, silent: str) -> None:
+        """A dead server costs each thread about one time-out, and not one for each file."""
+        files = {f"/{n}": BODY for n in range(200)}
+        mirror = file_server(files)
+        downloads = [into_memory(silent + n, mirrors=[mirror.url(n)]) for n in files]
+        failed: list[Any] = []
+        for download in downloads:
+            download.timeout = Timeout(connect=0.2)
+            download.register("ERROR", failed.append)
+        with Batch(downloads, concurrent=4) as batch:
+            assert all(plan.result().source in plan.download.mirrors for plan in batch())
+        assert 4 <= len(failed) <= 8
+
+    def test_connections(self, file_server: Any) -> None:
+        """The limit of connections holds for each mirror by itself."""
+        files = {f"/{n}": BODY for n in range(30)}
+        home, mirror = broken(file_server(files), 404), file_server(files)
+        downloads = [into_memory(home.url(n), mirrors=[mirror.url(n)]) for n in files]
+        with Batch(downloads, concurrent=6, limits=Limits(per_host=2)) as batch:
+            assert all(plan.result().source in plan.download.mirrors for plan in batch())
+        assert max(home.most_connections, mirror.most_connections) <= 2
