@@ -26,8 +26,10 @@ from servers.files import FileServer
 from servers.postgresql import PostgreSQL
 from servers.tls import Tls
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE.parents[1] / "docs" / "examples"
 SECONDS = 120
+HOOKED = "hooked.py"
 
 SETTINGS = """
 DATABASES = {{
@@ -49,6 +51,9 @@ ANALYTICS = False
 CACHE_ENABLED = False
 DOMAIN_ENABLED = True
 """
+HOOK = """
+INSTALLED_APPS = ["pulp_hook.Hook", "dynaconf_merge"]
+"""
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +68,11 @@ def pulp() -> Iterator[Path]:
         (folder / "key").write_bytes(base64.b64encode(os.urandom(32)))
         settings = folder / "settings.py"
         settings.write_text(SETTINGS.format(database=database, folder=folder, secret=uuid4().hex))
+        (folder / HOOKED).write_text(settings.read_text() + HOOK)
         environment.setenv("PULP_SETTINGS", str(settings))
         environment.setenv("DJANGO_SETTINGS_MODULE", "pulpcore.app.settings")
-        # The worker finds the example here, too.
-        environment.setenv("PYTHONPATH", str(EXAMPLES))
+        # The worker finds the example and the hook here, too.
+        environment.setenv("PYTHONPATH", os.pathsep.join([str(EXAMPLES), str(HERE)]))
         environment.syspath_prepend(EXAMPLES)
         import django
 

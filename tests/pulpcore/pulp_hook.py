@@ -1,0 +1,42 @@
+"""A Django app that puts FuturesDownloader into the remotes of a process of Pulp's.
+
+The worker and the content app of the tests load it by their settings; nothing else of them changes.
+"""
+
+import sys
+import threading
+from multiprocessing import util
+
+from django.apps import AppConfig
+
+
+class Hook(AppConfig):
+    name = "pulp_hook"
+
+    def ready(self) -> None:
+        """Replace the factory of all remotes.
+
+        Not only of pulp_file's: pulpcore's stage for alternate content sources asks the base class.
+        """
+        from pulp_downloader import Downloads
+
+        from pulpcore.plugin.models import Remote
+
+        Remote.download_factory = Downloads.download_factory
+        util.register_after_fork(self, watch)
+
+
+def watch(_: Hook) -> None:
+    """Have the process of a task tell at its end which threads it has."""
+    util.Finalize(None, report, exitpriority=0)
+
+
+def report() -> None:
+    """Write the names of the threads to the log, once they have had a moment to end."""
+    for each in threading.enumerate():
+        # Threads that compute digests end when they have been idle for 0.05 s.
+        if each.name.startswith(("batch-", "download-")):
+            each.join(10)
+    names = [each.name for each in threading.enumerate()]
+    sys.stderr.write(f"threads at the end: {', '.join(names)}\n")
+    sys.stderr.flush()
