@@ -167,6 +167,7 @@ class TestSync:
             "status": "ok",
             "reason": None,
             "http_status": 200,
+            "source": server.url("/r/a"),
         }
         assert "6 files: 3 downloaded" in result.stderr
         assert "secret" not in result.output
@@ -489,6 +490,7 @@ class TestGet:
             "status": "ok",
             "reason": None,
             "http_status": 200,
+            "source": server.url("/a"),
         }
         result = call("get", server.url("/b"), "--json")
         assert result.exit_code == 1

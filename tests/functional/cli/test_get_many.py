@@ -12,7 +12,7 @@ import click
 import pytest
 from servers.files import File, Hold, StallAfter, Status
 
-from pulpcore.plugin.download.futures.cli import app, get
+from pulpcore.plugin.download.futures.cli import app, wanted
 
 PROGRAM = [sys.executable, "-m", "pulp_futures"]
 FILES = {f"/{name}": name.encode() * 1000 for name in "abc"}
@@ -278,7 +278,7 @@ class TestSession:
 def test_list_that_vanished(tmp_path):
     """A list that is gone when its turn comes is an error that names it, without a traceback."""
     with pytest.raises(click.UsageError, match=r"^-i: '.*gone': No such file or directory$"):
-        get.open_list(str(tmp_path / "gone"))
+        wanted.open_list(str(tmp_path / "gone"))
 
 
 class TestStopped:

@@ -120,7 +120,7 @@ def test_limit(parse):
     options = parse("--least-speed", "7")
     http, file = HttpDownload("http://h/a", None), FileDownload("file:///a", None)
     for download in (http, file):
-        options.limit(download)
+        options.prepare(download)
     assert http.timeout.least_speed == 7
     assert file.timeout is None
 

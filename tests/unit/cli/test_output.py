@@ -64,6 +64,7 @@ def test_json(capsys):
         "status": "ok",
         "reason": None,
         "http_status": None,
+        "source": None,
     }
     assert [record["status"] for record in records] == ["ok", "skipped", "failed", "failed"]
     assert captured.err.startswith("said\n")

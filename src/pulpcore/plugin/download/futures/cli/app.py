@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,8 +14,8 @@ import click
 from pulpcore.plugin.download.futures import DigestValidation, redact
 
 from . import shown, values
-from .entries import Checksums
-from .get import STDIO, Wanted, get
+from .checksums import Checksums
+from .get import get
 from .manifest import Refused, folder_for
 from .options import Grouped, Options, common
 from .output import Output, logging_to
@@ -23,6 +24,7 @@ from .session import Session
 from .signals import Interrupted, stopping
 from .streams import standard_streams
 from .sync import sync
+from .wanted import STDIO, Wanted
 
 DEMO = "pulp-futures-demo"
 
@@ -122,6 +124,11 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
     help="A list of URLs in aria2's form; - is stdin.",
 )
 @click.option(
+    "--metalink",
+    metavar="FILE",
+    help="A Metalink document, or its URL: files with their mirrors, sizes and digests.",
+)
+@click.option(
     "-P",
     "--directory-prefix",
     "folder",
@@ -161,6 +168,7 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
 def get_command(
     urls: tuple[str, ...],
     listed: str | None,
+    metalink: str | None,
     folder: str | None,
     path: str | None,
     sha256: tuple[str, str] | None,
@@ -180,12 +188,13 @@ def get_command(
         raise click.UsageError("--sha256 and --digest exclude each other.")
     if size is not None:
         expected["size"] = size
-    _check_get(urls, listed, path, bool(expected), options)
+    wanted = Wanted(urls, listed, metalink, None, folder, path, expected)
+    _check_get(wanted, options)
     if path == STDIO and journal is not None:
         raise click.UsageError("--session and '-o -' exclude each other.")
     digests = None if checksums is None else _checksums(checksums)
     output = _output(options, data=path == STDIO)
-    wanted = Wanted(urls, listed, digests, folder, path, expected)
+    wanted = replace(wanted, checksums=digests)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_running(options, output))
         session = None if journal is None else stack.enter_context(Session(journal))
@@ -193,16 +202,15 @@ def get_command(
     _exit(succeeded)
 
 
-def _check_get(
-    urls: tuple[str, ...], listed: str | None, path: str | None, is_one: bool, options: Options
-) -> None:
-    if not urls and listed is None:
-        raise click.UsageError("Missing argument 'URL', or the option -i.")
+def _check_get(wanted: Wanted, options: Options) -> None:
+    path = wanted.path
+    if not wanted.urls and wanted.listed is None and wanted.metalink is None:
+        raise click.UsageError("Missing argument 'URL', or the option -i or --metalink.")
     if path == "":
         raise click.UsageError("--output: the path is empty.")
     if path is not None and shown.is_url(path):
         raise click.UsageError("--output: it is a URL, and must be a path.")
-    if (path is not None or is_one) and (listed is not None or len(urls) > 1):
+    if (path is not None or wanted.expected) and not wanted.is_one:
         raise click.UsageError("--output, --sha256, --digest and --size are for one URL.")
     if path == STDIO and options.as_json:
         raise click.UsageError("--json and '-o -' exclude each other: both write to stdout.")

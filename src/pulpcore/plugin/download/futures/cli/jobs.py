@@ -18,6 +18,9 @@ from .transfer import transfer
 
 THERE = "already there"
 
+UNNOTED = 16
+"""How many files may be finished and not yet in the journal of --session, which kill -9 loses."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -29,6 +32,7 @@ class Job:
         size (int | None): The expected size (bytes), if known.
         sha256 (str | None): The expected digest (hex), if known.
         build (Callable[[], Download]): Makes the download. It may raise Refused.
+        target (str | None): The path of the file for the journal of --session; None for no file.
     """
 
     path: str
@@ -36,6 +40,7 @@ class Job:
     size: int | None
     sha256: str | None
     build: Callable[[], Download]
+    target: str | None = None
 
     def result(self, status: Status, reason: str | None = None, **more: object) -> Result:
         """Return how the download of the file ended.
@@ -99,13 +104,18 @@ class Run:
                     lambda download, failure: self._done(download, failure, progress),
                     self._options.limits,
                     self._options.processes,
+                    None if self._session is None else UNNOTED,
                 )
             except KeyboardInterrupt:
-                self._interrupt(jobs)
+                self.interrupt(jobs)
                 raise
 
-    def _interrupt(self, jobs: Jobs) -> None:
-        """Report those that were running, and for JSON also those that never began."""
+    def interrupt(self, jobs: Jobs) -> None:
+        """Report the files that were running, and for JSON also those that never began.
+
+        Args:
+            jobs: All files. If it is an iterator, the others are unknown.
+        """
         for job in list(self._running.values()):
             self.report(job.result("interrupted", "it was interrupted"))
         if not self._options.as_json or isinstance(jobs, Iterator):
@@ -143,6 +153,10 @@ class Run:
         if isinstance(item, Result):
             self.report(item)
             return None
+        # Asked before the download is built: there may be a million that are finished.
+        if self._is_noted(item):
+            self.report(item.result("skipped", THERE))
+            return None
         try:
             download = item.build()
         except Refused as error:
@@ -151,18 +165,19 @@ class Run:
         writer = download.writer
         if isinstance(writer, FileWriter):
             writer.resume = self._options.keeps
-            if self._session is not None:
-                if self._session.has(writer.path, item.url):
-                    self.report(item.result("skipped", THERE))
-                    return None
-                # Or a power cut could leave a note on a file that the disk doesn't have.
-                writer.durable = True
-        self._options.limit(download)
+            # Or a power cut could leave a note on a file that the disk doesn't have.
+            writer.durable = self._session is not None
         download.skip_existing = download.skip_existing or self._options.keeps
         is_unknown = self._hashes and item.sha256 is None
         monitor = DownloadMonitor(download, ["sha256"]) if is_unknown else None
         download.attachment = item, monitor
         return download
+
+    def _is_noted(self, job: Job) -> bool:
+        """Return whether an earlier run has finished a file."""
+        if self._session is None or job.target is None:
+            return False
+        return self._session.has(job.target, job.url)
 
     def _done(self, download: Download, failure: str | None, progress: Progress) -> None:
         job, monitor = download.attachment
@@ -175,15 +190,12 @@ class Run:
         else:
             size = download.position
             sha256 = job.sha256 if monitor is None else str(monitor.facts()["sha256"])
-            more = {"size": size, "sha256": sha256, "http_status": status}
+            source = getattr(download, "source", None) or job.url
+            more = {"size": size, "sha256": sha256, "http_status": status, "source": source}
             self.report(job.result("ok", **more), size)
-        if (
-            failure is None
-            and self._session is not None
-            and isinstance(download.writer, FileWriter)
-        ):
+        if failure is None and self._session is not None and job.target is not None:
             try:
-                self._session.add(download.writer.path, job.url)
+                self._session.add(job.target, job.url)
             except OSError as error:
                 self.summary.problem = True
                 self._output.complain(f"failed: --session can't be written: {error.strerror}")

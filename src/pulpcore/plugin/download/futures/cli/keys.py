@@ -40,26 +40,32 @@ class Keys:
         Returns:
             Whether it is new.
         """
-        slot = self._slot(key)
-        if self._slots[slot] == key:
+        if not _put(self._slots, key):
             return False
-        self._slots[slot] = key
         self._count += 1
         if self._count * 4 > len(self._slots) * 3:
             before, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
             for each in before:
                 if each:
-                    self._slots[self._slot(each)] = each
+                    _put(self._slots, each)
         return True
 
     def __contains__(self, key: int) -> bool:
-        return self._slots[self._slot(key)] == key
-
-    def _slot(self, key: int) -> int:
-        """Return the slot that has the key, or the free one for it."""
         slots = self._slots
         last = len(slots) - 1
         slot = key & last
         while (found := slots[slot]) and found != key:
             slot = (slot + 1) & last
-        return slot
+        return bool(found)
+
+
+def _put(slots: array[int], key: int) -> bool:
+    """Put a key into the first free slot for it. Return False if it is there already."""
+    last = len(slots) - 1
+    slot = key & last
+    while found := slots[slot]:
+        if found == key:
+            return False
+        slot = (slot + 1) & last
+    slots[slot] = key
+    return True

@@ -47,6 +47,11 @@ class Entry:
     sha256: str
     size: int
 
+    @property
+    def quoted(self) -> str:
+        """The path as it stands in a URL."""
+        return "/".join(quote(part, safe="") for part in self.path.split("/"))
+
     def url(self, manifest: str) -> str:
         """Return the URL of the file: next to the manifest, with the query of the manifest's URL.
 
@@ -58,9 +63,7 @@ class Entry:
         base, mark, query = manifest.partition("#")[0].partition("?")
         # urljoin() would normalize an unusual base URL.
         folder = base[: base.rindex("/") + 1] if urlsplit(base).path else base + "/"
-        return (
-            folder + "/".join(quote(part, safe="") for part in self.path.split("/")) + mark + query
-        )
+        return folder + self.quoted + mark + query
 
 
 @dataclass(frozen=True)
@@ -283,3 +286,14 @@ def folder_for(url: str) -> str:
     rest = re.sub("[A-Za-z][A-Za-z0-9+.-]*:(//)?", "", redact.url(url), count=1).partition("?")[0]
     name = rest.rpartition("/")[0] if "/" in rest else rest
     return re.sub("[^A-Za-z0-9._]+", "-", name).strip("-.") or "pulp-futures-sync"
+
+
+def name_of(url: str) -> str:
+    """Return the last part of a URL's path, as it stands in the URL.
+
+    Args:
+        url: The URL.
+    """
+    # urlsplit() would raise an error for a malformed URL.
+    path = re.split("[?#]", url.partition("://")[2], maxsplit=1)[0].partition("/")[2]
+    return path.rpartition("/")[2]

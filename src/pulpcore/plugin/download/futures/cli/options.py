@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
 
-from pulpcore.plugin.download.futures import Download, Limits
+from pulpcore.plugin.download.futures import Download, HttpDownload, Limits, Mirrors
 from pulpcore.plugin.download.futures.batch import CONCURRENT
 from pulpcore.plugin.download.futures.http.redirect import is_private
 
@@ -76,6 +76,7 @@ class Options:
         processes (int): The number of processes that run them.
         least_speed (float | None): The minimum speed of an attempt (bytes per second).
         limits (Limits): What all downloads share.
+        mirrors (Mirrors | None): The bases of --mirror.
         keeps (bool): Keep partial files, and go on with them.
         as_json (bool): Write a line of JSON for each file.
         quiet (bool): Write errors only.
@@ -87,19 +88,34 @@ class Options:
     processes: int
     least_speed: float | None
     limits: Limits
+    mirrors: Mirrors | None
     keeps: bool
     as_json: bool
     quiet: bool
     verbose: int
 
-    def limit(self, download: Download) -> None:
-        """Set the limits that an importer has no attribute for.
+    def prepare(self, download: Download, mirrors: Sequence[str] = ()) -> None:
+        """Set what an importer has no attribute for.
 
         Args:
             download: The download to change.
+            mirrors: More URLs of the file.
         """
         if download.timeout is not None:
             download.timeout.least_speed = self.least_speed
+        if isinstance(download, HttpDownload):
+            download.mirrors = tuple(mirrors)
+
+    def mirrors_of(self, path: str) -> list[str]:
+        """Return the URLs of a file below the bases of --mirror.
+
+        Args:
+            path: The path of the file, encoded as in a URL.
+
+        Raises:
+            ValueError: The path leads out of the bases.
+        """
+        return [] if self.mirrors is None else self.mirrors.urls(path)
 
 
 class Grouped(click.Command):
@@ -162,6 +178,7 @@ def _options(given: dict[str, Any]) -> Options:
     )
     return Options(
         importer,
+        mirrors=Mirrors(given["bases"]) if given["bases"] else None,
         limits=Limits(bandwidth=given["limit_rate"], per_host=given["per_host"]),
         **{name: given[name] for name in _AS_GIVEN},
     )
@@ -171,7 +188,7 @@ _AS_GIVEN = ("concurrent", "processes", "least_speed", "keeps", "as_json", "quie
 _NAMES = (
     *_AS_GIVEN,
     *("user", "headers", "ca", "cert", "key", "insecure", "proxy", "connect_timeout"),
-    *("read_timeout", "total_timeout", "retry", "limit_rate", "per_host"),
+    *("read_timeout", "total_timeout", "retry", "limit_rate", "per_host", "bases"),
 )
 """The names of the shared options."""
 
@@ -282,6 +299,14 @@ _OPTIONS = (
         metavar="N",
         type=click.IntRange(1, MOST),
         help="Connections to one host at a time. Default: as many as --concurrent.",
+    ),
+    click.option(
+        "--mirror",
+        "bases",
+        metavar="BASE",
+        multiple=True,
+        type=values.mirror,
+        help="A mirror of the folder that the files are in. May be given several times.",
     ),
     click.option(
         "-c",

@@ -35,6 +35,7 @@ class Result:
         status (str): The outcome.
         reason (str | None): Why it failed or was skipped; None if it was downloaded.
         http_status (int | None): The status of the last reply; None without one.
+        source (str | None): Which URL brought the content; None if none did.
     """
 
     path: str | None
@@ -44,6 +45,7 @@ class Result:
     status: Status
     reason: str | None = None
     http_status: int | None = None
+    source: str | None = None
 
 
 class Output:
@@ -122,8 +124,9 @@ class Output:
             self.say(f"{result.status}: {name}")
         if self._json:
             record = asdict(result) | {"path": path}
-            if result.url is not None:
-                record["url"] = redact.url(result.url)
+            for name in "url", "source":
+                if record[name] is not None:
+                    record[name] = redact.url(record[name])
             _write(sys.stdout, json.dumps(record))
 
     def _failure(self, name: str, result: Result) -> str:

@@ -9,16 +9,17 @@ from urllib.parse import urlsplit
 import click
 from requests import Response
 
-from pulpcore.plugin.download.futures import BufferWriter, Download, Factory
+from pulpcore.plugin.download.futures import Download, Factory
 from pulpcore.plugin.download.futures.http.redirect import may_have_credentials
 from pulpcore.plugin.download.futures.net.url import parse
 
 from . import manifest
+from .document import fetch
+from .entries import is_http
 from .jobs import Job, Run
 from .manifest import BadLine, Entry
 from .options import Options
 from .output import Output, Result
-from .transfer import transfer
 
 
 def sync(url: str, destination: Path, options: Options, output: Output) -> bool:
@@ -36,6 +37,8 @@ def sync(url: str, destination: Path, options: Options, output: Output) -> bool:
     Raises:
         click.UsageError: The URL or the folder can't be used.
     """
+    if options.mirrors is not None and not is_http(url):
+        raise click.UsageError("--mirror: the URL of the manifest must be one of http or https.")
     try:
         content, url, factory = _read(url, options, output)
         found = manifest.parse(content)
@@ -51,7 +54,7 @@ def sync(url: str, destination: Path, options: Options, output: Output) -> bool:
     except OSError as error:
         reason = f"the folder {str(destination)!r} can't be made: {error.strerror}"
         raise click.UsageError(reason) from error
-    jobs = _jobs(found, url, manifest.Destination(destination), factory)
+    jobs = _jobs(found, url, manifest.Destination(destination), factory, options)
     size = sum(item.size or 0 for item in jobs)
     run = Run(options, output)
     try:
@@ -65,7 +68,11 @@ def sync(url: str, destination: Path, options: Options, output: Output) -> bool:
 
 
 def _jobs(
-    found: list[Entry | BadLine], url: str, folder: manifest.Destination, factory: Factory
+    found: list[Entry | BadLine],
+    url: str,
+    folder: manifest.Destination,
+    factory: Factory,
+    options: Options,
 ) -> list[Job | Result]:
     """Return what is to be done for each line of the manifest."""
 
@@ -76,6 +83,7 @@ def _jobs(
             raise manifest.Refused(BadLine(entry.line, entry.path, str(error))) from error
         download: Download = factory.build(entry.url(url), path, entry)
         download.skip_existing = True
+        options.prepare(download, options.mirrors_of(entry.quoted))
         return download
 
     return [
@@ -91,25 +99,16 @@ def _read(url: str, options: Options, output: Output) -> tuple[bytes, str, Facto
 
     Returns:
         The manifest, its URL after redirects, and the factory for the files. If a redirect led to
-        another host, the factory has no credentials: they are meant for the given host.
+        another host, the factory has no credentials: they are meant for the given host. If a mirror
+        brought the manifest, it is the given URL, and the files have the mirrors, too.
     """
+    mirrors = options.mirrors_of(manifest.name_of(url))
+    content, download = fetch(url, "manifest", manifest.LIMIT, options, output, mirrors)
     factory = Factory(options.importer)
-    try:
-        # A buffer replaces this path below. It is absolute, so it needs no working directory.
-        download: Download = factory.build(url, "/PULP_MANIFEST")
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    options.limit(download)
-    writer = download.writer = BufferWriter(limit=manifest.LIMIT)
-    failures: list[str | None] = []
-    with output.progress("Manifest", 1, None) as progress:
-        progress.watch(download)
-        transfer([download], 1, lambda _, failure: failures.append(failure), options.limits)
-    if failures[0] is not None:
-        status = getattr(download, "status", 0) or None
-        raise manifest.Unusable(f"the manifest: {failures[0]}", status)
     if not isinstance(download.reply, Response):
-        return writer.getvalue(), url.partition("?")[0], factory
+        return content, url.partition("?")[0], factory
+    if getattr(download, "source", url) != url:
+        return content, url, factory
     given, answered = parse(url), parse(str(download.reply.url))
     if may_have_credentials(given.origin, answered.origin):
         userinfo = urlsplit(url).netloc.rpartition("@")
@@ -117,4 +116,4 @@ def _read(url: str, options: Options, output: Output) -> tuple[bytes, str, Facto
     else:
         text = answered.text
         factory = Factory(options.importer.without_credentials())
-    return writer.getvalue(), text, factory
+    return content, text, factory

@@ -18,6 +18,7 @@ def transfer(
     done: Callable[[Download, str | None], None],
     limits: Limits | None = None,
     processes: int = 1,
+    backlog: int | None = None,
 ) -> None:
     """Run downloads, and report each one when it has ended.
 
@@ -29,16 +30,21 @@ def transfer(
         done: Called in this thread with each download, and with the reason of its failure or None.
         limits: The limits that the downloads share.
         processes: The number of processes that run the downloads. With 1 it is this one.
+        backlog: The most downloads that have begun and were not reported, but for as many as run at
+            a time; None for the library's choice.
     """
     with contextlib.ExitStack() as stack:
         executor: Executor | None = None
-        backlog: int | None = max(BACKLOG, concurrent)
+        if backlog is not None:
+            backlog = max(backlog, concurrent * processes)
+        elif processes == 1:
+            backlog = max(BACKLOG, concurrent)
         if processes > 1:
             from pulpcore.plugin.download.futures.pool.executors import (  # noqa: PLC0415 - slow to load
                 Renewed,
             )
 
-            executor, backlog = stack.enter_context(Renewed(processes)), None
+            executor = stack.enter_context(Renewed(processes))
         batch = Batch(downloads, concurrent, backlog, executor=executor, limits=limits)
         for plan in stack.enter_context(batch)():
             done(plan.download, _failure(plan))

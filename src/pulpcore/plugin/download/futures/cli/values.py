@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 import click
 
+from pulpcore.plugin.download.futures.mirrors import SCHEMES
+from pulpcore.plugin.download.futures.net.url import parse
+
 from .entries import digest_of
 
 PASSWORD = "PULP_FUTURES_PASSWORD"  # noqa: S105 - the name of a variable
@@ -63,6 +66,22 @@ def proxy(text: str) -> str:
         usable = False
     if not usable:
         raise click.BadParameter("a proxy is given as http://[USER:PASSWORD@]HOST:PORT.")
+    return text
+
+
+def mirror(text: str) -> str:
+    """Check the value of --mirror.
+
+    Args:
+        text: The value.
+    """
+    try:
+        parse(text, SCHEMES)
+    except ValueError as error:
+        # Its message doesn't quote the value, which may have a password.
+        raise click.BadParameter(f"the URL of a folder is needed: {error}.") from error
+    if "?" in text or "#" in text:
+        raise click.BadParameter("the URL of a folder has no query and no fragment.")
     return text
 
 

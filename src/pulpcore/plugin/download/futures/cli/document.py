@@ -1,0 +1,56 @@
+"""Downloads a document that names files: a manifest, or a Metalink document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from pulpcore.plugin.download.futures import BufferWriter, Download, Factory
+
+from .manifest import Unusable
+from .options import Options
+from .output import Output
+from .transfer import transfer
+
+
+def fetch(
+    url: str,
+    name: str,
+    limit: int,
+    options: Options,
+    output: Output,
+    mirrors: Sequence[str] = (),
+) -> tuple[bytes, Download]:
+    """Download a document, and show the progress.
+
+    Args:
+        url: The URL.
+        name: What the document is called.
+        limit: The largest size (bytes).
+        options: The options.
+        output: Reports to the user.
+        mirrors: More URLs of the document.
+
+    Returns:
+        The content, and the download that brought it.
+
+    Raises:
+        click.UsageError: The URL can't be used.
+        Unusable: The download failed.
+    """
+    try:
+        # A buffer replaces this path below. It is absolute, so it needs no working directory.
+        download: Download = Factory(options.importer).build(url, "/document")
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    options.prepare(download, mirrors)
+    writer = download.writer = BufferWriter(limit=limit)
+    failures: list[str | None] = []
+    with output.progress(name[0].upper() + name[1:], 1, None) as progress:
+        progress.watch(download)
+        transfer([download], 1, lambda _, failure: failures.append(failure), options.limits)
+    if failures[0] is not None:
+        status = getattr(download, "status", 0) or None
+        raise Unusable(f"the {name}: {failures[0]}", status)
+    return writer.getvalue(), download

@@ -1,0 +1,116 @@
+"""Reads lists in the form of aria2's option ``--input-file``.
+
+Each line is a URL, or several URLs of the same file with tabs between them. Indented lines under it
+are its options. Blank lines and lines that begin with ``#`` are skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from . import shown
+from .entries import Entry, Expected, entry_of
+from .manifest import Refused
+
+OPTIONS = ("checksum", "dir", "out", "size")
+"""The options of an entry."""
+
+_LONGEST = 2**16
+_MOST = 100
+_BOM = b"\xef\xbb\xbf"
+
+# An entry in the usual form, which needs no closer look. For speed only: a list may have a million.
+_USUAL = re.compile(
+    r"(https?://[A-Za-z0-9.:-]+/(?:[\w.~+-]+/)*(\w[\w.~+-]{0,200}))\n"
+    r"(?:[ \t]+(?:out=((?:\w[\w.~+-]{0,200}/){0,9}\w[\w.~+-]{0,200})"
+    r"|checksum=sha-256=([0-9a-f]{64})|size=([0-9]{1,18}))\n)*",
+    re.ASCII,
+)
+
+
+def read(file: BinaryIO, name: str) -> Iterator[Entry | Refused]:
+    """Read a list, line by line.
+
+    Args:
+        file: The list.
+        name: Its name for messages.
+
+    Yields:
+        The entries, and in the place of each that can't be used the reason.
+    """
+    number, numbers, lines = 0, list[int](), list[bytes]()
+    while line := file.readline(_LONGEST):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(_BOM)
+        if len(line) == _LONGEST:
+            _skip_rest(file)
+        if line[:1] not in (b" ", b"\t"):
+            if line[:1] == b"#" or not line.strip():
+                continue
+            if lines:
+                yield _entry(numbers, lines, name)
+            numbers, lines = [number], [line]
+        elif line.strip() and len(lines) <= _MOST:
+            numbers.append(number)
+            lines.append(line)
+    if lines:
+        yield _entry(numbers, lines, name)
+
+
+def _skip_rest(file: BinaryIO) -> None:
+    while (line := file.readline(_LONGEST)) and not line.endswith(b"\n"):
+        pass
+
+
+def _entry(numbers: list[int], lines: list[bytes], name: str) -> Entry | Refused:
+    """Return the entry of some lines with their numbers."""
+    text = b"".join(lines).decode("utf-8", "surrogateescape")
+    usual = _USUAL.fullmatch(text)
+    if usual is None or len(lines) > _MOST:
+        return _unusual(numbers, lines, name)
+    url, last, out, digest, size = usual.groups()
+    expected: Expected = {}
+    if digest is not None:
+        expected["sha256"] = digest
+    if size is not None:
+        expected["size"] = int(size)
+    return Entry(url, out or last, expected)
+
+
+def _unusual(numbers: list[int], lines: list[bytes], name: str) -> Entry | Refused:
+    options: dict[str, str] = {}
+    sources: list[str] = []
+    place = numbers[0]
+    try:
+        for number, line in zip(numbers, lines, strict=True):
+            place = number
+            _add(line, sources, options)
+        place = numbers[0]
+        return _checked(len(lines), sources, options)
+    except Refused as error:
+        return Refused(f"line {place} of {name}: {error}")
+
+
+def _checked(count: int, sources: list[str], options: dict[str, str]) -> Entry:
+    if count > _MOST:
+        raise Refused(f"it has more than {_MOST} lines")
+    return entry_of(sources[0], options, sources[1:])
+
+
+def _add(line: bytes, sources: list[str], options: dict[str, str]) -> None:
+    """Add the sources or the option of a line."""
+    if len(line) >= _LONGEST:
+        raise Refused("it is too long")
+    text = line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+    if text[0] not in " \t":
+        sources += [each.strip() for each in text.split("\t") if each.strip()]
+        return
+    key, equals, value = text.strip().partition("=")
+    if not sources:
+        raise Refused("an option stands above the first URL")
+    if not equals or key not in OPTIONS:
+        raise Refused(f"no option of {', '.join(OPTIONS)}: {shown.excerpt(text.strip())}")
+    options[key] = value

@@ -1,0 +1,92 @@
+"""Tests of lists: what is read quickly is read as all else is, line by line."""
+
+import io
+import re
+
+import pytest
+
+from pulpcore.plugin.download.futures.cli import lists
+from pulpcore.plugin.download.futures.cli.entries import Entry
+from pulpcore.plugin.download.futures.cli.manifest import Refused
+
+SHA256 = "ab" * 32
+
+
+def read(text):
+    """Read a list, with errors as texts."""
+    found = lists.read(io.BytesIO(text if isinstance(text, bytes) else text.encode()), "list")
+    return [str(item) if isinstance(item, Refused) else item for item in found]
+
+
+USUAL = f"""\
+http://h/a/b-1_2.deb
+  out=c/d
+  size=007
+  checksum=sha-256={SHA256}
+http://h:8/e
+https://h/f
+\tsize=1
+ size=2
+ out=g.h
+"""
+
+
+def test_usual(monkeypatch):
+    """Entries in the usual form are read as those that need a closer look."""
+    found = read(USUAL)
+    monkeypatch.setattr(lists, "_USUAL", re.compile("(?!)"))
+    assert found == read(USUAL)
+    assert found == [
+        Entry("http://h/a/b-1_2.deb", "c/d", {"size": 7, "sha256": SHA256}),
+        Entry("http://h:8/e", "e"),
+        Entry("https://h/f", "g.h", {"size": 2}),
+    ]
+
+
+@pytest.mark.parametrize("text", [USUAL, USUAL.replace("http:", "http:%20")])
+def test_work_is_linear(monkeypatch, text):
+    """Each line is read once, and each entry is matched once: a list may have a million."""
+    work = []
+
+    class File(io.BytesIO):
+        def readline(self, size=-1):
+            work.append("line")
+            return super().readline(size)
+
+    class Pattern:
+        def fullmatch(self, text):
+            work.append("entry")
+            return usual.fullmatch(text)
+
+    usual = lists._USUAL
+    monkeypatch.setattr(lists, "_USUAL", Pattern())
+    for times in 1, 100:
+        work.clear()
+        list(lists.read(File(text.encode() * times), "list"))
+        assert work.count("line") == 9 * times + 1
+        assert work.count("entry") == 3 * times
+
+
+def test_sources():
+    """Tabs stand between several sources of one file. Each may have a digest."""
+    text = f"http://h/a \t https://i/b#sha256={SHA256}\t\n\n# more\n\t\n  out=c\n"
+    assert read(text) == [Entry("http://h/a", "c", {"sha256": SHA256}, ("https://i/b",))]
+
+
+def test_byte_order_mark():
+    """A list that an editor began with a byte order mark is read."""
+    assert read(b"\xef\xbb\xbfhttp://h/a\r\n") == [Entry("http://h/a", "a")]
+
+
+def test_long_line():
+    """A line that is too long is one line, also for the numbers of those after it."""
+    text = f"http://h/{'a' * 200_000}\nhttp://h/b\n x=1\n"
+    first, second = read(text)
+    assert first == "line 1 of list: it is too long"
+    assert second.startswith("line 3 of list: no option of")
+
+
+def test_many_lines():
+    """An entry with more lines than any has is refused, and isn't held in memory."""
+    found = read("http://h/a\n" + " size=1\n" * 5000 + "http://h/b\n")
+    assert found == ["line 1 of list: it has more than 100 lines", Entry("http://h/b", "b")]
