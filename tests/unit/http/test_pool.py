@@ -13,6 +13,8 @@ from pulpcore.plugin.download.futures.http.wire.pool import IdleConnections, Poo
 class Connection:
     """A fake connection with what a pool needs."""
 
+    trip = 0.0
+
     def __init__(self, number=0):
         self.number = number
         self.is_clean = self.is_open = True

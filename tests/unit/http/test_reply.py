@@ -25,6 +25,8 @@ HEAD = [
 class Connection:
     """A fake connection that delivers pieces of a body."""
 
+    trip = 0.0
+
     def __init__(self, *pieces):
         self.pieces = list(pieces)
         self.is_closed = self.is_shut_down = False

@@ -15,7 +15,7 @@ from pulpcore.plugin.download.futures import Batch, DownloadFailed
 from pulpcore.plugin.download.futures.error import transient
 from pulpcore.plugin.download.futures.pool import threads as module
 from pulpcore.plugin.download.futures.pool import window
-from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
 
 SECONDS = 20
 FAR = 3600.0
@@ -24,9 +24,9 @@ FAR = 3600.0
 class Life:
     """A run that waits as often as its download says and then calls it."""
 
-    def __init__(self, download):
+    def __init__(self, download, parent):
         self.download = download
-        self.token = Cancellation(current())
+        self.token = Cancellation(parent)
         self.waits = list(getattr(download, "waits", ()))
 
     def advance(self, hold=None):

@@ -56,9 +56,11 @@ class Settings:
                 The value is none of these. The message has the name of the argument, and not the
                 value.
         """
+        if value is None:
+            return cls()
         if isinstance(value, cls):
             return value
-        made = cls() if value is None else cls._short(value)
+        made = cls._short(value)
         if made is None:
             forms = f"{cls._FORMS}, or None, not {type(value).__name__}"
             raise TypeError(f"{cls.__name__.lower()}: must be {forms}")
@@ -192,6 +194,8 @@ class User(Settings):
                 The name contains a colon, which basic authentication uses as the separator (RFC
                 7617 section 2), or a value isn't a str.
         """
+        if self.name is self.password is None:
+            return
         for attribute, value in (("name", self.name), ("password", self.password)):
             if value is not None and not isinstance(value, str):
                 raise ValueError(f"{attribute}: must be a str or None")
@@ -246,10 +250,16 @@ class Timeout(Settings):
         Raises:
             ValueError: A value isn't a number above 0. The message names the attribute.
         """
+        if vars(self) == _TIMEOUTS:
+            return
         for attribute, value in vars(self).items():
             if value is None and attribute != "window":
                 continue
             check_number(attribute, value, most=LONGEST)
+
+
+# Most downloads have these, which need no check.
+_TIMEOUTS = vars(Timeout())
 
 
 @dataclass(eq=False)

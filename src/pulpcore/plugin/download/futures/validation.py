@@ -237,7 +237,8 @@ class DigestValidation(Validation):
     def reset(self) -> None:
         """Set the digest back to that of no bytes."""
         self._adopted = None
-        self._digest = Digest(self._name)
+        if self._digest.size:
+            self._digest = Digest(self._name)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copied or unpickled validation starts with no bytes.

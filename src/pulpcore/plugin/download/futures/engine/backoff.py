@@ -116,7 +116,7 @@ def check(policy: object, retry_after_max: Any) -> None:
     Raises:
         ValueError: A setting is invalid. The message names the attribute.
     """
-    if policy is not None and not isinstance(policy, Retry):
+    if policy is not None and policy is not DEFAULT and not isinstance(policy, Retry):
         raise ValueError(f"retry: must be a urllib3.util.Retry, or None: {policy!r}")
     # 0 refuses any Retry-After. None is invalid: it would mean to wait for ever.
     if not is_number(retry_after_max) or not retry_after_max >= 0:

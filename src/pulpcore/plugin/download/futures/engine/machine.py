@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING
 
 from ..error import DownloadError, DownloadFailed, ValidationError
 from ..event import Event, Failed, Succeeded
-from ..waiting.cancellation import Cancelled, current, scope
+from ..waiting.cancellation import Cancellation, Cancelled, current, enter, leave, scope
 from .attempt import record_of
 from .claim import Claims
 from .pipeline import Line, Request
 from .run import Run, discard
-from .steps import FULL, KEPT, Steps, pipelined
+from .steps import FULL, KEPT, Steps
 
 if TYPE_CHECKING:
     from .subject import Download
@@ -88,17 +88,18 @@ class Life:
         state (str): The state that comes next.
     """
 
-    def __init__(self, download: Download) -> None:
+    def __init__(self, download: Download, parent: Cancellation | None = None) -> None:
         """Make a run that has not begun. What cancels the caller's work cancels it too.
 
         Args:
             download: The download.
+            parent: The token of the work that the run is part of; None for that of the caller.
         """
         self.download = download
         self.state = PREPARE
         self._record = record_of(download)
         self._moves = self._live()
-        self._run = Run(current(), Claims(self._moves))
+        self._run = Run(parent or current(), Claims(self._moves))
         self._steps = Steps(download, self._run)
         self.token = self._run.token
         self._request: Request | None = None
@@ -107,10 +108,15 @@ class Life:
         self._hold: Hold | None = None
 
     @property
+    def may_be_pipelined(self) -> bool:
+        """Whether it is worth asking for the request of the next attempt."""
+        return self._steps.may_pipeline()
+
+    @property
     def request(self) -> Request | None:
         """The request of the next attempt, for ``hold``; None if it may not be pipelined."""
         if self._request is None:
-            self._request = pipelined(self.download, self._run)
+            self._request = self._steps.pipelined()
         return self._request
 
     def advance(self, hold: Hold | None = None) -> float | None:
@@ -130,10 +136,13 @@ class Life:
                 one that is.
         """
         self._hold = hold
-        with scope(self.token):
+        outer = enter(self.token)
+        try:
             until = next(self._moves, None)
-        error, self._error = self._error, None
-        if error is not None:
+        finally:
+            leave(outer)
+        if self._error is not None:
+            error, self._error = self._error, None
             try:
                 raise error
             finally:
@@ -257,13 +266,14 @@ class Life:
             self._run.claims.release()
 
 
-def begin(download: Download) -> Life:
+def begin(download: Download, parent: Cancellation | None = None) -> Life:
     """Return a run of a download that is driven by :meth:`Life.advance`.
 
-    It is part of the work that the caller is part of (``waiting.cancellation.current()``): what
-    cancels that cancels the run. A class that overrides ``__call__`` is called instead.
+    What cancels the work that it is part of cancels the run.
 
     Args:
         download: The download.
+        parent: The token of that work; None for that of the caller
+            (``waiting.cancellation.current()``).
     """
-    return Life(download)
+    return Life(download, parent)

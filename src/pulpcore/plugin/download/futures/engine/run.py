@@ -140,7 +140,8 @@ class Run:
         before, self.writer, self.validations = self.writer, writer, validations
         if before is not None and before is not writer:
             discard(before)
-        self.claims.keep([download, *used])
+        if before is not None or self.attempts:
+            self.claims.keep([download, *used])
         if not content.is_begun:
             reset(validations)
 

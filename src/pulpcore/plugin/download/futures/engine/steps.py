@@ -14,7 +14,7 @@ from ..event import Error, Event, Prepared
 from ..net.used_up import used_up
 from ..settings import Limits, Timeout
 from . import backoff, existing
-from .attempt import Attempt, Record, record_of
+from .attempt import Attempt, record_of
 from .backoff import Budget
 from .content import unwritable
 from .host import PAUSE, Host
@@ -54,7 +54,10 @@ class _Prospects:
         self._record = record_of(download)
         self._protocol: Protocol
         self._attempt: Attempt
+        # What is known of the host, and since which attempt.
         self._host: Host | None = None
+        self._host_key: Hashable = None
+        self._host_of = 0
         # The mismatch after which the protocol reads the content in its other way.
         self._mismatch: DownloadError | None = None
         self._has_switched = False
@@ -185,12 +188,9 @@ class Steps(_Prospects):
             # A handler of Error may have changed them.
             _check(self._download, self._protocol, self._record.limits)
         # Before the writer is opened: whoever waits for a place holds no file descriptor.
-        limits, key = self._limits, None
-        if limits is not None or not self._record.owns_context:
-            key = self._protocol.host(self._download)
-        host = self._host = _find_host(self._record, key)
+        host, limits = self._find_host(), self._limits
         if limits is not None:
-            until = limits.enter(key)
+            until = limits.enter(self._host_key)
             if until is not None:
                 self._wait(until, "the limit of connections to a host")
                 return FULL
@@ -337,7 +337,32 @@ class Steps(_Prospects):
             return False
         return True
 
+    def pipelined(self) -> Request | None:
+        """Return the request of the next attempt if it may be pipelined; only of the first one."""
+        host = self._find_host() if self._run.attempts == 1 else None
+        return None if host is None else self._protocol.pipelined(self._download, host.health)
+
+    def may_pipeline(self) -> bool:
+        """Return whether the host may be sent several requests together, for all that is known."""
+        if self._run.attempts > 1:
+            return False
+        host = self._find_host()
+        return host is not None and not host.health.is_resting
+
     # What the steps need.
+
+    def _find_host(self) -> Host | None:
+        """Return what is known of the host of the attempt; None if nothing is kept of it."""
+        if self._host_of != self._run.attempts:
+            record, self._host = self._record, None
+            shared = None if record.owns_context else record.context
+            if shared is not None or self._limits is not None:
+                key = self._host_key = self._protocol.host(self._download)
+                if shared is not None and key is not None:
+                    # Those who share the context share what is known.
+                    self._host = shared.cache.once(("host", key), Host)
+            self._host_of = self._run.attempts
+        return self._host
 
     def _wait(self, until: float, why: str) -> None:
         """Have the machine wait before the next step."""
@@ -452,25 +477,3 @@ def _check_limiter(limiter: object) -> None:
     if not hasattr(limiter, "delay"):
         kind = type(limiter).__name__
         raise TypeError(f"rate_limiter: must be a RateLimiter or None, not {kind}")
-
-
-def _find_host(record: Record, key: Hashable) -> Host | None:
-    """Return what is known of a host, which those share who share the context."""
-    if record.owns_context or record.context is None or key is None:
-        return None
-    return record.context.cache.once(("host", key), Host)
-
-
-def pipelined(download: Download, run: Run) -> Request | None:
-    """Return the request of the next attempt if it may be pipelined. Only that of the first may be.
-
-    Args:
-        download: The download, whose attempt is about to be made.
-        run: The run.
-    """
-    record = record_of(download)
-    protocol = record.protocol
-    if run.attempts > 1 or protocol is None:
-        return None
-    host = _find_host(record, protocol.host(download))
-    return None if host is None else protocol.pipelined(download, host.health)

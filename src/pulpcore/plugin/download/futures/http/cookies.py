@@ -52,8 +52,8 @@ class Cookies:
             request: The request.
             others: More cookies, such as those of the session.
         """
-        if self._jar is not None or len(others):
-            cookies = RequestsCookieJar()
-            cookies.update(others)
-            cookies.update(self._jar or {})
+        cookies = RequestsCookieJar()
+        cookies.update(others)
+        cookies.update(self._jar or {})
+        if len(cookies):
             request.prepare_cookies(cookies)

@@ -17,7 +17,6 @@ from . import condition
 from .check import headers_of, method_of, mirrors_of, proxy_of
 from .exchange import Exchange
 from .protocol import HttpProtocol
-from .quiet import quiet
 from .transfer import Transfer
 
 if TYPE_CHECKING:
@@ -228,8 +227,7 @@ class HttpDownload(Download[W_co]):
         return f"<{type(self).__name__} {self.method} {self}>"
 
     def _send(self) -> None:
-        with quiet():
-            Transfer(self, Attempt.of(self), self._write).run()
+        Transfer(self, Attempt.of(self), self._write).run()
 
 
 def _known(download: HttpDownload) -> HttpProtocol:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any
 
 import requests
 from requests.auth import HTTPBasicAuth
@@ -21,8 +18,9 @@ from .cookies import Cookies
 from .options import Options
 from .redirect import SCHEMES
 from .route import Route, find_route, without_client
-from .wire.adapter import Request
+from .wire.adapter import Adapter, Request
 from .wire.error import StaleConnection, TunnelRefused
+from .wire.foreign import send
 from .wire.reply import drain
 
 log = logging.getLogger(__name__)
@@ -60,7 +58,8 @@ class Exchange:
         self._headers = headers
         self._before = before
         self._limits = limits
-        self._cookies = Cookies()
+        # Created on demand: most requests are answered without a redirect.
+        self._cookies: Cookies | None = None
         self._read_timeout = (download.timeout or Timeout()).read
         self._ssl = download.ssl or SSL()
         self._home: URL
@@ -88,7 +87,8 @@ class Exchange:
         while True:
             url = self._urls[-1]
             reply = self.reply = self._request(url)
-            reply.history = list(history)
+            if history:
+                reply.history = list(history)
             try:
                 target = redirect.location(reply, url)
                 if target is None:
@@ -101,6 +101,8 @@ class Exchange:
                 raise
             drain(reply)
             history.append(reply)
+            if self._cookies is None:
+                self._cookies = Cookies()
             self._cookies.take(reply)
 
     def first(self) -> tuple[URL, Route, Request]:
@@ -180,21 +182,16 @@ class Exchange:
         adapter = route.adapter(url.text)
         # Ends, for each time a connection less is kept.
         while True:
-            timeout: Any = (self._before(url), self._read_timeout)
-            began = time.monotonic()
+            timeouts = self._before(url), self._read_timeout
             try:
-                reply = adapter.send(
-                    request,
-                    stream=True,
-                    timeout=timeout,
-                    verify=self._ssl.validation,
-                    proxies=route.proxies,
-                )
+                if type(adapter) is Adapter:
+                    reply: requests.Response = adapter.ask(request, url, timeouts, route.proxies)
+                else:
+                    reply = send(adapter, request, timeouts, self._ssl.validation, route.proxies)
             except failure.ANTICIPATED as error:
                 if failure.find(error, StaleConnection) is None:
                     raise self._failure(error, url) from error
             else:
-                reply.elapsed = timedelta(seconds=time.monotonic() - began)
                 if log.isEnabledFor(logging.DEBUG):
                     log.debug("%s %s: %d", request.method, self._shown(url), reply.status_code)
                 return reply
@@ -259,7 +256,8 @@ class Exchange:
             request.headers.pop("Proxy-Authorization", None)
         if self._headers:
             request.headers.update(self._headers)
-        self._cookies.show(request, route.session.cookies)
+        if self._cookies is not None or route.has_cookies:
+            (self._cookies or Cookies()).show(request, route.session.cookies)
         auth = login
         if route.netrc and (is_home or redirect.may_have_netrc(self._urls, route.is_netrc_named)):
             auth = route.netrc

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import requests
 
@@ -19,11 +19,9 @@ from .options import Options
 from .pipeline import PipelinedRequest, pipelined
 from .redirect import SCHEMES
 
-if TYPE_CHECKING:
-    from ..download import Download
-
 # What is replied when the host, or what is behind it, is down.
 _DOWN = frozenset({429, 502, 503, 504})
+_NOT_MODIFIED = 304
 
 
 class HttpProtocol(Protocol):
@@ -32,13 +30,14 @@ class HttpProtocol(Protocol):
     Attributes:
         is_unchanged (bool): The last reply says that the known version is still there, or nothing
             was asked for (``skip_existing``).
-        validators (condition.Validators): What the server says of the version that comes.
         source (str | None): The URL that was asked for the last reply, before redirects.
     """
 
-    validators = condition.NOTHING
     source: str | None = None
     _version: resume.Version | None = None
+    _validators = condition.NOTHING
+    # Makes the validators. Only what asks for them needs them.
+    _make_validators: Callable[[], condition.Validators] | None = None
     # Makes the version. Only what resumes a download asks for it, which few do.
     _make_version: Callable[[], resume.Version | None] | None = None
 
@@ -47,8 +46,28 @@ class HttpProtocol(Protocol):
         return super().__getstate__() | {
             "is_unchanged": self.is_unchanged,
             "source": self.source,
-            "validators": self.validators,
+            "_validators": self.validators,
         }
+
+    @property
+    def validators(self) -> condition.Validators:
+        """What the server says of the version that comes."""
+        make = self._make_validators
+        if make is not None:
+            self.validators = make()
+        return self._validators
+
+    @validators.setter
+    def validators(self, validators: condition.Validators) -> None:
+        self._validators, self._make_validators = validators, None
+
+    def make_validators_by(self, make: Callable[[], condition.Validators]) -> None:
+        """Take other validators, which are made when they are asked for.
+
+        Args:
+            make: Makes them.
+        """
+        self._make_validators = make
 
     @property
     def version(self) -> resume.Version | None:
@@ -190,7 +209,9 @@ class HttpProtocol(Protocol):
             reply: The reply.
         """
         self.status = 0 if reply is None else reply.status_code
-        self.is_unchanged = reply is not None and condition.is_unchanged(reply)
+        self.is_unchanged = (
+            reply is not None and self.status == _NOT_MODIFIED and condition.is_unchanged(reply)
+        )
 
 
 def own_range(download: Options) -> str | None:
@@ -205,4 +226,4 @@ def own_range(download: Options) -> str | None:
 
 def _source(download: Options) -> str:
     """The URL that the attempt asks."""
-    return Attempt.of(cast("Download", download)).source
+    return Attempt.of(download).source  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import requests
 from requests.adapters import BaseAdapter
+from requests.cookies import RequestsCookieJar
 from requests.utils import get_environ_proxies, select_proxy
 
 from ..context import Context, Resource
@@ -98,6 +99,12 @@ class Route(Resource):
         self.session = _session(self.proxies, settings, adapter)
         self._adapter, self._adapters = adapter, dict(self.session.adapters)
 
+    @property
+    def has_cookies(self) -> bool:
+        """Whether the session may have cookies, which the owner of the session has set."""
+        jar = self.session.cookies
+        return type(jar) is not _Jar or jar.was_used
+
     def adapter(self, url: str) -> BaseAdapter:
         """Return the session's adapter for a URL.
 
@@ -112,6 +119,16 @@ class Route(Resource):
     def close(self) -> None:
         """Close the connections."""
         self.session.close()
+
+
+class _Jar(RequestsCookieJar):
+    """Knows whether it was used: counting the cookies of a jar takes long."""
+
+    was_used = False
+
+    def set_cookie(self, *args: Any, **values: Any) -> None:
+        self.was_used = True
+        super().set_cookie(*args, **values)
 
 
 def find_route(
@@ -170,6 +187,7 @@ def _checked(url: str, key: Key) -> Proxy:
 
 def _session(proxies: dict[str, str], settings: SSL, adapter: Adapter) -> requests.Session:
     session = requests.Session()
+    session.cookies = _Jar()
     # The route has read the environment. requests would read it again for every request.
     session.trust_env = False
     session.headers.clear()

@@ -40,7 +40,8 @@ class Transfer:
         self._total: int | None = None
         # The version whose rest was asked for; None if the whole file was.
         self._asked: resume.Version | None = None
-        self._urls = [attempt.source]
+        self._source = attempt.source
+        self._urls = [self._source]
         self._has_content = True
 
     def run(self) -> None:
@@ -51,7 +52,7 @@ class Transfer:
         """
         attempt = self._attempt
         self._protocol.note_reply(None)
-        self._protocol.source = attempt.source
+        self._protocol.source = self._source
         version = self._known_version() if attempt.position else None
         self._asked = version
         reply = self._exchange({} if version is None else version.headers(attempt.position))
@@ -83,7 +84,7 @@ class Transfer:
             self._protocol.note_reply(answer)
             return answer
         exchange = Exchange(
-            self._download, headers, self._before_request, attempt.source, attempt.limits
+            self._download, headers, self._before_request, self._source, attempt.limits
         )
         try:
             return exchange.run()
@@ -131,9 +132,9 @@ class Transfer:
                 )
             # Not the rest: another version, or a server that knows no ranges.
             self._attempt.start_over(_CHANGED)
-            protocol.validators = condition.NOTHING.updated(reply)
+            protocol.make_validators_by(partial(condition.NOTHING.updated, reply))
             protocol.make_version_by(
-                partial(resume.Version.of, reply, self._attempt.source, self._urls[-1], self._total)
+                partial(resume.Version.of, reply, self._source, self._urls[-1], self._total)
             )
             self._remember()
         elif status == requests.codes.partial_content:
@@ -195,11 +196,11 @@ class Transfer:
     def _content(self, reply: requests.Response) -> Iterator[bytes]:
         if not self._has_content:
             drain(reply)
-            return
+            return iter(())
         codings = self._codings(reply)
-        if not codings:
-            yield from self._read(reply)
-            return
+        return self._decoded(reply, codings) if codings else self._read(reply)
+
+    def _decoded(self, reply: requests.Response, codings: list[str]) -> Iterator[bytes]:
         # Positions in what is decoded say nothing about what is sent.
         self._protocol.version = None
         self._expect(None)
@@ -249,6 +250,8 @@ class Transfer:
                 break
             size += len(buffer)
             yield buffer
+            if size == self._total and was_taken(reply, size):
+                return
         if not was_taken(reply, size):
             raise DownloadFailed(
                 "somebody else has read of the reply or closed it, such as a handler: leave its "
@@ -284,7 +287,7 @@ class Transfer:
     def _condition(self) -> dict[str, str]:
         """What asks for any version but the known one; nothing where that isn't at the target."""
         download = self._download
-        if self._attempt.source != download.url:
+        if self._source != download.url:
             # Validators are those of one origin (RFC 9110 section 8.8.1).
             return {}
         if not download.known_etag and not download.known_last_modified:

@@ -167,7 +167,9 @@ class _Train:
 
     def _open(self, life: Life) -> bool:
         """Hold the first run if there are enough plans and a connection for a train."""
-        if not self._share() or (request := _request_of(life)) is None:
+        if not life.may_be_pipelined or not self._share():
+            return False
+        if (request := _request_of(life)) is None:
             return False
         line = request.open(self._depth)
         if line is None:

@@ -51,18 +51,19 @@ class _Call:
 
     token = None
 
-    def __init__(self, download: Download) -> None:
-        self._download = download
+    def __init__(self, download: Download, parent: Cancellation) -> None:
+        self._download, self._parent = download, parent
 
     def advance(self, hold: machine.Hold | None = None) -> None:
-        self._download()
+        with scope(self._parent):
+            self._download()
 
 
-def begin(download: Download) -> Life:
+def begin(download: Download, parent: Cancellation) -> Life:
     """Start a run. If the class overrides ``__call__``, the run just calls it."""
     if type(download).__call__ is Download.__call__:
-        return machine.begin(download)
-    return _Call(download)
+        return machine.Life(download, parent)
+    return _Call(download, parent)
 
 
 class Plan(Generic[D_co]):
@@ -138,10 +139,10 @@ class Plan(Generic[D_co]):
                 self.error = DownloadFailed(self.download, cancellation.reason or "")
                 return None
             self.executed = True
-            with scope(cancellation):
-                if self._life is None:
-                    self._life = begin(self.download)
-                until = self._life.advance(hold)
+            life = self._life
+            if life is None:
+                life = self._life = begin(self.download, cancellation)
+            until = life.advance(hold)
             if until is None:
                 self._life = None
             return until
@@ -150,7 +151,7 @@ class Plan(Generic[D_co]):
             self.error = error
             self._traceback = error.__traceback__
             # Break a reference cycle: the traceback refers to this frame, and so to the plan.
-            del self
+            del self, life
             return None
 
     def __repr__(self) -> str:

@@ -52,6 +52,12 @@ def new_hash(name: str) -> hashlib._Hash:
 
 
 @functools.cache
+def _blank(name: str) -> hashlib._Hash:
+    """Return a hash object that has seen nothing, to copy: OpenSSL is slow to make one by name."""
+    return new_hash(name)
+
+
+@functools.cache
 def digits(name: str) -> int:
     """Return the number of hex digits of a digest.
 
@@ -94,7 +100,7 @@ class Digest:
         """
         self.size += len(buffer)
         if self._queue is None and (self.size <= LARGE or len(buffer) < LEAST):
-            digest = new_hash(self._name) if self._hash is None else self._hash.copy()
+            digest = (self._hash or _blank(self._name)).copy()
             if len(buffer) > SMALL:
                 digest.update(buffer)
             else:

@@ -166,7 +166,8 @@ class Temporary(Stage):
                     # The existing file isn't ours to remove.
                     self._path = None
                     raise
-        _set_mode(self.file.fileno(), self._mode)
+        if self._mode is not None:
+            _set_mode(self.file.fileno(), self._mode)
 
     def _rename(self) -> None:
         os.replace(self._path or "", self._target)

@@ -191,6 +191,11 @@ def _shut_down(sock: socket.socket) -> None:
 _current: ContextVar[Cancellation | None] = ContextVar("cancellation", default=None)
 
 
+# What a scope does at its beginning and at its end, for who can't afford the object.
+enter = _current.set
+leave = _current.reset
+
+
 def current() -> Cancellation | None:
     """Return the token of the work that the caller belongs to; None outside of any work."""
     return _current.get()

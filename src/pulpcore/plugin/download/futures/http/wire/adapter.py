@@ -10,6 +10,7 @@ import http.client
 import itertools
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol
 
@@ -52,10 +53,18 @@ class Request(requests.PreparedRequest):
             url: The URL, percent-encoded.
             common: The common headers.
         """
+        # super().__init__() would create the attributes that are created on demand here.
         self._common = common
         self._own: CaseInsensitiveDict[str] | None = None
-        super().__init__()
-        self.method, self.url = method, url
+        self.method, self.url, self.body = method, url, None
+
+    def __getattr__(self, name: str) -> Any:
+        """Give an attribute of a requests.PreparedRequest its initial value."""
+        blank = vars(requests.PreparedRequest())
+        if name not in blank:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        setattr(self, name, blank[name])
+        return blank[name]
 
     @property
     def headers(self) -> CaseInsensitiveDict[str]:
@@ -222,6 +231,9 @@ class Response(requests.Response):
             sock_shutdown=body.shut_down,
         )
 
+    def _make_elapsed(self) -> timedelta:
+        return timedelta(seconds=self._body.trip)
+
     def _make_encoding(self) -> str | None:
         return get_encoding_from_headers(self.headers)
 
@@ -230,63 +242,6 @@ class Response(requests.Response):
         if "Set-Cookie" in self.headers:
             extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
         return jar
-
-
-class ForeignReply:
-    """A response of an adapter that the caller has mounted."""
-
-    def __init__(self, response: requests.Response) -> None:
-        """Wrap a response.
-
-        Args:
-            response: The response.
-        """
-        self._response = response
-
-    @property
-    def length(self) -> int | None:
-        """The size of the body (bytes); None if the head doesn't give it."""
-        found: int | None = self._response.raw.length_remaining
-        return found
-
-    def header(self, name: str) -> str | None:
-        """Return the value of a header; None if there is none.
-
-        Args:
-            name: The name, in lower case.
-        """
-        return self._response.headers.get(name)
-
-    def values(self, name: str) -> list[str]:
-        """Return the values of all fields with a name, as received.
-
-        Args:
-            name: The name, in lower case.
-        """
-        fields = getattr(self._response.raw, "headers", None)
-        return fields.getlist(name) if isinstance(fields, HTTPHeaderDict) else []
-
-    def take(self, size: int) -> bytes:
-        """Return encoded bytes of the body that are available; b"" at its end.
-
-        Args:
-            size: The maximum number of bytes to return.
-        """
-        data: bytes = self._response.raw.read1(size, decode_content=False)
-        return data
-
-    def was_taken(self, size: int) -> bool:
-        """Return whether only :meth:`take` has read the body.
-
-        Args:
-            size: The number of bytes that :meth:`take` has returned.
-        """
-        count: int = self._response.raw.tell()
-        return count == size
-
-    def drain(self) -> None:
-        """Close the response. Whether reading the rest would block is unknown here."""
-        self._response.close()
 
 
 class Adapter(BaseAdapter):
@@ -346,8 +301,31 @@ class Adapter(BaseAdapter):
         """
         try:
             url = parse(request.url or "", _SCHEMES)
-            destination = self.destination(url, proxies)
-            body = destination.ask(request, url, _timeouts(timeout))
+        except ValueError as error:
+            raise _as_requests(error, request) from error
+        timeouts = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        return self.ask(request, url, timeouts, proxies)
+
+    def ask(
+        self,
+        request: requests.PreparedRequest,
+        url: URL,
+        timeouts: tuple[float | None, float | None],
+        proxies: Mapping[str, str] | None,
+    ) -> Response:
+        """Send a request whose URL was parsed; see :meth:`send`.
+
+        Args:
+            request: The request.
+            url: Its URL.
+            timeouts: The time-outs for connecting and for each read (seconds); None for no limit.
+            proxies: The proxies by scheme.
+
+        Raises:
+            requests.RequestException: There was no response.
+        """
+        try:
+            body = self.destination(url, proxies).ask(request, url, timeouts)
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _as_requests(error, request) from error
         response = Response(body, request)
@@ -433,7 +411,8 @@ class Destination:
             http.client.HTTPException: The request can't be sent, or the response is malformed.
         """
         data = self.head(request, url)
-        return self.pool.request(request.method or "", data, _content(request), timeouts)
+        content = () if request.body is None else _content(request)
+        return self.pool.request(request.method or "", data, content, timeouts)
 
     def head(self, request: requests.PreparedRequest, url: URL) -> bytes:
         """Return the head of a request, with the empty line at its end.
@@ -467,8 +446,6 @@ class Destination:
 
 def _content(request: requests.PreparedRequest) -> Iterable[bytes]:
     """Return the encoded content of a request."""
-    if request.body is None:
-        return ()
     pieces = _pieces(request.body)
     if "Transfer-Encoding" not in request.headers:
         return pieces
@@ -487,10 +464,6 @@ def _pieces(body: Any) -> Iterable[bytes]:
 def _proxy_for(url: URL, proxies: Mapping[str, str] | None) -> str | None:
     found: str | None = select_proxy(url.text, dict(proxies or {}))
     return found
-
-
-def _timeouts(timeout: Any) -> tuple[float | None, float | None]:
-    return timeout if isinstance(timeout, tuple) else (timeout, timeout)
 
 
 def _as_requests(error: Exception, request: requests.PreparedRequest) -> requests.RequestException:

@@ -24,6 +24,7 @@ class Body:
         length (int | None): The size of the body (bytes); None if the head doesn't give it.
         delivered (int): The number of bytes that were returned to readers.
         is_complete (bool): The body was read to its end, before it was closed.
+        trip (float): How long the head took to come after the request was sent (seconds).
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Body:
         """
         self.head = head
         self.length = parser.length
+        self.trip = connection.trip
         self.delivered = 0
         self.is_complete = False
         self._parser = parser

@@ -200,9 +200,7 @@ class ReplyParser:
         lengths = head.fields.get("content-length")
         length = None if lengths is None else _content_length(lengths)
         connection = head.fields.get("connection")
-        options = (
-            {word.strip(" \t").lower() for word in connection.split(",")} if connection else ()
-        )
+        options = _options(connection) if connection else frozenset()
         keep_alive = "keep-alive" in options if head.version < 11 else "close" not in options
         if self._method == "HEAD" or head.status in _NO_BODY:
             length = 0
@@ -257,11 +255,15 @@ class ReplyParser:
 
     def _take(self, size: int) -> bytes:
         """Remove and return up to ``size`` bytes of the body or of the current chunk."""
-        if self._left is not None:
-            size = min(size, self._left)
-        data, self.rest = self.rest[:size], self.rest[size:]
-        if self._left is not None:
-            self._left -= len(data)
+        left, rest = self._left, self.rest
+        if left is not None and left < size:
+            size = left
+        if len(rest) <= size:
+            data, self.rest = rest, b""
+        else:
+            data, self.rest = rest[:size], rest[size:]
+        if left is not None:
+            self._left = left - len(data)
         return data
 
     def _gather(self, data: bytes, size: int) -> bytes:
@@ -345,6 +347,12 @@ class ReplyParser:
             raise http.client.IncompleteRead(b"", self._left or None)
 
 
+@functools.lru_cache(maxsize=16)
+def _options(connection: str) -> frozenset[str]:
+    """Return the options of a Connection field, in lower case."""
+    return frozenset(word.strip(" \t").lower() for word in connection.split(","))
+
+
 # Nearly all responses have the same status line.
 @functools.lru_cache(maxsize=16)
 def _status(line: bytes) -> tuple[int, int, str]:
@@ -413,5 +421,5 @@ def _content_length(value: str) -> int:
             raise FramingError("there are several Content-Length that differ")
     if _LENGTH.fullmatch(length) is None:
         raise FramingError("its Content-Length isn't a whole number of bytes")
-    # Strip leading zeros, because int() limits the number of digits.
-    return int(length.lstrip("0") or "0")
+    # Without leading zeros, because int() limits the number of digits.
+    return int(length[-18:])

@@ -7,7 +7,8 @@ from typing import Any
 
 import requests
 
-from .adapter import ForeignReply, Reply
+from .adapter import Reply, Response
+from .foreign import ForeignReply
 
 # Fields that may occur once only. Content-Encoding is a list, so several fields are joined.
 _ONCE = frozenset(
@@ -29,7 +30,7 @@ _ONCE = frozenset(
 def _of(response: requests.Response) -> Reply:
     found: Any = response
     # An adapter that the caller has mounted returns a plain requests.Response.
-    return found if hasattr(response, "take") else ForeignReply(response)
+    return found if isinstance(response, Response) else ForeignReply(response)
 
 
 def header(reply: requests.Response, name: str) -> str | None:
@@ -43,7 +44,7 @@ def header(reply: requests.Response, name: str) -> str | None:
         reply: The response.
         name: The name of the header, in lower case.
     """
-    found: Any = reply if hasattr(reply, "take") else ForeignReply(reply)
+    found: Any = reply if type(reply) is Response else _of(reply)
     value: str | None = found.header(name)
     if value is None or "," not in value or name not in _ONCE:
         return value

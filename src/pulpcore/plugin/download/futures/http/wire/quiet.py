@@ -11,7 +11,7 @@ import functools
 import logging
 from contextvars import ContextVar
 
-from .. import redact
+from ... import redact
 
 _LOGGERS = (
     "urllib3.connection",
