@@ -663,6 +663,22 @@ def test_ends_twice(serving):
     assert [len(paths) for paths in server.trains if len(paths) > 1] == [2, 8, 2, 8]
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_refuses(serving, status):
+    """A host that refuses requests in two trains in a row gets no more of them."""
+
+    def answer(paths, _):
+        for index, path in enumerate(paths):
+            yield reply(status) if index > 3 else server.reply(path)
+
+    server = serving(answer)
+    downloads = [small(server, path) for path in FILES]
+    events = [record(download) for download in downloads]
+    fetched(run(server, downloads))
+    assert [names(found) for found in events] == [ONCE] * len(FILES)
+    assert [len(paths) for paths in server.trains if len(paths) > 1] == [2, 8, 8]
+
+
 def test_ends_now_and_then(serving):
     """A host that ends a connection after some whole trains goes on to get more."""
     count = {}

@@ -5,7 +5,7 @@ import http.client
 import pytest
 
 from pulpcore.plugin.download.futures.engine.pipeline import Health
-from pulpcore.plugin.download.futures.http.pipeline import PipelinedRequest
+from pulpcore.plugin.download.futures.http.pipeline import HttpLine, PipelinedRequest
 from pulpcore.plugin.download.futures.http.wire.connection import Connection
 from pulpcore.plugin.download.futures.http.wire.framing import ReplyParser
 from pulpcore.plugin.download.futures.http.wire.pool import IdleConnections, Pool
@@ -32,6 +32,28 @@ class Refusing:
 
     def close(self):
         """Do nothing."""
+
+
+class Ended:
+    """A train that the server ended, which was that many on its connection."""
+
+    ended, left = True, 3
+
+    def __init__(self, trains):
+        self.connection = self
+        self.trains = trains
+
+    def close(self):
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(("trains", "is_off"), [(1, True), (2, True), (3, False)])
+def test_connections_that_end_at_a_time(trains, is_off):
+    """Connections that end after longer trains don't turn trains off, however many end in a row."""
+    health = Health()
+    for _ in range(8):
+        HttpLine(Ended(trains), 8, health).close()
+    assert health.is_off == is_off
 
 
 def test_unsendable():

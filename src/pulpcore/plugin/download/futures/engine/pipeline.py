@@ -25,7 +25,8 @@ REST = 1.0
 """How long a host that is too near for trains is not asked about again (seconds)."""
 
 ENDS = 2
-"""A host gets no more trains after it ended the connection within so many of them in a row."""
+"""A host gets no more trains after it ended the connection within so many of them in a row, or
+refused requests of theirs."""
 
 
 class Depth(NamedTuple):
@@ -80,7 +81,7 @@ class Health:
         self._ends = 0
 
     def ended(self) -> None:
-        """Note that the host ended the connection within a train, or answered no more."""
+        """Note that the host ended the connection within a train, or refused a request of it."""
         self._ends += 1
         if self._ends >= ENDS:
             self.is_off = True

@@ -31,9 +31,14 @@ log = logging.getLogger(__name__)
 FIRST = 2
 """How many requests the first train of a connection has. It shows what the server makes of it."""
 
+EARLY = 2
+"""The end of a connection counts against the host within so many trains of the connection."""
+
 PATIENCE = 1.0
 """How long the second reply of the first train may take at least (seconds)."""
 
+# The statuses of a server that wants fewer requests. Trains would send each refused one twice.
+_REFUSALS = frozenset({requests.codes.too_many_requests, requests.codes.service_unavailable})
 # Methods that decide what is sent, and what becomes of the content.
 _OURS = frozenset({"__call__", "_send", "_write"})
 # Headers by which a request is no plain one, or the connection may not go on.
@@ -207,6 +212,7 @@ class HttpLine:
         self._is_first = not train.connection.trains
         self._requests: Sequence[PipelinedRequest] = ()
         self._number = 0
+        self._is_refused = False
 
     @property
     def is_open(self) -> bool:
@@ -247,6 +253,7 @@ class HttpLine:
             return None
         reply = request.answer(body)
         if reply is None:
+            self._is_refused |= body.head.status in _REFUSALS
             others = [each.expected for each in self._requests]
             if body.error is None and request.expected.is_of_another(body.data, others):
                 self._health.stop()
@@ -254,7 +261,10 @@ class HttpLine:
 
     def close(self) -> None:
         """Give the connection back if each request has its reply; else close it."""
-        if self._train.ended:
+        connection = self._train.connection
+        # Servers end a connection after 100 or 1000 requests. With several threads that comes to
+        # many ends in a row, and says nothing against a host that has answered longer trains.
+        if (self._train.ended and connection.trains <= EARLY) or self._is_refused:
             self._health.ended()
         elif self._number and not self._train.left and not self._is_first:
             # The first train doesn't count: a server may answer two requests, and drop longer
