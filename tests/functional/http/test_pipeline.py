@@ -8,6 +8,7 @@ import time
 
 import pytest
 import requests.adapters
+from executors import Inline
 from http_tools import names, quick, record, trust
 from servers.connection import ClientGone
 from servers.message import chunked, reply
@@ -106,6 +107,20 @@ def test_depth(serving):
     assert list(map(len, server.trains)) == [1, 1, 1, 2, 8, 8, 8, 8, 3]
     assert server.connections == 1
     assert sorted(request.path for request in server.requests) == sorted(FILES)
+
+
+@pytest.mark.parametrize(("pipeline", "depth"), [(8, 8), (1, 1)])
+def test_workers(serving, tmp_path, pipeline, depth):
+    """The workers of an executor send as many requests together as the batch was told."""
+    server = serving()
+    downloads = [small(server, path) for path in FILES]
+    for number, download in enumerate(downloads):
+        download.writer = FileWriter(tmp_path / str(number))
+    with Inline(1) as executor:
+        plans = run(server, downloads, pipeline=pipeline, executor=executor)
+    assert [plan.error for plan in plans] == [None] * len(FILES)
+    assert server.depth == depth
+    assert [(tmp_path / path[1:]).read_bytes() for path in FILES] == list(FILES.values())
 
 
 def test_events(serving):

@@ -5,6 +5,7 @@ import ftplib
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import urllib3
 
 from pulpcore.plugin.download.futures.net import dependencies
 from pulpcore.plugin.download.futures.net.dependencies import NAMES, check, missing
+from pulpcore.plugin.download.futures.pool.executors import Processes
 
 SOURCE = Path(dependencies.__file__).parents[1]
 PACKAGES = ("requests", "urllib3", "certifi", "socks")
@@ -39,6 +41,13 @@ DOCUMENTED = {
     *("urllib3.util.ssl_.create_urllib3_context", "urllib3.__version__"),
 }
 
+# Attributes of objects that a caller gives, which the source reads by getattr().
+OF_OBJECTS = {
+    "aiohttp.TCPConnector._ssl",
+    "concurrent.futures.ProcessPoolExecutor._max_workers",
+    "distributed.cfexecutor.ClientExecutor._client",
+}
+
 
 def dotted(node: ast.AST) -> str:
     """Return the text of `a.b.c`, or '' for anything else."""
@@ -60,6 +69,17 @@ def used() -> set[str]:
             elif isinstance(node, ast.Call) and ast.unparse(node.func) == "HTTPResponse":
                 found |= {f"urllib3.HTTPResponse({keyword.arg})" for keyword in node.keywords}
     return found
+
+
+def used_of_objects() -> set[str]:
+    """Return the private attributes that the source reads by getattr()."""
+    calls = (
+        ast.unparse(node)
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr"
+    )
+    return {found[1] for call in calls if (found := re.search(r", '(_[a-z]\w*)'", call))}
 
 
 def used_of_ftplib() -> set[str]:
@@ -89,7 +109,8 @@ def test_listed_of_ftplib() -> None:
 def test_listed() -> None:
     """The list has exactly the undocumented names of dependencies that the source uses."""
     found = used()
-    assert [n for n in NAMES if n not in found and not n.startswith("ftplib.")] == []
+    elsewhere = {name for name in NAMES if name.startswith("ftplib.")} | OF_OBJECTS
+    assert [n for n in NAMES if n not in found and n not in elsewhere] == []
     undocumented = {
         name
         for name in found
@@ -101,6 +122,18 @@ def test_listed() -> None:
         and not re.fullmatch(r"(requests|urllib3)\.(util|utils|cookies|adapters)|socks\.\w+", name)
     }
     assert undocumented == set()
+
+
+def test_listed_of_objects() -> None:
+    """The list has exactly the private attributes that the source reads by getattr()."""
+    assert set(NAMES) >= OF_OBJECTS
+    assert {name.rpartition(".")[2] for name in OF_OBJECTS} == used_of_objects()
+
+
+def test_workers_of_a_pool() -> None:
+    """A pool of processes has the listed attribute, without which a batch would guess."""
+    with ProcessPoolExecutor(3) as executor:
+        assert Processes(executor).workers() == 3
 
 
 def test_no_others_underscore() -> None:

@@ -392,6 +392,20 @@ def test_broken(inline, error, reason):
     assert len(plans) == len(taken)
 
 
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_failed_of_a_broken_executor(inline, is_begun):
+    """Handlers of Failed are called for what a worker had begun, and for nothing else."""
+    executor, told, download = inline(1), [], Remote("test://a/bytes/1", None)
+    download.register(Event.FAILED, lambda event: told.append(event.error))
+    executor.faults = {0: BrokenExecutor()}
+    executor.hook = lambda _: (
+        is_begun and Folder(executor.calls[0].folder, executor.calls[0].batch).begin(1)
+    )
+    plan = run([download], executor)[download]
+    assert plan.executed is is_begun
+    assert told == [plan.error] * is_begun
+
+
 def test_submit_fails(inline):
     """An executor that takes no chunk fails the plans, with what it raised, and without secrets."""
     executor = inline()
@@ -461,7 +475,7 @@ def test_a_chunk_after_the_end(tmp_path):
     """A worker runs nothing of a batch that has ended, as far as it can see."""
     folder = Folder.create("b")
     folder.stop()
-    empty = worker.Reply(*worker.work("b", 1, folder.path, 1, b"never read"))
+    empty = worker.Reply(*worker.work("b", 1, folder.path, 1, None, b"never read"))
     folder.remove()
     assert (pickle.loads(empty.reports), empty.problem) == ([], "")
     worker.close()
@@ -599,6 +613,15 @@ def test_shared_by_identity(inline):
     assert twin.limits.bandwidth == 1e9
     assert record_of(twin).limits.per_host == 3
     assert twin.rate_limiter.delay() < 1
+
+
+def test_bytes_in_flight(inline):
+    """A limit on the bytes in flight holds a chunk up only until reports free the bytes."""
+    downloads = [Remote(f"test://a/bytes/{9 + n % 2}", None) for n in range(20)]
+    for download in downloads:
+        download.limits = Limits(in_flight=10)
+    plans = run(downloads, inline(1), limits=Limits(in_flight=10))
+    assert {plan.error for plan in plans.values()} == {None}
 
 
 def test_a_limiter_that_is_gone():

@@ -165,7 +165,7 @@ class Batch(Generic[D_co]):
                 itself. Batches with the same object share its limits.
             pipeline: How many requests for small files may be sent on one connection before the
                 first is answered. By default up to 8, to hosts that are far away; 1 for no
-                pipelining. The worker processes of an executor don't pipeline.
+                pipelining.
 
         Raises:
             ValueError: A number is too small, the executor isn't supported, or ``context`` was
@@ -279,7 +279,16 @@ class Batch(Generic[D_co]):
 
         backlog = None if self._is_growing else self.backlog
         packer = Packer(self.limits)
-        return Chunks(processes(executor), concurrent, name, token, packer, backlog, self._resize)
+        return Chunks(
+            processes(executor),
+            concurrent,
+            name,
+            token,
+            packer,
+            backlog,
+            self._resize,
+            self._pipeline,
+        )
 
     def _resize(self, backlog: int) -> None:
         self.backlog = self._window.backlog = backlog

@@ -12,6 +12,11 @@ import pkgutil
 import urllib3
 
 NAMES = {
+    "aiohttp.TCPConnector._ssl": "the TLS settings of a session that pulpcore made",
+    "concurrent.futures.ProcessPoolExecutor._max_workers": "the number of workers; without it a "
+    "batch takes it to be four",
+    "distributed.cfexecutor.ClientExecutor._client": "counts the workers of a cluster, which come "
+    "and go; without it a batch takes them for processes",
     "ftplib.FTP.file": "reads replies from a connection of our own",
     "ftplib.FTP.getline": "overridden to bound the size of a reply",
     "ftplib.FTP.getresp": "overridden so that a cancellation wakes its reader",
@@ -35,7 +40,8 @@ NAMES = {
 }
 """The names, with a parameter in parentheses, and the purpose of each."""
 
-_OPTIONAL = "socks."
+# Of libraries that may be missing, and attributes of objects, which a class doesn't show.
+_OPTIONAL = ("aiohttp.", "concurrent.", "distributed.", "socks.")
 # urllib3-future installs itself as urllib3. The third number of its versions is 900 or more.
 _FORK = 900
 

@@ -14,7 +14,7 @@ import pickle
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +73,47 @@ class _Sent:
     future: Future[Any] = field(init=False)
     offset: int = 0
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether a worker has begun it, as far as that can be seen."""
+        return self.folder.is_begun(self.number)
+
+    def given_up(self, is_begun: bool | None = None) -> Iterable[Item]:
+        """Return the downloads of which nothing will be heard. Those that had begun say Failed.
+
+        Args:
+            is_begun: Whether a worker had begun it; None to look.
+        """
+        is_begun = self.is_begun if is_begun is None else is_begun
+        for plan, _ in self.items.values():
+            plan.executed = plan.executed or is_begun
+        return self.items.values()
+
+
+class _Reminder:
+    """Wakes the engine's thread after some time."""
+
+    def __init__(self, wake: Callable[[], object]) -> None:
+        self._wake = wake
+        self._alarm: Alarm | None = None
+        # When the alarm rings (``time.monotonic()``).
+        self._due = float("-inf")
+
+    def set(self, seconds: float) -> None:
+        """Wake it after so many seconds, or earlier if that was asked for before."""
+        now = time.monotonic()
+        if now < self._due <= now + seconds:
+            return
+        self.cancel()
+        self._due = now + seconds
+        with contextlib.suppress(RuntimeError):
+            self._alarm = timer.set(seconds, self._wake)
+
+    def cancel(self) -> None:
+        """Wake it no more."""
+        if self._alarm is not None:
+            timer.cancel(self._alarm)
+
 
 class Chunks:
     """Executes plans in the workers of an executor."""
@@ -86,6 +127,7 @@ class Chunks:
         packer: Packer,
         backlog: int | None,
         resize: Callable[[int], object],
+        pipeline: int | None = None,
     ) -> None:
         """Create an engine; :meth:`start` starts its thread.
 
@@ -97,10 +139,12 @@ class Chunks:
             packer: Pickles the downloads of the batch.
             backlog: The most plans that are started and not returned; None for two chunks a worker.
             resize: Called with the backlog when it changes.
+            pipeline: How many requests a worker sends together; None for the default.
         """
         self.cancellation = cancellation
         self._executor = executor
         self._concurrent = concurrent
+        self._settings = concurrent, pipeline
         self._backlog = backlog
         self._resize = resize
         self._workers = Workers(1, name)
@@ -117,9 +161,9 @@ class Chunks:
         self._sent: dict[int, _Sent] = {}
         self._number = 0
         self._size = FIRST
-        self._alarm: Alarm | None = None
-        # When the alarm rings, and when the early reports were read (``time.monotonic()``).
-        self._due = self._looked = float("-inf")
+        self._reminder = _Reminder(self.wake)
+        # When the early reports were read (``time.monotonic()``).
+        self._looked = float("-inf")
         stop_at_exit(self)
         cancellation.attach(self)
 
@@ -205,7 +249,7 @@ class Chunks:
         while self._suspects and not self._sent:
             self._send_chunk([self._suspects.popleft()], is_retry=True)
         if self._suspects or any(sent.is_retry for sent in self._sent.values()):
-            self._set_alarm(_LOOK)
+            self._reminder.set(_LOOK)
             return
         soon = _LOOK
         while self._pending.count and len(self._sent) < 2 * workers:
@@ -216,7 +260,7 @@ class Chunks:
             share = -(-self._pending.count // idle)
             self._send_chunk(self._pending.take(min(self._size, share)))
         if self._pending.count or self._sent:
-            self._set_alarm(soon)
+            self._reminder.set(soon)
 
     def _send_chunk(self, items: list[Item], is_retry: bool = False) -> None:
         if not items:
@@ -238,7 +282,7 @@ class Chunks:
                 self._folder = Folder.create(self._batch)
             sent = _Sent(self._number, dict(enumerate(items)), self._folder, is_retry)
             sent.future = self._executor.submit(
-                work, self._batch, sent.number, self._folder.path, self._concurrent, data
+                work, self._batch, sent.number, self._folder.path, *self._settings, data
             )
         except Exception:
             self._pending.add(items)
@@ -269,18 +313,19 @@ class Chunks:
     def _finish(self, sent: _Sent) -> None:
         """Take the reply to a chunk, or handle its failure."""
         self._read_early(sent)
-        is_begun = sent.folder.is_begun(sent.number)
+        is_begun = sent.is_begun
         del self._sent[sent.number]
         sent.folder.clear(sent.number)
         try:
             reply = Reply(*sent.future.result())
             reports = pickle.loads(reply.reports)  # noqa: S301 - our own worker wrote it
         except BaseException as error:  # noqa: BLE001 - also CancelledError
-            if self.cancellation.is_cancelled() or (self._executor.ends_all and not is_begun):
-                self._pending.add(sent.items.values())
-            elif self._executor.is_broken(error):
+            may_go_on = self._executor.ends_all and not is_begun
+            if not may_go_on and self._executor.is_broken(error):
+                # Nothing happens if the batch was cancelled before.
                 self.cancellation.cancel(broken(error))
-                self._pending.add(sent.items.values())
+            if may_go_on or self.cancellation.is_cancelled():
+                self._pending.add(sent.given_up(is_begun))
             else:
                 self._lose(sent, redact.text(f"{type(error).__name__}: {error}"))
             return
@@ -346,14 +391,14 @@ class Chunks:
             [
                 sent.future
                 for sent in self._sent.values()
-                if sent.folder.is_begun(sent.number) or not sent.future.cancel()
+                if sent.is_begun or not sent.future.cancel()
             ],
             _LAST,
         )
         # Whatever goes wrong there, no plan may be lost.
         with contextlib.suppress(Exception):
             self._receive()
-        left = [item for sent in self._sent.values() for item in sent.items.values()]
+        left = [item for sent in self._sent.values() for item in sent.given_up()]
         self._sent.clear()
         left += [*self._suspects, *self._pending.take(self._pending.count)]
         self._suspects.clear()
@@ -362,18 +407,7 @@ class Chunks:
         if self._folder is not None:
             self._folder.remove()
             self._folder = None
-        if self._alarm is not None:
-            timer.cancel(self._alarm)
-
-    def _set_alarm(self, seconds: float) -> None:
-        now = time.monotonic()
-        if now < self._due <= now + seconds:
-            return
-        if self._alarm is not None:
-            timer.cancel(self._alarm)
-        self._due = now + seconds
-        with contextlib.suppress(RuntimeError):
-            self._alarm = timer.set(seconds, self.wake)
+        self._reminder.cancel()
 
 
 def _size(before: int, rate: float) -> int:

@@ -100,7 +100,7 @@ class Processes:
 
     def workers(self) -> int:
         """Return the number of chunks that the workers can run at the same time."""
-        # The attribute isn't documented. Processes, loky and mpi4py's ``_max_workers`` agree on it.
+        # Not documented, see ``net.dependencies``. Processes, loky and mpi4py agree on it.
         number = getattr(self._executor, "_max_workers", None)
         return number if isinstance(number, int) and number > 0 else DEFAULT_WORKERS
 

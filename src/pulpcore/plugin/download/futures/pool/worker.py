@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from .. import redact
 from ..context import Context
+from ..engine.attempt import record_of
 from ..engine.report import Report, portable
 from ..engine.spec import unpack
 from ..error import DownloadFailed
@@ -46,6 +47,7 @@ class Chunk(NamedTuple):
         number (int): Identifies the chunk.
         folder (str): The batch's folder.
         concurrent (int): The number of downloads that run in parallel.
+        pipeline (int | None): How many requests are sent together; None for the default.
         specs (bytes): The packed specs.
     """
 
@@ -53,6 +55,7 @@ class Chunk(NamedTuple):
     number: int
     folder: str
     concurrent: int
+    pipeline: int | None
     specs: bytes
 
 
@@ -172,16 +175,18 @@ class _Run:
         self._left: dict[Plan, int] = {}
 
     def run(self) -> Reply:
-        engine = Threads(self._chunk.concurrent, f"chunk-{self._chunk.number}", self._token)
+        chunk = self._chunk
+        engine = Threads(
+            chunk.concurrent, f"chunk-{chunk.number}", self._token, None, chunk.pipeline
+        )
         try:
-            for index, (download, agents) in enumerate(
-                unpack(self._chunk.specs, self._session.twins)
-            ):
+            for index, (download, agents) in enumerate(unpack(chunk.specs, self._session.twins)):
                 for agent in agents:
                     agent.attach(download)
                 download.context = self._session.context
                 self._agents.append(agents)
                 plan = Plan(download)
+                plan.is_limited = record_of(download).limits is not None
                 self._left[plan] = index
                 engine.start(plan, self._done.put)
             self._collect()
@@ -216,6 +221,8 @@ class _Run:
 
     def _report(self, plan: Plan) -> None:
         index = self._left.pop(plan)
+        if plan.hand_back is not None:
+            plan.hand_back()
         try:
             report = Report.of(plan.download, plan.executed, plan.error, self._agents[index])
         except Exception as error:  # noqa: BLE001 - of a plugin's class; the batch must learn of it
