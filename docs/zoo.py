@@ -25,6 +25,7 @@ FILES = {
     "/": (b"<title>The zoo</title>", {"Content-Type": "text/html"}),
     **{f"/isos/{name}.iso": (content, {}) for name, content in ISOS.items()},
     **{f"/private/{number}": (b"secret", {}) for number in range(20)},
+    "/v2/animals/blobs/tiger": (b"a layer", {}),
     "/PULP_MANIFEST": (MANIFEST.encode(), {}),
     "/hostile/PULP_MANIFEST": (f"../.bashrc,{'0' * 64},0\nlion.iso\n".encode(), {}),
     "/mirror/eagle.iso": (b"eagle", {}),
@@ -51,11 +52,16 @@ class Handler(BaseHTTPRequestHandler):
         works = now - self.asked.get(self.path, -5.0) < 5
         self.asked[self.path] = now
         authorization = self.headers["Authorization"]
-        match self.path.split("/")[1]:
+        match re.split("[/?]", self.path)[1]:
             case "busy" if not works:
                 self.reply(503, {"Retry-After": "0"})
             case "private" if authorization != f"Bearer {TOKEN}":
                 self.reply(401)
+            case "v2" if authorization != f"Bearer {TOKEN}":
+                realm = f"http://{self.headers['Host']}/token"
+                scope = "repository:animals:pull"
+                challenge = f'Bearer realm="{realm}",service="zoo",scope="{scope}"'
+                self.reply(401, {"WWW-Authenticate": challenge})
             case "token" if authorization != USER:
                 self.reply(401)
             case "token":

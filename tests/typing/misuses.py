@@ -33,6 +33,7 @@ def downloads(download: HttpDownload) -> None:
     HttpDownload(URL, None, user="ann:secret")  # type: ignore[call-overload]
     HttpDownload(URL, None, headers=[("A", "b")])  # type: ignore[call-overload]
     HttpDownload(URL, None, proxy="http://proxy.example.org")  # type: ignore[call-overload]
+    HttpDownload(URL, None, auth=("ann", "secret"))  # type: ignore[call-overload]
     HttpDownload(URL, None, known_etag=7)  # type: ignore[call-overload]
     FtpDownload(URL, None, tls="explicit")  # type: ignore[call-overload]
     download.writer = 7  # type: ignore[assignment]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import requests
+from requests.auth import HTTPDigestAuth
 from urllib3.util import Retry
 
 from pulpcore.plugin.download import futures
@@ -38,6 +39,7 @@ from pulpcore.plugin.download.futures import (
     Writer,
 )
 from pulpcore.plugin.download.futures.address import is_public
+from pulpcore.plugin.download.futures.auth import BearerAuth
 from pulpcore.plugin.download.futures.batch import BACKLOG, CONCURRENT, Plan, PlanIterator
 from pulpcore.plugin.download.futures.context import Cache, Context
 from pulpcore.plugin.download.futures.engine.protocol import Protocol
@@ -67,6 +69,27 @@ from pulpcore.plugin.download.futures.writer import W_co
 
 def version() -> None:
     assert_type(futures.__version__, str)
+
+
+def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    request.headers["X-Signature"] = "abc"
+    return request
+
+
+def fetch_token() -> tuple[str, float]:
+    return "abc", 60
+
+
+def credentials(path: Path) -> None:
+    assert_type(HttpDownload("https://h/", path, auth=sign), HttpDownload[FileWriter])
+    assert_type(HttpDownload("https://h/", BufferWriter(), auth=sign), HttpDownload[BufferWriter])
+    bearer = BearerAuth(fetch_token)
+    BearerAuth(lambda: "abc")
+    for auth in (HTTPDigestAuth("ann", "secret"), bearer, BearerAuth(user=("ann", "secret")), None):
+        HttpDownload("https://h/", path, auth=auth)
+        Factory(auth=auth)
+    download = HttpDownload("https://h/", path)
+    download.auth = bearer
 
 
 def one_file(path: Path) -> None:

@@ -25,7 +25,7 @@ FLOORS = [
     {"stream"},
     {"download"},
     {"http", "ftp", "file", "pool"},
-    {"mirrors"},
+    {"auth", "mirrors"},
     {"factory", "batch", "tools", "progress"},
     {"cli", "pulp"},
 ]
@@ -36,7 +36,7 @@ DOOR = ""
 
 # Modules of the public API. `redact` is private, and the only one such that lies flat.
 PUBLIC = {
-    *("address", "batch", "context", "download", "error", "event", "factory", "file"),
+    *("address", "auth", "batch", "context", "download", "error", "event", "factory", "file"),
     *("mirrors", "progress", "pulp", "rate", "settings", "stream", "tools", "validation", "writer"),
 }
 

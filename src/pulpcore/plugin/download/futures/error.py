@@ -68,6 +68,9 @@ class DownloadError(Exception):
         local (bool):
             The cause is a lack of a resource of this machine, such as file descriptors, and not a
             failure of the host.
+        auth_failed (bool):
+            The cause is ``auth`` of the download, such as a server that gives no token, and not the
+            host.
     """
 
     download: Download | None = None
@@ -81,6 +84,7 @@ class DownloadError(Exception):
     retry_after: float | None = None
     refused: bool = False
     local: bool = False
+    auth_failed: bool = False
 
     def __init__(self, download: Download | str | None = None, reason: str = "") -> None:
         """Store the download and the reason.

@@ -20,6 +20,8 @@ from .file import FileDownload
 from .ftp import FtpDownload
 from .ftp.location import without_type_code
 from .http import HttpDownload
+from .http.check import auth_of
+from .http.options import Auth
 from .mirrors import Mirrors
 from .rate import RateLimiter
 from .settings import SSL, Timeout, User
@@ -115,6 +117,9 @@ class Factory:
             are refused then.
         mirrors (Mirrors | None):
             The mirrors of relative URLs.
+        auth (Callable[[requests.PreparedRequest], requests.PreparedRequest] | None):
+            Adds credentials to each request by http and https (see :class:`HttpDownload`). It has
+            precedence over ``username`` and ``password`` of the importer.
     """
 
     def __init__(
@@ -123,6 +128,7 @@ class Factory:
         allowed_paths: Sequence[str | os.PathLike[str]] | None = None,
         public_only: bool = False,
         mirrors: Mirrors | Iterable[str] | None = None,
+        auth: Auth | None = None,
     ) -> None:
         """Store the settings, and create the rate limiter that the downloads share.
 
@@ -132,13 +138,16 @@ class Factory:
             public_only: Connect to public addresses only.
             mirrors: Mirrors of a tree, or their base URLs. A relative URL becomes a download from
                 the first one, with the others as its mirrors.
+            auth: A callable that adds credentials to each request by http and https.
 
         Raises:
             ValueError: A base URL of the mirrors can't be used.
+            TypeError: ``auth`` can't be called.
         """
         self.importer = importer
         self.allowed_paths = allowed_paths
         self.public_only = public_only
+        self.auth = auth_of(auth)
         is_ready = mirrors is None or isinstance(mirrors, Mirrors)
         self.mirrors: Mirrors | None = mirrors if is_ready else Mirrors(mirrors)  # type: ignore[arg-type, assignment]
         limit = _get(importer, "rate_limit")
@@ -217,6 +226,7 @@ class Factory:
             user=self._user(),
             ssl=self._ssl(),
             public_only=self.public_only,
+            auth=self.auth,
         )
         # Set after the constructor, which raises for a wrong type. The run raises for it instead.
         download.proxy_url = _proxy(importer)

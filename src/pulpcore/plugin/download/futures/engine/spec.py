@@ -6,6 +6,7 @@ handlers, so :func:`check` refuses a download with handlers that the worker woul
 
 from __future__ import annotations
 
+import contextlib
 import copyreg
 import io
 import pickle
@@ -31,7 +32,7 @@ Spec = tuple["Download", list[Any]]
 _AT_HOME = frozenset({Event.SUCCEEDED, Event.FAILED})
 """The events whose handlers are called at home: each run sends exactly one of them, at its end."""
 
-SHARED: tuple[type[Any], ...] = (RateLimiter, Limits)
+SHARED: list[type[Any]] = [RateLimiter, Limits]
 """The classes whose objects downloads share by identity. A worker has one twin of each object."""
 
 
@@ -104,6 +105,15 @@ def check(download: Download) -> Spec:
     return download, [agent for owner in owners if (agent := owner.agent()) is not None]
 
 
+def share(kind: type[Any]) -> None:
+    """Add a class whose objects downloads share by identity.
+
+    Args:
+        kind: The class.
+    """
+    SHARED.append(kind)
+
+
 class Packer:
     """Pickles the specs of one batch."""
 
@@ -128,17 +138,28 @@ class Packer:
         Raises:
             ValueError: One can't be pickled. The message names the download if it is the only one.
         """
+        try:
+            return self._pickled((self._limits, specs))
+        except Exception as error:  # noqa: BLE001 - any __getstate__ may raise anything
+            reason = unportable(specs[0][0], error, self._attribute(specs[0][0]))
+        # Raised outside the except clause: a traceback of pickle would show what it was pickling.
+        raise ValueError(reason)
+
+    def _pickled(self, value: Any) -> bytes:
         stream = io.BytesIO()
         pickler = pickle.Pickler(stream, pickle.HIGHEST_PROTOCOL)
         pickler.dispatch_table = self._table
-        try:
-            pickler.dump((self._limits, specs))
-        except Exception as error:  # noqa: BLE001 - any __getstate__ may raise anything
-            reason = unportable(specs[0][0], error)
-        else:
-            return stream.getvalue()
-        # Raised outside the except clause: a traceback of pickle would show what it was pickling.
-        raise ValueError(reason)
+        pickler.dump(value)
+        return stream.getvalue()
+
+    def _attribute(self, download: Download) -> str | None:
+        """Return the name of the first attribute of a download that can't be pickled."""
+        name = None
+        with contextlib.suppress(Exception):
+            for name, value in download.__getstate__()[0].items():  # noqa: B007 - after the loop
+                self._pickled(value)
+            name = None
+        return name
 
     def _reduce(self, thing: Any) -> tuple[Any, ...]:
         """Pickle a shared object with its number, by which a worker finds its twin."""
@@ -184,12 +205,14 @@ def _twin(number: int, make: Callable[..., Any], arguments: tuple[Any, ...], sta
     return twins[number]
 
 
-def unportable(download: Download, error: BaseException) -> str:
+def unportable(download: Download, error: BaseException, attribute: str | None) -> str:
     """Return the reason why a download can't be sent to another process.
 
     Args:
         download: The download.
         error: What pickle raised.
+        attribute: The attribute that can't be pickled; None if it isn't known.
     """
+    what = "" if attribute is None else f"its attribute {attribute}: "
     why = redact.text(f"{type(error).__name__}: {error}")
-    return f"{download} can't be sent to another process: {why}"
+    return f"{download} can't be sent to another process: {what}{why}"

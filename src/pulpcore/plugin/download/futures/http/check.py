@@ -11,7 +11,7 @@ from ..engine.protocol import validate
 from ..net.url import parse
 from ..settings import SSL, Timeout, User, check_number
 from . import condition
-from .options import Options
+from .options import Auth, Options
 from .redirect import SCHEMES
 
 METHODS = ("GET", "HEAD")
@@ -85,6 +85,8 @@ def _coerce(download: Options) -> None:
         download.ssl = SSL.of(download.ssl)
     if download.proxy_url is not None:
         proxy_of(download.proxy_url)
+    if download.auth is not None:
+        auth_of(download.auth)
     if not isinstance(download.headers, CaseInsensitiveDict):
         download.headers = headers_of(download.headers)
 
@@ -102,6 +104,20 @@ def method_of(value: object) -> str:
     if method not in METHODS:
         raise ValueError(f"method: must be GET or HEAD, not {value!r}")
     return method
+
+
+def auth_of(auth: object) -> Auth | None:
+    """Return ``auth`` unchanged.
+
+    Args:
+        auth: A callable, or None.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if auth is None or callable(auth):
+        return auth
+    raise TypeError(f"auth: must be a callable or None, not {type(auth).__name__}")
 
 
 def proxy_of(url: object) -> str | None:

@@ -14,8 +14,9 @@ from ..engine.limited import limits_of
 from ..settings import SSL, Timeout, User
 from ..writer import W_co
 from . import condition
-from .check import headers_of, method_of, mirrors_of, proxy_of
+from .check import auth_of, headers_of, method_of, mirrors_of, proxy_of
 from .exchange import Exchange
+from .options import Auth
 from .protocol import HttpProtocol
 from .transfer import Transfer
 
@@ -41,7 +42,8 @@ class HttpDownload(Download[W_co]):
             The credentials for basic authentication. Like the client certificate and the headers
             Authorization, Cookie and Proxy-Authorization, they are only sent to the scheme, host
             and port of the URL, and not after a redirect to another one. An Authorization header
-            has precedence over ``user``, that over userinfo in the URL, and that over a netrc file.
+            has precedence over :attr:`auth`, that over ``user``, that over userinfo in the URL, and
+            that over a netrc file.
             A netrc file also applies to other hosts that it names, after a redirect.
         ssl (SSL):
             The TLS settings.
@@ -81,6 +83,12 @@ class HttpDownload(Download[W_co]):
             goes to that mirror. An http mirror of an https URL counts only if an enforced digest
             validates the content. Conditional requests (:attr:`known_etag`) go to ``url`` only,
             and ask it first.
+        auth (Callable[[requests.PreparedRequest], requests.PreparedRequest] | None):
+            Adds credentials to each request, as ``requests.auth.AuthBase`` does: it changes the
+            request and returns it, and may register a hook for the response. It is called for the
+            scheme, host and port of the URL only: not for mirrors, nor after a redirect to another
+            host. Downloads share connections if they have the same object. See
+            :class:`~pulpcore.plugin.download.futures.auth.BearerAuth`.
         reply (requests.Response | None):
             The server's reply.
     """
@@ -88,6 +96,7 @@ class HttpDownload(Download[W_co]):
     retry: Retry | None = backoff.DEFAULT
     expansion_max: float | None = 200
     timeout: Timeout
+    auth: Auth | None = None
     _protocol = HttpProtocol
 
     @overload
@@ -106,6 +115,7 @@ class HttpDownload(Download[W_co]):
         known_etag: str | None = ...,
         known_last_modified: str | None = ...,
         mirrors: Iterable[str] = ...,
+        auth: Auth | None = ...,
     ) -> None: ...
 
     @overload
@@ -124,6 +134,7 @@ class HttpDownload(Download[W_co]):
         known_etag: str | None = ...,
         known_last_modified: str | None = ...,
         mirrors: Iterable[str] = ...,
+        auth: Auth | None = ...,
     ) -> None: ...
 
     def __init__(
@@ -141,6 +152,7 @@ class HttpDownload(Download[W_co]):
         known_etag: str | None = None,
         known_last_modified: str | None = None,
         mirrors: Iterable[str] = (),
+        auth: Auth | None = None,
     ) -> None:
         """Create a download.
 
@@ -159,6 +171,7 @@ class HttpDownload(Download[W_co]):
             known_etag: The ETag of the file that the target has.
             known_last_modified: The Last-Modified of the file that the target has.
             mirrors: More URLs of the same content.
+            auth: A callable that adds credentials to a request, as requests has it.
 
         Raises:
             ValueError: The method is neither GET nor HEAD.
@@ -176,6 +189,7 @@ class HttpDownload(Download[W_co]):
         self.known_etag = known_etag
         self.known_last_modified = known_last_modified
         self.mirrors: Sequence[str] = mirrors_of(mirrors)
+        self.auth = None if auth is None else auth_of(auth)
 
     @derived
     def status(self) -> int:

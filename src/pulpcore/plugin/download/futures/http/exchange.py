@@ -14,6 +14,7 @@ from ..net.url import URL, parse
 from ..settings import SSL, Limits, Timeout, User
 from ..validation import DigestValidation
 from . import failure, redirect, secret
+from .authentication import Authentication, key_of
 from .cookies import Cookies
 from .options import Options
 from .redirect import SCHEMES
@@ -62,6 +63,14 @@ class Exchange:
         self._cookies: Cookies | None = None
         self._read_timeout = (download.timeout or Timeout()).read
         self._ssl = download.ssl or SSL()
+        # An Authorization header of the caller's wins.
+        self._auth = (
+            None
+            if download.auth is None or "Authorization" in download.headers
+            else Authentication(
+                download.auth, download, lambda made: self._request(self._urls[-1], made)
+            )
+        )
         self._home: URL
         self._urls: list[URL] = []
         self._routes: list[Route] = []
@@ -87,6 +96,15 @@ class Exchange:
         while True:
             url = self._urls[-1]
             reply = self.reply = self._request(url)
+            if self._auth is not None:
+                reply = self.reply = self._auth.answer(
+                    reply,
+                    stream=True,
+                    timeout=(None, self._read_timeout),
+                    verify=self._ssl.validation,
+                    cert=None,
+                    proxies=self._routes[-1].proxies,
+                )
             if history:
                 reply.history = list(history)
             try:
@@ -105,15 +123,20 @@ class Exchange:
                 self._cookies = Cookies()
             self._cookies.take(reply)
 
-    def first(self) -> tuple[URL, Route, Request]:
+    def first(self) -> tuple[URL, Route, requests.PreparedRequest]:
         """Return what is sent first: the URL, the route to it, and the request.
 
         Raises:
-            ValueError: The URL or a setting isn't usable.
-            OSError: The system refused what the route needs.
+            ValueError: The URL isn't usable.
+            DownloadFailed: A setting isn't usable, the system refused what the route needs, or
+                ``auth`` failed.
         """
         url = self._begin()
-        return url, *self._made(url)
+        request = self._made(url)
+        if self._auth is not None:
+            # A signature may have changed the query.
+            url = parse(request.url or "", SCHEMES)
+        return url, self._routes[-1], request
 
     def home_route(self) -> Route:
         """Return the route to the URL of the download.
@@ -139,6 +162,7 @@ class Exchange:
             if login is None and (
                 # The download has credentials of its own: a netrc file has no say elsewhere either.
                 self._is_mirror
+                or self._auth is not None
                 or self._own_login() is not None
                 or "Authorization" in download.headers
             ):
@@ -151,6 +175,7 @@ class Exchange:
             download.context,
             download.public_only,
             self._limits,
+            key_of(download.auth) if is_home and self._auth and download.auth else None,
         )
 
     def _check_redirect(self, target: URL) -> None:
@@ -167,25 +192,29 @@ class Exchange:
                     "validation, or allow insecure_redirects"
                 )
 
-    def _request(self, url: URL) -> requests.Response:
-        """Send one request, again if it went to a connection that the server had closed."""
+    def _request(
+        self, url: URL, request: requests.PreparedRequest | None = None
+    ) -> requests.Response:
+        """Send one request, again if it went to a connection that the server had closed.
+
+        Args:
+            url: The URL.
+            request: What a hook of ``auth`` sends by the route of the last request. None for a new
+                request.
+        """
         # An error from here on has no status: that of a redirect would be read as the host's.
         self.reply = None
-        try:
-            route, request = self._made(url)
-        except ValueError as error:
-            redact.exception(error)
-            raise DownloadFailed(f"a setting is wrong: {error}") from error
-        except OSError as error:
-            # The system refused what the route needs, such as a file to read.
-            raise self._failure(error, url) from error
+        if request is None:
+            request = self._made(url)
+        route = self._routes[-1]
         adapter = route.adapter(url.text)
+        asked = url if self._auth is None else parse(request.url or "", SCHEMES)
         # Ends, for each time a connection less is kept.
         while True:
             timeouts = self._before(url), self._read_timeout
             try:
                 if type(adapter) is Adapter:
-                    reply: requests.Response = adapter.ask(request, url, timeouts, route.proxies)
+                    reply: requests.Response = adapter.ask(request, asked, timeouts, route.proxies)
                 else:
                     reply = send(adapter, request, timeouts, self._ssl.validation, route.proxies)
             except failure.ANTICIPATED as error:
@@ -196,12 +225,21 @@ class Exchange:
                     log.debug("%s %s: %d", request.method, self._shown(url), reply.status_code)
                 return reply
 
-    def _made(self, url: URL) -> tuple[Route, Request]:
+    def _made(self, url: URL) -> requests.PreparedRequest:
+        """Return a new request for a URL, after its route was added to the others."""
         is_home = self._is_home(url)
-        login = self._login(url, is_home)
-        route = self._route(url, is_home, login)
-        self._routes.append(route)
-        return route, self._prepare(route, url, is_home, login)
+        try:
+            login = self._login(url, is_home)
+            route = self._route(url, is_home, login)
+            self._routes.append(route)
+            request = self._prepare(route, url, is_home, login)
+        except ValueError as error:
+            redact.exception(error)
+            raise DownloadFailed(f"a setting is wrong: {error}") from error
+        except OSError as error:
+            # The system refused what the route needs, such as a file to read.
+            raise self._failure(error, url) from error
+        return self._auth.apply(request) if is_home and self._auth is not None else request
 
     def _failure(self, error: Exception, url: URL) -> DownloadFailed:
         is_redirected = len(self._urls) > 1
@@ -223,7 +261,7 @@ class Exchange:
     def _secrets(self) -> set[str]:
         download = self._download
         user, routes = download.user or User(), self._routes
-        return secret.of(
+        found = secret.of(
             [
                 download.url,
                 self._source,
@@ -232,6 +270,7 @@ class Exchange:
             [(user.name, user.password), *(route.netrc for route in routes if route.netrc)],
             download.headers or {},
         )
+        return found if self._auth is None else found | self._auth.secrets
 
     def _shown(self, url: URL) -> str:
         if len(self._urls) == 1:
@@ -281,6 +320,8 @@ class Exchange:
         return self._own_login() if is_home else None
 
     def _own_login(self) -> tuple[str, str] | None:
+        if self._auth is not None:
+            return None
         user, home = self._download.user, self._home
         if user is not None and user.name is not None:
             return user.name, user.password or ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Protocol
+
+import requests
 
 if TYPE_CHECKING:
     from urllib3.util import Retry
@@ -15,10 +17,15 @@ if TYPE_CHECKING:
     from ..writer import Writer
 
 
+Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
+"""What ``auth`` is: it changes a request and returns it, as ``requests.auth.AuthBase`` does."""
+
+
 class Options(Protocol):
     """The attributes of an ``HttpDownload``, which documents them."""
 
     BLOCK: int
+    auth: Auth | None
     context: Context
     expansion_max: float | None
     headers: MutableMapping[str, str]

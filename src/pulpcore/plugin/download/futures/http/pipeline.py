@@ -16,6 +16,7 @@ import requests
 from .. import redact
 from ..download import Download
 from ..engine.pipeline import Depth, Health
+from ..error import DownloadFailed
 from ..net.url import URL
 from ..settings import Timeout
 from ..validation import DigestValidation, SizeValidation
@@ -23,7 +24,7 @@ from . import resume
 from .exchange import Exchange
 from .options import Options
 from .route import Route
-from .wire.adapter import Adapter, Destination, Request, Response
+from .wire.adapter import Adapter, Destination, Response
 from .wire.train import BODY_LIMIT, ROOM, StoredBody, Train
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class PipelinedRequest:
         self,
         download: Options,
         expected: Expected,
-        made: tuple[URL, Route, Request],
+        made: tuple[URL, Route, requests.PreparedRequest],
         destination: Destination,
         health: Health,
     ) -> None:
@@ -286,15 +287,18 @@ def pipelined(download: Options, health: Health) -> PipelinedRequest | None:
     if expected is None:
         return None
     try:
-        made = url, route, _ = Exchange(download, {}, lambda _: None).first()
+        made = url, route, request = Exchange(download, {}, lambda _: None).first()
         adapter = route.adapter(url.text)
         if type(adapter) is not Adapter:
             return None
         destination = adapter.destination(url, route.proxies)
-    except (ValueError, OSError):
+    except (ValueError, DownloadFailed):
         # It fails with its own error when it is sent alone.
         return None
-    if not destination.is_direct:
+    if not destination.is_direct or (
+        # Such a hook may look at any reply.
+        request.hooks["response"] and not getattr(download.auth, "answers_refusals_only", False)
+    ):
         return None
     return PipelinedRequest(download, expected, made, destination, health)
 

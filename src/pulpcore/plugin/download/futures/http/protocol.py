@@ -143,9 +143,13 @@ class HttpProtocol(Protocol):
     def is_up(self, error: DownloadError) -> bool | None:
         """Return whether the server is up: it is if it answers, but for some statuses.
 
+        None if the error doesn't tell, such as that of a server that gives out tokens.
+
         Args:
             error: The failure.
         """
+        if error.auth_failed:
+            return None
         if error.retry_after is not None:
             # A server that says when to come again is up.
             return True

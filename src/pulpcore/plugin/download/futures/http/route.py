@@ -8,7 +8,7 @@ import functools
 import importlib.metadata
 import netrc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from ssl import SSLContext as TlsContext
 from typing import Any, NamedTuple, TypeVar
 
@@ -44,6 +44,7 @@ class Key(NamedTuple):
     public_only: bool
     limits: tuple[Limits, ...]
     process: Process
+    auth: Hashable = None
 
 
 class Route(Resource):
@@ -77,7 +78,7 @@ class Route(Resource):
             self.proxies = {"http": proxy, "https": proxy}
             is_socks = _checked(proxy, key).is_socks
         self.netrc, self.is_netrc_named = None, False
-        if key.user is None:
+        if key.user is None and key.auth is None:
             self.netrc, self.is_netrc_named = _netrc(key.origin.host)
         secure = key.origin.scheme == "https"
         self.is_tunnel = proxy is not None and (secure or is_socks)
@@ -139,6 +140,7 @@ def find_route(
     context: Context,
     public_only: bool = False,
     limits: tuple[Limits, ...] = (),
+    auth: Hashable = None,
 ) -> Route:
     """Return the route to an origin, from the cache or a new one.
 
@@ -150,12 +152,15 @@ def find_route(
         context: The context whose cache holds the routes.
         public_only: Connect to public addresses only.
         limits: The limits of the downloads: who shares a connection shares them.
+        auth: The key of what adds credentials to requests, in place of netrc; None without.
 
     Raises:
         ValueError: The proxy or a TLS setting isn't usable.
     """
     # The key has the values, not the settings object: that is mutable, and equal ones must share.
-    key = Key(url.origin, user, proxy, _values(ssl), bool(public_only), limits, this_process())
+    key = Key(
+        url.origin, user, proxy, _values(ssl), bool(public_only), limits, this_process(), auth
+    )
     return context.cache.once(key, lambda: Route(url.text, key, ssl, context))
 
 

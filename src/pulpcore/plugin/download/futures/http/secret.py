@@ -45,7 +45,7 @@ def of(
         found.update(_of_user(*user))
     for field, text in headers.items():
         if is_private(field) and field.lower() != "host":
-            found.update(_of_header(text))
+            found.update(of_header(text))
     return found
 
 
@@ -59,7 +59,12 @@ def _of_user(name: str | None, password: str | None) -> Iterator[str]:
         yield base64.b64encode(f"{name or ''}:{password or ''}".encode()).decode()
 
 
-def _of_header(value: str | bytes) -> Iterator[str]:
+def of_header(value: str | bytes) -> Iterator[str]:
+    """Yield the secrets in the value of a header.
+
+    Args:
+        value: The value.
+    """
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     for word in re.split(r"[;,\s]+", text):
         yield from _tokens(word)
