@@ -3,6 +3,7 @@
 import re
 import sys
 import threading
+import time
 from contextlib import suppress
 
 import pytest
@@ -14,9 +15,11 @@ from pulpcore.plugin.download.futures import (
     BufferWriter,
     DownloadFailed,
     Event,
+    Limits,
     SizeValidation,
 )
-from pulpcore.plugin.download.futures.engine.attempt import Attempt
+from pulpcore.plugin.download.futures.engine.attempt import Attempt, record_of
+from pulpcore.plugin.download.futures.engine.limited import Shared
 from pulpcore.plugin.download.futures.engine.machine import begin
 from pulpcore.plugin.download.futures.engine.protocol import Protocol
 from pulpcore.plugin.download.futures.event import Fetched, Replied, Restarted
@@ -359,6 +362,41 @@ class TestWaiting:
         lives(waits, runs)
         assert texts == [""]
         assert monitor.waiting.startswith("waiting 100 s")
+
+    def test_for_bandwidth(self):
+        """A long wait for bandwidth is told, and its end."""
+        download = Sized(1, 1, size=2)
+        download.limits = Limits(bandwidth=1)
+        # Others have reserved the next 100 seconds.
+        Shared.of(download.limits).bucket.take(100, 1, time.monotonic())
+        texts = []
+
+        def show(*_):
+            texts.append(monitor.waiting)
+            if texts[-1]:
+                record_of(download).run.token.cancel("the end of the test")
+
+        monitor = ProgressMonitor(show)
+        monitor.watch(download)
+        with pytest.raises(DownloadFailed, match="the end of the test"):
+            download()
+        assert re.fullmatch(r"waiting \d+ s: the limit of bandwidth", texts[-2])
+        assert monitor.waiting == ""
+
+    def test_for_bytes_in_flight(self):
+        """While a batch holds a download back for the bytes in flight, the monitor says so."""
+        monitor, seen = ProgressMonitor(), []
+        is_held = threading.Event()
+        downloads = [Sized(1, size=1, validated=1) for _ in range(2)]
+        for download in downloads:
+            monitor.watch(download)
+        record_of(downloads[1]).watchers += (lambda _: is_held.set(),)
+        with Batch(downloads, limits=Limits(in_flight=1)) as batch:
+            for plan in batch():
+                assert plan.error is None
+                assert is_held.wait(SECONDS)
+                seen.append(monitor.waiting)
+        assert seen == ["waiting: the limit of bytes in flight", ""]
 
     def test_over(self):
         """When the wait is over the monitor says nothing of it, nor after the end."""

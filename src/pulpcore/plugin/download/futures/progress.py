@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from .engine.attempt import record_of
@@ -75,7 +76,8 @@ class ProgressMonitor:
         An example is ``waiting 12 s: the server asked for it (status 503)``. It is empty while one
         of them gets on, or none runs. If they wait for different things, it is the wait that ends
         first. Reasons are Retry-After, a back-off, a limit, and a server that admits no more
-        connections; ``checking the file that is there`` is said for ``skip_existing``.
+        connections. ``waiting: the limit of bytes in flight`` ends when you take plans back.
+        ``checking the file that is there`` is said for ``skip_existing``.
         """
         wait = self.wait
         return "" if wait is None else str(wait)
@@ -85,7 +87,7 @@ class ProgressMonitor:
         """What ``waiting`` says, as an object; None for nothing."""
         waits = []
         for record in self._running.copy().values():
-            if record.run is None or (wait := record.run.wait) is None:
+            if (wait := record.wait) is None:
                 return None
             waits.append(wait)
         return min(waits, key=lambda wait: wait.left, default=None)
@@ -97,7 +99,7 @@ class ProgressMonitor:
             download: The download. It must not have been started.
         """
         meter = _Meter(self._change, self._is_given, self._running)
-        record_of(download).watchers += (self.refresh,)
+        record_of(download).watchers += (partial(self._show_wait, meter),)
         download.register(Event.PREPARED, meter.prepared)
         download.register(Event.REPLIED, meter.replied)
         download.register(Event.FETCHED, meter.fetched)
@@ -105,6 +107,11 @@ class ProgressMonitor:
         download.register(Event.SUCCEEDED, meter.succeeded)
         download.register(Event.FAILED, meter.failed)
         meter.expect(download)
+
+    def _show_wait(self, meter: _Meter, record: Record) -> None:
+        # A batch may hold the download back before it is prepared.
+        self._running[meter] = record
+        self.refresh()
 
     def add(self, completed: int) -> None:
         """Count bytes that no download fetches, such as those of files that exist already.

@@ -15,7 +15,7 @@ from ..waiting.cancellation import current
 from .claim import Claims
 from .content import Content, unwritable
 from .protocol import protocol_of
-from .run import Run
+from .run import Run, Wait
 
 if TYPE_CHECKING:
     from ..context import Context
@@ -357,7 +357,8 @@ class Record:
         protocol (Protocol | None): What the protocol learned in the last run.
         attempt (Attempt | None): The attempt that is being made.
         limits (Limits | None): The limits of the batch that runs it.
-        watchers (tuple[Callable[[], object], ...]): Called when the run begins to wait.
+        wait (Wait | None): What the run waits for now, or the batch before it lets the run begin.
+        watchers (tuple[Callable[[Record], object], ...]): Called with this when a wait begins.
         outlet (Outlet | None): Where the content of the next run goes if it is read as a stream.
     """
 
@@ -371,6 +372,7 @@ class Record:
         "protocol",
         "run",
         "running",
+        "wait",
         "watchers",
     )
 
@@ -395,8 +397,19 @@ class Record:
         self.protocol: Protocol | None = None
         self.attempt: Attempt | None = None
         self.limits: Limits | None = None
-        self.watchers: tuple[Callable[[], object], ...] = ()
+        self.wait: Wait | None = None
+        self.watchers: tuple[Callable[[Record], object], ...] = ()
         self.outlet: Outlet | None = None
+
+    def show(self, wait: Wait) -> None:
+        """Tell those who show progress that a wait begins.
+
+        Args:
+            wait: What for.
+        """
+        self.wait = wait
+        for tell in self.watchers:
+            tell(self)
 
 
 # A name that Python mangles: no subclass has it by chance. It is an attribute of the download, so

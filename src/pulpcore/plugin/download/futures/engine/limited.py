@@ -13,6 +13,7 @@ from ..waiting.lock import this_process
 from .attempt import Attempt, record_of
 from .bucket import Bucket, piece
 from .places import Places, enter_all
+from .run import Wait
 
 if TYPE_CHECKING:
     from .protocol import Protocol
@@ -31,6 +32,10 @@ _LEAST, _MOST = 16 * 1024, 208 * 1024
 
 Above that the system's own choice is better, because it grows with the connection.
 """
+
+
+_LONG = 1.0
+"""The shortest wait for bandwidth that is told to those who show progress (seconds)."""
 
 
 class Shared:
@@ -232,8 +237,12 @@ class LimitedAttempt(Attempt):
         begin = 0
         while begin < len(buffer):
             size, delay = self._limits.delay(len(buffer) - begin)
+            if delay >= _LONG:
+                wait = Wait("the limit of bandwidth", time.monotonic() + delay)
+                record_of(self._download).show(wait)
             if delay:
                 self.wait_by(functools.partial(self._run.token.wait, delay))
+                record_of(self._download).wait = None
             super().write(buffer[begin : begin + size])
             begin += size
 

@@ -181,7 +181,7 @@ class Life:
             self._error = RuntimeError(f"{self.download} is running already")
             run.token.close()
             return
-        self._record.run = run
+        self._record.run, self._record.wait = run, None
         run.outlet = self._record.outlet
         try:
             self._record.running.add(id(self))
@@ -194,7 +194,7 @@ class Life:
                     if not self._has_thread:
                         yield until if run.deadline is None else min(until, run.deadline)
                     self._wait(until)
-                    run.wait = None
+                    self._record.wait = None
         except BaseException as error:  # noqa: BLE001 - advance() raises it
             self._error = error
             self._fail(error)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterable
-from math import ceil
+from collections.abc import Callable
+from math import ceil, inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..error import DownloadFailed
@@ -30,7 +30,8 @@ class Wait(NamedTuple):
 
     Attributes:
         why (str): What the run waits for, or what else it does.
-        until (float | None): When the wait ends (``time.monotonic()``); None if it is no wait.
+        until (float | None): When the wait ends (``time.monotonic()``); ``math.inf`` if nobody
+            knows; None if it is no wait.
     """
 
     why: str
@@ -42,7 +43,9 @@ class Wait(NamedTuple):
         return 0.0 if self.until is None else max(self.until - time.monotonic(), 0.0)
 
     def __str__(self) -> str:
-        return self.why if self.until is None else f"waiting {ceil(self.left)} s: {self.why}"
+        if self.until is None:
+            return self.why
+        return f"waiting{'' if self.until == inf else f' {ceil(self.left)} s'}: {self.why}"
 
 
 class Run:
@@ -63,7 +66,6 @@ class Run:
         claims (Claims): What it uses, and no other run meanwhile.
         writer (Writer | None): The writer that it has claimed.
         validations (list[Validation]): The validations that it has claimed.
-        wait (Wait | None): What it waits for now.
         outlet (Outlet | None): Where the content goes if it is read as a stream.
     """
 
@@ -83,7 +85,6 @@ class Run:
         "token",
         "total",
         "validations",
-        "wait",
         "was_late",
         "writer",
     )
@@ -110,7 +111,6 @@ class Run:
         self.refused_alone = float("-inf")
         self.was_late = False
         self.deadline: float | None = None
-        self.wait: Wait | None = None
         self._late = ""
         self._alarm: Alarm | None = None
 
@@ -144,17 +144,6 @@ class Run:
             self.claims.keep([download, *used])
         if not content.is_begun:
             reset(validations)
-
-    def show(self, wait: Wait, watchers: Iterable[Callable[[], object]]) -> None:
-        """Tell those who show progress that the run waits.
-
-        Args:
-            wait: What it waits for.
-            watchers: Called then.
-        """
-        self.wait = wait
-        for tell in watchers:
-            tell()
 
     def time_left(self) -> float | None:
         """Return the seconds that are left of the limit; None without one."""

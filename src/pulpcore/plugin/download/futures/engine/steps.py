@@ -149,9 +149,9 @@ class Steps(_Prospects):
         # The reader of a stream wants the content, wherever else it is.
         is_read = run.outlet is not None
         if download.skip_existing and not is_read and self._protocol.has_content(download):
-            run.show(Wait("checking the file that is there"), self._record.watchers)
+            self._record.show(Wait("checking the file that is there"))
             self._protocol.is_unchanged = existing.has_content(download, run)
-            run.wait = None
+            self._record.wait = None
         return KEPT if self._protocol.is_unchanged else None
 
     def take_turn(self) -> None:
@@ -367,7 +367,7 @@ class Steps(_Prospects):
     def _wait(self, until: float, why: str) -> None:
         """Have the machine wait before the next step."""
         self.until = until
-        self._run.show(Wait(why, until), self._record.watchers)
+        self._record.show(Wait(why, until))
 
     def _send(self, attempt: Attempt) -> None:
         """Send under the limit of speed, which ends an attempt and not the run."""

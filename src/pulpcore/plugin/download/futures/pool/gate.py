@@ -12,6 +12,7 @@ two plans that begin at the same time never both take the last bytes.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -19,10 +20,13 @@ from typing import Any, NamedTuple
 
 from ..engine.attempt import record_of
 from ..engine.limited import Shared, limits_of
+from ..engine.run import Wait
 from ..settings import Limits
 from ..waiting.cancellation import Cancellation
 from ..waiting.threads import Workers
 from .window import Plan
+
+_HELD = Wait("the limit of bytes in flight", math.inf)
 
 
 class _Parked(NamedTuple):
@@ -68,6 +72,8 @@ class Gate:
         plan.hand_back = partial(self._hand_back, plan, limits)
         if not self._parked and self._enter(plan, limits):
             return True
+        # Before another thread may let it begin, and so withdraw this.
+        record_of(plan.download).show(_HELD)
         self._parked.append(_Parked(plan, limits, begin))
         # If the batch was cancelled just before, this looks again at once.
         self._cancellation.attach(self)
@@ -93,6 +99,7 @@ class Gate:
             except IndexError:
                 return
             if self._enter(parked.plan, parked.limits):
+                record_of(parked.plan.download).wait = None
                 # The next one may fit too, and has a thread of its own.
                 self.wake()
                 parked.begin()
