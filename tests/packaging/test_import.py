@@ -67,6 +67,7 @@ import pulp_futures
 package = importlib.import_module(NAME)
 modules = [name for _, name, _ in pkgutil.walk_packages(package.__path__, NAME + '.')]
 modules.remove(NAME + '.pulp')
+modules.remove(NAME + '.telemetry')
 for name in modules:
     importlib.import_module(name)
 watching = False

@@ -144,7 +144,7 @@ def test_ci_leaves_the_tree_alone() -> None:
 
 def test_optional_libraries(tox: configparser.ConfigParser, project: dict[str, Any]) -> None:
     """The environment `py` has all optional libraries, and `lowest` has none of them."""
-    optional = {"codings", "socks"}
+    optional = {"codings", "socks", "telemetry"}
     assert set(tox["testenv:py"]["extras"].split(", ")) == {"cli", *optional}
     assert tox["testenv:py"]["dependency_groups"] == "test, optional"
     assert (tox["testenv:lowest"]["extras"], tox["testenv:lowest"]["dependency_groups"]) == (
@@ -156,7 +156,7 @@ def test_optional_libraries(tox: configparser.ConfigParser, project: dict[str, A
         for extra in optional
         for requirement in project["project"]["optional-dependencies"][extra]
     }
-    assert named == {"brotli", "zstandard", "pysocks"}
+    assert named == {"brotli", "zstandard", "pysocks", "opentelemetry-api"}
 
 
 def test_each_path_of_tox_exists() -> None:

@@ -27,7 +27,7 @@ FLOORS = [
     {"http", "ftp", "file", "pool"},
     {"auth", "mirrors"},
     {"factory", "batch", "tools", "progress"},
-    {"cli", "pulp"},
+    {"cli", "pulp", "telemetry"},
 ]
 
 # The package's own `__init__.py`, by its name below the package. It imports every public name, so
@@ -37,7 +37,8 @@ DOOR = ""
 # Modules of the public API. `redact` is private, and the only one such that lies flat.
 PUBLIC = {
     *("address", "auth", "batch", "context", "download", "error", "event", "factory", "file"),
-    *("mirrors", "progress", "pulp", "rate", "settings", "stream", "tools", "validation", "writer"),
+    *("mirrors", "progress", "pulp", "rate", "settings", "stream", "telemetry", "tools"),
+    *("validation", "writer"),
 }
 
 # Imports that go up, or between rooms of one floor, with the reason why each has to. All are for

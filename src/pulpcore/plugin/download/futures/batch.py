@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Executor
 
+    from .engine.tracing import Tracing
     from .pool.aio import AsyncPlans
 
 __all__ = ["BACKLOG", "CONCURRENT", "Batch", "Plan", "PlanIterator"]
@@ -132,6 +133,9 @@ class Batch(Generic[D_co]):
             The state that the downloads share.
         limits (Limits | None):
             The limits that the downloads share.
+        tracing (Tracing | None):
+            What traces the downloads: see
+            :func:`~pulpcore.plugin.download.futures.telemetry.instrument`.
         iterator (PlanIterator):
             The plans.
     """
@@ -194,6 +198,7 @@ class Batch(Generic[D_co]):
             downloads, self._start, self._finish, self._cancellation.is_cancelled, backlog
         )
         self.iterator = PlanIterator(self._window)
+        self.tracing: Tracing | None = None
         self._is_started = False
 
     @property
@@ -298,6 +303,8 @@ class Batch(Generic[D_co]):
         if self.limits is not None:
             record_of(plan.download).limits = self.limits
             plan.is_limited = True
+        if self.tracing is not None:
+            record_of(plan.download).tracing = self.tracing
         self._engine.start(plan, complete)
 
     def _finish(self) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .outlet import Outlet
     from .protocol import Protocol
     from .subject import Download
+    from .tracing import Tracing
 
 
 class Attempt:
@@ -39,6 +40,7 @@ class Attempt:
         limits (tuple[Limits, ...]): The limits of the download.
         is_full (bool): It ended because the limits allow no more connections to a host now.
         answer (Any): The reply if its request was pipelined and the reply counts; else None.
+        trace (RunTrace | None): The trace of the run; None if nobody traces it.
     """
 
     limits: tuple[Limits, ...] = ()
@@ -59,6 +61,7 @@ class Attempt:
         "is_exchanged",
         "is_sending",
         "protocol",
+        "trace",
     )
 
     def __init__(self, download: Download, run: Run, protocol: Protocol) -> None:
@@ -69,7 +72,7 @@ class Attempt:
             run: The run.
             protocol: What the protocol knows in this run.
         """
-        self._download, self._run, self.protocol = download, run, protocol
+        self._download, self._run, self.protocol, self.trace = download, run, protocol, run.trace
         self._content = record_of(download).content
         self._is_announced = self._is_waiting = self._has_waited = False
         # The engine has waited for the turn of the first request.
@@ -360,6 +363,7 @@ class Record:
         wait (Wait | None): What the run waits for now, or the batch before it lets the run begin.
         watchers (tuple[Callable[[Record], object], ...]): Called with this when a wait begins.
         outlet (Outlet | None): Where the content of the next run goes if it is read as a stream.
+        tracing (Tracing | None): What traces the runs; None for nothing.
     """
 
     __slots__ = (
@@ -372,6 +376,7 @@ class Record:
         "protocol",
         "run",
         "running",
+        "tracing",
         "wait",
         "watchers",
     )
@@ -400,6 +405,7 @@ class Record:
         self.wait: Wait | None = None
         self.watchers: tuple[Callable[[Record], object], ...] = ()
         self.outlet: Outlet | None = None
+        self.tracing: Tracing | None = None
 
     def show(self, wait: Wait) -> None:
         """Tell those who show progress that a wait begins.

@@ -117,6 +117,8 @@ class Life:
         """The request of the next attempt, for ``hold``; None if it may not be pipelined."""
         if self._request is None:
             self._request = self._steps.pipelined()
+            if self._request is not None:
+                self._request.trace = self._run.trace
         return self._request
 
     def advance(self, hold: Hold | None = None) -> float | None:
@@ -185,6 +187,8 @@ class Life:
         run.outlet = self._record.outlet
         try:
             self._record.running.add(id(self))
+            if self._record.tracing is not None:
+                run.trace = self._record.tracing.begin(self.download)
             while self.state in MOVES:
                 if self._hold is not None and self.state == ATTEMPT and self._is_held(self._hold):
                     yield HELD
@@ -216,6 +220,8 @@ class Life:
             outcome = STEPS[self.state](self._steps) or DONE
         except Exception as error:
             # Nothing here keeps the error, whose traceback holds this frame.
+            if self._run.trace is not None:
+                self._run.trace.end_attempt(error)
             if FAILURE not in moves or not self._is_failure(error):
                 raise
             outcome = FAILURE
@@ -255,10 +261,13 @@ class Life:
             self.download.router.send(Failed(self.download, error))
 
     def _end(self) -> None:
-        record = self._record
+        record, trace = self._record, self._run.trace
         record.attempt = None
         self._run.close()
         try:
+            if trace is not None:
+                trace.end_attempt(self._error)
+                trace.end(self._error)
             record.running.discard(id(self))
             if record.owns_context and record.context is not None and not record.running:
                 record.context.close()

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from .tracing import RunTrace
 
 DEPTH = 8
 """How many requests are sent together, unless the caller says otherwise."""
@@ -97,9 +100,11 @@ class Request(Protocol):
     Attributes:
         key (Hashable): Only requests with equal keys may be in one train.
         size (int): How much is sent (bytes).
+        trace (RunTrace | None): The trace of the run; None if nobody traces it.
     """
 
     key: Hashable
+    trace: RunTrace | None
 
     @property
     def size(self) -> int:

@@ -28,12 +28,16 @@ class Protocol:
             The target has the content already, so that none comes.
         is_alternative (bool):
             The engine sets it for that attempt: read the content the other way.
+        has_requests (bool):
+            ``_send`` tells the trace of the run each request. Otherwise the engine tells it each
+            attempt.
     """
 
     status = 0
     is_unchanged = False
     has_alternative = False
     is_alternative = False
+    has_requests = False
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a report brings home: what the public properties of a download show."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..validation import Validation
     from .outlet import Outlet
     from .subject import Download
+    from .tracing import RunTrace
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Run:
         writer (Writer | None): The writer that it has claimed.
         validations (list[Validation]): The validations that it has claimed.
         outlet (Outlet | None): Where the content goes if it is read as a stream.
+        trace (RunTrace | None): The trace of the run, while it runs.
     """
 
     __slots__ = (
@@ -84,6 +86,7 @@ class Run:
         "repairs",
         "token",
         "total",
+        "trace",
         "validations",
         "was_late",
         "writer",
@@ -100,6 +103,7 @@ class Run:
         self.writer: Writer | None = None
         self.validations: list[Validation] = []
         self.outlet: Outlet | None = None
+        self.trace: RunTrace | None = None
         self.token = Cancellation(parent)
         self.budget: Budget
         self.began = time.monotonic()

@@ -85,7 +85,7 @@ def check(download: Download) -> Spec:
         download: The download.
 
     Raises:
-        ValueError: A handler or the writer can't travel. The message names it.
+        ValueError: A handler, a trace or the writer can't travel. The message names it.
     """
     for name, handler in download.router.registered():
         owner = getattr(handler, "__self__", None)
@@ -96,6 +96,11 @@ def check(download: Download) -> Spec:
                 f"{download}: the handler {shown} of {name} can't run in another process: only "
                 "handlers of SUCCEEDED and FAILED can be used with this executor"
             )
+    if record_of(download).tracing is not None:
+        raise ValueError(
+            f"{download}: what runs in another process can't be traced: don't instrument the "
+            "download or its batch, or use threads"
+        )
     if isinstance(download.writer, BufferWriter):
         raise ValueError(  # noqa: TRY004 - as for all that can't travel
             f"{download}: a {type(download.writer).__name__} can't be filled by another process: "

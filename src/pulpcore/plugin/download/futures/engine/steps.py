@@ -9,6 +9,7 @@ import time
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
+from .. import redact
 from ..error import DownloadError, DownloadFailed, Facts, MismatchError, ValidationError
 from ..event import Error, Event, Prepared
 from ..net.used_up import used_up
@@ -219,6 +220,8 @@ class Steps(_Prospects):
         Raises:
             ValidationError: The content is not what was expected.
         """
+        if self._run.trace is not None:
+            self._run.trace.end_attempt()
         if self._protocol.has_content(self._download):
             self._attempt.adopt()
             for validation in self._run.validations:
@@ -372,6 +375,8 @@ class Steps(_Prospects):
     def _send(self, attempt: Attempt) -> None:
         """Send under the limit of speed, which ends an attempt and not the run."""
         timeout, token = self._download.timeout, self._run.token
+        if self._run.trace is not None and not self._protocol.has_requests:
+            self._run.trace.request("", redact.url(attempt.source), {})
         if not isinstance(timeout, Timeout) or timeout.least_speed is None:
             _send(self._download)
             # Cancelling shuts the socket down, which the reader sees as an end of file.

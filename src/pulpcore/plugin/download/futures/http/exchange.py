@@ -9,6 +9,7 @@ import requests
 from requests.auth import HTTPBasicAuth
 
 from .. import redact
+from ..engine.tracing import RequestTrace, RunTrace
 from ..error import DownloadFailed
 from ..net.url import URL, parse
 from ..settings import SSL, Limits, Timeout, User
@@ -41,6 +42,7 @@ class Exchange:
         before: Callable[[URL], float | None],
         source: str | None = None,
         limits: tuple[Limits, ...] = (),
+        trace: RunTrace | None = None,
     ) -> None:
         """Make an exchange.
 
@@ -52,6 +54,7 @@ class Exchange:
             source: The URL to ask; None for that of the download. A mirror's gets neither the
                 credentials of the download, nor its client certificate, nor most of its headers.
             limits: The limits of the download.
+            trace: The trace of the run; None if nobody traces it.
         """
         self._download = download
         self._source = source
@@ -59,6 +62,7 @@ class Exchange:
         self._headers = headers
         self._before = before
         self._limits = limits
+        self._trace = trace
         # Created on demand: most requests are answered without a redirect.
         self._cookies: Cookies | None = None
         self._read_timeout = (download.timeout or Timeout()).read
@@ -212,18 +216,25 @@ class Exchange:
         # Ends, for each time a connection less is kept.
         while True:
             timeouts = self._before(url), self._read_timeout
+            # Each is sent with a trace of its own, also one that is sent again.
+            traced = None if self._trace is None else self._traced(self._trace, request, url)
             try:
                 if type(adapter) is Adapter:
                     reply: requests.Response = adapter.ask(request, asked, timeouts, route.proxies)
                 else:
                     reply = send(adapter, request, timeouts, self._ssl.validation, route.proxies)
             except failure.ANTICIPATED as error:
-                if failure.find(error, StaleConnection) is None:
+                if not _is_stale(error, self._trace):
                     raise self._failure(error, url) from error
             else:
+                if traced is not None:
+                    traced.replied(reply.status_code)
                 if log.isEnabledFor(logging.DEBUG):
                     log.debug("%s %s: %d", request.method, self._shown(url), reply.status_code)
                 return reply
+
+    def _traced(self, trace: RunTrace, request: requests.PreparedRequest, url: URL) -> RequestTrace:
+        return trace.request(request.method or "", self._shown(url), request.headers)
 
     def _made(self, url: URL) -> requests.PreparedRequest:
         """Return a new request for a URL, after its route was added to the others."""
@@ -259,17 +270,7 @@ class Exchange:
         return failed
 
     def _secrets(self) -> set[str]:
-        download = self._download
-        user, routes = download.user or User(), self._routes
-        found = secret.of(
-            [
-                download.url,
-                self._source,
-                *(proxy for route in routes for proxy in route.proxies.values()),
-            ],
-            [(user.name, user.password), *(route.netrc for route in routes if route.netrc)],
-            download.headers or {},
-        )
+        found = _secrets(self._download, self._source, self._routes)
         return found if self._auth is None else found | self._auth.secrets
 
     def _shown(self, url: URL) -> str:
@@ -326,3 +327,20 @@ class Exchange:
         if user is not None and user.name is not None:
             return user.name, user.password or ""
         return None if home.user is None else (home.user, home.password or "")
+
+
+def _is_stale(error: Exception, trace: RunTrace | None) -> bool:
+    """Whether the server had closed the connection before. Ends the trace of the request."""
+    if trace is not None:
+        trace.end_attempt(error)
+    return failure.find(error, StaleConnection) is not None
+
+
+def _secrets(download: Options, source: str | None, routes: list[Route]) -> set[str]:
+    """Return what a download sends that a server may repeat."""
+    user = download.user or User()
+    return secret.of(
+        [download.url, source, *(proxy for route in routes for proxy in route.proxies.values())],
+        [(user.name, user.password), *(route.netrc for route in routes if route.netrc)],
+        download.headers or {},
+    )

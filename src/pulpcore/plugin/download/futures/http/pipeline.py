@@ -16,7 +16,8 @@ import requests
 from .. import redact
 from ..download import Download
 from ..engine.pipeline import Depth, Health
-from ..error import DownloadFailed
+from ..engine.tracing import RequestTrace, RunTrace
+from ..error import DownloadFailed, transient
 from ..net.url import URL
 from ..settings import Timeout
 from ..validation import DigestValidation, SizeValidation
@@ -40,6 +41,11 @@ PATIENCE = 1.0
 
 # The statuses of a server that wants fewer requests. Trains would send each refused one twice.
 _REFUSALS = frozenset({requests.codes.too_many_requests, requests.codes.service_unavailable})
+
+# What the headers of a trace take at most (bytes): traceparent, and a tracestate of 512 characters
+# (W3C Trace Context).
+_TRACED = 600
+
 # Methods that decide what is sent, and what becomes of the content.
 _OURS = frozenset({"__call__", "_send", "_write"})
 # Headers by which a request is no plain one, or the connection may not go on.
@@ -108,7 +114,12 @@ class PipelinedRequest:
         expected (Expected): What the content must be.
         timeout (float | None): The time-out of each read (seconds).
         health (Health): What is known of the host.
+        trace (RunTrace | None): The trace of the run; None if nobody traces it.
+        traced (RequestTrace | None): The trace of this request, until its reply counts.
     """
+
+    trace: RunTrace | None = None
+    traced: RequestTrace | None = None
 
     def __init__(
         self,
@@ -145,7 +156,17 @@ class PipelinedRequest:
     @property
     def size(self) -> int:
         """How much is sent (bytes)."""
-        return len(self.head) or ROOM + 1
+        return (len(self.head) or ROOM + 1) + (0 if self.trace is None else _TRACED)
+
+    def head_for(self, trace: RunTrace) -> bytes:
+        """Begin the trace of this request, and return the head that carries it.
+
+        Args:
+            trace: The trace of the run.
+        """
+        request, url = self._request, self._url
+        self.traced = trace.make(request.method or "", redact.url(url.text), request.headers)
+        return self._destination.head(request, url)
 
     def open(self, depth: Depth) -> HttpLine | None:
         """Take an idle connection that has proved itself.
@@ -232,7 +253,11 @@ class HttpLine:
             requests: The requests, with equal keys.
         """
         self._requests = requests
-        self._train.send([request.head for request in requests], requests[0].timeout)
+        heads = [
+            request.head if request.trace is None else request.head_for(request.trace)
+            for request in requests
+        ]
+        self._train.send(heads, requests[0].timeout)
 
     def receive(self) -> Response | None:
         """Read the next reply, which the running work waits for.
@@ -253,6 +278,11 @@ class HttpLine:
                 self._health.stop()
             return None
         reply = request.answer(body)
+        if request.trace is not None and request.traced is not None:
+            request.traced.replied(body.head.status)
+            if reply is not None:
+                request.trace.take(request.traced)
+                request.traced = None
         if reply is None:
             self._is_refused |= body.head.status in _REFUSALS
             others = [each.expected for each in self._requests]
@@ -272,6 +302,9 @@ class HttpLine:
             # trains.
             self._health.answered()
         self._train.close()
+        for request in self._requests:
+            if request.traced is not None:
+                request.traced.end(transient("pipelined, and no reply to it counts"))
 
 
 def pipelined(download: Options, health: Health) -> PipelinedRequest | None:

@@ -33,6 +33,7 @@ class HttpProtocol(Protocol):
         source (str | None): The URL that was asked for the last reply, before redirects.
     """
 
+    has_requests = True
     source: str | None = None
     _version: resume.Version | None = None
     _validators = condition.NOTHING

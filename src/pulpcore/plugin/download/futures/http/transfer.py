@@ -84,7 +84,12 @@ class Transfer:
             self._protocol.note_reply(answer)
             return answer
         exchange = Exchange(
-            self._download, headers, self._before_request, self._source, attempt.limits
+            self._download,
+            headers,
+            self._before_request,
+            self._source,
+            attempt.limits,
+            attempt.trace,
         )
         try:
             return exchange.run()
