@@ -83,6 +83,7 @@ class TestList:
         ("line", "problem"),
         [
             ("http://h/a\tnonsense", "line 1 of list: no URL of http"),
+            ("http://h/a\thttp://h:99999/a", "line 1 of list: it is not valid: check its host"),
             ("http://h/a\tftp://h/a", "only URLs of http and https can be sources"),
             (f"http://h/a#md5={'0' * 32}\thttp://i/a#md5={'1' * 32}", "different md5 digests"),
         ],
@@ -189,6 +190,23 @@ class TestMetalink:
         assert all(r.header("Authorization") is not None for r in home.requests)
         assert other.count == 1
         assert "s3cret" not in err + str(records)
+
+    @pytest.mark.parametrize("is_redirected", [True, False])
+    def test_redirected(self, call, servers, tmp_path, is_redirected):
+        """Nobody gets credentials if another server sent the document; all do by the user's own."""
+        home, other = servers
+        document = metalink(("a", SHA256, [home.url("/r/a")]))
+        if is_redirected:
+            other.files["/m"] = document
+            home.files["/m"] = Redirect(other.url("/m"))
+            where = home.url("/m")
+        else:
+            (tmp_path / "m").write_bytes(document)
+            where = (tmp_path / "m").as_uri()
+        status, (record,), err = call("get", "--metalink", where, "--user", "me")
+        assert (status, record["status"]) == (0, "ok"), err
+        has_user = [request.header("Authorization") is not None for request in home.requests]
+        assert has_user == ([True, False] if is_redirected else [True])
 
     @pytest.mark.parametrize(
         ("served", "reason"),

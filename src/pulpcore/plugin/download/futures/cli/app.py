@@ -125,8 +125,8 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
 )
 @click.option(
     "--metalink",
-    metavar="FILE",
-    help="A Metalink document, or its URL: files with their mirrors, sizes and digests.",
+    metavar="FILE-or-URL",
+    help="A Metalink document: files with their mirrors, sizes and digests.",
 )
 @click.option(
     "-P",

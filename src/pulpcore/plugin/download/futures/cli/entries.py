@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pulpcore.plugin.download.futures import DigestValidation, Factory
 from pulpcore.plugin.download.futures.factory import file_name
+from pulpcore.plugin.download.futures.net.url import parse
 
 from . import shown
 from .manifest import Refused, relative
@@ -86,6 +87,8 @@ def entry_of(
         url, *others = (_source(each, expected) for each in (text, *mirrors))
         if others and not all(map(is_http, (url, *others))):
             raise Refused("only URLs of http and https can be sources of the same file")
+        for each in others:
+            parse(each)
         if "checksum" in options:
             algorithm, digest = digest_of(*options["checksum"].partition("=")[::2])
             if expected.setdefault(algorithm, digest) != digest:

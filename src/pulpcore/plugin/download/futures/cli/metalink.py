@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import click
+from requests import Response
 
-from pulpcore.plugin.download.futures import Metalink
+from pulpcore.plugin.download.futures import Download, Metalink
 from pulpcore.plugin.download.futures.http.redirect import may_have_credentials
 from pulpcore.plugin.download.futures.mirrors import LARGEST, MetalinkFile
-from pulpcore.plugin.download.futures.net.url import Origin, parse
+from pulpcore.plugin.download.futures.net.url import parse
 
 from . import shown
 from .document import fetch
@@ -36,10 +38,10 @@ def read(where: str, options: Options, output: Output) -> list[Entry | Result]:
         click.UsageError: The path or the URL can't be used, or there is no document at the path.
     """
     if not shown.is_url(where):
-        return list(_entries(_parse(_read(where), where), None))
+        return list(_entries(_parse(_read(where), where), lambda _: True))
     try:
-        content, _ = fetch(where, "Metalink document", LARGEST, options, output)
-        return list(_entries(Metalink.parse(content), parse(where).origin))
+        content, download = fetch(where, "Metalink document", LARGEST, options, output)
+        return list(_entries(Metalink.parse(content), partial(_is_trusted, download)))
     except Unusable as error:
         return [Result(None, where, None, None, "failed", str(error), error.status)]
     except ValueError as error:
@@ -62,27 +64,32 @@ def _parse(content: bytes, path: str) -> Metalink:
         raise click.UsageError(f"--metalink: {os.path.basename(path)!r}: {error}.") from error
 
 
-def _entries(document: Metalink, origin: Origin | None) -> Iterator[Entry | Result]:
-    """Return the files of a document.
+def _is_trusted(document: Download, url: str) -> bool:
+    """Whether credentials may be sent to a URL in a document.
 
-    Args:
-        document: The document.
-        origin: Where it comes from. Credentials are for this origin only, since whoever wrote the
-            document chose the URLs. None for a file of the user's.
+    They are for the server that was asked for the document and has sent it. Whoever wrote the
+    document chose the URLs. A document on this machine is the user's own.
     """
+    if not isinstance(document.reply, Response):
+        return document.url.lower().startswith("file:")
+    asked = parse(document.url).origin
+    answered = parse(str(document.reply.url)).origin
+    return all(may_have_credentials(asked, each) for each in (answered, parse(url).origin))
+
+
+def _entries(document: Metalink, is_trusted: Callable[[str], bool]) -> Iterator[Entry | Result]:
     for file in document.files:
         try:
-            yield _entry(file, origin)
+            yield _entry(file, is_trusted)
         except Refused as error:
             sha256 = file.digests.get("sha256")
             yield Result(file.name, None, file.size, sha256, "failed", str(error))
 
 
-def _entry(file: MetalinkFile, origin: Origin | None) -> Entry:
+def _entry(file: MetalinkFile, is_trusted: Callable[[str], bool]) -> Entry:
     path = relative(file.name)
     if not file.urls:
         raise Refused("the Metalink document has no http URL of it")
     url, *mirrors = (each.url for each in file.urls)
     size = {} if file.size is None else {"size": file.size}
-    is_foreign = origin is not None and not may_have_credentials(origin, parse(url).origin)
-    return Entry(url, path, {**size, **file.digests}, mirrors, is_foreign)
+    return Entry(url, path, {**size, **file.digests}, mirrors, not is_trusted(url))

@@ -217,6 +217,7 @@ _FILE = click.Path(exists=True, dir_okay=False, readable=True)
 _OPTIONS = (
     click.option(
         "--concurrent",
+        metavar="N",
         type=click.IntRange(1, MOST),
         default=CONCURRENT,
         show_default=True,

@@ -66,6 +66,7 @@ _OPTIONS = {
     "; give a path": "; give it by -o, or by out= in a list",
     "as the setting ssl.validation=False says": "as --insecure says",
     "within the total limit": "within --total-timeout",
+    "can't write to Writer:": "can't write to stdout:",
 }
 
 

@@ -257,10 +257,18 @@ def _refused(entry: Entry, reason: str) -> Result:
 
 
 def _is_regular(path: str) -> bool:
+    if path == STDIO:
+        # It is None if it was closed.
+        if sys.stdin is None:
+            raise click.UsageError("-i: stdin is closed.")
+        return False
     try:
-        return path != STDIO and stat.S_ISREG(os.stat(path).st_mode)
+        mode = os.stat(path).st_mode
     except OSError as error:
         raise click.UsageError(f"-i: {path!r}: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        raise click.UsageError(f"-i: {path!r}: it is a folder.")
+    return stat.S_ISREG(mode)
 
 
 def open_list(path: str) -> BinaryIO:
@@ -273,11 +281,7 @@ def open_list(path: str) -> BinaryIO:
         click.UsageError: It can't be opened.
     """
     if path == STDIO:
-        # sys.stdin is None if it was closed.
-        descriptor = os.dup(sys.stdin.fileno()) if sys.stdin is not None else -1
-        if descriptor < 0:
-            raise click.UsageError("-i: stdin is closed.")
-        return open(descriptor, "rb")
+        return open(os.dup(sys.stdin.fileno()), "rb")
     try:
         return open(path, "rb")
     except OSError as error:
