@@ -187,6 +187,21 @@ def test_a_run_within_another_doesnt_wait_for_it(runners, clock):
     assert not refuse(host, inner, clock)
 
 
+@pytest.mark.parametrize(("waits", "others"), [(False, 1), (True, 0)])
+def test_a_train_is_one_attempt(runners, clock, waits, others):
+    """Downloads that wait in a train count as one, and not if the train waits for the run."""
+
+    class Driver:
+        def waits_for(self, token):
+            return waits
+
+    host, driver = Host(), Driver()
+    enter(host, runners[:9])
+    for runner in runners[:8]:
+        runner.run.train = driver
+    assert host._others(runners[8].run) == others
+
+
 def test_a_forked_child_has_no_attempts_of_its_parent(full, runners, monkeypatch):
     """The attempts that were being made when the process was forked count in the parent only."""
     assert enter(full, runners[2:3]) == [False]

@@ -11,6 +11,7 @@ from pulpcore.plugin.download.futures.http.wire.framing import ReplyParser
 from pulpcore.plugin.download.futures.http.wire.pool import IdleConnections, Pool
 from pulpcore.plugin.download.futures.http.wire.train import ROOM, StoredBody, Train
 from pulpcore.plugin.download.futures.settings import Timeout
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
 
 
 class Options:
@@ -37,7 +38,7 @@ class Refusing:
 class Ended:
     """A train that the server ended, which was that many on its connection."""
 
-    ended, left = True, 3
+    ended, left, is_given_up = True, 3, False
 
     def __init__(self, trains):
         self.connection = self
@@ -64,7 +65,7 @@ def test_unsendable():
 
 def test_connection_that_cannot_send():
     """A train whose requests can't be sent has no replies, and ended early."""
-    train = Train(Refusing(), None)
+    train = Train(Refusing(), Pool(None, IdleConnections()), None)
     train.send([b"one", b"two"], None)
     assert not train.is_open
     assert train.ended
@@ -140,3 +141,20 @@ def test_exchanged_while_it_is_taken(monkeypatch):
     pool.release(proved)
     monkeypatch.setattr(pool, "_take", lambda: None)
     assert pool.take_proved(0.5) is None
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_given_up(waits):
+    """A train gives its connection up to whom it waits for, and to nobody else."""
+
+    class Driver:
+        def waits_for(self, _):
+            return waits
+
+    class Gone(Idle):
+        def shut_down(self, _):
+            raise OSError
+
+    train = Train(Gone(), Pool(None, IdleConnections()), Driver())
+    train.give_up(Cancellation())
+    assert (train.is_open, train.is_given_up) == (not waits, waits)

@@ -169,16 +169,21 @@ class Host:
         return now + (soon if run in first else min(max(soon, len(waiting) / _LOOKS), _LATEST))
 
     def _others(self, run: Run) -> int:
-        """How many attempts others make; not those that wait for this one to end."""
+        """How many attempts others make; not those that wait for this one to end.
+
+        The attempts that wait in a train use one connection, and count as one.
+        """
         if self._process is not this_process():
             # A forked child: the attempts of its parent never end here.
             self._process = this_process()
             for runs in self._active, self._refused, self._waiting:
                 runs.clear()
-        others = 0
+        others, trains = 0, set()
         for other in self._active.copy():
             if not other.claims.is_live:
                 self._active.pop(other, None)
+            elif (train := other.train) is not None:
+                trains.add(train)
             elif other is not run and not run.token.within(other.token):
                 others += 1
-        return others
+        return others + sum(not train.waits_for(run.token) for train in trains)

@@ -33,7 +33,7 @@ from ..event import Event, Failed, Succeeded
 from ..waiting.cancellation import Cancellation, Cancelled, current, enter, leave, scope
 from .attempt import record_of
 from .claim import Claims
-from .pipeline import Line, Request
+from .pipeline import Driver, Line, Request
 from .run import Run, discard
 from .steps import FULL, KEPT, Steps
 
@@ -138,6 +138,7 @@ class Life:
                 one that is.
         """
         self._hold = hold
+        self._run.train = None
         outer = enter(self.token)
         try:
             until = next(self._moves, None)
@@ -151,6 +152,14 @@ class Life:
                 # Or this frame and the error would hold each other.
                 del error
         return until
+
+    def join(self, train: Driver) -> None:
+        """Note that the attempt of a run that is held waits for its turn in a train.
+
+        Args:
+            train: What advances the train.
+        """
+        self._run.train = train
 
     def receive(self, line: Line) -> bool:
         """Read the reply to the request of a run that is held.

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from .tracing import RunTrace
 
+from ..waiting.cancellation import Cancellation
+
 DEPTH = 8
 """How many requests are sent together, unless the caller says otherwise."""
 
@@ -84,7 +86,7 @@ class Health:
         self._ends = 0
 
     def ended(self) -> None:
-        """Note that the host ended the connection within a train, or refused a request of it."""
+        """Note a train that the host ended or refused, or that a nested download had to end."""
         self._ends += 1
         if self._ends >= ENDS:
             self.is_off = True
@@ -92,6 +94,17 @@ class Health:
     def stop(self) -> None:
         """Send no more trains to the host: it mixes replies up, or answers the first one only."""
         self.is_off = True
+
+
+class Driver(Protocol):
+    """What advances the downloads of a train."""
+
+    def waits_for(self, token: Cancellation) -> bool:
+        """Return whether a handler of one of them is running, and work is part of it.
+
+        Args:
+            token: The token of the work.
+        """
 
 
 class Request(Protocol):
@@ -110,11 +123,15 @@ class Request(Protocol):
     def size(self) -> int:
         """How much is sent (bytes)."""
 
-    def open(self, depth: Depth) -> Line | None:
+    def open(self, depth: Depth, driver: Driver) -> Line | None:
         """Take an idle connection that has proved itself.
+
+        The line closes when a handler that the driver waits for needs a connection itself. The host
+        may allow only one.
 
         Args:
             depth: How far the batch goes.
+            driver: What advances the downloads of the train.
 
         Returns:
             The connection; None if there is none, or the host is too near for a train.

@@ -20,6 +20,7 @@ from .content import Content, reset
 if TYPE_CHECKING:
     from ..validation import Validation
     from .outlet import Outlet
+    from .pipeline import Driver
     from .subject import Download
     from .tracing import RunTrace
 
@@ -67,6 +68,7 @@ class Run:
         claims (Claims): What it uses, and no other run meanwhile.
         writer (Writer | None): The writer that it has claimed.
         validations (list[Validation]): The validations that it has claimed.
+        train (Driver | None): The train in which its attempt waits for its turn.
         outlet (Outlet | None): Where the content goes if it is read as a stream.
         trace (RunTrace | None): The trace of the run, while it runs.
     """
@@ -87,6 +89,7 @@ class Run:
         "token",
         "total",
         "trace",
+        "train",
         "validations",
         "was_late",
         "writer",
@@ -112,6 +115,7 @@ class Run:
         self.is_done = False
         self.can_continue = False
         self.total: int | None = None
+        self.train: Driver | None = None
         self.refused_alone = float("-inf")
         self.was_late = False
         self.deadline: float | None = None

@@ -15,7 +15,7 @@ import requests
 
 from .. import redact
 from ..download import Download
-from ..engine.pipeline import Depth, Health
+from ..engine.pipeline import Depth, Driver, Health
 from ..engine.tracing import RequestTrace, RunTrace
 from ..error import DownloadFailed, transient
 from ..net.url import URL
@@ -168,11 +168,12 @@ class PipelinedRequest:
         self.traced = trace.make(request.method or "", redact.url(url.text), request.headers)
         return self._destination.head(request, url)
 
-    def open(self, depth: Depth) -> HttpLine | None:
+    def open(self, depth: Depth, driver: Driver) -> HttpLine | None:
         """Take an idle connection that has proved itself.
 
         Args:
             depth: How far the batch goes.
+            driver: What advances the downloads of the train.
         """
         pool = self._destination.pool
         connection = pool.take_proved(depth.trip)
@@ -181,7 +182,7 @@ class PipelinedRequest:
                 self.health.rest()
             return None
         most = depth.most if connection.trains else min(FIRST, depth.most)
-        train = Train(connection, self._destination.pool.release)
+        train = Train(connection, pool, driver)
         return HttpLine(train, most, self.health)
 
     def answer(self, body: StoredBody) -> Response | None:
@@ -295,7 +296,8 @@ class HttpLine:
         connection = self._train.connection
         # Servers end a connection after 100 or 1000 requests. With several threads that comes to
         # many ends in a row, and says nothing against a host that has answered longer trains.
-        if (self._train.ended and connection.trains <= EARLY) or self._is_refused:
+        is_early = self._train.ended and connection.trains <= EARLY
+        if is_early or self._is_refused or self._train.is_given_up:
             self._health.ended()
         elif self._number and not self._train.left and not self._is_first:
             # The first train doesn't count: a server may answer two requests, and drop longer

@@ -119,6 +119,10 @@ class _Run(Run):
         self.context = copy_context()
 
     @property
+    def token(self) -> Cancellation | None:
+        return self._plan.token
+
+    @property
     def may_join(self) -> bool:
         # A plan that is limited has to be admitted first.
         return not (self._plan.is_limited or self._plan.download.limits is not None)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from ..engine.machine import Hold, Life
 from ..engine.pipeline import Depth, Line, Request
+from ..waiting.cancellation import Cancellation
 from ..waiting.threads import Workers
 
 PATIENCE = 0.5
@@ -35,6 +36,11 @@ class Run(ABC):
     """
 
     context: Context
+
+    @property
+    @abstractmethod
+    def token(self) -> Cancellation | None:
+        """The cancellation token of the run; None if no run is in progress."""
 
     @property
     @abstractmethod
@@ -121,6 +127,8 @@ class _Train:
         self._line: Line
         self._key: Hashable = None
         self._room = 0
+        # The plan that is being executed up to its next wait. Its handlers may run.
+        self._active: Run | None = None
         # The life that was held last. Its plan gets a seat next.
         self._held: Life | None = None
         # The plans whose reply isn't the next one yet. The thread of the train takes the first,
@@ -165,13 +173,23 @@ class _Train:
         seat = _taken(self._seats.pop)
         return None if seat is None else seat.run
 
+    def waits_for(self, token: Cancellation) -> bool:
+        """Return whether a handler of one of the downloads is running, and work is part of it.
+
+        Args:
+            token: The token of the work.
+        """
+        active = self._active
+        own = None if active is None else active.token
+        return own is not None and token.within(own)
+
     def _open(self, life: Life) -> bool:
         """Hold the first run if there are enough plans and a connection for a train."""
         if not life.may_be_pipelined or not self._share():
             return False
         if (request := _request_of(life)) is None:
             return False
-        line = request.open(self._depth)
+        line = request.open(self._depth, self)
         if line is None:
             return False
         self._line, self._room, self._key = line, line.room, request.key
@@ -193,8 +211,14 @@ class _Train:
             each for each in self._workers.queue() if isinstance(each, Run) and each.may_join
         ]
         for run in filter(self._takes, waiting[:left]):
-            run.go_on(self._hold)
+            self._go_on(run)
             self._seat(run)
+
+    def _go_on(self, run: Run) -> None:
+        """Execute a plan, up to its next attempt."""
+        self._active = run
+        run.go_on(self._hold)
+        self._active = None
 
     def _takes(self, run: Run) -> bool:
         """Take a plan out of the queue. Return False if another thread has it."""
@@ -209,6 +233,7 @@ class _Train:
         if request is None or request.key != self._key or request.size > self._room:
             self._workers.run_next(run.go_on)
             return
+        life.join(self)
         self._room -= request.size
         self._seats.append(_Seat(run, life, request))
 
@@ -230,7 +255,7 @@ class _Train:
         if not counts:
             self._workers.run_next(seat.run.go_on)
         else:
-            seat.run.go_on(self._hold)
+            self._go_on(seat.run)
             if self._held is not None:
                 self._held = None
                 self._workers.run_next(seat.run.go_on)

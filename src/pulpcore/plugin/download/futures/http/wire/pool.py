@@ -6,9 +6,11 @@ import contextlib
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from ...context import Resource
 from ...engine.limited import Ration
+from ...waiting.cancellation import Cancellation, current
 from .body import Body
 from .connection import Connection
 
@@ -53,10 +55,24 @@ class IdleConnections(Resource):
         _close_all(self._tickets)
 
 
+class Train(Protocol):
+    """A user of a connection who may be waiting for somebody who needs one, too."""
+
+    def give_up(self, token: Cancellation) -> None:
+        """Shut the connection down if it is so.
+
+        Args:
+            token: The token of who needs one.
+        """
+
+
 class Pool:
     """A pool of connections to one destination. It reuses the last used connection first.
 
     A pool still works after :meth:`close`. It then closes each connection after its request.
+
+    Attributes:
+        trains (dict[Train, None]): The trains that are using connections.
     """
 
     def __init__(
@@ -77,6 +93,7 @@ class Pool:
         self._all_idle = idle
         self._tickets: deque[_Ticket] = deque()
         self._is_closed = False
+        self.trains: dict[Train, None] = {}
 
     def request(
         self,
@@ -102,6 +119,9 @@ class Pool:
         """
         connection = self._take()
         if connection is None:
+            if self.trains and (token := current()) is not None:
+                for train in self.trains.copy():
+                    train.give_up(token)
             if self._ration is not None:
                 self._ration.make_room()
             connection = self._connect(timeouts[0])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import Sequence
 
-from ...waiting.cancellation import Cancelled
+from ...engine.pipeline import Driver
+from ...waiting.cancellation import Cancellation, Cancelled
 from .body import Body
 from .connection import Connection
 from .error import FramingError
 from .framing import BLOCK, Head, ReplyParser
+from .pool import Pool
 
 ROOM = 16 * 1024
 """The most bytes that are sent together. Larger trains could fill the buffers of both sides, and
@@ -79,20 +83,23 @@ class Train:
         is_open (bool): More replies can be read.
         ended (bool): The server ended the connection before the end of the last reply, or didn't
             answer in time.
+        is_given_up (bool): A handler needed a connection.
     """
 
-    def __init__(self, connection: Connection, release: Callable[[Connection], object]) -> None:
+    def __init__(self, connection: Connection, pool: Pool, driver: Driver) -> None:
         """Take a connection.
 
         Args:
             connection: It is idle and has proved itself.
-            release: Called with the connection when it is idle again.
+            pool: Where it comes from.
+            driver: What advances the downloads.
         """
         self.connection = connection
-        self._release = release
+        self._pool, self._driver = pool, driver
+        pool.trains[self] = None
         self.left = 0
         self.is_open = True
-        self.ended = False
+        self.ended = self.is_given_up = False
 
     def send(self, heads: Sequence[bytes], timeout: float | None) -> None:
         """Send requests.
@@ -101,6 +108,8 @@ class Train:
             heads: Their heads.
             timeout: The time-out (seconds).
         """
+        if not self.is_open:
+            return
         self.left = len(heads)
         try:
             self.connection.settimeout(timeout)
@@ -135,11 +144,25 @@ class Train:
 
     def close(self) -> None:
         """Give the connection back if each request has its reply; else close it."""
+        self._pool.trains.pop(self, None)
         if self.is_open and not self.left:
-            self._release(self.connection)
+            self._pool.release(self.connection)
         else:
             self.connection.close()
         self.is_open = False
+
+    def give_up(self, token: Cancellation) -> None:
+        """Shut the connection down if the train waits for somebody who needs one.
+
+        Any thread may call this. The thread of the train closes the connection.
+
+        Args:
+            token: The token of who needs one.
+        """
+        if self.is_open and self._driver.waits_for(token):
+            self.is_open, self.is_given_up = False, True
+            with contextlib.suppress(OSError):
+                self.connection.shut_down(socket.SHUT_RDWR)
 
     def _read(self, head: Head, parser: ReplyParser) -> StoredBody | None:
         connection = self.connection
