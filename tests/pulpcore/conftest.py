@@ -7,11 +7,14 @@ The example of the documentation can only be imported after Django is set up. So
 or pulpcore imports it within functions.
 """
 
+import asyncio
+import atexit
 import base64
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from hashlib import sha256
@@ -226,3 +229,49 @@ def work(worker: Any, log: Path) -> Callable[[], None]:
             assert process.wait(SECONDS) == 0, log.read_text()
 
     return run
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """Provide the event loop that pulpcore finds by `get_event_loop()`."""
+    made = asyncio.new_event_loop()
+    asyncio.set_event_loop(made)
+    yield made
+    asyncio.set_event_loop(None)
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def pools(pulp: Path) -> None:
+    """Start the threads that pulpcore and asgiref keep, which are no leak of a test."""
+    from asgiref.sync import SyncToAsync
+
+    from pulpcore.download.base import THREADPOOL
+
+    SyncToAsync.single_thread_executor.submit(int).result()
+    barrier = threading.Barrier(THREADPOOL._max_workers)
+    for future in [THREADPOOL.submit(barrier.wait) for _ in range(barrier.parties)]:
+        future.result()
+
+
+@pytest.fixture
+def hooked(
+    pools: None, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Have each file remote of pulp_file download with FuturesDownloader."""
+    from pulp_file.app.models import FileRemote
+
+    plugin = import_module("pulp_downloader")
+    made: list[Any] = []
+
+    def factory(remote: Any) -> Any:
+        if not hasattr(remote, "_download_factory"):
+            made.append(plugin.Downloads.download_factory.fget(remote))
+        return remote._download_factory
+
+    monkeypatch.setattr(FileRemote, "download_factory", property(factory))
+    yield
+    for each in made:
+        loop.run_until_complete(each.build("http://127.0.0.1/").session.close())
+        # It would ask for an event loop when the interpreter ends.
+        atexit.unregister(each._session_cleanup)

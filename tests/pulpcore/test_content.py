@@ -69,7 +69,7 @@ class App:
         """Return what a client gets, and whether it is complete as far as the client can tell."""
         got = bytearray()
         with closing(self.ask(path)) as reply:
-            assert reply.status == 200
+            assert reply.status == 200, self._log.read_text()
             try:
                 while data := reply.read1():
                     got += data

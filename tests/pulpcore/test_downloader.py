@@ -1,60 +1,13 @@
 """Tests of FuturesDownloader in the real pulpcore's factory, stages and repair."""
 
 import asyncio
-import atexit
 import os
 import threading
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
-from servers.files import CutAfter, File, Status
-
-
-@pytest.fixture
-def loop():
-    """Provide the event loop that pulpcore finds by `get_event_loop()`."""
-    made = asyncio.new_event_loop()
-    asyncio.set_event_loop(made)
-    yield made
-    asyncio.set_event_loop(None)
-    made.close()
-
-
-@pytest.fixture(scope="session")
-def pools(pulp) -> None:
-    """Start the threads that pulpcore and asgiref keep, which are no leak of a test."""
-    from asgiref.sync import SyncToAsync
-
-    from pulpcore.download.base import THREADPOOL
-
-    SyncToAsync.single_thread_executor.submit(int).result()
-    barrier = threading.Barrier(THREADPOOL._max_workers)
-    for future in [THREADPOOL.submit(barrier.wait) for _ in range(barrier.parties)]:
-        future.result()
-
-
-@pytest.fixture
-def hooked(pools, loop, monkeypatch):
-    """Have each file remote of pulp_file download with FuturesDownloader; returns the factories."""
-    from pulp_file.app.models import FileRemote
-
-    plugin = import_module("pulp_downloader")
-    made = []
-
-    def factory(remote) -> Any:
-        if not hasattr(remote, "_download_factory"):
-            made.append(plugin.Downloads.download_factory.fget(remote))
-        return remote._download_factory
-
-    monkeypatch.setattr(FileRemote, "download_factory", property(factory))
-    yield made
-    for each in made:
-        loop.run_until_complete(each._session.close())
-        # It would ask for an event loop when the interpreter ends.
-        atexit.unregister(each._session_cleanup)
+from servers.files import CutAfter, File
 
 
 def threads() -> list[str]:
@@ -161,32 +114,6 @@ def test_broken_after_data(hooked, loop, workdir, file_server, synced) -> None:
     assert downloader.path is None
 
 
-def test_errors(hooked, loop, workdir, file_server, synced) -> None:
-    """Callers can tell a status and a mismatch. No file is left, and no secret is in the error."""
-    import aiohttp
-
-    from pulpcore.plugin.exceptions import DigestValidationError, SizeValidationError
-
-    server = file_server({"/file": b"content"})
-    server.faults = lambda index, request: Status(403) if "secret" in request.target else None
-    remote, _ = synced(server, max_retries=1)
-    with pytest.raises(aiohttp.ClientResponseError) as caught:
-        remote.get_downloader(url=server.url("/file?token=secret")).fetch()
-    assert caught.value.status == 403
-    assert "secret" not in f"{caught.value!s} {caught.value!r}"
-    with pytest.raises(DigestValidationError):
-        remote.get_downloader(
-            url=server.url("/file"), expected_digests={"sha256": "0" * 64}
-        ).fetch()
-    with pytest.raises(SizeValidationError):
-        remote.get_downloader(url=server.url("/file"), expected_size=3).fetch()
-    with pytest.raises(ValueError, match="request_kwargs: data isn't supported"):
-        loop.run_until_complete(
-            remote.get_downloader(url=server.url("/file")).run({"request_kwargs": {"data": 1}})
-        )
-    assert not [path for path in workdir.rglob("*") if path.is_file()]
-
-
 def test_cancelled(hooked, loop, workdir, file_server, synced) -> None:
     """Cancelling the task that waits stops the download, also within `handle_data`."""
     server = file_server({"/file": os.urandom(1_000_000)})
@@ -240,33 +167,3 @@ def test_repair(hooked, loop, task, site, synced) -> None:
     assert loop.run_until_complete(_repair_ca(row))
     with row.artifact.file.open() as file:
         assert file.read() == files["file"]
-
-
-def test_pulp_errors(pulp, file_server, tmp_path) -> None:
-    """`pulp_errors()` raises pulpcore's own error for a status, a mismatch and the network."""
-    from pulpcore.plugin.download.futures import HttpDownload, SizeValidation
-    from pulpcore.plugin.download.futures.pulp import pulp_errors
-    from pulpcore.plugin.exceptions import (
-        HttpResponseError,
-        PulpException,
-        RemoteConnectionError,
-        SizeValidationError,
-    )
-
-    server = file_server({"/file": b"content"})
-
-    def run(url, *validations):
-        download = HttpDownload(url, tmp_path / "file")
-        download.retry = None
-        download.validations.extend(validations)
-        with pulp_errors():
-            download()
-
-    with pytest.raises(HttpResponseError, match="404"):
-        run(server.url("/missing?token=secret"))
-    with pytest.raises(SizeValidationError):
-        run(server.url("/file"), SizeValidation(3))
-    with pytest.raises(RemoteConnectionError, match="refused"):
-        run("http://127.0.0.1:1/file")
-    with pytest.raises(PulpException, match=r"is not valid|url"):
-        run("http://[/")

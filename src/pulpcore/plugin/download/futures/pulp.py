@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import os
 import ssl
 import weakref
@@ -65,8 +64,9 @@ class FuturesDownloader(HttpDownloader):
       replaced or overridden each buffer is passed to it on the event loop, one at a time, in
       order. What was passed to it can't be taken back, so the download never starts again at byte
       0 then: it is resumed, or it fails.
-    - After ``handle_data`` was passed data, or ``headers_ready_callback`` was called, no error is a
-      ClientResponseError or a ClientConnectionError, which callers take for "nothing was sent yet".
+    - Once a replaced ``handle_data`` was passed data, or ``headers_ready_callback`` was called
+      beside it, no failure is a ClientResponseError or a ClientConnectionError: callers take these
+      for "nothing was sent yet". What the two raise themselves is raised as it is.
     - ``total_timeout`` limits the download with all its retries. It isn't limited by default.
     - ``session`` is the aiohttp session. Closing it closes the connections of the downloads, too.
     - ``raise_for_status()`` is not called, since there is no response of aiohttp.
@@ -247,13 +247,8 @@ class _Sink(Writer):
         return self._take is not None
 
     def restart(self) -> None:
-        if not self.can_restart():
-            raise io.UnsupportedOperation("what the event loop was passed can't be taken back")
         self._drop()
         self.headers, self._is_open = None, True
-
-    def truncate(self) -> None:
-        self.restart()
 
     def call(self, coroutine: Coroutine[Any, Any, object]) -> None:
         """Run a coroutine on the event loop, and wait for it unless the download is cancelled.
