@@ -10,6 +10,7 @@ import pytest
 from http_tools import failure, into_memory, quick
 from servers.connection import ClientGone
 from servers.files import CutAfter, File, Hold, Redirect, ResetAfter, Status
+from servers.message import basic
 from servers.message import reply as raw_reply
 from servers.train import TrainServer
 
@@ -182,6 +183,29 @@ def test_redirect(file_server, spans):
     assert first.status.status_code is trace.StatusCode.UNSET
     assert second.attributes["http.request.resend_count"] == 1
     assert [*sent(server), *sent(there)] == [of_request(first), of_request(second)]
+
+
+def test_authentication(file_server, spans):
+    """A request that a hook of `auth` sends again has a span and a `traceparent` of its own."""
+    server = file_server({"/": CONTENT}, user=("me", "secret"))
+
+    def again(response, **_):
+        if response.status_code != 401:
+            return response
+        request = response.request.copy()
+        request.headers["Authorization"] = basic("me", "secret")
+        return response.connection.send(request)
+
+    def auth(request):
+        request.register_hook("response", again)
+        return request
+
+    spans.instrumented(into_memory(server.url("/"), auth=auth))()
+    first, second = spans.requests
+    assert (first.attributes["error.type"], second.attributes["http.request.resend_count"]) == (
+        *("401", 1),
+    )
+    assert sent(server) == [of_request(first), of_request(second)]
 
 
 def test_not_found(file_server, spans):
