@@ -7,10 +7,13 @@ succeed. Five seconds after the last request for it, the path fails again.
 """
 
 import base64
+import gzip
 import hashlib
+import io
 import json
 import re
 import sys
+import tarfile
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,8 +23,35 @@ MANIFEST = "".join(
     for name in ("bear", "lion", "tiger")
 )
 
+
+def archive(files: dict[str, bytes]) -> bytes:
+    """Return a tar archive of files, by name."""
+    result = io.BytesIO()
+    with tarfile.open(fileobj=result, mode="w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return result.getvalue()
+
+
+PACKAGE = "<package><name>{}</name><arch>{}</arch></package>"
+PRIMARY = (
+    '<metadata xmlns="http://linux.duke.edu/metadata/common">'
+    f"{PACKAGE.format('lion', 'noarch')}{PACKAGE.format('owl', 'x86_64')}</metadata>"
+)
+# What the recipes read as streams.
+STREAMS = {
+    "/data/zoo.tar.gz": archive({"zoo/lion.txt": b"Roar!", "zoo/owl.txt": b"Tu-whit, tu-whoo!"}),
+    "/data/animals.jsonl.gz": gzip.compress(
+        b'{"name": "lion", "legs": 4}\n{"name": "owl", "legs": 2}\n'
+    ),
+    "/data/primary.xml.gz": gzip.compress(PRIMARY.encode()),
+}
+
 # Content and headers by path.
 FILES = {
+    **{path: (content, {}) for path, content in STREAMS.items()},
     "/": (b"<title>The zoo</title>", {"Content-Type": "text/html"}),
     **{f"/isos/{name}.iso": (content, {}) for name, content in ISOS.items()},
     **{f"/private/{number}": (b"secret", {}) for number in range(20)},

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -107,6 +108,7 @@ MANIFEST = "".join(
 ).encode()
 FILES = {
     "/": b"<title>The zoo</title>",
+    **runpy.run_path(str(DOCS / "zoo.py"))["STREAMS"],
     **{f"/isos/{name}.iso": content for name, content in ISOS.items()},
     **{f"/private/{number}": b"secret" for number in range(20)},
     "/v2/animals/blobs/tiger": b"a layer",

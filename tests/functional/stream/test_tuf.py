@@ -5,7 +5,7 @@ import random
 import pytest
 from servers.files import CutAfter, File
 
-from pulpcore.plugin.download.futures import HttpDownload, NotFound
+from pulpcore.plugin.download.futures import HttpDownload
 from pulpcore.plugin.download.futures.error import DownloadError
 
 exceptions = pytest.importorskip("tuf.api.exceptions")
@@ -15,21 +15,17 @@ CONTENT = random.Random(1).randbytes(700_000)
 
 
 class Fetcher(FetcherInterface):
-    """Fetches for tuf, which checks what it gets by its own metadata."""
+    """That of the recipe."""
 
     def _fetch(self, url):
-        file = HttpDownload(url, None).stream()
+        download = HttpDownload(url, None)
         try:
-            first = file.read1()
-        except NotFound as error:
-            raise exceptions.DownloadHTTPError(str(error), error.download.status) from error
-        return self._rest(first, file)
-
-    @staticmethod
-    def _rest(first, file):
-        with file:
-            yield first
-            yield from file.iter_content()
+            with download.stream() as file:
+                yield from file.iter_content()
+        except DownloadError as error:
+            if download.status >= 400:
+                raise exceptions.DownloadHTTPError(str(error), download.status) from error
+            raise exceptions.DownloadError(str(error)) from error
 
 
 def test_fetch(file_server):
@@ -57,5 +53,5 @@ def test_too_long(file_server):
 def test_failure(file_server):
     """Tuf sees any other error of ours as the cause of its own."""
     with pytest.raises(exceptions.DownloadError) as caught:
-        Fetcher().fetch("ftp://127.0.0.1/")
+        Fetcher().download_bytes("ftp://127.0.0.1/", 10)
     assert isinstance(caught.value.__cause__, DownloadError)
