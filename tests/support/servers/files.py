@@ -80,6 +80,14 @@ class StallAfter:
 
 
 @dataclass(frozen=True)
+class HoldAfter:
+    """Send so many bytes of the body, and the rest when the test sets the event."""
+
+    size: int
+    event: threading.Event
+
+
+@dataclass(frozen=True)
 class Status:
     """Answer with this status instead of the file."""
 
@@ -96,7 +104,7 @@ class Hold:
 
 
 Entry = bytes | File | Redirect
-Fault = CutAfter | ResetAfter | StallAfter | Status | Hold
+Fault = CutAfter | ResetAfter | StallAfter | HoldAfter | Status | Hold
 Faults = Mapping[int, Fault] | Callable[[int, Request], Fault | None]
 
 
@@ -168,7 +176,11 @@ class FileServer(Listener):
             if isinstance(fault, CutAfter | ResetAfter | StallAfter):
                 self._break(connection, fault, reply.head, body)
                 return
-            if len(body) < SMALL:
+            if isinstance(fault, HoldAfter):
+                connection.send(reply.head + body[: fault.size])
+                self.wait(fault.event)
+                connection.send(body[fault.size :])
+            elif len(body) < SMALL:
                 connection.send(reply.head + body)
             else:
                 connection.send(reply.head)

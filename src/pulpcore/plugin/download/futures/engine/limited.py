@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..error import DownloadFailed
@@ -150,6 +150,8 @@ class RunLimits:
         # The hosts to which a host has redirected.
         self._beyond: dict[Hashable, dict[Hashable, None]] = {}
         self._home: Hashable = None
+        # The places that further connections of the run have.
+        self._further: dict[object, list[Places]] = {}
 
     def enter(self, host: Hashable) -> float | None:
         """Take a place at a host, and at those to which it has redirected.
@@ -185,6 +187,33 @@ class RunLimits:
         """Give all places back."""
         for places in self._places:
             places.forget(self._run)
+
+    def take(self, key: object, hosts: Sequence[Hashable]) -> bool:
+        """Take a place for a further connection at each of several hosts, without waiting.
+
+        Args:
+            key: What the connection is used for.
+            hosts: The hosts.
+
+        Returns:
+            Whether there was one at each. If not, none was taken.
+        """
+        for host in hosts:
+            for places, most in Ration(self.limits, host).places():
+                if not places.take(key, self._run, most):
+                    self.give_back(key)
+                    return False
+                self._further.setdefault(key, []).append(places)
+        return True
+
+    def give_back(self, key: object) -> None:
+        """Give the places of a further connection back.
+
+        Args:
+            key: What it was used for.
+        """
+        for places in self._further.pop(key, ()):
+            places.leave(key)
 
     def delay(self, size: int) -> tuple[int, float]:
         """Reserve the time for the next bytes.
@@ -246,6 +275,23 @@ class LimitedAttempt(Attempt):
             super().write(buffer[begin : begin + size])
             begin += size
 
+    def take_place(self, key: object, hosts: Sequence[Hashable]) -> bool:
+        """Take a place for a further connection, if the limits allow one now.
+
+        Args:
+            key: What the connection is used for.
+            hosts: The hosts that it needs a place at.
+        """
+        return self._limits.take(key, hosts)
+
+    def leave_place(self, key: object) -> None:
+        """Give the place of a further connection back.
+
+        Args:
+            key: What it was used for.
+        """
+        self._limits.give_back(key)
+
     def wait_for_turn(self, host: Hashable = None) -> None:
         """Wait until another request may be sent.
 
@@ -261,3 +307,25 @@ class LimitedAttempt(Attempt):
         if host is not None and not self._limits.follow(host):
             self.is_full = True
             raise DownloadFailed("all connections to a host that it was redirected to are used")
+
+
+def take_place(attempt: Attempt, key: object, hosts: Sequence[Hashable]) -> bool:
+    """Take a place for a further connection of an attempt, if its limits allow one now.
+
+    Args:
+        attempt: The attempt.
+        key: What the connection is used for. Pass it to :func:`leave_place` afterwards.
+        hosts: The hosts that it needs a place at.
+    """
+    return not isinstance(attempt, LimitedAttempt) or attempt.take_place(key, hosts)
+
+
+def leave_place(attempt: Attempt, key: object) -> None:
+    """Give the place of a further connection back.
+
+    Args:
+        attempt: The attempt.
+        key: What the connection was used for.
+    """
+    if isinstance(attempt, LimitedAttempt):
+        attempt.leave_place(key)

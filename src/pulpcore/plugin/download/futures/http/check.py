@@ -35,6 +35,8 @@ def check(download: Options) -> None:
         parse(download.url, SCHEMES)
     except ValueError as error:
         raise ValueError(f"url: {error}") from error
+    if download.parts != 1:
+        parts_of(download.parts)
     if download.mirrors:
         _check_mirrors(download.mirrors)
     if download.headers:
@@ -70,6 +72,23 @@ def mirrors_of(mirrors: object) -> tuple[str, ...]:
     if isinstance(mirrors, Iterable) and not isinstance(mirrors, str | bytes):
         return tuple(mirrors)
     raise TypeError(f"mirrors: must be an iterable of str, not {type(mirrors).__name__}")
+
+
+def parts_of(parts: object) -> int:
+    """Return the number of connections unchanged.
+
+    Args:
+        parts: The number, at least 1.
+
+    Raises:
+        TypeError: It is no int.
+        ValueError: It is less than 1.
+    """
+    if not isinstance(parts, int) or isinstance(parts, bool):
+        raise TypeError(f"parts: must be an int, not {type(parts).__name__}")
+    if parts < 1:
+        raise ValueError(f"parts: must be at least 1, not {parts}")
+    return parts
 
 
 def _coerce(download: Options) -> None:

@@ -14,7 +14,7 @@ from ..engine.limited import limits_of
 from ..settings import SSL, Timeout, User
 from ..writer import W_co
 from . import condition
-from .check import auth_of, headers_of, method_of, mirrors_of, proxy_of
+from .check import auth_of, headers_of, method_of, mirrors_of, parts_of, proxy_of
 from .exchange import Exchange
 from .options import Auth
 from .protocol import HttpProtocol
@@ -89,12 +89,22 @@ class HttpDownload(Download[W_co]):
             scheme, host and port of the URL only: not for mirrors, nor after a redirect to another
             host. Downloads share connections if they have the same object. See
             :class:`~pulpcore.plugin.download.futures.auth.BearerAuth`.
+        parts (int):
+            How many connections may fetch the file. With more than 1, a file of 16 MiB or more is
+            fetched in parts of 8 MiB, if the server answers ranges and sends a strong validator.
+            Connections are added while the sum of their speeds grows. The parts are handed on in
+            order, so that writer, validations and handlers see what they always see; at most
+            ``(parts + 1)`` times 8 MiB are in memory. A part that fails is fetched again alone,
+            without an Error event; its fourth failure in a row fails the attempt. ``reply`` and the
+            events Sent and Replied are those of the first request. Content that is encoded, and
+            content that a Range header of yours asks for, comes over one connection.
         reply (requests.Response | None):
             The server's reply.
     """
 
     retry: Retry | None = backoff.DEFAULT
     expansion_max: float | None = 200
+    parts: int = 1
     timeout: Timeout
     auth: Auth | None = None
     _protocol = HttpProtocol
@@ -116,6 +126,7 @@ class HttpDownload(Download[W_co]):
         known_last_modified: str | None = ...,
         mirrors: Iterable[str] = ...,
         auth: Auth | None = ...,
+        parts: int = ...,
     ) -> None: ...
 
     @overload
@@ -135,6 +146,7 @@ class HttpDownload(Download[W_co]):
         known_last_modified: str | None = ...,
         mirrors: Iterable[str] = ...,
         auth: Auth | None = ...,
+        parts: int = ...,
     ) -> None: ...
 
     def __init__(
@@ -153,6 +165,7 @@ class HttpDownload(Download[W_co]):
         known_last_modified: str | None = None,
         mirrors: Iterable[str] = (),
         auth: Auth | None = None,
+        parts: int = 1,
     ) -> None:
         """Create a download.
 
@@ -172,9 +185,10 @@ class HttpDownload(Download[W_co]):
             known_last_modified: The Last-Modified of the file that the target has.
             mirrors: More URLs of the same content.
             auth: A callable that adds credentials to a request, as requests has it.
+            parts: How many connections may fetch the file.
 
         Raises:
-            ValueError: The method is neither GET nor HEAD.
+            ValueError: The method is neither GET nor HEAD, or ``parts`` is less than 1.
             TypeError: An argument has a wrong type; the message names it.
         """
         super().__init__(url, writer)
@@ -190,6 +204,7 @@ class HttpDownload(Download[W_co]):
         self.known_last_modified = known_last_modified
         self.mirrors: Sequence[str] = mirrors_of(mirrors)
         self.auth = None if auth is None else auth_of(auth)
+        self.parts = parts_of(parts)
 
     @derived
     def status(self) -> int:

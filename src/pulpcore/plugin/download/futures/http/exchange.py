@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import requests
 from requests.auth import HTTPBasicAuth
@@ -85,14 +85,18 @@ class Exchange:
         """The URLs that were asked, in that order, without userinfo and fragment."""
         return [url.text for url in self._urls]
 
-    def run(self) -> requests.Response:
+    def run(self, asked: Sequence[str] = ()) -> requests.Response:
         """Return the reply that counts, with its content unread.
+
+        Args:
+            asked: The URLs of an earlier exchange for this source. Begins with the last of them.
 
         Raises:
             DownloadFailed: There is none, or a redirect must not be followed.
         """
         try:
             self._begin()
+            self._urls += [parse(url, SCHEMES) for url in asked[1:]]
         except ValueError as error:
             # A handler may have changed it since it was checked.
             raise DownloadFailed(f"url: {error}") from error
@@ -217,7 +221,7 @@ class Exchange:
         while True:
             timeouts = self._before(url), self._read_timeout
             # Each is sent with a trace of its own, also one that is sent again.
-            traced = None if self._trace is None else self._traced(self._trace, request, url)
+            traced = None if self._trace is None else _span(self._trace, request, self._shown(url))
             try:
                 if type(adapter) is Adapter:
                     reply: requests.Response = adapter.ask(request, asked, timeouts, route.proxies)
@@ -232,9 +236,6 @@ class Exchange:
                 if log.isEnabledFor(logging.DEBUG):
                     log.debug("%s %s: %d", request.method, self._shown(url), reply.status_code)
                 return reply
-
-    def _traced(self, trace: RunTrace, request: requests.PreparedRequest, url: URL) -> RequestTrace:
-        return trace.request(request.method or "", self._shown(url), request.headers)
 
     def _made(self, url: URL) -> requests.PreparedRequest:
         """Return a new request for a URL, after its route was added to the others."""
@@ -327,6 +328,10 @@ class Exchange:
         if user is not None and user.name is not None:
             return user.name, user.password or ""
         return None if home.user is None else (home.user, home.password or "")
+
+
+def _span(trace: RunTrace, request: requests.PreparedRequest, shown: str) -> RequestTrace:
+    return trace.request(request.method or "", shown, request.headers)
 
 
 def _is_stale(error: Exception, trace: RunTrace | None) -> bool:

@@ -35,10 +35,12 @@ class Options(Protocol):
     method: str
     limits: Limits | None
     mirrors: Sequence[str]
+    parts: int
     proxy_url: str | None
     public_only: bool
     rate_limiter: RateLimiter | None
     retry: Retry | None
+    retry_after_max: float
     ssl: SSL
     timeout: Timeout
     url: str

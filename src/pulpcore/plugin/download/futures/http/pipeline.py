@@ -348,6 +348,7 @@ def _is_plain(download: Options) -> bool:
         and download.rate_limiter is None
         and download.limits is None
         and not download.mirrors
+        and download.parts == 1
         and not download.known_etag
         and not download.known_last_modified
         # These limits count from the beginning of the request.

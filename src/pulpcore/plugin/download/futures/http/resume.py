@@ -73,8 +73,10 @@ class Version(NamedTuple):
         """
         return {"Range": f"bytes={position}-", "If-Range": self.validator}
 
-    def is_continued(self, reply: requests.Response, answered: str, position: int) -> bool:
-        """Return whether a 206 brings the rest of this version, up to its end.
+    def is_continued(
+        self, reply: requests.Response, answered: str, position: int, end: int | None = None
+    ) -> bool:
+        """Return whether a 206 brings the rest of this version, up to its end, or a part of it.
 
         A 206 must repeat the validator of the request (RFC 9110 section 15.3.7). If the total size
         is unknown, nothing shows that the part reaches the end of the file, so it doesn't match.
@@ -82,13 +84,16 @@ class Version(NamedTuple):
         Args:
             reply: The response.
             answered: The URL that responded.
-            position: The number of bytes received so far.
+            position: The position of the first byte to bring.
+            end: The position behind the last one; None for the end of the file.
         """
         part = content_range(reply)
         if part is None or part.first != position or not is_one_part(reply, part):
             return False
         total = part.total if self.total is None else self.total
-        if total is None or part.total not in (None, total) or part.last != total - 1:
+        if total is None or part.total not in (None, total):
+            return False
+        if part.last != (total if end is None else end) - 1:
             return False
         place, query = place_of(answered)
         modified = header(reply, "last-modified")

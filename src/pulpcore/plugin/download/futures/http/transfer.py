@@ -12,12 +12,12 @@ from ..engine.attempt import Attempt
 from ..error import DownloadFailed, transient
 from ..net.url import URL
 from ..validation import DigestValidation
-from . import coding, condition, failure, resume
+from . import coding, condition, failure, parts, resume
 from .exchange import Exchange
 from .options import Options
 from .protocol import HttpProtocol, own_range
 from .wire.error import MissingCloseNotify
-from .wire.reply import drain, header, length, reader, was_taken
+from .wire.reply import READ_BY_OTHERS, drain, header, length, reader, was_taken
 
 _CONTENT = frozenset({200, 203})
 _FILE = _CONTENT | {206}
@@ -43,6 +43,8 @@ class Transfer:
         self._source = attempt.source
         self._urls = [self._source]
         self._has_content = True
+        # Reads ahead over several connections, if the download allows them.
+        self._parts: parts.Reader | None = None
 
     def run(self) -> None:
         """Fetch the file, or the rest of it.
@@ -71,6 +73,8 @@ class Transfer:
                 self._write(buffer)
             self._check_whole()
         finally:
+            if self._parts is not None:
+                self._parts.close()
             # Gives the connection back, or closes it where the content wasn't read to its end.
             reply.close()
 
@@ -203,7 +207,9 @@ class Transfer:
             drain(reply)
             return iter(())
         codings = self._codings(reply)
-        return self._decoded(reply, codings) if codings else self._read(reply)
+        if codings:
+            return self._decoded(reply, codings)
+        return self._read_ahead(reply) if self._download.parts > 1 else self._read(reply)
 
     def _decoded(self, reply: requests.Response, codings: list[str]) -> Iterator[bytes]:
         # Positions in what is decoded say nothing about what is sent.
@@ -237,6 +243,16 @@ class Transfer:
             protocol.has_alternative = coding.may_be_as_sent(reply, download.validations)
         return codings
 
+    def _read_ahead(self, reply: requests.Response) -> Iterator[bytes]:
+        """Read over several connections, if the server and the file allow it."""
+        attempt, where = self._attempt, None
+        if own_range(self._download) is None:
+            where = parts.origin(reply, self._urls, attempt.source, self._protocol.version)
+        if where is None:
+            return self._read(reply)
+        self._parts = parts.Reader(self._download, attempt, reply, where)
+        return self._parts.buffers()
+
     def _read(self, reply: requests.Response) -> Iterator[bytes]:
         # Reads return what has arrived, so a reset loses nothing that came before it.
         read, block = reader(reply), self._download.BLOCK
@@ -258,10 +274,7 @@ class Transfer:
             if size == self._total and was_taken(reply, size):
                 return
         if not was_taken(reply, size):
-            raise DownloadFailed(
-                "somebody else has read of the reply or closed it, such as a handler: leave its "
-                "body alone while the download runs"
-            )
+            raise DownloadFailed(READ_BY_OTHERS)
 
     def _is_digest_right(self) -> bool:
         """Whether what came has the digest that is enforced."""

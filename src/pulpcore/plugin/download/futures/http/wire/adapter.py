@@ -102,6 +102,9 @@ class Reply(Protocol):
     def was_taken(self, size: int) -> bool:
         """Return whether the body is complete, and only :meth:`take` has read it."""
 
+    def was_read_alone(self, size: int) -> bool:
+        """Return whether only :meth:`take` has read the body so far."""
+
     def drain(self) -> None:
         """Read the rest if it is small and available, to reuse the connection; else close that."""
 
@@ -189,6 +192,14 @@ class Response(requests.Response):
             size: The number of bytes that :meth:`take` has returned.
         """
         return self._body.is_complete and self._body.delivered == self._taken == size
+
+    def was_read_alone(self, size: int) -> bool:
+        """Return whether only :meth:`take` has read the body so far.
+
+        Args:
+            size: The number of bytes that :meth:`take` has returned.
+        """
+        return self._body.delivered == self._taken == size
 
     def drain(self) -> None:
         """Read the rest if it is small and available, to reuse the connection; else close that."""

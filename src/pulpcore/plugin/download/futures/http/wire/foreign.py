@@ -98,6 +98,14 @@ class ForeignReply:
         count: int = self._response.raw.tell()
         return count == size
 
+    def was_read_alone(self, size: int) -> bool:
+        """Return whether only :meth:`take` has read the body so far.
+
+        Args:
+            size: The number of bytes that :meth:`take` has returned.
+        """
+        return self.was_taken(size)
+
     def drain(self) -> None:
         """Close the response. Whether reading the rest would block is unknown here."""
         with quiet():

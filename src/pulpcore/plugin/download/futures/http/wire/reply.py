@@ -27,6 +27,13 @@ _ONCE = frozenset(
 )
 
 
+READ_BY_OTHERS = (
+    "somebody else has read of the reply or closed it, such as a handler: leave its body alone "
+    "while the download runs"
+)
+"""The reason of a failure if :func:`was_taken` is False."""
+
+
 def _of(response: requests.Response) -> Reply:
     found: Any = response
     # An adapter that the caller has mounted returns a plain requests.Response.
@@ -93,6 +100,16 @@ def was_taken(reply: requests.Response, size: int) -> bool:
         size: The number of bytes that the reader has returned.
     """
     return _of(reply).was_taken(size)
+
+
+def was_read_alone(reply: requests.Response, size: int) -> bool:
+    """Return whether only a :func:`reader` has read the body so far.
+
+    Args:
+        reply: The response, whose body may have been closed early.
+        size: The number of bytes that the reader has returned.
+    """
+    return _of(reply).was_read_alone(size)
 
 
 def drain(reply: requests.Response) -> None:

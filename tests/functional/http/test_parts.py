@@ -1,0 +1,546 @@
+"""Tests of one file in parts: ranges over several connections, handed on in order."""
+
+import hashlib
+import pickle
+import random
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from http_tools import content, failure, into_memory, names, quick, record
+from servers.files import (
+    CutAfter,
+    Fault,
+    File,
+    FileServer,
+    Hold,
+    HoldAfter,
+    Redirect,
+    ResetAfter,
+    StallAfter,
+    Status,
+)
+from servers.message import Request
+
+from pulpcore.plugin.download.futures import (
+    Batch,
+    DigestValidation,
+    DownloadFailed,
+    Event,
+    FileWriter,
+    HttpDownload,
+    Limits,
+    NotAuthorized,
+    NotFound,
+)
+from pulpcore.plugin.download.futures.engine import ramp
+from pulpcore.plugin.download.futures.http import parts
+from pulpcore.plugin.download.futures.waiting.threads import Workers
+
+KIB = 1024
+SIZE = 64 * KIB
+BODY = random.Random(1).randbytes(8 * SIZE + 123)
+OTHER = random.Random(2).randbytes(len(BODY))
+FILE = File(BODY, etag='"e"')
+LAST = len(BODY) - 1
+
+
+class Eager(ramp.Ramp):
+    """Uses all connections from the beginning."""
+
+    def __init__(self, most: int, now: float, trip: float = 0.0) -> None:
+        super().__init__(most, now, 0.0)
+        self.wanted = most
+
+    def update(self, now: float, progress: ramp.Progress, active: int) -> None:
+        """Measure nothing."""
+
+
+class Fetched:
+    """Counts how often the fetching of a part has ended."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.outstanding = 0
+        self._gates: list[tuple[int, threading.Event]] = []
+
+    def ended(self) -> None:
+        """Count one more."""
+        self.count += 1
+        for count, event in self._gates:
+            if self.count >= count:
+                event.set()
+
+    def after(self, count: int) -> threading.Event:
+        """Return an event that is set after so many."""
+        event = threading.Event()
+        self._gates.append((count, event))
+        return event
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> Fetched:
+    """Make parts of 64 KiB, all connections at once, and a count of what was fetched."""
+    counts = Fetched()
+    monkeypatch.setattr(parts, "SIZE", SIZE)
+    monkeypatch.setattr(parts, "SMALLEST", 2 * SIZE)
+    monkeypatch.setattr(parts, "ADVANCE", SIZE // 4)
+    monkeypatch.setattr(parts, "_PAUSE", 0.001)
+    monkeypatch.setattr(parts, "Ramp", Eager)
+    monkeypatch.setattr(HttpDownload, "BLOCK", 16 * KIB)
+    fetch = parts.Team._fetch
+
+    def counted(team: parts.Team, part: parts.Part) -> None:
+        fetch(team, part)
+        counts.ended()
+
+    monkeypatch.setattr(parts.Team, "_fetch", counted)
+    return counts
+
+
+Serve = Callable[..., FileServer]
+
+
+@pytest.fixture
+def held(file_server: Serve, fetched: Fetched) -> Callable[..., FileServer]:
+    """Start a server whose first reply stops after some bytes until parts were fetched.
+
+    The function takes the number of parts, and further faults by the range that is asked for: a
+    list, of which each request takes the next one.
+    """
+
+    def start(
+        until: int = 2,
+        faults: dict[str, Sequence[Fault]] | None = None,
+        files: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> FileServer:
+        left = {name: list(each) for name, each in (faults or {}).items()}
+        gate = fetched.after(until)
+        is_first = [True]
+
+        def fault(_: int, request: Request) -> Fault | None:
+            asked = request.header("Range") or ""
+            if not asked and is_first.pop() if is_first else False:
+                return HoldAfter(KIB, gate)
+            return left[asked].pop(0) if left.get(asked) else None
+
+        return file_server(files or {"/a": FILE}, faults=fault, **options)
+
+    return start
+
+
+def ranges(server: FileServer) -> list[str]:
+    """Return the ranges that were asked for, '' for none, in the order of their beginning."""
+    asked = [request.header("Range") or "" for request in server.requests]
+    return sorted(asked, key=lambda value: int(value.strip("bytes=").partition("-")[0] or -1))
+
+
+def span(number: int) -> str:
+    """Return the header Range of a part, counted from 0."""
+    return f"bytes={number * SIZE}-{min((number + 1) * SIZE - 1, LAST)}"
+
+
+ALL = ["", *(span(number) for number in range(1, 9))]
+
+
+FIFTH = BODY[5 * SIZE : 6 * SIZE]
+
+
+def damaged(status: int = 206, body: bytes = FIFTH, **headers: str) -> Status:
+    """Return a reply to the request for part 5 that isn't right."""
+    named = {"Content-Range": f"bytes {5 * SIZE}-{6 * SIZE - 1}/{len(BODY)}", "ETag": '"e"'}
+    named |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return Status(status, named, body)
+
+
+class TestInOrder:
+    """What writer, validations and handlers see is what they always see."""
+
+    def test_content(self, held: Serve) -> None:
+        """Each range is asked for once, with the validator, and the events are as ever."""
+        server = held()
+        download = into_memory(server.url("/a"), parts=3)
+        download.validations.append(DigestValidation("sha256", hashlib.sha256(BODY).hexdigest()))
+        events = record(download)
+        assert content(download) == BODY
+        assert ranges(server) == ALL
+        assert [each.header("If-Range") for each in server.requests[1:]] == ['"e"'] * 8
+        assert names(events) == ["PREPARED", "SENT", "REPLIED", "FETCHED", "SUCCEEDED"]
+        offset = 0
+        for event in events:
+            if event.NAME == Event.FETCHED:
+                assert event.offset == offset
+                offset += len(event.buffer)
+        assert (download.status, download.reply.status_code) == (200, 200)
+        assert "Range" not in download.reply.request.headers
+        assert server.most_connections <= 4
+
+    def test_stream(self, held: Serve) -> None:
+        """A stream is read over parts."""
+        download = into_memory(held().url("/a"), parts=3)
+        with download.stream() as file:
+            assert file.read() == BODY
+
+    def test_stream_closed_early(self, held: Serve, no_leaks: None) -> None:
+        """A stream that is closed early ends the threads."""
+        download = into_memory(held().url("/a"), parts=3)
+        with download.stream() as file:
+            assert file.read(SIZE) == BODY[:SIZE]
+
+    def test_clone_and_pickle(self, held: Serve, tmp_path: Path) -> None:
+        """The number of connections is copied, and travels."""
+        download = HttpDownload(held().url("/a"), tmp_path / "a", parts=3)
+        assert download.clone().parts == 3
+        again = pickle.loads(pickle.dumps(download))
+        again()
+        assert (tmp_path / "a").read_bytes() == BODY
+
+    @pytest.mark.parametrize("value", [0, -1])
+    def test_too_few(self, value: int) -> None:
+        """Less than one connection is refused, also where it is set later."""
+        with pytest.raises(ValueError, match="parts: must be at least 1"):
+            HttpDownload("http://a/", None, parts=value)
+        download = into_memory("http://a/")
+        download.parts = value
+        assert "parts: must be at least 1" in failure(download).reason
+
+    @pytest.mark.parametrize("value", [True, 2.0, "2"])
+    def test_wrong_type(self, value: Any) -> None:
+        """What is no int is refused."""
+        with pytest.raises(TypeError, match="parts: must be an int"):
+            HttpDownload("http://a/", None, parts=value)
+
+    def test_memory(self, held: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No more parts lie in memory than there may be connections."""
+        most = []
+        start = parts.Team.start
+
+        def counted(team: parts.Team, part: parts.Part, has_stream: bool) -> bool:
+            most.append(len(team.parts))
+            return start(team, part, has_stream)
+
+        monkeypatch.setattr(parts.Team, "start", counted)
+        assert content(into_memory(held(2).url("/a"), parts=3)) == BODY
+        assert max(most) == 3
+
+
+class TestOneConnection:
+    """Files that aren't fetched in parts."""
+
+    @pytest.mark.parametrize(
+        "file",
+        [
+            File(BODY[: 2 * SIZE - 1], etag='"e"'),
+            File(BODY, etag='W/"e"'),
+            File(BODY),
+            File(BODY, etag='"e"', ranges=False),
+            File(BODY, etag='"e"', content_encoding="x-own", headers={"Content-Type": "x/y"}),
+        ],
+        ids=["small", "weak", "no validator", "no ranges", "coding"],
+    )
+    def test_file(self, fetched: Fetched, file_server: Serve, file: File) -> None:
+        """Small files, and servers that don't say enough, get one request."""
+        server = file_server({"/a": file})
+        headers = {"Accept-Encoding": "x-own"} if file.content_encoding else {}
+        assert content(into_memory(server.url("/a"), parts=4, headers=headers)) == file.body
+        assert server.count == 1
+
+    def test_own_range(self, fetched: Fetched, file_server: Serve) -> None:
+        """A Range header of the caller's gets one request."""
+        server = file_server({"/a": FILE})
+        download = into_memory(server.url("/a"), parts=4, headers={"Range": f"bytes=1-{LAST}"})
+        assert content(download) == BODY[1:]
+        assert server.count == 1
+
+    def test_head(self, fetched: Fetched, file_server: Serve) -> None:
+        """HEAD has no parts."""
+        server = file_server({"/a": FILE})
+        into_memory(server.url("/a"), method="HEAD", parts=4)()
+        assert server.count == 1
+
+    def test_one(self, fetched: Fetched, file_server: Serve) -> None:
+        """One connection is the default."""
+        server = file_server({"/a": FILE})
+        assert content(into_memory(server.url("/a"))) == BODY
+        assert server.count == 1
+
+
+BAD = {
+    "404": Status(404),
+    "401": Status(401),
+    "503": Status(503),
+    "whole": Status(200, {"ETag": '"e"'}, BODY),
+    "range": damaged(Content_Range=f"bytes 0-{SIZE - 1}/{len(BODY)}"),
+    "short range": damaged(
+        body=FIFTH[:-1], Content_Range=f"bytes {5 * SIZE}-{6 * SIZE - 2}/{len(BODY)}"
+    ),
+    "no range": damaged(Content_Range=""),
+    "total": damaged(Content_Range=f"bytes {5 * SIZE}-{6 * SIZE - 1}/{len(BODY) + 1}"),
+    "etag": damaged(ETag='"f"'),
+    "no etag": damaged(ETag=""),
+    "coding": damaged(Content_Encoding="gzip"),
+    "long": damaged(
+        body=b"%x\r\n%s!\r\n0\r\n\r\n" % (SIZE + 1, FIFTH), Transfer_Encoding="chunked"
+    ),
+    "short": damaged(
+        body=b"%x\r\n%s\r\n0\r\n\r\n" % (SIZE - 1, FIFTH[1:]), Transfer_Encoding="chunked"
+    ),
+    "cut": CutAfter(KIB),
+    "reset": ResetAfter(0),
+}
+
+
+class TestFailures:
+    """A part that fails is fetched again alone."""
+
+    @pytest.mark.parametrize("fault", BAD.values(), ids=BAD)
+    def test_once(self, held: Serve, fault: Fault) -> None:
+        """It is fetched once more, which is no attempt, and causes no event."""
+        server = held(faults={span(5): [fault]})
+        download = into_memory(server.url("/a"), parts=3)
+        events = record(download)
+        assert content(download) == BODY
+        assert names(events) == ["PREPARED", "SENT", "REPLIED", "FETCHED", "SUCCEEDED"]
+        begins = [int(each[6:].partition("-")[0]) for each in ranges(server)[1:]]
+        assert len([begin for begin in begins if 5 * SIZE <= begin < 6 * SIZE]) == 2
+
+    @pytest.mark.parametrize(
+        ("fault", "kind"),
+        [(BAD["404"], NotFound), (BAD["401"], NotAuthorized), (BAD["etag"], DownloadFailed)],
+        ids=["404", "401", "etag"],
+    )
+    def test_four_times(self, held: Serve, fault: Fault, kind: Any) -> None:
+        """The fourth failure in a row fails the attempt, with what is before that part here."""
+        server = held(faults={span(5): [fault] * 9})
+        download = into_memory(server.url("/a"), parts=3)
+        events = record(download)
+        error = failure(download, kind)
+        assert ranges(server).count(span(5)) == 4
+        assert f"bytes {5 * SIZE} to {6 * SIZE - 1} can't be had" in error.reason
+        assert error.facts is not None
+        assert error.facts.received == 5 * SIZE
+        assert names(events)[-2:] == ["ERROR", "FAILED"]
+
+    def test_next_attempt(self, held: Serve) -> None:
+        """The next attempt asks for all that is missing."""
+        server = held(faults={span(5): [Status(404)] * 4})
+        download = into_memory(server.url("/a"), quick(), parts=3)
+        events = record(download)
+        assert content(download) == BODY
+        assert names(events).count("ERROR") == 1
+        assert "RESTARTED" not in names(events)
+        assert f"bytes={5 * SIZE}-" in ranges(server)
+
+    def test_progress(self, held: Serve) -> None:
+        """A part that brings something each time may break more often."""
+        step = SIZE // 4
+        faults = {f"bytes={5 * SIZE + i * step}-{6 * SIZE - 1}": [CutAfter(step)] for i in range(4)}
+        server = held(faults=faults)
+        assert content(into_memory(server.url("/a"), parts=3)) == BODY
+
+    def test_other_version(self, held: Serve) -> None:
+        """A file that is replaced meanwhile starts again: two versions are never joined."""
+        files = {"/a": FILE}
+        server = held(files=files)
+        download = into_memory(server.url("/a"), quick(), parts=3)
+        events = record(download)
+
+        def replace(event: Any) -> None:
+            if event.offset >= 2 * SIZE:
+                files["/a"] = File(OTHER, etag='"f"')
+
+        download.register(Event.FETCHED, replace)
+        assert content(download) == OTHER
+        assert names(events).count("RESTARTED") == 1
+
+    @pytest.mark.parametrize("fault", [CutAfter(KIB), CutAfter(0)])
+    def test_first_connection(
+        self, fetched: Fetched, file_server: Serve, monkeypatch: pytest.MonkeyPatch, fault: Fault
+    ) -> None:
+        """The first connection that breaks is asked for its rest, without an event."""
+        monkeypatch.setattr(parts, "Ramp", ramp.Ramp)
+        server = file_server({"/a": FILE}, faults={0: CutAfter(KIB), 1: fault, 2: fault})
+        download = into_memory(server.url("/a"), parts=3)
+        events = record(download)
+        assert content(download) == BODY
+        assert names(events) == ["PREPARED", "SENT", "REPLIED", "FETCHED", "SUCCEEDED"]
+        assert server.count == 4
+
+    def test_first_connection_gone(
+        self, fetched: Fetched, file_server: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its fourth failure in a row fails the attempt."""
+        monkeypatch.setattr(parts, "Ramp", ramp.Ramp)
+        server = file_server({"/a": FILE}, faults=lambda *_: CutAfter(0))
+        failure(into_memory(server.url("/a"), parts=3), DownloadFailed)
+        assert server.count == 4
+
+    def test_too_long_a_wait(self, held: Serve) -> None:
+        """A part that may be asked for too late only fails the attempt."""
+        server = held(faults={span(5): [Status(503, {"Retry-After": "1000"})] * 9})
+        error = failure(into_memory(server.url("/a"), parts=3), DownloadFailed)
+        assert error.retry_after == 1000
+        assert ranges(server).count(span(5)) == 1
+
+    def test_in_the_way_of_the_stream(self, held: Serve) -> None:
+        """A part that can't be had while the first connection works is left to that."""
+        server = held(1, faults={span(1): [Status(404)] * 9})
+        download = into_memory(server.url("/a"), parts=2)
+        assert content(download) == BODY
+
+    def test_slow_part(self, file_server: Serve, fetched: Fetched) -> None:
+        """The first connection doesn't wait for a part that has hardly begun."""
+        asked, never = threading.Event(), threading.Event()
+
+        def fault(index: int, request: Request) -> Fault | None:
+            if index == 0:
+                return HoldAfter(KIB, asked)
+            asked.set()
+            return Hold(never)
+
+        server = file_server({"/a": FILE}, faults=fault)
+        assert content(into_memory(server.url("/a"), parts=2)) == BODY
+
+    def test_read_by_a_handler(self, held: Serve) -> None:
+        """A handler that reads of the first reply is found out."""
+        download = into_memory(held().url("/a"), parts=3)
+        download.register(Event.REPLIED, lambda event: event.download.reply.raw.read(10))
+        assert "somebody else has read" in failure(download).reason
+
+    def test_no_threads(
+        self, fetched: Fetched, file_server: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Without threads, one connection does it."""
+
+        def run(*_: Any) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(Workers, "run", run)
+        server = file_server({"/a": FILE})
+        assert content(into_memory(server.url("/a"), parts=3)) == BODY
+        assert server.count == 1
+
+    def test_a_bug(self, held: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A bug in a thread is raised as it is."""
+        ask = parts.Fetcher.ask
+
+        def buggy(fetcher: parts.Fetcher, first: int, *rest: Any) -> Any:
+            if first == 3 * SIZE:
+                raise ZeroDivisionError
+            return ask(fetcher, first, *rest)
+
+        monkeypatch.setattr(parts.Fetcher, "ask", buggy)
+        with pytest.raises(ZeroDivisionError):
+            into_memory(held().url("/a"), parts=3)()
+
+
+class TestWhere:
+    """Which URL the parts come from, and with which credentials."""
+
+    def test_redirect(self, fetched: Fetched, file_server: Serve) -> None:
+        """Parts go to where the first request was redirected to."""
+        server = file_server({"/a": Redirect("/b"), "/b": FILE})
+        server.faults = {1: HoldAfter(KIB, fetched.after(2))}
+        assert content(into_memory(server.url("/a"), parts=3)) == BODY
+        assert server.paths.count("/a") == 1
+
+    def test_expired(self, fetched: Fetched, file_server: Serve) -> None:
+        """A signed URL that has expired is asked for again."""
+        dated = File(BODY, etag='"e"', last_modified="Sun, 06 Nov 1994 08:49:37 GMT")
+        files = {"/a": Redirect("/b?1"), "/b": dated}
+
+        def fault(index: int, request: Request) -> Fault | None:
+            if index == 1:
+                return HoldAfter(KIB, fetched.after(2))
+            if request.header("Range") == span(5) and request.target == "/b?1":
+                files["/a"] = Redirect("/b?2")
+                return Status(403)
+            return None
+
+        server = file_server(files, faults=fault)
+        assert content(into_memory(server.url("/a"), parts=3)) == BODY
+        assert server.paths.count("/a") == 2
+        assert server.paths.count("/b?2") == 1
+
+    def test_credentials(self, held: Serve) -> None:
+        """Each part has the credentials of the download."""
+        server = held(user=("u", "p"))
+        assert content(into_memory(server.url("/a"), user=("u", "p"), parts=3)) == BODY
+
+
+class TestLimits:
+    """Limits, cancellation and resuming are those of any download."""
+
+    def test_per_host(self, held: Serve) -> None:
+        """No more connections are opened than the limit allows."""
+        server = held(1)
+        limits = Limits(per_host=2)
+        download = into_memory(server.url("/a"), parts=4)
+        download.limits = limits
+        assert content(download) == BODY
+        assert server.most_connections <= 2
+        # All places were given back.
+        download()
+
+    def test_bandwidth(self, held: Serve) -> None:
+        """A limit of bandwidth counts what is handed on."""
+        download = into_memory(held().url("/a"), parts=3)
+        download.limits = Limits(bandwidth=100_000_000)
+        assert content(download) == BODY
+
+    @pytest.mark.parametrize("stage", ["stream", "part"])
+    def test_shutdown(
+        self, fetched: Fetched, file_server: Serve, no_leaks: None, stage: str
+    ) -> None:
+        """A batch that is shut down ends the threads and connections, wherever they wait."""
+
+        def fault(index: int, request: Request) -> Fault | None:
+            if index == 0:
+                return StallAfter(KIB) if stage == "stream" else HoldAfter(KIB, fetched.after(1))
+            return StallAfter(KIB) if request.header("Range") == span(3) or index > 2 else None
+
+        server = file_server({"/a": FILE}, faults=fault)
+        batch = Batch([into_memory(server.url("/a"), parts=3)])
+
+        def stop() -> None:
+            server.until(lambda: server.count >= 3)
+            batch.shutdown()
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        with batch:
+            for plan in batch():
+                with pytest.raises(DownloadFailed, match="shut down"):
+                    plan.result()
+        thread.join()
+        server.until(lambda: server.open_connections == 0)
+
+    def test_resume(self, held: Serve, tmp_path: Path) -> None:
+        """A partial file is continued by a later run, in parts too."""
+        path = tmp_path / "a"
+        server = held(faults={span(5): [Status(404)] * 4})
+        url = server.url("/a")
+        broken = HttpDownload(url, FileWriter(path, resume=True), parts=3)
+        broken.retry = None
+        error = failure(broken)
+        assert error.facts is not None
+        HttpDownload(url, FileWriter(path, resume=True), parts=3)()
+        assert path.read_bytes() == BODY
+        assert f"bytes={5 * SIZE}-" in ranges(server)
+
+    def test_rate(self, held: Serve) -> None:
+        """Each part is a request for a rate limiter."""
+        taken = []
+
+        class Limiter:
+            def delay(self) -> float:
+                taken.append(1)
+                return 0.0001
+
+        download = into_memory(held().url("/a"), parts=3)
+        download.rate_limiter = Limiter()  # type: ignore[assignment]
+        assert content(download) == BODY
+        assert len(taken) == 9

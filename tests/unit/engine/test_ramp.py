@@ -1,0 +1,87 @@
+"""Tests of how many connections are used for one file, on a clock of their own."""
+
+from pulpcore.plugin.download.futures.engine.ramp import Progress, Ramp
+
+
+class Trial:
+    """A policy, its clock, and what has come."""
+
+    def __init__(self, most: int = 4) -> None:
+        """Begin at the time 0."""
+        self.ramp = Ramp(most, 0.0)
+        self.now = self.received = self.waited = 0.0
+
+    def run(self, seconds: float, speed: float, active: int, waits: float = 1.0) -> int:
+        """Let time pass at a speed, and return how many connections are wanted."""
+        for _ in range(round(seconds * 100)):
+            self.now += 0.01
+            self.waited += 0.01 * waits
+            self.received += speed * 0.01
+            self.ramp.update(self.now, Progress(int(self.received), self.waited), active)
+        return self.ramp.wanted
+
+
+def test_doubles_while_it_grows() -> None:
+    """Each success allows a larger step."""
+    trial = Trial(most=7)
+    assert trial.run(0.5, 10e6, 1) == 2
+    assert trial.run(0.5, 20e6, 2) == 4
+    assert trial.run(0.5, 40e6, 4) == 7
+    assert trial.run(9, 70e6, 7) == 7
+
+
+def test_pauses_after_a_vain_trial() -> None:
+    """A trial that brings nothing is repeated after a pause, which doubles."""
+    trial = Trial()
+    assert trial.run(0.45, 10e6, 1) == 2
+    assert trial.run(0.6, 10e6, 2) == 1
+    assert trial.run(1.5, 10e6, 1) == 1
+    assert trial.run(0.8, 10e6, 1) == 2
+    assert trial.run(0.6, 10e6, 2) == 1
+    assert trial.run(3.5, 10e6, 1) == 1
+
+
+def test_waits_for_the_new_connection() -> None:
+    """The speed is measured when the new connection brings something."""
+    trial = Trial()
+    assert trial.run(0.45, 10e6, 1) == 2
+    assert trial.run(20, 10e6, 1) == 2
+
+
+def test_reader_is_the_limit() -> None:
+    """No connections are added for a reader that has no time to read, such as of a slow disk."""
+    trial = Trial()
+    assert trial.run(10, 10e6, 1, waits=0.1) == 1
+    assert trial.run(0.5, 10e6, 1) == 2
+    assert trial.run(0.3, 10e6, 2, waits=0.1) == 1
+
+
+def test_slow_start_has_patience() -> None:
+    """While the sum still grows, a trial goes on, but not for ever."""
+    trial = Trial()
+    assert trial.run(0.45, 10e6, 1) == 2
+    assert trial.run(0.3, 8e6, 2) == 2
+    assert trial.run(0.3, 9e6, 2) == 2
+    assert trial.run(0.6, 12e6, 2) >= 2
+    assert Trial().run(0.25, 10e6, 1) == 1
+
+
+def test_refused() -> None:
+    """A connection that was refused is asked for again after a minute only."""
+    trial = Trial()
+    assert trial.run(0.45, 10e6, 1) == 2
+    trial.ramp.refuse(trial.now, 1)
+    assert trial.run(59, 10e6, 1) == 1
+    assert trial.run(2, 10e6, 1) == 2
+    trial.run(0.5, 20e6, 2)
+    trial.ramp.refuse(trial.now, 3)
+    assert trial.run(1, 20e6, 2) == 2
+
+
+def test_given_up() -> None:
+    """Others that are much slower than the first connection leave that one alone."""
+    trial = Trial()
+    trial.run(0.45, 10e6, 1)
+    trial.run(0.25, 20e6, 2)
+    trial.ramp.give_up(trial.now)
+    assert trial.ramp.wanted == 1
