@@ -30,7 +30,8 @@ nitpicky = True
 nitpick_ignore = [
     ("py:class", "hashlib._Hash"),  # the documentation of Python has no such class
     ("py:class", "Attempt"),  # the reference shows some of its methods only
-    *(("py:class", name) for name in ("Health", "Request", "Wait")),  # of the engine
+    *(("py:class", name) for name in ("Health", "Request", "Tracing", "Wait")),  # of the engine
+    ("py:class", "TracerProvider"),  # of OpenTelemetry, which needn't be installed
     ("py:class", f"{PACKAGE}.context.T"),  # a type variable
 ]
 
