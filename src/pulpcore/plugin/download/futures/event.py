@@ -197,6 +197,8 @@ class EventRouter:
     def __init__(self) -> None:
         # Immutable tuples: send() may iterate over one while a handler is registered.
         self._handlers: dict[str, tuple[Handler, ...]] = {}
+        # The same as `in`, as one call of C: each download asks several times.
+        self.has: Callable[[str], bool] = self._handlers.__contains__
 
     def __contains__(self, name: object) -> bool:
         """Whether an event has handlers. A caller need not create an event without handlers."""

@@ -117,7 +117,9 @@ class SizeValidation(Validation):
             ValueError: The size isn't a whole number, or is negative.
         """
         super().__init__(enforced)
-        is_number = isinstance(expected, int | float) and not isinstance(expected, bool)
+        is_number = type(expected) is int or (
+            isinstance(expected, int | float) and not isinstance(expected, bool)
+        )
         if not is_number or not expected >= 0 or expected % 1:
             raise ValueError(f"a size must be a whole number of bytes from 0: {expected!r}")
         self.expected = int(expected)

@@ -127,9 +127,9 @@ class Attempt:
         self._is_announced = True
         download = self._download
         download.reply = reply
-        if Event.SENT in download.router:
+        if download.router.has(Event.SENT):
             download.router.send(Sent(download))
-        if Event.REPLIED in download.router:
+        if download.router.has(Event.REPLIED):
             download.router.send(Replied(download))
         if download.writer is not self._run.writer or (
             download.validations != self._run.validations
@@ -252,7 +252,7 @@ class Attempt:
             content.begin(run.writer, run.validations)
         content.take(buffer, run.writer, run.validations)
         self._fetched += len(buffer)
-        if run.outlet is not None or Event.FETCHED in download.router:
+        if run.outlet is not None or download.router.has(Event.FETCHED):
             _tell(self, download, run, buffer)
 
     def begin(self, can_resume: bool) -> None:

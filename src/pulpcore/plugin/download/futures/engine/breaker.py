@@ -64,6 +64,9 @@ class Breaker:
     def __init__(self) -> None:
         """Start closed."""
         self._row = Cell(_NONE)
+        # Whether an attempt has failed since the last success. It is set after the row has changed,
+        # so that a success that follows sees it.
+        self._has_failed = False
 
     @property
     def is_open(self) -> bool:
@@ -76,6 +79,8 @@ class Breaker:
         Raises:
             DownloadFailed: The breaker is open, and the next attempt is not due yet.
         """
+        if not self._has_failed:
+            return
         row = self._row.value
         if not row.is_open:
             return
@@ -104,8 +109,10 @@ class Breaker:
         self._row.change(
             lambda row: _Row(row.failures + 1, row.first if row.failures else began, now, now)
         )
+        self._has_failed = True
 
     def succeeded(self) -> None:
         """Count a success, which closes the breaker."""
-        if self._row.value.failures:
+        if self._has_failed:
+            self._has_failed = False
             self._row.change(lambda _: _NONE)

@@ -213,7 +213,7 @@ class Life:
             self._fail(error)
         else:
             run.is_done = True
-            if Event.SUCCEEDED in self.download.router:
+            if self.download.router.has(Event.SUCCEEDED):
                 self.download.router.send(Succeeded(self.download))
         finally:
             self._end()

@@ -137,7 +137,7 @@ class Steps(_Prospects):
         download, run = self._download, self._run
         download.reply = None
         self._protocol = self._record.protocol = protocol_of(type(download))()
-        if Event.PREPARED in download.router:
+        if download.router.has(Event.PREPARED):
             download.router.send(Prepared(download))
         run.use(download, self._record.content)
         _check(self._download, self._protocol, self._record.limits)

@@ -69,6 +69,8 @@ def mirrors_of(mirrors: object) -> tuple[str, ...]:
     Raises:
         TypeError: It is something else.
     """
+    if type(mirrors) is tuple:
+        return mirrors
     if isinstance(mirrors, Iterable) and not isinstance(mirrors, str | bytes):
         return tuple(mirrors)
     raise TypeError(f"mirrors: must be an iterable of str, not {type(mirrors).__name__}")
@@ -119,7 +121,7 @@ def method_of(value: object) -> str:
     Raises:
         ValueError: It is another method.
     """
-    method = str(value).upper()
+    method = value if value == "GET" else str(value).upper()
     if method not in METHODS:
         raise ValueError(f"method: must be GET or HEAD, not {value!r}")
     return method

@@ -158,10 +158,10 @@ def find_route(
         ValueError: The proxy or a TLS setting isn't usable.
     """
     # The key has the values, not the settings object: that is mutable, and equal ones must share.
-    key = Key(
-        url.origin, user, proxy, _values(ssl), bool(public_only), limits, this_process(), auth
-    )
-    return context.cache.once(key, lambda: Route(url.text, key, ssl, context))
+    values = tuple(vars(ssl).values())
+    # Equal to a Key, which takes longer to make.
+    key = (url.origin, user, proxy, values, bool(public_only), limits, this_process(), auth)
+    return context.cache.once(key, lambda: Route(url.text, Key(*key), ssl, context))
 
 
 def _proxies(url: str, given: str | None) -> dict[str, str]:
@@ -236,10 +236,6 @@ def without_client(settings: SSL) -> SSL:
         client_key_password=None,
         context=None,
     )
-
-
-def _values(settings: SSL) -> tuple[Any, ...]:
-    return tuple(vars(settings).values())
 
 
 def _netrc(host: str) -> tuple[tuple[str, str] | None, bool]:

@@ -124,18 +124,19 @@ class _Train:
 
     def __init__(self, workers: Workers, depth: Depth, threads: int) -> None:
         self._workers, self._depth, self._threads = workers, depth, threads
-        self._line: Line
-        self._key: Hashable = None
-        self._room = 0
         # The plan that is being executed up to its next wait. Its handlers may run.
         self._active: Run | None = None
         # The life that was held last. Its plan gets a seat next.
         self._held: Life | None = None
+        # The following are made when the train begins. Near a server no train does.
+        self._line: Line
+        self._key: Hashable
+        self._room: int
         # The plans whose reply isn't the next one yet. The thread of the train takes the first,
         # idle threads take the last.
-        self._seats: deque[_Seat] = deque()
+        self._seats: deque[_Seat]
         # When it made progress last, after its requests were sent.
-        self._since: float | None = None
+        self._since: float | None
 
     def begin(self, lead: Run) -> bool:
         """Execute the first plan, up to its attempt if a train can begin with it.
@@ -193,6 +194,7 @@ class _Train:
         if line is None:
             return False
         self._line, self._room, self._key = line, line.room, request.key
+        self._seats, self._since = deque(), None
         return self._hold(life)
 
     def _hold(self, life: Life) -> bool:

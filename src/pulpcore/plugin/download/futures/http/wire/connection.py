@@ -152,10 +152,11 @@ class Connection:
     def _send(self, data: bytes) -> None:
         # A connection that the server has ended may hold a reply all the same.
         try:
-            if self._is_plain:
-                data = data[self._write(data) :]
-            if data:
-                self._stream.sendall(data)
+            if self._is_plain and (size := self._write(data)):
+                if size == len(data):
+                    return
+                data = data[size:]
+            self._stream.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             pass
 
@@ -175,6 +176,8 @@ class Connection:
         parser = ReplyParser(self._asked.popleft(), self._received)
         self._received = b""
         try:
+            if not parser.rest:
+                parser.receive(self.receive(BLOCK))
             while (head := parser.read_head()) is None:
                 parser.receive(self.receive(BLOCK))
         except _GONE as error:

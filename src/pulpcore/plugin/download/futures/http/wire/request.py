@@ -40,7 +40,7 @@ def head(method: str, target: str, fields: str) -> bytes:
     Raises:
         UnsendableError: The method, the target or a header has characters that can't be sent.
     """
-    if _NO_TARGET.search(target) or _NO_TARGET.search(method):
+    if _NO_TARGET.search(target) or (method != "GET" and _NO_TARGET.search(method)):
         raise UnsendableError("the method or the URL has characters that can't be sent")
     try:
         return f"{method} {target} HTTP/1.1\r\n{fields}\r\n".encode("latin-1")
