@@ -1,4 +1,4 @@
-"""A short run of the soak test, tests/soak/soak.py."""
+"""Short runs of the soak tests."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "soak" / "soak.py"
+SOAK = Path(__file__).parents[2] / "soak"
 WELL = "lost 0, wrong 0, partial 0, threads left 0, file descriptors left 0"
 
 
@@ -22,7 +22,7 @@ def test_short(files: int, threads: int, faults: float, seed: int) -> None:
     options = {"files": files, "threads": threads, "faults": faults, "seed": seed}
     arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     done = subprocess.run(
-        [sys.executable, SCRIPT, *arguments],
+        [sys.executable, SOAK / "soak.py", *arguments],
         capture_output=True,
         text=True,
         timeout=200,
@@ -36,3 +36,19 @@ def test_short(files: int, threads: int, faults: float, seed: int) -> None:
     # Each affected file has one to three faults.
     assert bool(injected) is bool(faults)
     assert injected <= 3 * files
+
+
+def test_mirrors() -> None:
+    """No file is lost, wrong or partial: three bad mirrors, parts, limits, and two kill -9."""
+    done = subprocess.run(
+        [sys.executable, SOAK / "mirrors.py", "--files", "200", "--seed", "3"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.stderr == ""
+    *runs, _, last = done.stdout.splitlines()
+    assert [line.rpartition(" ")[2] for line in runs] == ["1", "1"]
+    assert last == "lost 0, wrong 0, partial 0, failed 0"
+    assert done.returncode == 0
