@@ -115,6 +115,15 @@ def test_wait(screen, file_server, columns):
     assert line.startswith("a: 1 byte, sha256 ")
 
 
+def test_document(screen, file_server):
+    """The error of a document has its reason in two lines of a narrow terminal, and not its URL."""
+    server = file_server({})
+    lines = screen(40, "get", "--metalink", server.url("/m")).end()
+    assert lines[0].startswith("failed: the Metalink document: the")
+    assert "404" in " ".join(lines[:2])
+    assert lines[2].startswith("1 file: 0 downloaded")
+
+
 def test_content_on_the_same_terminal(screen, file_server):
     """Content that goes to the terminal has nothing of ours in it."""
     server = file_server({"/a": b"content"})

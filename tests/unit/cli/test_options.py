@@ -109,19 +109,26 @@ def test_usage(parse, arguments):
     assert "secret" not in error
 
 
+@pytest.mark.parametrize("value", ["0", "65", "x"])
+def test_no_parts(parse, value):
+    """A number of parts below 1, or one that takes too much memory, is a usage error."""
+    assert "'--parts'" in parse("--parts", value)
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "x"])
 def test_least_speed_that_is_none(parse, value):
     """A least speed of 0 or below is a usage error."""
     assert "Error: " in parse("--least-speed", value)
 
 
-def test_limit(parse):
-    """The least speed is set only on downloads that have time-outs."""
-    options = parse("--least-speed", "7")
+def test_prepare(parse):
+    """The least speed, parts and mirrors are set only on downloads that have them."""
+    options = parse("--least-speed", "7", "--parts", "3", "--mirror", "http://i/b/")
     http, file = HttpDownload("http://h/a", None), FileDownload("file:///a", None)
     for download in (http, file):
-        options.prepare(download)
+        options.prepare(download, options.mirrors_of("c"))
     assert http.timeout.least_speed == 7
+    assert (http.parts, http.mirrors) == (3, ("http://i/b/c",))
     assert file.timeout is None
 
 

@@ -20,6 +20,9 @@ from . import values
 MOST = 256
 """The largest number of downloads at a time."""
 
+MOST_PARTS = 64
+"""The largest number of parts: each takes 8 MiB of memory."""
+
 
 @dataclass(frozen=True)
 class PemFile:
@@ -74,6 +77,7 @@ class Options:
         importer (Importer): The connection settings.
         concurrent (int): The number of parallel downloads.
         processes (int): The number of processes that run them.
+        parts (int): The number of connections for one large file.
         least_speed (float | None): The minimum speed of an attempt (bytes per second).
         limits (Limits): What all downloads share.
         mirrors (Mirrors | None): The bases of --mirror.
@@ -86,6 +90,7 @@ class Options:
     importer: Importer
     concurrent: int
     processes: int
+    parts: int
     least_speed: float | None
     limits: Limits
     mirrors: Mirrors | None
@@ -105,6 +110,7 @@ class Options:
             download.timeout.least_speed = self.least_speed
         if isinstance(download, HttpDownload):
             download.mirrors = tuple(mirrors)
+            download.parts = self.parts
 
     def mirrors_of(self, path: str) -> list[str]:
         """Return the URLs of a file below the bases of --mirror.
@@ -184,7 +190,16 @@ def _options(given: dict[str, Any]) -> Options:
     )
 
 
-_AS_GIVEN = ("concurrent", "processes", "least_speed", "keeps", "as_json", "quiet", "verbose")
+_AS_GIVEN = (
+    "concurrent",
+    "processes",
+    "parts",
+    "least_speed",
+    "keeps",
+    "as_json",
+    "quiet",
+    "verbose",
+)
 _NAMES = (
     *_AS_GIVEN,
     *("user", "headers", "ca", "cert", "key", "insecure", "proxy", "connect_timeout"),
@@ -289,6 +304,13 @@ _OPTIONS = (
         help="Bytes a second of all files together, such as 500K or 2M. Default: no limit.",
     ),
     click.option(
+        "--parts",
+        metavar="N",
+        type=click.IntRange(1, MOST_PARTS),
+        default=1,
+        help="Up to N connections for one large file. Default: 1.",
+    ),
+    click.option(
         "--processes",
         metavar="N",
         type=click.IntRange(1, MOST),
@@ -331,7 +353,7 @@ _GROUPS = {
     **dict.fromkeys(
         (
             *("concurrent", "connect-timeout", "least-speed", "limit-rate", "per-host"),
-            "processes",
+            *("parts", "processes"),
             *("read-timeout", "retry", "total-timeout"),
         ),
         "Limits",

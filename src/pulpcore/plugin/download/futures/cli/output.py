@@ -134,7 +134,7 @@ class Output:
         if self.verbose or not sys.stderr.isatty():
             return f"failed: {name}: {reason}" if name else f"failed: {reason}"
         # The name says which file it is. The URL would take the place of the reason.
-        reason = reason.removeprefix(f"{redact.url(result.url or '')}: ")
+        reason = reason.replace(f"{redact.url(result.url or '')}: ", "", 1)
         return short(printable(name), printable(reason), Console(stderr=True).width)
 
     def progress(self, title: str, files: int | None, size: int | None) -> Progress:
