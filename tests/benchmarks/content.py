@@ -58,7 +58,7 @@ def mix(root: Path, count: int) -> list[File]:
     folder.mkdir(mode=0o755)
     source = random.Random(count)
     # In the same order in each run, but not sorted.
-    sizes = [_quantile((number + 0.5) / count) for number in range(count)]
+    sizes = [quantile((number + 0.5) / count) for number in range(count)]
     source.shuffle(sizes)
     files = []
     for number, size in enumerate(sizes):
@@ -67,7 +67,7 @@ def mix(root: Path, count: int) -> list[File]:
     return files
 
 
-def _quantile(share: float) -> int:
+def quantile(share: float) -> int:
     """Return the size (bytes) that this share of the files doesn't exceed."""
     for (low, least), (high, most) in pairwise(QUANTILES):
         if share <= high:

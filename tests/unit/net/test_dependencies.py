@@ -29,6 +29,7 @@ DOCUMENTED = {
         "requests.PreparedRequest",
     ),
     *("requests.RequestException", "requests.ConnectionError", "requests.ConnectTimeout"),
+    *("requests.HTTPError", "requests.auth.AuthBase"),
     *(
         "requests.ReadTimeout",
         "requests.codes",

@@ -29,7 +29,7 @@ from pulpcore.plugin.download.futures.engine.attempt import record_of
 from pulpcore.plugin.download.futures.engine.report import Report
 from pulpcore.plugin.download.futures.engine.spec import Packer, unpack
 from pulpcore.plugin.download.futures.event import Failed, Fetched
-from pulpcore.plugin.download.futures.pool import chunks, executors, pending, worker
+from pulpcore.plugin.download.futures.pool import chunks, executors, pending, portions, worker
 from pulpcore.plugin.download.futures.pool.folder import Folder
 from pulpcore.plugin.download.futures.pool.window import Plan
 from pulpcore.plugin.download.futures.rate import RateLimiter
@@ -72,8 +72,8 @@ def test_chunks_grow(inline):
     batch = Batch((Nop() for _ in range(3000)), executor=executor)
     with batch:
         assert len(list(batch())) == 3000
-    assert max(sizes(executor)) > chunks.FIRST
-    assert batch.backlog > 2 * 2 * chunks.FIRST
+    assert max(sizes(executor)) > portions.FIRST
+    assert batch.backlog > 2 * 2 * portions.FIRST
     assert sum(sizes(executor)) == 3000
 
 
@@ -338,7 +338,7 @@ def test_a_reply_that_only_the_worker_can_read(inline, monkeypatch):
 
 def test_an_early_report_that_can_t_be_read(inline, monkeypatch):
     """An early report that can't be unpickled is passed over. The end of the chunk has it again."""
-    monkeypatch.setattr(worker, "_PATIENCE", 0.01)
+    monkeypatch.setattr(worker, "PATIENCE", 0.01)
     monkeypatch.setattr(worker, "_POLL", 0.01)
     monkeypatch.setattr(chunks, "_LOOK", 0.01)
     refused, go_on = [], threading.Event()
@@ -430,7 +430,7 @@ def test_begun_by_another(inline):
 
 def test_a_long_chunk_reports_early(inline, monkeypatch):
     """Long chunks hand back what is done, and what hasn't started, which others run then."""
-    monkeypatch.setattr(worker, "_PATIENCE", 0.1)
+    monkeypatch.setattr(worker, "PATIENCE", 0.1)
     monkeypatch.setattr(worker, "_POLL", 0.05)
     monkeypatch.setattr(chunks, "_LOOK", 0.1)
     # The first report can't be written. The next one has it, too.

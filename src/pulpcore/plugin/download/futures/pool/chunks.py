@@ -31,20 +31,10 @@ from ..waiting.timer import Alarm, timer
 from .executors import Processes, broken
 from .folder import Folder
 from .pending import LINGER, Item, Pending
+from .portions import Portions
 from .threads import forget, stop_at_exit
 from .window import Plan
 from .worker import Reply, work
-
-FIRST = 64
-"""The most downloads in a chunk until it is known how long one takes."""
-
-MOST = 4096
-"""The most downloads in a chunk."""
-
-_CHUNK = 1.0
-"""How long a chunk should take (seconds)."""
-
-_GROWTH = 4
 
 _LOOK = 1.0
 """How often the engine looks for early reports of the chunks that run (seconds)."""
@@ -143,9 +133,8 @@ class Chunks:
         """
         self.cancellation = cancellation
         self._executor = executor
-        self._concurrent = concurrent
         self._settings = concurrent, pipeline
-        self._backlog = backlog
+        self._is_growing = backlog is None
         self._resize = resize
         self._workers = Workers(1, name)
         self._new: deque[tuple[Plan, Callable[[Plan], object]]] = deque()
@@ -160,7 +149,7 @@ class Chunks:
         self._suspects: deque[Item] = deque()
         self._sent: dict[int, _Sent] = {}
         self._number = 0
-        self._size = FIRST
+        self._portions = Portions(concurrent, backlog)
         self._reminder = _Reminder(self.wake)
         # When the early reports were read (``time.monotonic()``).
         self._looked = float("-inf")
@@ -240,10 +229,8 @@ class Chunks:
     def _send(self) -> None:
         """Send as many chunks as the workers should have."""
         workers = self._executor.workers()
-        if self._backlog is None:
-            self._resize(2 * workers * self._size)
-        else:
-            self._size = min(self._size, max(self._backlog // (2 * workers), 1))
+        if self._is_growing:
+            self._resize(self._portions.backlog(workers))
         # Alone: a worker that dies takes all that it runs with it, and nobody could tell which
         # download killed it.
         while self._suspects and not self._sent:
@@ -252,13 +239,11 @@ class Chunks:
             self._reminder.set(_LOOK)
             return
         soon = _LOOK
-        while self._pending.count and len(self._sent) < 2 * workers:
-            idle = max(workers - len(self._sent), 1)
-            if self._pending.count < idle * self._concurrent and not self._pending.is_ripe:
-                soon = LINGER
-                break
-            share = -(-self._pending.count // idle)
-            self._send_chunk(self._pending.take(min(self._size, share)))
+        pending = self._pending
+        while size := self._portions.next(pending.count, pending.is_ripe, len(self._sent), workers):
+            self._send_chunk(pending.take(size))
+        if size is None:
+            soon = LINGER
         if self._pending.count or self._sent:
             self._reminder.set(soon)
 
@@ -335,7 +320,7 @@ class Chunks:
         elif reply.is_lost:
             self._lose(sent, "its worker process died")
         else:
-            self._size = max(_size(self._size, reply.rate), self._concurrent)
+            self._portions.learn(reply.rate)
             self._pending.add(sent.items.values())
 
     def _read_early(self, sent: _Sent) -> None:
@@ -408,17 +393,6 @@ class Chunks:
             self._folder.remove()
             self._folder = None
         self._reminder.cancel()
-
-
-def _size(before: int, rate: float) -> int:
-    """Return how many downloads should take about a second.
-
-    Args:
-        before: The size until now.
-        rate: How many downloads a second a worker has done.
-    """
-    size = min(int(rate * _CHUNK), before * _GROWTH, MOST)
-    return size if size > before else (before + size) // 2
 
 
 def _settle(plan: Plan, report: Report) -> None:

@@ -12,6 +12,7 @@ import pickle
 import queue
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import redact
@@ -27,7 +28,7 @@ from .threads import Threads
 from .window import Plan
 
 STOPPED = "the batch was shut down"
-_PATIENCE = 2.0
+PATIENCE = 2.0
 """A worker starts no more downloads of a chunk after this time, and reports what is done (s)."""
 
 _POLL = 0.25
@@ -195,15 +196,11 @@ class _Run:
             engine.stop()
             engine.join()
             self._token.close()
-        return Reply(_pickled(self._reports), self._rate())
-
-    def _rate(self) -> float:
-        number = -(-9 * len(self._ends) // 10)
-        return number / max(self._ends[number - 1], _INSTANT) if number else 0.0
+        return Reply(_pickled(self._reports), rate(self._ends))
 
     def _collect(self) -> None:
         """Wait for the downloads, and report early if it takes long."""
-        look, turn = self._began + _POLL, self._began + _PATIENCE
+        look, turn = self._began + _POLL, self._began + PATIENCE
         while self._left:
             with contextlib.suppress(queue.Empty):
                 self._report(self._done.get(timeout=_POLL))
@@ -215,7 +212,7 @@ class _Run:
                 self._token.cancel(STOPPED)
                 self._give_back()
             elif now >= turn:
-                turn = now + _PATIENCE
+                turn = now + PATIENCE
                 self._give_back()
                 self._spool()
 
@@ -246,6 +243,16 @@ class _Run:
         given_back = self._given_back[self._spooled[1] :]
         if self._folder.report(self._chunk.number, (_pickled(new), given_back)):
             self._spooled = number
+
+
+def rate(ends: Sequence[float]) -> float:
+    """Return how many downloads of a chunk a second have ended, without the slowest tenth.
+
+    Args:
+        ends: When each has ended, in seconds from the beginning, in this order.
+    """
+    number = -(-9 * len(ends) // 10)
+    return number / max(ends[number - 1], _INSTANT) if number else 0.0
 
 
 def _pickled(reports: list[tuple[int, Report]]) -> bytes:
