@@ -163,6 +163,43 @@ class TestCallable:
         url = server.url("/a").replace("//", "//url:pw@")
         assert content(into_memory(url, auth=add_token, user=("me", "pw"))) == BODY
         assert sent(server) == [f"Bearer {TOKEN}"]
+        server.requests.clear()
+        for given in (url, server.url("/a")):
+            download = into_memory(given, auth=lambda request: request, user=("me", "pw"))
+            assert content(download) == BODY
+        assert sent(server) == [None, None]
+
+    def test_netrc_elsewhere(
+        self, file_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A netrc file has no say after a redirect either, as for other credentials."""
+        (tmp_path / "netrc").write_text("machine localhost login me password pw\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        there = file_server({"/b": BODY})
+        home = file_server({"/a": Redirect(there.url("/b").replace("127.0.0.1", "localhost"))})
+        assert content(into_memory(home.url("/a"))) == BODY
+        assert content(into_memory(home.url("/a"), auth=add_token)) == BODY
+        assert sent(there) == [basic("me", "pw"), None]
+
+    def test_echo(self, file_server: Any, caplog: pytest.LogCaptureFixture) -> None:
+        """What the callable sends isn't shown when a server repeats it in a redirect."""
+        caplog.set_level(logging.DEBUG)
+        server = file_server({"/a": Redirect("http://127.0.0.1:1/s3cret-key-1/s3cret-key-2")})
+
+        def auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+            request.headers["X-Api-Key"] = "s3cret-key-1"
+            request.hooks["response"].append(again)
+            return request
+
+        def again(response: requests.Response, **options: Any) -> requests.Response:
+            request = response.request.copy()
+            request.headers["X-Other-Key"] = "s3cret-key-2"
+            return response.connection.send(request, **options)
+
+        error = failure(into_memory(server.url("/a"), auth=auth))
+        assert server.count == 2
+        assert "127.0.0.1:1" in str(error)
+        assert "s3cret" not in str(error) + repr(error.__cause__) + caplog.text
 
     @pytest.mark.parametrize("adds", [True, False])
     def test_netrc(
@@ -315,6 +352,7 @@ class TestFailure:
         error = failure(into_memory(server.url("/a"), auth=flaky), DownloadFailed)
         assert error.reason == "auth: the connection failed (ConnectionError)"
         assert error.transient
+        assert error.auth_failed
         assert "s3cret" not in str(error.__cause__)
 
     @pytest.mark.parametrize(
@@ -343,6 +381,7 @@ class TestFailure:
             assert str(status) in error.reason
             assert "s3cret" not in str(error)
             assert (error.transient, error.download) == (transient, download)
+            assert error.auth_failed
         assert server.paths == ["/token?key=s3cret"] * 2
 
     def test_no_json(self, file_server: Any) -> None:
@@ -356,8 +395,9 @@ class TestFailure:
         with pytest.raises(requests.exceptions.JSONDecodeError):
             into_memory(server.url("/a"), auth=broken)()
 
-    def test_breaker(self, file_server: Any) -> None:
+    def test_breaker(self, file_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """A token server that is down opens no circuit breaker of the host."""
+        monkeypatch.setattr("pulpcore.plugin.download.futures.engine.breaker.SILENCE", 0)
         server = file_server({"/a": BODY})
 
         def down(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -499,6 +539,20 @@ class TestBearer:
             assert content(into_memory(server.url("/a"), auth=auth)) == BODY
         assert fetched == [0, 91, 182]
         assert server.count == 6
+
+    def test_no_life(self, running: Any) -> None:
+        """A token that is valid for no time is used for the request that fetched it."""
+        server = running(Refusing, {"/a": BODY})
+        fetched = []
+
+        def fetch() -> tuple[str, float]:
+            fetched.append(1)
+            return TOKEN, 0
+
+        auth = BearerAuth(fetch)
+        for _ in range(2):
+            assert content(into_memory(server.url("/a"), auth=auth)) == BODY
+        assert len(fetched) == 2
 
     def test_wrong_twice(self, running: Any) -> None:
         """A token that is refused twice fails the download, and no download asks a third time."""
@@ -643,6 +697,9 @@ class TestRegistry:
         for path in paths[:4]:
             assert content(into_memory(server.url(path), auth=auth)) == BODY
         assert server.count == count + 4
+        server.valid.clear()
+        assert content(into_memory(server.url(paths[0]), auth=auth)) == BODY
+        assert server.asked.total() == 3
 
     def test_session(self, running: Any) -> None:
         """A session of requests can use the object, too. Then the library's defaults count."""
@@ -700,6 +757,49 @@ class TestRegistry:
             assert content(download) == BODY
         assert sent(realm) == [None, basic("you", "pw2")]
 
+    def test_client_certificate(self, running: Any, tls: Any) -> None:
+        """A client certificate goes to a realm of the registry's own origin, and to no other."""
+        options = {"tls": tls.server(client_ca=tls.ca)}
+        realm = running(Registry, {}, **options)
+        server = running(Registry, {"/v2/a/1": BODY}, **options)
+        url, certificate = server.url("/v2/a/1"), trust(tls.ca, tls.client)
+        assert content(into_memory(url, auth=BearerAuth(), ssl=certificate)) == BODY
+        server.realm, server.valid = realm.url("/token"), realm.valid
+        error = failure(into_memory(url, auth=BearerAuth(), ssl=certificate), DownloadError)
+        assert error.reason.startswith("auth: no token came")
+        assert realm.count == 0
+
+    def test_proxy(self, running: Any, proxy: Any) -> None:
+        """A token is fetched by the proxy of the download."""
+        server = running(Registry, {"/v2/a/1": BODY}, realm="http://h.example.test/token")
+        gate = proxy(hosts={"h.example.test:80": server.port})
+        url = "http://h.example.test/v2/a/1"
+        assert content(into_memory(url, auth=BearerAuth(), proxy_url=gate.url())) == BODY
+        assert len(gate.requests) == 3
+
+    def test_public_only(self, running: Any) -> None:
+        """A token is asked for at public addresses only, if the download says so."""
+        server = running(Registry, {"/v2/a/1": BODY})
+        download = into_memory(server.url("/v2/a/1"), auth=BearerAuth())
+
+        def forbid(index: int, request: Request) -> None:
+            download.public_only = True
+
+        server.faults = forbid
+        assert "public" in failure(download, DownloadFailed).reason
+        assert server.paths == ["/v2/a/1"]
+
+    def test_origins(self, running: Any, tls: Any) -> None:
+        """Two registries that name the same realm get a token each."""
+        realm = running(Registry, {}, tls=tls.server())
+        auth, certificate = BearerAuth(), trust(tls.ca)
+        for _ in range(2):
+            server = running(Registry, {"/v2/a/1": BODY}, realm=realm.url("/token"))
+            server.valid = realm.valid
+            download = into_memory(server.url("/v2/a/1"), auth=auth, ssl=certificate)
+            assert content(download) == BODY
+        assert realm.asked.total() == 2
+
     def test_untrusted_realm(self, running: Any, tls: Any) -> None:
         """A realm that isn't asked by https is refused, and so is a user where the server isn't."""
         realm = running(Registry, {})
@@ -742,6 +842,7 @@ class TestRegistry:
         error = failure(into_memory(server.url("/v2/a/1"), auth=BearerAuth()), DownloadFailed)
         assert error.reason.startswith("auth: no token came from the server that the host names")
         assert reason in error.reason
+        assert error.auth_failed
         assert (error.transient, error.retry_after) == (
             (True, 7) if reply.status == 503 else (False, None)
         )

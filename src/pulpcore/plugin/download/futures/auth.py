@@ -34,6 +34,7 @@ from .writer import BufferWriter
 Fetch = Callable[[], str | tuple[str, float]]
 """Returns a token, or a pair of a token and the time for which it is valid (seconds)."""
 
+_Timed = tuple[str, float]
 _UNAUTHORIZED = 401
 # What registries mean if they don't say how long a token is valid (seconds).
 _LIFE = 60
@@ -160,22 +161,23 @@ class BearerAuth(AuthBase):
             challenge = _challenge(response)
             if challenge is None:
                 return response
-            ask = partial(self._asked, challenge, response.connection)
-            renewed = self._token(challenge.key, ask, token)
             self._remember(challenge)
+            base = getattr(response.connection, "download", None)
+            ask = partial(_ask, challenge, base, self._user)
+            renewed = self._token(challenge.key, ask, token)
         response.close()
         request = response.request.copy()
         _set(request, renewed)
         return response.connection.send(request, **options)
 
     def _token(
-        self, key: Hashable, fetch: Callable[[], Token], refused: Token | None = None
+        self, key: Hashable, fetch: Callable[[], _Timed], refused: Token | None = None
     ) -> Token:
         """Return the token of a kind. Fetch it if there is none, or no other than the refused one.
 
         Args:
             key: The kind.
-            fetch: Fetches one.
+            fetch: Fetches one, and says for how long it is valid (seconds).
             refused: The token that was refused.
         """
         if self in _fetching.get():
@@ -193,14 +195,16 @@ class BearerAuth(AuthBase):
             ):
                 return outcome
             cell.change(partial(_replaced, current))
-            if is_new and isinstance(outcome, Exception):
+            if isinstance(outcome, Exception):
                 raise outcome
 
-    def _fetched(self, current: _Fetch, fetch: Callable[[], Token]) -> Token | Exception:
+    def _fetched(self, current: _Fetch, fetch: Callable[[], _Timed]) -> Token | Exception:
         if current.outcome is None:
             mark = _fetching.set((*_fetching.get(), self))
             try:
-                current.outcome = fetch()
+                began = self._clock()
+                value, life = fetch()
+                current.outcome = Token(value, began + life - min(life / 10, _MARGIN))
             except Exception as error:
                 token = cancellation()
                 if token is not None and token.is_cancelled():
@@ -211,20 +215,13 @@ class BearerAuth(AuthBase):
                 _fetching.reset(mark)
         return current.outcome
 
-    def _own(self) -> Token:
+    def _own(self) -> _Timed:
         """Call the caller's function."""
-        began = self._clock()
         found: object = self._fetch()  # type: ignore[misc]
         value, life = found if isinstance(found, tuple) else (found, math.inf)
         if not isinstance(value, str):
             raise TypeError(f"fetch: must return a str, not {type(value).__name__}")
-        return Token(value, began + life - min(life / 10, _MARGIN))
-
-    def _asked(self, challenge: Challenge, connection: Any) -> Token:
-        """Ask the realm of a challenge for a token."""
-        began = self._clock()
-        value, life = _ask(challenge, getattr(connection, "download", None), self._user)
-        return Token(value, began + life - min(life / 10, _MARGIN))
+        return value, life
 
     def _known(self, url: str) -> Token | None:
         """Return the token that a registry will probably want for a URL, if it is here."""
@@ -290,7 +287,7 @@ def _parameters(field: str) -> Iterator[dict[str, str]]:
         yield found
 
 
-def _ask(challenge: Challenge, base: Options | None, user: User) -> tuple[str, float]:
+def _ask(challenge: Challenge, base: Options | None, user: User) -> _Timed:
     """Return a token of the realm, and the time for which it is valid (seconds).
 
     Args:
@@ -339,7 +336,8 @@ def _request(
     download.user = user
     if base is not None:
         download.context, download.public_only = base.context, base.public_only
-        download.timeout, download.ssl = base.timeout, without_client(base.ssl)
+        download.timeout = base.timeout
+        download.ssl = base.ssl if is_home else without_client(base.ssl)
         download.proxy_url = base.proxy_url
         if is_home and user.name is None:
             download.user = _user_of(base)
@@ -359,7 +357,7 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _read(data: bytes) -> tuple[str, float]:
+def _read(data: bytes) -> _Timed:
     """Return the token in the reply of a realm, and the time for which it is valid (seconds).
 
     Raises:
@@ -373,4 +371,6 @@ def _read(data: bytes) -> tuple[str, float]:
             if isinstance(value, str) and _TOKEN.fullmatch(value):
                 return value, life if is_number(life) and life > 0 else _LIFE
     # Without the content, which may be secret.
-    raise DownloadFailed(f"{_FAILURE}: its reply has none")
+    failed = DownloadFailed(f"{_FAILURE}: its reply has none")
+    failed.auth_failed = True
+    raise failed
