@@ -61,6 +61,24 @@ def test_breaks_twenty_times(hooked, loop, workdir, file_server, synced) -> None
     assert server.count == 21
 
 
+def test_disk(hooked, loop, workdir, file_server, synced, monkeypatch) -> None:
+    """A slow disk doesn't block the event loop: the file is on the disk before it goes on."""
+    server = file_server({"/file": os.urandom(1000)})
+    remote, _ = synced(server)
+    synced_by = []
+    original = os.fsync
+
+    def fsync(number):
+        synced_by.append((threading.current_thread().name, os.fstat(number).st_size))
+        original(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    remote.get_downloader(url=server.url("/file")).fetch()
+    name, size = synced_by[0]
+    assert name.startswith("batch-")
+    assert size == 1000
+
+
 def test_replaced_handler(hooked, loop, workdir, file_server, synced) -> None:
     """A replaced `handle_data`, as the content app has, gets each byte once although it breaks."""
     content = os.urandom(1_000_000)

@@ -218,6 +218,9 @@ def test_sessions(pools, loop, workdir, file_server) -> None:
             first = FuturesDownloader(server.url("/file"), session)
             second = FuturesDownloader(server.url("/empty"), first.session)
             assert second.session is first.session
+            assert (
+                FuturesDownloader(server.url("/"), session).session.shared is first.session.shared
+            )
             result = await second.run()
             assert Path(result.path).read_bytes() == b""
             await first.run()

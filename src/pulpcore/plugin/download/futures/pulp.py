@@ -47,7 +47,20 @@ _CONTENT = frozenset({0, 200, 203, 206})
 _SHOWN = ("WWW-Authenticate", "Proxy-Authenticate", "Retry-After")
 _REQUEST = frozenset({"auth", "headers", "proxy", "proxy_auth"})
 
-_contexts: weakref.WeakKeyDictionary[Any, Context] = weakref.WeakKeyDictionary()
+
+class _Shared(NamedTuple):
+    """What the downloads of one aiohttp session share.
+
+    Attributes:
+        context (Context): Their connections.
+        ssl (SSL): Their TLS settings. Reading the authorities takes longer than a small file.
+    """
+
+    context: Context
+    ssl: SSL
+
+
+_shared: weakref.WeakKeyDictionary[Any, _Shared] = weakref.WeakKeyDictionary()
 
 
 class FuturesDownloader(HttpDownloader):
@@ -120,7 +133,7 @@ class FuturesDownloader(HttpDownloader):
 
     async def _run(self, extra_data: Mapping[str, Any] | None = None) -> Any:
         self.__drop()
-        sink = _Sink(self, self.__take if self.__is_plain() else None, self.__drop)
+        sink = _Sink(self, self.__take if self.__is_plain() else None, self.__drop, self.__sync)
         try:
             await _transfer(self, sink, extra_data or {})
             await self.finalize()
@@ -146,6 +159,15 @@ class FuturesDownloader(HttpDownloader):
             digest.update(data)
         self._size += len(data)
 
+    def __sync(self) -> None:
+        """Have the system write the file to the disk, in this thread.
+
+        ``finalize()`` does it again on the event loop, where there is nothing left to wait for.
+        """
+        if self._writer is not None:
+            self._writer.flush()
+            os.fsync(self._writer.fileno())
+
     def __drop(self) -> None:
         """Remove the file. ``path`` is None then, since callers remove the file that it names."""
         if self._writer is not None:
@@ -158,18 +180,19 @@ class FuturesDownloader(HttpDownloader):
 
 
 class _Session:
-    """An aiohttp session, with the context of the downloads that share it."""
+    """An aiohttp session, with what the downloads of it share."""
 
     def __init__(self, session: Any) -> None:
-        context = _contexts.get(session)
-        if context is None:
-            context = _contexts[session] = Context()
+        shared = _shared.get(session)
+        if shared is None:
+            given = getattr(session.connector, "_ssl", True)
+            shared = _shared[session] = _Shared(Context(), _ssl(given))
             # pulpcore's factory never closes its session before the interpreter ends.
-            weakref.finalize(session, context.close)
-        self._session, self.shared_context = session, context
+            weakref.finalize(session, shared.context.close)
+        self._session, self.shared = session, shared
 
     async def close(self) -> None:
-        self.shared_context.close()
+        self.shared.context.close()
         await self._session.close()
 
     async def __aenter__(self) -> _Session:
@@ -199,6 +222,7 @@ class _Sink(Writer):
         downloader: FuturesDownloader,
         take: Callable[[bytes], None] | None,
         drop: Callable[[], None],
+        sync: Callable[[], None],
     ) -> None:
         """Make a sink. An event loop is running.
 
@@ -206,9 +230,10 @@ class _Sink(Writer):
             downloader: The downloader.
             take: Takes the data in any thread; None to await ``handle_data`` on the event loop.
             drop: Drops what was taken.
+            sync: Writes to the disk what was taken.
         """
         super().__init__()
-        self._downloader, self._take, self._drop = downloader, take, drop
+        self._downloader, self._take, self._drop, self._sync = downloader, take, drop, sync
         self._loop = asyncio.get_running_loop()
         self._is_open = False
         self.headers: CIMultiDictProxy[str] | None = None
@@ -238,6 +263,7 @@ class _Sink(Writer):
         with self._noting():
             # An empty file has headers, too.
             self._begin()
+            self._sync()
         self._is_open = False
 
     def discard(self) -> None:
@@ -327,7 +353,7 @@ async def _transfer(downloader: FuturesDownloader, sink: _Sink, extra: Mapping[s
             token.cancel("disable_retry_list has this error")
 
     download.register(Event.ERROR, handle)
-    async with Batch([download], 1, 1, downloader.session.shared_context) as batch:
+    async with Batch([download], 1, 1, downloader.session.shared.context) as batch:
         async for plan in batch():
             try:
                 plan.result()
@@ -361,7 +387,7 @@ def _download(downloader: FuturesDownloader, request: Mapping[str, Any]) -> Http
     # The path is never used: the caller replaces the writer.
     download: Any = Factory(settings).build(downloader.url, os.devnull, SimpleNamespace(**expected))
     download.retries = downloader.max_retries
-    download.ssl = _ssl(getattr(session.connector, "_ssl", True))
+    download.ssl = session.shared.ssl
     return download  # type: ignore[no-any-return]
 
 
