@@ -368,7 +368,8 @@ def check_number(name: str, value: object, most: float = math.inf) -> None:
     Raises:
         ValueError: The value isn't a number above 0, or is too large.
     """
-    if not is_number(value) or not 0 < value <= most:
+    is_valid = type(value) in _NUMBER or is_number(value)
+    if not is_valid or not 0 < value <= most:  # type: ignore[operator]
         raise ValueError(f"{name}: must be a number above 0, or None: {value!r}")
 
 

@@ -372,7 +372,7 @@ class FileWriter(Writer):
             raise ValueError("resume: must have a path")
         if path is None:
             path = Path.cwd() / f"download-{secrets.token_hex(8)}"
-        self.path = os.fsdecode(path)
+        self.path = path if type(path) is str else os.fsdecode(path)
         self.resume = resume
         self.durable = durable
 

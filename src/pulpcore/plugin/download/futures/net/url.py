@@ -29,9 +29,11 @@ PORTS = {
 
 _LABEL = r"[a-z0-9][a-z0-9\-]{0,62}"
 # Nearly all URLs: nothing in them has to be decoded, encoded or looked at twice.
-_PLAIN = re.compile(
+_PLAIN_ORIGIN = re.compile(
     rf"(https?)://({_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,3}}|[1-5][0-9]{{4}}))?"
-    r"(/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*(?:\?[A-Za-z0-9\-._~!$&'()*+,;=:@/?]*)?)"
+)
+_PLAIN_TARGET = re.compile(
+    r"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*(?:\?[A-Za-z0-9\-._~!$&'()*+,;=:@/?]*)?"
 )
 _PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^#]*)", re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
@@ -119,7 +121,7 @@ def parse(text: str, schemes: tuple[str, ...] = tuple(PORTS)) -> URL:
     """
     try:
         return _parse(text, schemes)
-    except TypeError:
+    except (AttributeError, TypeError):
         if isinstance(text, str):
             raise
     # Not asked before: nearly all are, and are found in the cache.
@@ -164,9 +166,12 @@ def join(base: URL, reference: str, schemes: tuple[str, ...] = tuple(PORTS)) -> 
 # Each attempt and each redirect asks for it again.
 @functools.lru_cache(maxsize=256)
 def _parse(text: str, schemes: tuple[str, ...]) -> URL:
-    if (plain := _PLAIN.fullmatch(text)) is not None and plain.group(1) in schemes:
-        scheme, host, port, target = plain.groups()
-        return _url(Origin(scheme, host, int(port) if port else PORTS[scheme]), target)
+    start = text.find("/", len("http://"))
+    if start > 0 and _PLAIN_TARGET.fullmatch(text, start):
+        origin, prefix = _plain_origin(text[:start])
+        if origin is not None and origin.scheme in schemes:
+            target = text[start:]
+            return URL(origin, None, None, target, prefix + target)
     if _CONTROL.search(text.partition("/")[0]) or text.startswith(" "):
         # urllib.parse leaves such characters out, and others don't.
         raise ValueError("there is a blank or a control character in or before its scheme")
@@ -193,10 +198,25 @@ def _parse(text: str, schemes: tuple[str, ...]) -> URL:
     return url
 
 
+# Many URLs have the same origin.
+@functools.lru_cache(maxsize=64)
+def _plain_origin(text: str) -> tuple[Origin | None, str]:
+    """Return the origin of a plain URL without its target, and its text; None if it isn't plain."""
+    plain = _PLAIN_ORIGIN.fullmatch(text)
+    if plain is None:
+        return None, ""
+    scheme, host, port = plain.groups()
+    origin = Origin(scheme, host, int(port) if port else PORTS[scheme])
+    return origin, _prefix(origin)
+
+
 def _url(origin: Origin, target: str) -> URL:
+    return URL(origin, None, None, target, _prefix(origin) + target)
+
+
+def _prefix(origin: Origin) -> str:
     scheme, host, port = origin
-    authority = _authority(scheme, host.replace("%", "%25"), port)
-    return URL(origin, None, None, target, f"{scheme}://{authority}{target}")
+    return f"{scheme}://{_authority(scheme, host.replace('%', '%25'), port)}"
 
 
 def _authority(scheme: str, host: str, port: int) -> str:

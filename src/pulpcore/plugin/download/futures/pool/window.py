@@ -214,6 +214,8 @@ class Window(Generic[D_co]):
         self._taken: deque[Any] = deque()
         # The plans that were started and not returned.
         self._started: dict[Plan[D_co], None] = {}
+        # The class of the download that was taken last.
+        self._kind: type[object] = Plan
         self._exhausted = False
         self._error: Exception | None = None
         self._quick = True
@@ -354,11 +356,13 @@ class Window(Generic[D_co]):
         while self._taken:
             plan: Any = self._taken[0]
             if type(plan) is not Plan:
-                if not isinstance(plan, Download):
+                if type(plan) is not self._kind and not isinstance(plan, Download):
                     self._error = _not_a_download(plan)
                     self._exhausted = True
                     self._taken.clear()
                     return
+                # isinstance() asks an abstract class at length.
+                self._kind = type(plan)
                 plan = self._taken[0] = Plan(plan)
             # An interrupt may start a plan twice. Plan.claim() and this dict make it count once.
             self._started[plan] = None

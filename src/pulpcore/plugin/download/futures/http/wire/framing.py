@@ -443,6 +443,8 @@ def _by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 def _content_length(value: str) -> int:
     """Return the size of the body, if all values agree (RFC 9112 section 6.3)."""
+    if value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value)
     length = value
     if "," in value:
         length, *others = {length.strip(" \t") for length in value.split(",")}
