@@ -118,6 +118,14 @@ class TestMirror:
         assert status == 0
         assert [each["status"] for each in records] == ["ok", "ok"]
 
+    def test_metalink(self, call, servers, tmp_path):
+        """The bases of --mirror are sources of a Metalink document's files, too."""
+        (tmp_path / "m").write_bytes(metalink(("x", SHA256, [f"{DEAD}/a"]), ("y", None, [])))
+        mirror = servers[0].url("/r")
+        status, records, _ = call("get", "--metalink", "m", "--mirror", mirror)
+        assert status == 1
+        assert {each["path"]: each["source"] for each in records} == {"x": f"{mirror}/a", "y": None}
+
     def test_sync(self, call, servers, tmp_path):
         """`sync` takes the manifest and its files from a mirror if the server is away."""
         files = {"a": CONTENT, "d/b": b"B"}

@@ -915,6 +915,30 @@ class TestCommandLine:
         assert all(leaks(str(path)) == [] for path in tmp_path.rglob("*"))
         seen += [shown]
 
+    @pytest.mark.parametrize("kind", ["well", "404"])
+    def test_sources(
+        self, call: Any, seen: list[str], raw_server: Any, kind: str, tmp_path: Path
+    ) -> None:
+        """`get` shows no secret of mirrors, of a list's sources, or of a Metalink document's."""
+        form = ["--json", "-vv", "--retry", "0"]
+        server = raw_server(lambda _: [Recv(), Send(ANSWERS[kind]), Close()])
+        url, dead = url_with_secrets(server.host), url_with_secrets("127.0.0.1:1")
+        base = f"http://{USERINFO}{server.host}/b"
+        (tmp_path / "list").write_text(f"{dead}\t{url}\n")
+        status, shown = call("get", "-i", "list", "--mirror", base, "-o", "c", *self.OPTIONS)
+        assert status == 2
+        status, shown = call("get", "-i", "list", "--mirror", base, *self.OPTIONS, *form)
+        assert status == (0 if kind == "well" else 1)
+        seen += [shown]
+        escaped = url.replace("&", "&amp;")
+        (tmp_path / "m").write_text(
+            f"<metalink xmlns='urn:ietf:params:xml:ns:metalink'><file name='x'><url>{escaped}</url>"
+            f"<url>{dead.replace('&', '&amp;')}</url></file></metalink>"
+        )
+        seen += [call("get", "--metalink", "m", *self.OPTIONS, *form)[1]]
+        seen += [call("get", "--metalink", url, *self.OPTIONS, *form)[1]]
+        seen += [call("get", "--metalink", dead, *self.OPTIONS, *form)[1]]
+
     def test_usage(self, call: Any, tmp_path: Path, tls: Any) -> None:
         """Usage errors show no secret of invalid, misplaced or surplus arguments."""
         url = url_with_secrets("127.0.0.1:1")
@@ -941,6 +965,11 @@ class TestCommandLine:
             ["get", url, "--ca", str(key)],
             ["get", url, "--ca", url],
             ["get", url, "--concurrent", url],
+            ["get", url, "--mirror", url],
+            ["get", url, "--mirror", f"ftp://{USERINFO}h"],
+            ["get", url, "--parts", url],
+            ["get", "--metalink", "d", url],
+            ["get", "--metalink", url_with_secrets("h", "gopher")],
             ["get", url, "--connect-timeout", url],
             ["get", url, "--least-speed", url],
             ["get", url, "--size", url],
