@@ -49,7 +49,7 @@ class Armed:
                 signal.raise_signal(signal.SIGINT)
 
 
-def at_each_place(scenario: Callable[[Armed], object]) -> int:
+def at_each_place(scenario: Callable[[Armed], object], step: int = 1) -> int:
     """Run a scenario repeatedly, each time with a SIGINT at another place.
 
     The places are the beginning of each function of Python's and the return of each function of
@@ -58,15 +58,16 @@ def at_each_place(scenario: Callable[[Armed], object]) -> int:
 
     Args:
         scenario: A function whose ``with`` of its argument is interrupted.
+        step: Take every so many places only, for a scenario that takes long.
 
     Returns:
         The number of places.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    place = 0
+    place = 1 - step
     try:
         while True:
-            place += 1
+            place += step
             armed = Armed(place, scenario.__code__.co_filename)
             scenario(armed)
             if armed.left > 0:

@@ -252,7 +252,7 @@ class _Train:
         """Execute a plan whose reply is the next one."""
         try:
             counts = seat.run.context.run(seat.life.receive, self._line)
-        except Exception:  # noqa: BLE001 - it fails with its own error when it is sent alone
+        except BaseException:  # noqa: BLE001 - it fails with its own error when it is sent alone
             counts = False
         if not counts:
             self._workers.run_next(seat.run.go_on)
@@ -269,7 +269,8 @@ def _request_of(life: Life) -> Request | None:
         request = life.request
         # The size makes the head, which may fail.
         return request if request is not None and request.size else None
-    except Exception:  # noqa: BLE001 - it fails with its own error when it is sent alone
+    except BaseException:  # noqa: BLE001 - it fails with its own error when it is sent alone
+        # SystemExit, too: an `auth` of the caller's runs here, in a thread that must go on.
         return None
 
 
