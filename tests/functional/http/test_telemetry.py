@@ -7,9 +7,9 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
-from http_tools import failure, into_memory, quick
+from http_tools import content, failure, into_memory, quick
 from servers.connection import ClientGone
-from servers.files import CutAfter, File, Hold, Redirect, ResetAfter, Status
+from servers.files import CutAfter, File, Hold, HoldAfter, Redirect, ResetAfter, Status
 from servers.message import basic
 from servers.message import reply as raw_reply
 from servers.train import TrainServer
@@ -28,6 +28,8 @@ from pulpcore.plugin.download.futures import (
     ValidationError,
 )
 from pulpcore.plugin.download.futures.context import Context
+from pulpcore.plugin.download.futures.engine import ramp
+from pulpcore.plugin.download.futures.http import parts
 
 trace = pytest.importorskip("opentelemetry.trace")
 sdk = pytest.importorskip("opentelemetry.sdk.trace")
@@ -501,6 +503,63 @@ def test_train_with_wrong_replies(running, spans):
         assert second.status.status_code is trace.StatusCode.UNSET
         assert second.attributes["http.request.resend_count"] == 1
     assert {first.attributes["error.type"] for first, _ in again} >= {"404"}
+    assert sorted(sent(server)) == sorted(map(of_request, spans.requests))
+
+
+# Parts.
+
+
+class Eager(ramp.Ramp):
+    """Uses all connections from the beginning."""
+
+    def __init__(self, most, now, trip=0.0):
+        super().__init__(most, now, 0.0)
+        self.wanted = most
+
+    def update(self, now, progress, active):
+        """Measure nothing."""
+
+
+def test_parts(file_server, spans, monkeypatch):
+    """Each part of a file is a request of its own below the download, also one that fails first.
+
+    The first reply stops until three parts were asked for.
+    """
+    monkeypatch.setattr(parts, "SIZE", 16_000)
+    monkeypatch.setattr(parts, "SMALLEST", 32_000)
+    monkeypatch.setattr(parts, "Ramp", Eager)
+    asked = threading.Event()
+
+    def fault(index, request):
+        if index == 3:
+            asked.set()
+        return {0: HoldAfter(1000, asked), 2: Status(503)}.get(index)
+
+    server = file_server({"/": File(CONTENT, **ETAG)}, faults=fault)
+    download = spans.instrumented(into_memory(server.url("/"), parts=4))
+    assert content(download) == CONTENT
+    (run,) = spans.runs
+    assert all(is_child(span, run) for span in spans.requests)
+    by_header = {of_request(span): span for span in spans.requests}
+    assert len(by_header) == len(spans.requests)
+    found = [by_header[header] for header in sent(server)]
+    codes = [span.attributes.get("http.response.status_code") for span in found]
+    assert codes[0] == 200
+    assert codes.count(503) == 1
+    assert 206 in codes
+    assert found[codes.index(503)].attributes["error.type"] == "503"
+    assert not any("http.request.resend_count" in span.attributes for span in found[1:4])
+
+
+def test_stream_between_parts(file_server, spans, monkeypatch):
+    """A connection that breaks among parts has failed as a request, and the next one is another."""
+    monkeypatch.setattr(parts, "SIZE", 16_000)
+    monkeypatch.setattr(parts, "SMALLEST", 32_000)
+    server = file_server({"/": File(CONTENT, **ETAG)}, faults={0: ResetAfter(100_000)})
+    assert content(spans.instrumented(into_memory(server.url("/"), parts=2))) == CONTENT
+    first, *others = spans.requests
+    assert first.attributes["error.type"] == "ConnectionResetError"
+    assert others
     assert sorted(sent(server)) == sorted(map(of_request, spans.requests))
 
 

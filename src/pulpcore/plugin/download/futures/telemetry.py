@@ -38,7 +38,7 @@ def instrument(
     """Trace a download, or all downloads of a batch, by OpenTelemetry's conventions for HTTP.
 
     Each run of a download is an INTERNAL span, ``download``. Below it each request is a CLIENT
-    span: also a retry, a redirect, and a request that is pipelined. The request carries the context
+    span: also a retry, a redirect, a pipelined request and a part. The request carries the context
     of its span (``traceparent``, W3C Trace Context). The parent of a run is the span that is
     current in the ``contextvars`` context where the download is called, or taken from the iterable
     of a batch, or its stream is opened.
@@ -92,16 +92,16 @@ class _Run(RunTrace):
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
         self._tracer, self._span = tracer, span
-        self._sent = 0
 
-    def make(self, method: str, url: str, headers: MutableMapping[str, str]) -> _Request:
+    def make(
+        self, method: str, url: str, headers: MutableMapping[str, str], resends: int
+    ) -> _Request:
         host, port = _server(url)
         attributes: dict[str, AttributeValue] = {"url.full": url}
         if method:
             attributes["http.request.method"] = method
-            if self._sent:
-                attributes["http.request.resend_count"] = self._sent
-            self._sent += 1
+            if resends:
+                attributes["http.request.resend_count"] = resends
         if host:
             attributes["server.address"] = host
             if port:

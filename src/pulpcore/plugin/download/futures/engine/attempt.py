@@ -40,7 +40,7 @@ class Attempt:
         limits (tuple[Limits, ...]): The limits of the download.
         is_full (bool): It ended because the limits allow no more connections to a host now.
         answer (Any): The reply if its request was pipelined and the reply counts; else None.
-        trace (RunTrace | None): The trace of the run; None if nobody traces it.
+        trace (Requests | None): Traces the requests of the run; None for nothing.
     """
 
     limits: tuple[Limits, ...] = ()

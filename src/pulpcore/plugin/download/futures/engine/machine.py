@@ -36,6 +36,7 @@ from .claim import Claims
 from .pipeline import Driver, Line, Request
 from .run import Run, discard
 from .steps import FULL, KEPT, Steps
+from .tracing import Requests
 
 if TYPE_CHECKING:
     from .subject import Download
@@ -197,7 +198,7 @@ class Life:
         try:
             self._record.running.add(id(self))
             if self._record.tracing is not None:
-                run.trace = self._record.tracing.begin(self.download)
+                run.trace = Requests(self._record.tracing.begin(self.download))
             while self.state in MOVES:
                 if self._hold is not None and self.state == ATTEMPT and self._is_held(self._hold):
                     yield HELD
@@ -230,7 +231,7 @@ class Life:
         except Exception as error:
             # Nothing here keeps the error, whose traceback holds this frame.
             if self._run.trace is not None:
-                self._run.trace.end_attempt(error)
+                self._run.trace.end(error)
             if FAILURE not in moves or not self._is_failure(error):
                 raise
             outcome = FAILURE
@@ -275,8 +276,8 @@ class Life:
         self._run.close()
         try:
             if trace is not None:
-                trace.end_attempt(self._error)
                 trace.end(self._error)
+                trace.run.end(self._error)
             record.running.discard(id(self))
             if record.owns_context and record.context is not None and not record.running:
                 record.context.close()

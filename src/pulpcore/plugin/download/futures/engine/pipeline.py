@@ -16,7 +16,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from .tracing import RunTrace
+    from .tracing import Requests
 
 from ..waiting.cancellation import Cancellation
 
@@ -113,11 +113,11 @@ class Request(Protocol):
     Attributes:
         key (Hashable): Only requests with equal keys may be in one train.
         size (int): How much is sent (bytes).
-        trace (RunTrace | None): The trace of the run; None if nobody traces it.
+        trace (Requests | None): Traces the requests of the run; None for nothing.
     """
 
     key: Hashable
-    trace: RunTrace | None
+    trace: Requests | None
 
     @property
     def size(self) -> int:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .outlet import Outlet
     from .pipeline import Driver
     from .subject import Download
-    from .tracing import RunTrace
+    from .tracing import Requests
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Run:
         validations (list[Validation]): The validations that it has claimed.
         train (Driver | None): The train in which its attempt waits for its turn.
         outlet (Outlet | None): Where the content goes if it is read as a stream.
-        trace (RunTrace | None): The trace of the run, while it runs.
+        trace (Requests | None): Traces the requests, while it runs.
     """
 
     __slots__ = (
@@ -106,7 +106,7 @@ class Run:
         self.writer: Writer | None = None
         self.validations: list[Validation] = []
         self.outlet: Outlet | None = None
-        self.trace: RunTrace | None = None
+        self.trace: Requests | None = None
         self.token = Cancellation(parent)
         self.budget: Budget
         self.began = time.monotonic()

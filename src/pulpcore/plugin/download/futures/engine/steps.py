@@ -221,7 +221,7 @@ class Steps(_Prospects):
             ValidationError: The content is not what was expected.
         """
         if self._run.trace is not None:
-            self._run.trace.end_attempt()
+            self._run.trace.end()
         if self._protocol.has_content(self._download):
             self._attempt.adopt()
             for validation in self._run.validations:
@@ -376,7 +376,7 @@ class Steps(_Prospects):
         """Send under the limit of speed, which ends an attempt and not the run."""
         timeout, token = self._download.timeout, self._run.token
         if self._run.trace is not None and not self._protocol.has_requests:
-            self._run.trace.request("", redact.url(attempt.source), {})
+            self._run.trace.begin("", redact.url(attempt.source), {})
         if not isinstance(timeout, Timeout) or timeout.least_speed is None:
             _send(self._download)
             # Cancelling shuts the socket down, which the reader sees as an end of file.

@@ -5,8 +5,9 @@ A record that has no :class:`Tracing` costs nothing: nobody is called.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,18 +35,19 @@ class RequestTrace(ABC):
 
 
 class RunTrace(ABC):
-    """The trace of one run. One thread at a time uses it, but :meth:`make` may be called by any."""
-
-    _current: RequestTrace | None = None
+    """The trace of one run. Any thread may call :meth:`make`."""
 
     @abstractmethod
-    def make(self, method: str, url: str, headers: MutableMapping[str, str]) -> RequestTrace:
+    def make(
+        self, method: str, url: str, headers: MutableMapping[str, str], resends: int
+    ) -> RequestTrace:
         """Begin the trace of a request that is about to be sent.
 
         Args:
             method: The method; '' for an attempt of a protocol that doesn't tell its requests.
             url: The URL, redacted.
             headers: The headers of the request, to which this adds those that carry the trace.
+            resends: How many requests were sent for the same before.
         """
 
     @abstractmethod
@@ -56,15 +58,44 @@ class RunTrace(ABC):
             error: Why the run failed; None if it succeeded.
         """
 
-    def request(self, method: str, url: str, headers: MutableMapping[str, str]) -> RequestTrace:
-        """Begin the trace of the next request of the attempt; that of the one before ends.
+
+class Requests:
+    """Traces the requests of a run that are sent one after the other.
+
+    Attributes:
+        run (RunTrace): The trace of the run.
+    """
+
+    def __init__(self, run: RunTrace) -> None:
+        """Begin without requests.
 
         Args:
-            method: As for :meth:`make`.
-            url: As for :meth:`make`.
-            headers: As for :meth:`make`.
+            run: The trace of the run.
         """
-        self.end_attempt()
+        self.run = run
+        self._sent = 0
+        self._current: RequestTrace | None = None
+
+    def make(self, method: str, url: str, headers: MutableMapping[str, str]) -> RequestTrace:
+        """Begin the trace of a request that is pipelined. It isn't the current one yet.
+
+        Args:
+            method: As for :meth:`RunTrace.make`.
+            url: As for :meth:`RunTrace.make`.
+            headers: As for :meth:`RunTrace.make`.
+        """
+        self._sent += 1
+        return self.run.make(method, url, headers, self._sent - 1)
+
+    def begin(self, method: str, url: str, headers: MutableMapping[str, str]) -> RequestTrace:
+        """Begin the trace of the next request; that of the one before ends.
+
+        Args:
+            method: As for :meth:`RunTrace.make`.
+            url: As for :meth:`RunTrace.make`.
+            headers: As for :meth:`RunTrace.make`.
+        """
+        self.end()
         self._current = self.make(method, url, headers)
         return self._current
 
@@ -76,15 +107,36 @@ class RunTrace(ABC):
         """
         self._current = request
 
-    def end_attempt(self, error: BaseException | None = None) -> None:
-        """End the trace of the request: its body is read, or it failed.
+    def end(self, error: BaseException | None = None) -> None:
+        """End the trace of the last request: its body is read, or it failed.
 
         Args:
-            error: Why the attempt failed; None if it succeeded.
+            error: Why it failed; None if it succeeded.
         """
         current, self._current = self._current, None
         if current is not None:
             current.end(error)
+
+
+@contextlib.contextmanager
+def branch(requests: Requests | None) -> Iterator[Requests | None]:
+    """Trace requests that another thread sends for the same run.
+
+    Args:
+        requests: What traces those of the run; None for nothing.
+    """
+    if requests is None:
+        yield None
+        return
+    mine, error = Requests(requests.run), None
+    try:
+        yield mine
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        mine.end(error)
+        del error
 
 
 class Tracing(ABC):

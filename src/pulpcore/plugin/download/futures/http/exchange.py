@@ -9,7 +9,7 @@ import requests
 from requests.auth import HTTPBasicAuth
 
 from .. import redact
-from ..engine.tracing import RequestTrace, RunTrace
+from ..engine.tracing import Requests, RequestTrace
 from ..error import DownloadFailed
 from ..net.url import URL, parse
 from ..settings import SSL, Limits, Timeout, User
@@ -42,7 +42,7 @@ class Exchange:
         before: Callable[[URL], float | None],
         source: str | None = None,
         limits: tuple[Limits, ...] = (),
-        trace: RunTrace | None = None,
+        trace: Requests | None = None,
     ) -> None:
         """Make an exchange.
 
@@ -54,7 +54,7 @@ class Exchange:
             source: The URL to ask; None for that of the download. A mirror's gets neither the
                 credentials of the download, nor its client certificate, nor most of its headers.
             limits: The limits of the download.
-            trace: The trace of the run; None if nobody traces it.
+            trace: Traces the requests of the run; None for nothing.
         """
         self._download = download
         self._source = source
@@ -330,14 +330,14 @@ class Exchange:
         return None if home.user is None else (home.user, home.password or "")
 
 
-def _span(trace: RunTrace, request: requests.PreparedRequest, shown: str) -> RequestTrace:
-    return trace.request(request.method or "", shown, request.headers)
+def _span(trace: Requests, request: requests.PreparedRequest, shown: str) -> RequestTrace:
+    return trace.begin(request.method or "", shown, request.headers)
 
 
-def _is_stale(error: Exception, trace: RunTrace | None) -> bool:
+def _is_stale(error: Exception, trace: Requests | None) -> bool:
     """Whether the server had closed the connection before. Ends the trace of the request."""
     if trace is not None:
-        trace.end_attempt(error)
+        trace.end(error)
     return failure.find(error, StaleConnection) is not None
 
 

@@ -25,6 +25,7 @@ from ..engine import backoff
 from ..engine.attempt import Attempt
 from ..engine.limited import leave_place, take_place
 from ..engine.ramp import Progress, Ramp
+from ..engine.tracing import Requests, branch
 from ..error import DownloadError, DownloadFailed
 from ..net.url import URL, parse
 from ..waiting.atomic import Waiter
@@ -104,7 +105,11 @@ def origin(
 
 
 class Fetcher:
-    """Asks for ranges of a file, and checks the replies. Any thread may use it."""
+    """Asks for ranges of a file, and checks the replies. Any thread may use it.
+
+    Attributes:
+        trace (Requests | None): Traces the requests of the thread of the download.
+    """
 
     def __init__(self, download: Options, attempt: Attempt, origin: Origin) -> None:
         """Make a fetcher.
@@ -115,8 +120,11 @@ class Fetcher:
             origin: Where the file comes from.
         """
         self._download, self._attempt, self._origin = download, attempt, origin
+        self.trace = attempt.trace
 
-    def ask(self, first: int, end: int, is_again: bool) -> requests.Response:
+    def ask(
+        self, first: int, end: int, is_again: bool, trace: Requests | None
+    ) -> requests.Response:
         """Return a reply that brings a range, with its body unread.
 
         Args:
@@ -124,6 +132,7 @@ class Fetcher:
             end: The position behind its last byte.
             is_again: It was asked for before. Then the first URL is asked again, because the one
                 that it redirects to may have expired.
+            trace: Traces the requests of the calling thread; None for nothing.
 
         Raises:
             DownloadFailed: There is no such reply.
@@ -132,7 +141,7 @@ class Fetcher:
         where = self._origin
         headers = {"Range": f"bytes={first}-{end - 1}", "If-Range": where.version.validator}
         exchange = Exchange(
-            self._download, headers, self._before, where.source, self._attempt.limits
+            self._download, headers, self._before, where.source, self._attempt.limits, trace
         )
         reply = exchange.run(() if is_again else where.urls)
         status = reply.status_code
@@ -231,11 +240,11 @@ class Part:
         """
         before = self.received
         try:
-            with scope(self.token):
+            with scope(self.token), branch(fetcher.trace) as trace:
                 self.token.check()
                 if (delay := _delay(self.error, self.failures)) > 0:
                     self.token.wait(delay)
-                self._fetch(fetcher, block, came)
+                self._fetch(fetcher, block, came, trace)
                 self.failures, self.error = 0, None
         except BaseException as error:  # noqa: BLE001 - the thread of the download raises it
             if self.received - before >= ADVANCE:
@@ -243,8 +252,14 @@ class Part:
             self.failures += 1
             self.error = error.with_traceback(None)
 
-    def _fetch(self, fetcher: Fetcher, block: int, came: Callable[[Part], object]) -> None:
-        reply = fetcher.ask(self.first + self.received, self.end, self.failures > 0)
+    def _fetch(
+        self,
+        fetcher: Fetcher,
+        block: int,
+        came: Callable[[Part], object],
+        trace: Requests | None,
+    ) -> None:
+        reply = fetcher.ask(self.first + self.received, self.end, self.failures > 0, trace)
         try:
             while buffer := fetcher.take(reply, block):
                 self.buffers.append(buffer)
@@ -602,7 +617,9 @@ class Reader:
         try:
             if self._stream is None:
                 self._read_size = 0
-                self._stream = self._fetcher.ask(self._position, self._total, self._failures > 0)
+                self._stream = self._fetcher.ask(
+                    self._position, self._total, self._failures > 0, self._fetcher.trace
+                )
             buffer = self._fetcher.take(self._stream, min(self._block, end - self._position))
         except DownloadFailed as error:
             self._stream_failed(error)
@@ -615,6 +632,8 @@ class Reader:
     def _stream_failed(self, error: DownloadFailed) -> None:
         """Have the rest of the stream asked for again, or raise."""
         is_new = self._read_size >= ADVANCE
+        if self._fetcher.trace is not None:
+            self._fetcher.trace.end(error)
         self._end_stream()
         self._failures = 1 if is_new else self._failures + 1
         if self._failures >= FAILURES or self._is_too_late(error):
@@ -628,6 +647,8 @@ class Reader:
         stream, self._stream = self._stream, None
         if stream is None:
             return
+        if self._fetcher.trace is not None:
+            self._fetcher.trace.end()
         stream.close()
         if not was_read_alone(stream, self._read_size):
             raise DownloadFailed(READ_BY_OTHERS)

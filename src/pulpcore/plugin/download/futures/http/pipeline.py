@@ -16,7 +16,7 @@ import requests
 from .. import redact
 from ..download import Download
 from ..engine.pipeline import Depth, Driver, Health
-from ..engine.tracing import RequestTrace, RunTrace
+from ..engine.tracing import Requests, RequestTrace
 from ..error import DownloadFailed, transient
 from ..net.url import URL
 from ..settings import Timeout
@@ -114,11 +114,11 @@ class PipelinedRequest:
         expected (Expected): What the content must be.
         timeout (float | None): The time-out of each read (seconds).
         health (Health): What is known of the host.
-        trace (RunTrace | None): The trace of the run; None if nobody traces it.
+        trace (Requests | None): Traces the requests of the run; None for nothing.
         traced (RequestTrace | None): The trace of this request, until its reply counts.
     """
 
-    trace: RunTrace | None = None
+    trace: Requests | None = None
     traced: RequestTrace | None = None
 
     def __init__(
@@ -158,11 +158,11 @@ class PipelinedRequest:
         """How much is sent (bytes)."""
         return (len(self.head) or ROOM + 1) + (0 if self.trace is None else _TRACED)
 
-    def head_for(self, trace: RunTrace) -> bytes:
+    def head_for(self, trace: Requests) -> bytes:
         """Begin the trace of this request, and return the head that carries it.
 
         Args:
-            trace: The trace of the run.
+            trace: Traces the requests of the run.
         """
         request, url = self._request, self._url
         self.traced = trace.make(request.method or "", redact.url(url.text), request.headers)
