@@ -96,6 +96,8 @@ def types_beside_names(
 
 # What stands in the code, and what a reader of a signature knows.
 TYPES = {
+    "Auth": "Callable[[requests.PreparedRequest], requests.PreparedRequest]",
+    "Fetch": "Callable[[], str | tuple[str, float]]",
     r"Downloads\[D_co\]": "Iterable[Download] | AsyncIterable[Download]",
     "D_co": "Download",
     "W_co": "Writer",

@@ -39,8 +39,12 @@ PROJECTS = {
         ],
     },
     "requests": {
-        ("class", "api/"): ["requests.Response", "requests.Session", "requests.auth.AuthBase"],
+        ("class", "api/"): [
+            *("requests.PreparedRequest", "requests.Response", "requests.Session"),
+            "requests.auth.AuthBase",
+        ],
         # Where the class is defined.
+        ("class", "api/#requests.PreparedRequest"): ["requests.models.PreparedRequest"],
         ("class", "api/#requests.Session"): ["requests.sessions.Session"],
     },
     "urllib3": {("class", "reference/urllib3.util.html"): ["urllib3.util.Retry"]},

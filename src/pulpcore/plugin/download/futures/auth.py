@@ -106,7 +106,7 @@ class BearerAuth(AuthBase):
         self,
         fetch: Fetch | None = None,
         user: User | tuple[str, str] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """Create it without a token.
 
@@ -115,14 +115,15 @@ class BearerAuth(AuthBase):
                 to answer the challenges of registries.
             user: The credentials for the server that gives out tokens, if that is asked without
                 ``fetch``. They go to each realm that the server of a download names by https.
-            clock: Returns the time (seconds).
+            clock: Returns the time (seconds); None for ``time.monotonic()``.
 
         Raises:
             TypeError: An argument has a wrong type; the message names it.
         """
         if fetch is not None and not callable(fetch):
             raise TypeError(f"fetch: must be a callable or None, not {type(fetch).__name__}")
-        self._fetch, self._user, self._clock = fetch, User.of(user), clock
+        self._fetch, self._user = fetch, User.of(user)
+        self._clock = time.monotonic if clock is None else clock
         # For each kind of token, the last fetch of it.
         self._fetches: dict[Hashable, Cell[_Fetch]] = {}
         # The last challenge of an origin, and that of a folder there.

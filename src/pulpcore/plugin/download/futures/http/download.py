@@ -78,7 +78,7 @@ class HttpDownload(Download[W_co]):
             More URLs of the same content. An attempt that fails goes on with the next one at once,
             also with ``retry=None``. With nothing known, ``url`` is asked first, then the mirrors
             as given. What is learned of each is kept in the context, by origin. Neither ``user``
-            nor the client certificate nor netrc goes to a mirror, and of ``headers`` only
+            nor ``auth``, the client certificate or netrc goes to a mirror, and of ``headers`` only
             User-Agent, Range, and those whose name begins with Accept. Userinfo in a mirror's URL
             goes to that mirror. An http mirror of an https URL counts only if an enforced digest
             validates the content. Conditional requests (:attr:`known_etag`) go to ``url`` only,
