@@ -32,10 +32,10 @@ def watch(_: Hook) -> None:
 
 
 def report() -> None:
-    """Write the names of the threads to the log, once they have had a moment to end."""
+    """Write the names of the threads to the log."""
     for each in threading.enumerate():
-        # Threads that compute digests end when they have been idle for 0.05 s.
-        if each.name.startswith(("batch-", "download-")):
+        # It ends when it has been idle for a moment.
+        if each.name.startswith("download-digest"):
             each.join(10)
     names = [each.name for each in threading.enumerate()]
     sys.stderr.write(f"threads at the end: {', '.join(names)}\n")

@@ -3,6 +3,7 @@
 Their source is an nginx behind a relay that breaks each connection.
 """
 
+import os
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -12,11 +13,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from servers.files import CutAfter, ResetAfter
+from servers.files import CutAfter, ResetAfter, StallAfter
 from servers.nginx import Nginx
 from servers.relay import Relay
 
 SIZES = [0, 1, 500, *[200_000] * 8, 1_500_000]
+SECONDS = 120
 # Of asyncio and asgiref.
 KEPT = {"MainThread", "asyncio_0", "ThreadPoolExecutor-0_0"}
 # pulpcore saves an artifact from a file, and leaves that open.
@@ -180,3 +182,29 @@ def test_alternate_content_source(hooked, domain, pulp, source, synced, work, lo
     assert asked == {"/PULP_MANIFEST", "/3", "/4"}
     assert other.resumed("11") >= 3
     assert not list((pulp / "tmp").rglob("*"))
+
+
+def test_canceled_sync(hooked, domain, pulp, site, synced, worker, log) -> None:
+    """A sync that is canceled while its server is silent ends at once, and leaves no files."""
+    from pulp_file.app.tasks import synchronize
+
+    from pulpcore.plugin.tasking import cancel_task
+
+    server = site({f"{number}": os.urandom(100_000) for number in range(20)})
+
+    def fault(index, request):
+        return None if request.path == "/PULP_MANIFEST" else StallAfter(50_000)
+
+    server.faults = fault
+    # Without the cancellation it would wait for the test's end.
+    remote, repository = synced(server, download_concurrency=10, sock_read_timeout=1000.0)
+    task = dispatch(synchronize, remote_pk=remote.pk, repository_pk=repository.pk, mirror=False)
+    with worker() as process:
+        server.until(lambda: server.count == 11, SECONDS)
+        cancel_task(task.pk)
+        assert process.wait(SECONDS) == 0, log.read_text()
+    task.refresh_from_db()
+    assert task.state == "canceled"
+    assert repository.latest_version().number == 0
+    assert not list((pulp / "tmp").rglob("*"))
+    server.until(lambda: server.open_connections == 0)
