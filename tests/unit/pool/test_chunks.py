@@ -7,7 +7,6 @@ import tempfile
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -27,7 +26,7 @@ from pulpcore.plugin.download.futures import (
 )
 from pulpcore.plugin.download.futures.engine.attempt import record_of
 from pulpcore.plugin.download.futures.engine.report import Report
-from pulpcore.plugin.download.futures.engine.spec import Packer, unpack
+from pulpcore.plugin.download.futures.engine.spec import BLOCK, Packer, blocks, unpack
 from pulpcore.plugin.download.futures.event import Failed, Fetched
 from pulpcore.plugin.download.futures.pool import chunks, executors, pending, portions, worker
 from pulpcore.plugin.download.futures.pool.folder import Folder
@@ -63,7 +62,12 @@ def run(downloads, executor, **options):
 
 def sizes(executor):
     """Return the number of downloads in each chunk."""
-    return [len(pickle.loads(chunk.specs)[1]) for chunk in executor.calls]
+    return [size(chunk) for chunk in executor.calls]
+
+
+def size(chunk):
+    """Return the number of downloads in a chunk."""
+    return sum(len(specs) for _, specs in blocks(chunk.specs))
 
 
 def test_chunks_grow(inline):
@@ -313,7 +317,7 @@ def test_a_second_try_is_alone(inline):
 
     def watched(function, *arguments):
         future = submit(function, *arguments)
-        is_retry = len(pickle.loads(executor.calls[-1].specs)[1]) == 1
+        is_retry = size(executor.calls[-1]) == 1
         beside.append(set(batch._engine._sent) if is_retry else set())
         return future
 
@@ -324,11 +328,24 @@ def test_a_second_try_is_alone(inline):
     assert beside == [set()] * len(beside)
 
 
+def test_blocks(inline, monkeypatch):
+    """Specs and reports travel in blocks. One report that can't be sent spoils no other."""
+    executor = inline(1)
+    monkeypatch.setattr(portions, "FIRST", 1000)
+    downloads = [Remote(f"test://a/bytes/{number}", None) for number in range(2 * BLOCK + 1)]
+    downloads[-1].validations.append(Hoarder())
+    plans = run(downloads, executor)
+    assert [type(plan.error) for plan in plans.values()].count(DownloadFailed) == 1
+    assert max(sizes(executor)) > BLOCK
+    for number, download in enumerate(downloads[:-1]):
+        assert download.position == number
+
+
 def test_a_reply_that_only_the_worker_can_read(inline, monkeypatch):
     """If a reply can't be unpickled here, its downloads fail with the reason, and none is lost."""
     executor = inline(1)
-    loads = Mock(side_effect=ImportError("no module named plugin"))
-    monkeypatch.setattr(chunks, "pickle", SimpleNamespace(loads=loads))
+    refuse = Mock(side_effect=ImportError("no module named plugin"))
+    monkeypatch.setattr(chunks, "blocks", refuse)
     some = [Remote(f"test://a/bytes/{number}", None) for number in range(3)]
     plans = run(some, executor)
     assert {plan.error.reason for plan in plans.values()} == {
@@ -343,14 +360,14 @@ def test_an_early_report_that_can_t_be_read(inline, monkeypatch):
     monkeypatch.setattr(chunks, "_LOOK", 0.01)
     refused, go_on = [], threading.Event()
 
-    def loads(data):
+    def read(data):
         if not go_on.is_set():
             refused.append(data)
             go_on.set()
             raise ImportError("no module named plugin")
-        return pickle.loads(data)
+        return blocks(data)
 
-    monkeypatch.setattr(chunks, "pickle", SimpleNamespace(loads=loads))
+    monkeypatch.setattr(chunks, "blocks", read)
     monkeypatch.setattr(Remote, "_send", lambda self: self.url.endswith("1") or go_on.wait(SECONDS))
     some = [Remote(f"test://a/bytes/{number}", None) for number in (1, 2)]
     plans = run(some, inline(1))
@@ -477,7 +494,7 @@ def test_a_chunk_after_the_end(tmp_path):
     folder.stop()
     empty = worker.Reply(*worker.work("b", 1, folder.path, 1, None, b"never read"))
     folder.remove()
-    assert (pickle.loads(empty.reports), empty.problem) == ([], "")
+    assert (empty.reports, empty.problem) == (b"", "")
     worker.close()
 
 

@@ -231,14 +231,16 @@ class Download(ABC, Generic[W_co]):
 
         So a pickle has no handlers, context and reply either. It has the passwords in clear.
         """
-        state: Any = object.__getstate__(self.clone())
+        # A pickle copies all values, so a clone is only needed for what a subclass makes of it.
+        has_own = type(self).clone is not Download.clone
+        state: Any = object.__getstate__(self.clone() if has_own else self)
         values, slots = state if isinstance(state, tuple) else (state, {})
         values = {
             name: value.portable() if isinstance(value, Settings) else value
             for name, value in values.items()
         }
         del values["_Download__record"], values["router"]
-        values |= {"attachment": None, "validations": list(self.validations)}
+        values |= {"attachment": None, "reply": None, "validations": list(self.validations)}
         return values, slots
 
     def __setstate__(self, state: tuple[dict[str, Any], dict[str, Any]]) -> None:

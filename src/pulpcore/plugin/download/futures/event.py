@@ -225,6 +225,11 @@ class EventRouter:
             raise TypeError(f"an event handler must be callable, and {handler!r} is not")
         self._handlers[name] = (*self._handlers.get(name, ()), handler)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no event has handlers."""
+        return not self._handlers
+
     def registered(self) -> list[tuple[str, Handler]]:
         """Return all handlers, each with the name of its event."""
         return [

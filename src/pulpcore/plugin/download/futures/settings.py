@@ -338,6 +338,10 @@ def _unpickled(kind: type[Limits], identity: str, values: dict[str, Any]) -> Lim
     return found
 
 
+# The types of most values that never need a copy. Checking for abstract classes takes longer.
+_IMMUTABLE = frozenset({bool, bytes, float, int, str, tuple, type(None)})
+
+
 def copied(value: Any) -> Any:
     """Copy a mutable value, so that two objects don't share it.
 
@@ -347,6 +351,8 @@ def copied(value: Any) -> Any:
     Returns:
         A copy of settings and collections; any other value itself.
     """
+    if type(value) in _IMMUTABLE:
+        return value
     if isinstance(value, MutableMapping) and hasattr(value, "copy"):
         # CaseInsensitiveDict of requests has no __copy__, so copy.copy() would share its items.
         return value.copy()

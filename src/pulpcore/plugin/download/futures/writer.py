@@ -529,7 +529,9 @@ class FileWriter(Writer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state with an absolute path: a process that unpickles may work elsewhere."""
-        return super().__getstate__() | {"path": os.path.join(os.getcwd(), self.path)}
+        is_absolute = os.path.isabs(self.path)
+        path = self.path if is_absolute else os.path.join(os.getcwd(), self.path)
+        return super().__getstate__() | {"path": path}
 
     def __str__(self) -> str:
         return self.path

@@ -15,7 +15,7 @@ from ..waiting.cancellation import current
 from .claim import Claims
 from .content import Content, unwritable
 from .protocol import protocol_of
-from .run import Run, Wait
+from .run import Ended, Run, Wait
 
 if TYPE_CHECKING:
     from ..context import Context
@@ -356,7 +356,7 @@ class Record:
         owns_context (bool): Nobody has set it.
         running (set[int]): The runs that use the context now: this download's and its clones'.
         content (Content): What is here of the content.
-        run (Run | None): The last run.
+        run (Run | Ended | None): The last run.
         protocol (Protocol | None): What the protocol learned in the last run.
         attempt (Attempt | None): The attempt that is being made.
         limits (Limits | None): The limits of the batch that runs it.
@@ -398,7 +398,7 @@ class Record:
         self.owns_context = owns_context
         self.running = set() if running is None else running
         self.content = Content()
-        self.run: Run | None = None
+        self.run: Run | Ended | None = None
         self.protocol: Protocol | None = None
         self.attempt: Attempt | None = None
         self.limits: Limits | None = None

@@ -10,9 +10,8 @@ from .. import redact
 from ..error import DownloadError, DownloadFailed
 from ..validation import DigestValidation
 from .attempt import record_of
-from .claim import Claims
 from .content import Content
-from .run import Run
+from .run import Ended
 from .spec import travellers
 
 if TYPE_CHECKING:
@@ -87,9 +86,7 @@ class Report(NamedTuple):
         # So that another run starts over, and says so.
         record.content.is_begun = self.position > 0
         record.protocol = self.protocol
-        # Nobody drives this run, so it claims nothing: its generator never starts.
-        run = record.run = Run(None, Claims(None for _ in range(0)))
-        run.total, run.is_done = self.total, self.executed and self.error is None
+        record.run = Ended(self.total, self.executed and self.error is None)
         for name, value in self.attributes.items():
             setattr(download, name, value)
         for validation, actual in zip(download.validations, self.actuals, strict=False):

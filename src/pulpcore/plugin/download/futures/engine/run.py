@@ -50,6 +50,18 @@ class Wait(NamedTuple):
         return f"waiting{'' if self.until == inf else f' {ceil(self.left)} s'}: {self.why}"
 
 
+class Ended(NamedTuple):
+    """What is known of a run that another process has made.
+
+    Attributes:
+        total (int | None): The size of the content (bytes), where the server has said it.
+        is_done (bool): The run has succeeded.
+    """
+
+    total: int | None
+    is_done: bool
+
+
 class Run:
     """One run of a download.
 

@@ -12,7 +12,7 @@ import io
 import pickle
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,13 @@ from .attempt import record_of
 
 if TYPE_CHECKING:
     from .subject import Download
+
+BLOCK = 64
+"""How many specs or reports are pickled together.
+
+What is made for a pickle exists until its end. With thousands in one, Python would look for garbage
+again and again, among all objects of the program, which took two thirds of the time.
+"""
 
 Spec = tuple["Download", list[Any]]
 """A download, and the agents that are attached to it where it runs."""
@@ -74,6 +81,8 @@ def travellers(download: Download) -> list[Traveller]:
     Args:
         download: The download.
     """
+    if download.router.is_empty:
+        return []
     owners = (getattr(handler, "__self__", None) for _, handler in download.router.registered())
     return list({id(owner): owner for owner in owners if isinstance(owner, Traveller)}.values())
 
@@ -87,6 +96,9 @@ def check(download: Download) -> Spec:
     Raises:
         ValueError: A handler, a trace or the writer can't travel. The message names it.
     """
+    if download.router.is_empty and not isinstance(download.writer, BufferWriter):
+        # So it is with most downloads.
+        return download, []
     for name, handler in download.router.registered():
         owner = getattr(handler, "__self__", None)
         travels = isinstance(owner, Traveller) and owner.carries(handler)
@@ -144,7 +156,10 @@ class Packer:
             ValueError: One can't be pickled. The message names the download if it is the only one.
         """
         try:
-            return self._pickled((self._limits, specs))
+            return b"".join(
+                self._pickled((self._limits, specs[first : first + BLOCK]))
+                for first in range(0, len(specs), BLOCK)
+            )
         except Exception as error:  # noqa: BLE001 - any __getstate__ may raise anything
             reason = unportable(specs[0][0], error, self._attribute(specs[0][0]))
         # Raised outside the except clause: a traceback of pickle would show what it was pickling.
@@ -186,14 +201,27 @@ def unpack(data: bytes, twins: dict[int, Any]) -> list[Spec]:
     Raises:
         Exception: A class can't be imported here, or its state can't be restored.
     """
+    found: list[Spec] = []
     token = _twins.set(twins)
     try:
-        limits, specs = pickle.loads(data)  # noqa: S301 - the batch's own process wrote it
+        for limits, specs in blocks(data):
+            for download, _ in specs:
+                record_of(download).limits = limits
+            found += specs
     finally:
         _twins.reset(token)
-    for download, _ in specs:
-        record_of(download).limits = limits
-    return specs  # type: ignore[no-any-return]
+    return found
+
+
+def blocks(data: bytes) -> Iterator[Any]:
+    """Unpickle one block after the other.
+
+    Args:
+        data: Pickles that follow each other. The batch or one of its workers has written them.
+    """
+    stream = io.BytesIO(data)
+    while stream.tell() < len(data):
+        yield pickle.load(stream)  # noqa: S301 - see above
 
 
 _twins: ContextVar[dict[int, Any]] = ContextVar("twins")

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import pickle
+import itertools
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from .. import redact
 from ..download import Download
 from ..engine.report import Report
-from ..engine.spec import Packer, check
+from ..engine.spec import Packer, blocks, check
 from ..error import DownloadFailed
 from ..event import Event, Failed, Succeeded
 from ..waiting.cancellation import Cancellation
@@ -303,7 +303,7 @@ class Chunks:
         sent.folder.clear(sent.number)
         try:
             reply = Reply(*sent.future.result())
-            reports = pickle.loads(reply.reports)  # noqa: S301 - our own worker wrote it
+            self._apply(sent, reply.reports)
         except BaseException as error:  # noqa: BLE001 - also CancelledError
             may_go_on = self._executor.ends_all and not is_begun
             if not may_go_on and self._executor.is_broken(error):
@@ -314,7 +314,6 @@ class Chunks:
             else:
                 self._lose(sent, redact.text(f"{type(error).__name__}: {error}"))
             return
-        self._apply(sent, reports)
         if reply.problem:
             self._lose(sent, reply.problem, is_refused=True)
         elif reply.is_lost:
@@ -327,16 +326,15 @@ class Chunks:
         """Take what a worker has reported and given back before the end of its chunk."""
         for (data, given_back), offset in sent.folder.reports(sent.number, sent.offset):
             sent.offset = offset
-            try:
-                reports = pickle.loads(data)  # noqa: S301 - our own worker wrote it
-            except Exception:  # noqa: BLE001 - the end of the chunk reports it again, and tells why
-                reports = []
-            self._apply(sent, reports)
+            # If it can't be unpickled, the end of the chunk reports it again, and tells why.
+            with contextlib.suppress(Exception):
+                self._apply(sent, data)
             self._pending.add(
                 [sent.items.pop(index) for index in given_back if index in sent.items]
             )
 
-    def _apply(self, sent: _Sent, reports: list[tuple[int, Report]]) -> None:
+    def _apply(self, sent: _Sent, data: bytes) -> None:
+        reports: Iterator[tuple[int, Report]] = itertools.chain.from_iterable(blocks(data))
         for index, report in reports:
             item = sent.items.pop(index, None)
             if item is None:

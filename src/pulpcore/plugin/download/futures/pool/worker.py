@@ -19,7 +19,7 @@ from .. import redact
 from ..context import Context
 from ..engine.attempt import record_of
 from ..engine.report import Report, portable
-from ..engine.spec import unpack
+from ..engine.spec import BLOCK, unpack
 from ..error import DownloadFailed
 from ..waiting.cancellation import Cancellation
 from ..waiting.timer import Alarm, timer
@@ -64,15 +64,15 @@ class Reply(NamedTuple):
     """What a worker returns.
 
     Attributes:
-        reports (bytes): The pickle of the reports of the downloads that have ended, each with its
-            index in the chunk. All others were not started.
+        reports (bytes): The pickled blocks of the reports of the downloads that have ended, each
+            with its index in the chunk. All others were not started.
         rate (float): How many downloads a second have ended, without the slowest tenth. A few that
             waited for a back-off must not make the next chunks small.
         problem (str): Why the chunk could not be run at all; '' if it was.
         is_lost (bool): Another worker had begun it, and died.
     """
 
-    reports: bytes = pickle.dumps([])
+    reports: bytes = b""
     rate: float = 0.0
     problem: str = ""
     is_lost: bool = False
@@ -257,6 +257,12 @@ def rate(ends: Sequence[float]) -> float:
 
 def _pickled(reports: list[tuple[int, Report]]) -> bytes:
     """Pickle reports. Of one that can't be unpickled again only the outcome is reported."""
+    return b"".join(
+        _pickled_block(reports[first : first + BLOCK]) for first in range(0, len(reports), BLOCK)
+    )
+
+
+def _pickled_block(reports: list[tuple[int, Report]]) -> bytes:
     try:
         return _checked(reports)
     except Exception:  # noqa: BLE001 - a plugin's validation may have anything as `actual`
