@@ -23,9 +23,9 @@ from servers import nginx
 
 from benchmarks import content, server
 from benchmarks.job import File, Job
-from benchmarks.peer import status
 from benchmarks.relay import relayed
-from benchmarks.works import MIB, PEERS, Work
+from benchmarks.usage import cpu_of, status
+from benchmarks.works import MIB, PEERS, Work, cores
 
 SAMPLE = 0.02
 """How often the memory of a peer's children is looked at (seconds)."""
@@ -93,7 +93,7 @@ def run(works: Sequence[Work], rounds: int, tell: Tell, only: Sequence[str] = ()
                 threads=work.threads,
                 count=work.count,
             )
-            results.append(_work(work, names, job, root, rounds, tell) | {"server": serving.name})
+            results.append(_work(work, names, job, root, rounds, tell, serving))
         where = _file_system(folder)
     return {
         "machine": _machine(),
@@ -118,12 +118,20 @@ def _needed(works: Sequence[Work]) -> dict[int, int]:
 
 
 def _work(
-    work: Work, names: Sequence[str], job: Job, root: Path, rounds: int, tell: Tell
+    work: Work,
+    names: Sequence[str],
+    job: Job,
+    root: Path,
+    rounds: int,
+    tell: Tell,
+    serving: server.Server,
 ) -> Results:
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for number in range(rounds):
         for name in names:
+            before = _cpu_of(serving)
             taken[name].append(_measure(name, job, root))
+            taken[name][-1]["server"] = _cpu_of(serving) - before
         shown = ", ".join(f"{name} {taken[name][-1]['seconds']:.3f} s" for name in names)
         tell(f"  round {number + 1} of {rounds}: {shown}")
     targets = []
@@ -148,6 +156,7 @@ def _work(
     return {
         "name": work.name,
         "title": work.title,
+        "server": serving.name,
         "files": work.files or work.count,
         "size": work.size,
         "threads": work.threads,
@@ -156,6 +165,13 @@ def _work(
         ],
         "targets": targets,
     }
+
+
+def _cpu_of(serving: server.Server) -> float:
+    """Return the CPU time that a server has used (seconds)."""
+    if not serving.pid:
+        return 0.0
+    return cpu_of(serving.pid) + sum(map(cpu_of, _children(serving.pid)))
 
 
 def _measure(name: str, job: Job, root: Path) -> dict[str, float]:
@@ -288,7 +304,7 @@ def _machine() -> Results:
     model = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
         "cpu": model[1] if model else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory": _memory("MemTotal"),
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "load": round(os.getloadavg()[0], 2),

@@ -8,32 +8,12 @@ import contextlib
 import gc
 import json
 import pkgutil
-import re
-import resource
 import sys
 import time
 from pathlib import Path
 
 from benchmarks.job import Job
-
-KIB = 1024
-
-
-def status(name: str, pid: int | str = "self") -> int:
-    """Return a memory figure from the kernel's status of a process (bytes), or 0 without one."""
-    with contextlib.suppress(OSError):
-        text = Path(f"/proc/{pid}/status").read_text()
-        match = re.search(rf"^{name}:\s*(\d+) kB", text, re.MULTILINE)
-        return int(match[1]) * KIB if match else 0
-    return 0
-
-
-def cpu() -> float:
-    """Return the CPU time of this process and its children (seconds)."""
-    return sum(
-        usage.ru_utime + usage.ru_stime
-        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    )
+from benchmarks.usage import cpu, status
 
 
 def main() -> None:
@@ -46,11 +26,12 @@ def main() -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     cpu_before, began = cpu(), time.perf_counter()
-    run(job)
+    # What a peer measures by itself.
+    own = run(job) or {}
     seconds = time.perf_counter() - began
     used = cpu() - cpu_before
     memory = max(status("VmHWM") - idle, 0)
-    print(json.dumps({"seconds": seconds, "cpu": used, "memory": memory}))
+    print(json.dumps({"seconds": seconds, "cpu": used, "memory": memory, **own}))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def relayed(server: Server, round_trip: float, folder: Path) -> Iterator[Server]
         try:
             own = int(process.stdout.readline())
             name = f"{server.name}, behind a relay in {language} of {round_trip * 1000:g} ms"
-            yield Server(f"http://127.0.0.1:{own}", name)
+            yield Server(f"http://127.0.0.1:{own}", name, server.pid)
         finally:
             process.kill()
 

@@ -30,10 +30,12 @@ class Server(NamedTuple):
     Attributes:
         base: Its URL, without a slash at the end.
         name: Its name for people.
+        pid: Its process, whose children belong to it; 0 for none.
     """
 
     base: str
     name: str
+    pid: int = 0
 
 
 def environment() -> dict[str, str]:
@@ -69,7 +71,8 @@ def embedded(root: Path, wait: float = 0) -> Iterator[Server]:
         try:
             port = int(process.stdout.readline())
             waits = f", each reply waits {wait * 1000:g} ms" if wait else ""
-            yield Server(f"http://127.0.0.1:{port}", f"the embedded one, in Python{waits}")
+            name = f"the embedded one, in Python{waits}"
+            yield Server(f"http://127.0.0.1:{port}", name, process.pid)
         finally:
             process.kill()
 
@@ -86,4 +89,5 @@ def nginx(root: Path, folder: Path) -> Iterator[Server]:
         RuntimeError: It doesn't start.
     """
     with Nginx(root, folder, server="access_log off;", http=SETTINGS) as server:
-        yield Server(server.url().rstrip("/"), server.version)
+        pid = int((folder / "nginx.pid").read_text())
+        yield Server(server.url().rstrip("/"), server.version, pid)

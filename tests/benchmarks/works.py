@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -44,6 +45,11 @@ OURS = "ours"
 PEERS = {
     OURS: Peer("this library", "ours:run"),
     "two-processes": Peer("this library, two processes", "ours:two_processes"),
+    "alone": Peer("this library, pipeline=1", "ours:alone"),
+    "processes": Peer("this library, a batch on two processes", "ours:processes"),
+    "one-process": Peer("this library, a batch on one process", "ours:one_process"),
+    "four-processes": Peer("this library, a batch on four processes", "ours:four_processes"),
+    "batch-processes": Peer("this library, Batch on two processes", "ours:nothing_by_processes"),
     "transfer": Peer("this library, without digest", "ours:transfer"),
     "monitored": Peer("this library, DownloadMonitor", "ours:monitored"),
     "monitored-validated": Peer(
@@ -201,6 +207,11 @@ def _far(round_trip: float, files: int, targets: tuple[Target, ...] = ()) -> Wor
     )
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 WAIT = 0.02
 WORKS = (
     Work(
@@ -222,6 +233,53 @@ WORKS = (
         files=3000,
         size=4 * KIB,
         threads=8,
+    ),
+    Work(
+        "processes",
+        ("alone", "one-process", "processes", "aiohttp"),
+        (
+            _faster("alone", 1.3, "processes"),
+            _faster("aiohttp", 1.25, "processes"),
+            Target(
+                f"{PEERS['processes'].title}, by what the CPU of client and server allows",
+                lambda taken: (
+                    (taken["processes"]["cpu"] + taken["processes"]["server"])
+                    / cores()
+                    / taken["processes"]["seconds"]
+                ),
+                ("processes",),
+                least=0.85,
+            ),
+            Target(
+                "CPU of the worker, by that of a batch on threads",
+                lambda taken: taken["one-process"]["workers"] / taken["alone"]["cpu"],
+                ("one-process", "alone"),
+                most=1.2,
+            ),
+            Target(
+                "CPU of the caller for a file",
+                lambda taken: (
+                    1e6
+                    * taken["processes"]["caller"]
+                    / (taken["processes"]["rate"] * taken["processes"]["seconds"])
+                ),
+                ("processes",),
+                unit="µs",
+            ),
+        ),
+        files=6000,
+        size=4 * KIB,
+        threads=8,
+    ),
+    Work(
+        "far-processes",
+        ("one-process", "four-processes"),
+        (_faster("one-process", 3.6, "four-processes"),),
+        files=6000,
+        size=4 * KIB,
+        threads=8,
+        round_trip=0.04,
+        note="8 in each process",
     ),
     _far(0, 3000),
     _far(0.01, 3000),
@@ -261,8 +319,13 @@ WORKS = (
     ),
     Work(
         "large",
-        (*FIELD, "curl-hashlib"),
-        (_faster("curl", 1.0), _faster("curl-hashlib", 1.0), _faster("pulpcore", 2.0)),
+        (*FIELD, "curl-hashlib", "processes"),
+        (
+            _faster("curl", 1.0),
+            _faster("curl-hashlib", 1.0),
+            _faster("pulpcore", 2.0),
+            _faster(OURS, 1.0, "processes"),
+        ),
         files=2,
         size=GIB,
         threads=2,
@@ -346,6 +409,31 @@ WORKS = (
             _memory("batch"),
         ),
         count=200_000,
+    ),
+    Work(
+        "nothing-processes",
+        ("batch-processes",),
+        (
+            Target(
+                "Chunks: CPU of the caller for a download, without making it",
+                lambda taken: (
+                    1e6
+                    * taken["batch-processes"]["caller"]
+                    / (taken["batch-processes"]["rate"] * taken["batch-processes"]["seconds"])
+                ),
+                ("batch-processes",),
+                most=15,
+                unit="µs",
+            ),
+            Target(
+                "growth of the caller's memory in the last nine tenths",
+                lambda taken: taken["batch-processes"]["growth"] / MIB,
+                ("batch-processes",),
+                most=4,
+                unit="MiB",
+            ),
+        ),
+        count=1_000_000,
     ),
     Work(
         "flow",

@@ -1,10 +1,15 @@
 """This library."""
 
-from collections.abc import Iterator
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import active_children, get_context
+from pathlib import Path
 
 from benchmarks.job import Job
+from benchmarks.usage import cpu_of, status
 from pulpcore.plugin.download.futures import (
     Batch,
     DigestValidation,
@@ -85,6 +90,74 @@ def two_processes(job: Job) -> None:
     ]
     with ProcessPoolExecutor(2) as pool:
         list(pool.map(run, halves))
+
+
+@contextlib.contextmanager
+def _processes(number: int) -> Iterator[ProcessPoolExecutor]:
+    """Start a pool of processes, and wait until they have imported this library."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(number, mp_context=context) as pool:
+        # Each takes one, because none has ended before the last one has begun.
+        list(pool.map(time.sleep, [0.2] * number))
+        yield pool
+
+
+def _by_processes(number: int, source: Iterable[Download], concurrent: int) -> dict[str, float]:
+    """Run downloads on processes. Return seconds without the start of the processes, and CPU."""
+    with _processes(number) as pool:
+        pids = [child.pid for child in active_children()]
+        before = sum(map(cpu_of, pids))
+        began, own = time.perf_counter(), time.process_time()
+        with Batch(source, concurrent=concurrent, executor=pool, pipeline=1) as batch:
+            for plan in batch():
+                plan.result()
+        seconds, own = time.perf_counter() - began, time.process_time() - own
+        # The kernel counts in hundredths of a second.
+        used = max(sum(map(cpu_of, pids)) - before, 0.01)
+    return {"seconds": seconds, "caller": own, "workers": used, "cpu": own + used}
+
+
+def processes(job: Job) -> dict[str, float]:
+    """Do a job by a batch on two processes, each with half of the threads."""
+    return _by_processes(2, downloads(job), max(job.threads // 2, 1))
+
+
+def one_process(job: Job) -> dict[str, float]:
+    """Do a job by a batch on one other process."""
+    return _by_processes(1, downloads(job), job.threads)
+
+
+def four_processes(job: Job) -> dict[str, float]:
+    """Do a job by a batch on four processes, each with all of the threads."""
+    return _by_processes(4, downloads(job), job.threads)
+
+
+def alone(job: Job) -> None:
+    """Do a job without pipelining."""
+    with Batch(downloads(job), concurrent=job.threads, pipeline=1) as batch:
+        for plan in batch():
+            plan.result()
+
+
+def nothing_by_processes(job: Job) -> dict[str, float]:
+    """Run downloads that do nothing on two processes, and watch this process."""
+    memory = []
+
+    def source() -> Iterator[Download]:
+        for number in range(job.count):
+            if number == job.count // 10:
+                memory.append(status("VmRSS"))
+                Path("/proc/self/clear_refs").write_text("5")
+            yield Nop()
+
+    began = time.process_time()
+    for _ in range(job.count):
+        Nop()
+    made = time.process_time() - began
+    found = _by_processes(2, source(), job.threads)
+    growth = max(status("VmHWM") - memory[0], 0)
+    return {**found, "caller": max(found["caller"] - made, 0.001), "growth": growth}
 
 
 class Nop(Download):
