@@ -230,15 +230,19 @@ class TestSync:
         assert server.requests[-1].header("Authorization") is not None
         assert server.requests[-1].header("Cookie") == "hush"
 
-    def test_redirect_to_another_server(self, call, site, file_server, work, monkeypatch):
-        """After a redirect, another server gets no query, user or private header."""
+    @pytest.mark.parametrize("user", [["--user", "me"], []], ids=str)
+    def test_redirect_to_another_server(self, call, site, file_server, work, monkeypatch, user):
+        """After a redirect, another server gets no query, user, netrc entry or private header."""
         monkeypatch.setenv("PULP_FUTURES_PASSWORD", "s3cret")
+        (work / "netrc").write_text("default login me password s3cret")
+        monkeypatch.setenv("NETRC", str(work / "netrc"))
         other = site({"a": b"A"})
         path = "/PULP_MANIFEST?token=s3cret"
         first = file_server({path: Redirect(other.url("/r/PULP_MANIFEST"))})
         headers = ["--header", "Cookie: s3cret", "--header", "X-Tenant: one"]
-        result = call("sync", first.url(path), ".", "--user", "me", *headers)
+        result = call("sync", first.url(path), ".", *user, *headers)
         assert result.exit_code == 0, result.output
+        assert first.requests[0].header("Authorization") is not None
         assert other.paths == ["/r/PULP_MANIFEST", "/r/a"]
         for request in other.requests:
             assert request.header("Authorization") is None
@@ -442,6 +446,25 @@ class TestDemo:
         again = call("sync")
         assert again.exit_code == 0
         assert "60 files: 0 downloaded" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("pulp-futures sy", ["plain,sync"]),
+        ("pulp-futures get --pa", ["plain,--parts"]),
+        ("pulp-futures get -i ", ["file,"]),
+        ("pulp-futures get -P ", ["dir,"]),
+    ],
+)
+def test_completion(words, completed):
+    """The program completes commands, options and paths in a shell, as the documentation says."""
+    environment = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    environment["_PULP_FUTURES_COMPLETE"] = "bash_complete"
+    done = subprocess.run(
+        PROGRAM, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == completed, done.stderr
 
 
 class TestGet:

@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 from servers.files import Hold, Redirect, Status
+from servers.message import basic
 
 from pulpcore.plugin.download.futures.cli import app
 
@@ -198,6 +199,19 @@ class TestMetalink:
         assert all(r.header("Authorization") is not None for r in home.requests)
         assert other.count == 1
         assert "s3cret" not in err + str(records)
+
+    def test_netrc(self, call, servers, tmp_path, monkeypatch):
+        """The default entry of a netrc file goes to the document's server only."""
+        (tmp_path / "netrc").write_text("default login me password s3cret")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        home, other = servers
+        own = other.url("/r/d/b", userinfo="it:self")
+        home.files["/m"] = metalink(("a", SHA256, [other.url("/r/a")]), ("b", None, [own]))
+        status, _, err = call("get", "--metalink", home.url("/m"))
+        assert status == 0, err
+        sent = {request.path: request.header("Authorization") for request in other.requests}
+        assert sent == {"/r/a": None, "/r/d/b": basic("it", "self")}
+        assert home.requests[0].header("Authorization") == basic("me", "s3cret")
 
     @pytest.mark.parametrize("is_redirected", [True, False])
     def test_redirected(self, call, servers, tmp_path, is_redirected):

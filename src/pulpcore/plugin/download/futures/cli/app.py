@@ -28,6 +28,10 @@ from .wanted import STDIO, Wanted
 
 DEMO = "pulp-futures-demo"
 
+# So that shells complete paths. What else is wrong with a path is said where it is used.
+_PATH = click.Path(readable=False)
+_FOLDER = click.Path(readable=False, file_okay=False)
+
 FAILED = 1
 USAGE = 2
 STOPPED = 130
@@ -121,11 +125,13 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
     "--input-file",
     "listed",
     metavar="FILE",
+    type=_PATH,
     help="A list of URLs in aria2's form; - is stdin.",
 )
 @click.option(
     "--metalink",
     metavar="FILE-or-URL",
+    type=_PATH,
     help="A Metalink document: files with their mirrors, sizes and digests.",
 )
 @click.option(
@@ -133,6 +139,7 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
     "--directory-prefix",
     "folder",
     metavar="DIR",
+    type=_FOLDER,
     help="The folder that files go to. Default: the working directory.",
 )
 @click.option(
@@ -140,6 +147,7 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
     "--output",
     "path",
     metavar="PATH",
+    type=_PATH,
     help="Where to write the only file; - is stdout. Default: the name in the URL.",
 )
 @click.option("--sha256", metavar="HEX", type=values.sha256, help="The SHA-256 of the only file.")
@@ -162,6 +170,7 @@ def sync_command(manifest_url: str | None, destination: Path | None, options: Op
     "--session",
     "journal",
     metavar="FILE",
+    type=_PATH,
     help="Note in FILE what is finished, and don't ask for it again.",
 )
 @common

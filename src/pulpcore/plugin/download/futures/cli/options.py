@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import click
+from requests import PreparedRequest
 
-from pulpcore.plugin.download.futures import Download, HttpDownload, Limits, Mirrors
+from pulpcore.plugin.download.futures import Download, Factory, HttpDownload, Limits, Mirrors
 from pulpcore.plugin.download.futures.batch import CONCURRENT
 from pulpcore.plugin.download.futures.http.redirect import is_private
+from pulpcore.plugin.download.futures.net.url import parse
 
 from . import values
 
@@ -112,6 +114,17 @@ class Options:
             download.mirrors = tuple(mirrors)
             download.parts = self.parts
 
+    def foreign(self, url: str) -> Factory:
+        """Return the factory for a URL that somebody else chose: it has no credentials but its own.
+
+        A netrc file has none for it either. Its default entry would go to any host.
+
+        Args:
+            url: The URL.
+        """
+        has_own = parse(url).user is not None
+        return Factory(self.importer.without_credentials(), auth=None if has_own else _nobody)
+
     def mirrors_of(self, path: str) -> list[str]:
         """Return the URLs of a file below the bases of --mirror.
 
@@ -122,6 +135,11 @@ class Options:
             ValueError: The path leads out of the bases.
         """
         return [] if self.mirrors is None else self.mirrors.urls(path)
+
+
+def _nobody(request: PreparedRequest) -> PreparedRequest:
+    """Add no credentials to a request. With any ``auth``, a netrc file isn't read."""
+    return request
 
 
 class Grouped(click.Command):

@@ -115,5 +115,5 @@ def _read(url: str, options: Options, output: Output) -> tuple[bytes, str, Facto
         text = answered.text.replace("://", f"://{userinfo[0]}{userinfo[1]}", 1)
     else:
         text = answered.text
-        factory = Factory(options.importer.without_credentials())
+        factory = options.foreign(text)
     return content, text, factory

@@ -74,7 +74,6 @@ class Files(Iterable[Job | Result]):
         self._wanted = wanted
         self._options = options
         self._factory = Factory(options.importer)
-        self._foreign = Factory(options.importer.without_credentials())
         try:
             folder = Path.cwd() if wanted.folder is None else Path(wanted.folder).absolute()
         except OSError as error:
@@ -149,7 +148,7 @@ class Files(Iterable[Job | Result]):
         return job_of(entry, shown.path(entry.path), partial(self._build, entry), target)
 
     def _build(self, entry: Entry) -> Download:
-        factory = self._foreign if entry.is_foreign else self._factory
+        factory = self._options.foreign(entry.url) if entry.is_foreign else self._factory
         return build(entry, self._folder.locate(entry.path), factory, self._options)
 
     def _entries(self, with_list: bool) -> Iterator[Entry | Refused | Result]:
