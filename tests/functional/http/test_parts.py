@@ -19,6 +19,7 @@ from servers.files import (
     HoldAfter,
     Redirect,
     ResetAfter,
+    Slow,
     StallAfter,
     Status,
 )
@@ -50,8 +51,8 @@ LAST = len(BODY) - 1
 class Eager(ramp.Ramp):
     """Uses all connections from the beginning."""
 
-    def __init__(self, most: int, now: float, trip: float = 0.0) -> None:
-        super().__init__(most, now, 0.0)
+    def __init__(self, most: int, now: float, trip: float, size: int) -> None:
+        super().__init__(most, now, trip, size)
         self.wanted = most
 
     def update(self, now: float, progress: ramp.Progress, active: int) -> None:
@@ -423,6 +424,24 @@ class TestFailures:
         assert content(into_memory(server.url("/a"), parts=3)) == BODY
         assert server.count == 1
 
+    @pytest.mark.parametrize("which", ["stream", "part"])
+    def test_ended_early(self, held: Serve, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+        """A body that ends too early, as an adapter of the caller's may allow, is no content."""
+        take = parts.Fetcher.take
+        left = {which}
+
+        def shortened(fetcher: parts.Fetcher, reply: Any, size: int) -> bytes:
+            is_part = threading.current_thread().name.startswith("futures_part")
+            name = "part" if is_part else "stream"
+            if name not in left:
+                return take(fetcher, reply, size)
+            left.discard(name)
+            return b""
+
+        monkeypatch.setattr(parts.Fetcher, "take", shortened)
+        assert content(into_memory(held(1).url("/a"), parts=2)) == BODY
+        assert not left
+
     def test_a_bug(self, held: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """A bug in a thread is raised as it is."""
         ask = parts.Fetcher.ask
@@ -474,14 +493,22 @@ class TestWhere:
 class TestLimits:
     """Limits, cancellation and resuming are those of any download."""
 
-    def test_per_host(self, held: Serve) -> None:
-        """No more connections are opened than the limit allows."""
+    def test_per_host(self, held: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No more connections are used than the limit allows."""
+        start, used = parts.Team.start, []
+
+        def counted(team: parts.Team, part: parts.Part, has_stream: bool) -> bool:
+            is_started = start(team, part, has_stream)
+            used.append(team.running + has_stream)
+            return is_started
+
+        monkeypatch.setattr(parts.Team, "start", counted)
         server = held(1)
         limits = Limits(per_host=2)
         download = into_memory(server.url("/a"), parts=4)
         download.limits = limits
         assert content(download) == BODY
-        assert server.most_connections <= 2
+        assert max(used) == 2
         # All places were given back.
         download()
 
@@ -544,3 +571,36 @@ class TestLimits:
         download.rate_limiter = Limiter()  # type: ignore[assignment]
         assert content(download) == BODY
         assert len(taken) == 9
+
+
+class TestAdaptation:
+    """The number of connections is found while the file comes."""
+
+    @pytest.fixture(autouse=True)
+    def quick(self, fetched: Fetched, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Measure for a short time, and use the real policy."""
+        monkeypatch.setattr(parts, "Ramp", ramp.Ramp)
+        monkeypatch.setattr(parts, "SIZE", 4 * SIZE)
+        monkeypatch.setattr(ramp, "PERIOD", 0.03)
+        monkeypatch.setattr(parts, "_LOOK", 0.005)
+
+    def test_capped(self, file_server: Serve) -> None:
+        """Where the server caps each connection, all four are used."""
+        file = File(BODY * 20, etag='"e"')
+        server = file_server({"/a": file}, faults=lambda *_: Slow(16 * KIB, 0.004))
+        download = into_memory(server.url("/a"), parts=4)
+        assert content(download) == file.body
+        assert server.most_connections >= 4
+
+    def test_refused(self, file_server: Serve) -> None:
+        """A server that admits one connection only brings the file by that one."""
+        file = File(BODY * 10, etag='"e"')
+        server = file_server(
+            {"/a": file}, faults=lambda index, _: Status(503) if index else Slow(16 * KIB, 0.002)
+        )
+        download = into_memory(server.url("/a"), parts=4)
+        events = record(download)
+        assert content(download) == file.body
+        assert Event.ERROR not in names(events)
+        # It isn't asked again and again.
+        assert server.count <= 3

@@ -512,9 +512,9 @@ def test_train_with_wrong_replies(running, spans):
 class Eager(ramp.Ramp):
     """Uses all connections from the beginning."""
 
-    def __init__(self, most, now, trip=0.0):
-        super().__init__(most, now, 0.0)
-        self.wanted = most
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.wanted = self.most
 
     def update(self, now, progress, active):
         """Measure nothing."""

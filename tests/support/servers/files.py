@@ -88,6 +88,14 @@ class HoldAfter:
 
 
 @dataclass(frozen=True)
+class Slow:
+    """Send so many bytes of the body at a time, with a pause (seconds) behind each."""
+
+    size: int
+    pause: float
+
+
+@dataclass(frozen=True)
 class Status:
     """Answer with this status instead of the file."""
 
@@ -104,7 +112,7 @@ class Hold:
 
 
 Entry = bytes | File | Redirect
-Fault = CutAfter | ResetAfter | StallAfter | HoldAfter | Status | Hold
+Fault = CutAfter | ResetAfter | StallAfter | HoldAfter | Slow | Status | Hold
 Faults = Mapping[int, Fault] | Callable[[int, Request], Fault | None]
 
 
@@ -176,10 +184,8 @@ class FileServer(Listener):
             if isinstance(fault, CutAfter | ResetAfter | StallAfter):
                 self._break(connection, fault, reply.head, body)
                 return
-            if isinstance(fault, HoldAfter):
-                connection.send(reply.head + body[: fault.size])
-                self.wait(fault.event)
-                connection.send(body[fault.size :])
+            if isinstance(fault, HoldAfter | Slow):
+                self._send_slowly(connection, fault, reply.head, body)
             elif len(body) < SMALL:
                 connection.send(reply.head + body)
             else:
@@ -187,6 +193,18 @@ class FileServer(Listener):
                 connection.send(body)
             if not request.keep_alive:
                 return
+
+    def _send_slowly(
+        self, connection: Connection, fault: HoldAfter | Slow, start: bytes, body: bytes
+    ) -> None:
+        connection.send(start + body[: fault.size])
+        if isinstance(fault, HoldAfter):
+            self.wait(fault.event)
+            connection.send(body[fault.size :])
+            return
+        for begin in range(fault.size, len(body), fault.size):
+            self.closing.wait(fault.pause)
+            connection.send(body[begin : begin + fault.size])
 
     @staticmethod
     def _break(connection: Connection, fault: Fault, start: bytes, body: bytes) -> None:

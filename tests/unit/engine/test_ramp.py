@@ -6,9 +6,9 @@ from pulpcore.plugin.download.futures.engine.ramp import Progress, Ramp
 class Trial:
     """A policy, its clock, and what has come."""
 
-    def __init__(self, most: int = 4) -> None:
+    def __init__(self, most: int = 4, trip: float = 0.0) -> None:
         """Begin at the time 0."""
-        self.ramp = Ramp(most, 0.0)
+        self.ramp = Ramp(most, 0.0, trip, 8_000_000)
         self.now = self.received = self.waited = 0.0
 
     def run(self, seconds: float, speed: float, active: int, waits: float = 1.0) -> int:
@@ -57,12 +57,12 @@ def test_reader_is_the_limit() -> None:
 
 
 def test_slow_start_has_patience() -> None:
-    """While the sum still grows, a trial goes on, but not for ever."""
-    trial = Trial()
-    assert trial.run(0.45, 10e6, 1) == 2
-    assert trial.run(0.3, 8e6, 2) == 2
-    assert trial.run(0.3, 9e6, 2) == 2
-    assert trial.run(0.6, 12e6, 2) >= 2
+    """A new connection gets the time in which it can become as fast as the others."""
+    trial = Trial(trip=0.1)
+    assert trial.run(0.9, 10e6, 1) == 2
+    assert trial.run(0.42, 9.5e6, 2) == 2
+    assert trial.run(0.8, 10.4e6, 2) == 2
+    assert trial.run(0.8, 10.4e6, 2) == 1
     assert Trial().run(0.25, 10e6, 1) == 1
 
 
@@ -85,3 +85,17 @@ def test_given_up() -> None:
     trial.run(0.25, 20e6, 2)
     trial.ramp.give_up(trial.now)
     assert trial.ramp.wanted == 1
+
+
+def test_slower_than_one() -> None:
+    """Several connections that bring less than one did are given up."""
+    trial = Trial(most=2)
+    trial.run(0.45, 10e6, 1)
+    assert trial.run(0.5, 20e6, 2) == 2
+    assert trial.run(0.5, 8e6, 2) == 1
+
+
+def test_long_distance() -> None:
+    """Where a part comes within a round trip, it takes several connections to beat one."""
+    assert Trial(most=16, trip=1.0).run(9, 40e6, 1) == 7
+    assert Trial(most=4, trip=1.0).run(20, 40e6, 1) == 1

@@ -12,6 +12,7 @@ Each part is checked as the rest of a broken transfer is: status, Content-Range,
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -183,52 +184,58 @@ class Fetcher:
         return list(dict.fromkeys(parse(url, SCHEMES).origin for url in self._origin.urls))
 
     def _before(self, url: URL) -> float | None:
-        limiter, token = self._download.rate_limiter, current()
-        if token is not None:
-            token.check()
-            if limiter is not None and (delay := limiter.delay()) > 0:
-                token.wait(delay)
+        limiter, token = self._download.rate_limiter, current() or Cancellation()
+        token.check()
+        if limiter is not None and (delay := limiter.delay()) > 0:
+            token.wait(delay)
         return self._attempt.connect_timeout()
 
 
 class Part:
     """A range of the file that a thread fetches into memory.
 
-    That thread adds buffers and sets the attributes, until ``is_ended``. The thread of the download
-    takes the buffers.
+    That thread sets the attributes, until ``is_ended``. The thread of the download reads what has
+    been received.
 
     Attributes:
         first (int): The position of its first byte.
         end (int): The position behind its last byte.
-        buffers (deque[bytes]): What came and was not handed on.
+        memory (mmap.mmap): Where the bytes go.
         received (int): How much came (bytes).
         handed (int): How much was handed on (bytes).
         token (Cancellation): Ends the fetching.
         failures (int): How often it has failed in a row.
-        error (BaseException | None): Why it failed last.
+        error (DownloadError): Why it failed last, if it has failed.
+        bug (BaseException | None): What was raised that is no failure.
         is_ended (bool): No thread fetches it now.
         has_place (bool): It uses a place of its own at the host.
     """
 
-    def __init__(self, first: int, end: int) -> None:
+    def __init__(self, first: int, end: int, memory: mmap.mmap) -> None:
         """Note a range.
 
         Args:
             first: The position of its first byte.
             end: The position behind its last byte.
+            memory: Where the bytes go.
         """
-        self.first, self.end = first, end
-        self.buffers: deque[bytes] = deque()
+        self.first, self.end, self.memory = first, end, memory
         self.received = self.handed = 0
         self.token = Cancellation()
         self.failures = 0
-        self.error: BaseException | None = None
+        self.error: DownloadError = DownloadFailed(_SHORT)
+        self.bug: BaseException | None = None
         self.is_ended = self.has_place = False
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it has come."""
-        return self.received == self.end - self.first
+    def read(self, size: int) -> bytes:
+        """Return what has come and was not handed on.
+
+        Args:
+            size: The most bytes to return.
+        """
+        data = self.memory[self.handed : min(self.received, self.handed + size)]
+        self.handed += len(data)
+        return data
 
     def fetch(self, fetcher: Fetcher, block: int, came: Callable[[Part], object]) -> None:
         """Fetch what is missing. This never raises.
@@ -245,12 +252,14 @@ class Part:
                 if (delay := _delay(self.error, self.failures)) > 0:
                     self.token.wait(delay)
                 self._fetch(fetcher, block, came, trace)
-                self.failures, self.error = 0, None
-        except BaseException as error:  # noqa: BLE001 - the thread of the download raises it
+                self.failures = 0
+        except DownloadError as error:
             if self.received - before >= ADVANCE:
                 self.failures = 0
             self.failures += 1
             self.error = error.with_traceback(None)
+        except BaseException as error:  # noqa: BLE001 - the thread of the download raises it
+            self.bug = error.with_traceback(None)
 
     def _fetch(
         self,
@@ -261,26 +270,30 @@ class Part:
     ) -> None:
         reply = fetcher.ask(self.first + self.received, self.end, self.failures > 0, trace)
         try:
-            while buffer := fetcher.take(reply, block):
-                self.buffers.append(buffer)
-                self.received += len(buffer)
+            while left := self.end - self.first - self.received:
+                buffer = fetcher.take(reply, min(block, left))
+                if not buffer:
+                    raise DownloadFailed(_SHORT)
+                received = self.received + len(buffer)
+                self.memory[self.received : received] = buffer
+                # Afterwards: the other thread reads up to there.
+                self.received = received
                 came(self)
-            if not self.is_whole:
-                raise DownloadFailed(_SHORT)
         finally:
             # Gives the connection back if the body was read to its end; else closes it.
             reply.close()
 
 
-def _delay(error: BaseException | None, failures: int) -> float:
+def _delay(error: DownloadError, failures: int) -> float:
     """Return how long to wait before a range is asked for again (seconds).
 
     Args:
         error: Why it failed last.
         failures: How often it has failed in a row.
     """
-    asked = error.retry_after if isinstance(error, DownloadError) else None
-    return max(asked or 0.0, _PAUSE * 2.0 ** (failures - 2) if failures > 1 else 0.0)
+    if not failures:
+        return 0.0
+    return max(error.retry_after or 0.0, _PAUSE * 2.0 ** (failures - 2) if failures > 1 else 0.0)
 
 
 class Team:
@@ -307,6 +320,12 @@ class Team:
         self._fetcher, self._attempt, self._block = fetcher, attempt, block
         self.parts: deque[Part] = deque()
         self.front = 0
+        # Maps, because memory that one thread allocates and another frees would stay with the
+        # process: the heap of each thread would grow to the largest size that it ever had.
+        self._free: list[mmap.mmap] = []
+        self._unmapped = most
+        # Parts that aren't needed any more, but may still be written to.
+        self._dropped: set[Part] = set()
         self._running: set[Part] = set()
         self._ended: deque[Part] = deque()
         # The part that the thread of the download waits for, and what wakes it.
@@ -337,17 +356,28 @@ class Team:
             if part.has_place:
                 part.has_place = False
                 leave_place(self._attempt, part)
+            if part in self._dropped:
+                self._dropped.discard(part)
+                self._free.append(part.memory)
             ended.append(part)
         return ended
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether there is memory for a further part."""
+        return bool(self._free or self._unmapped)
+
     def add(self, first: int, end: int) -> Part:
-        """Return a new part, behind all others.
+        """Return a new part, behind all others, for which there is memory.
 
         Args:
             first: The position of its first byte.
             end: The position behind its last byte.
         """
-        part = Part(first, end)
+        if not self._free:
+            self._unmapped -= 1
+            self._free.append(mmap.mmap(-1, SIZE))
+        part = Part(first, end, self._free.pop())
         self.parts.append(part)
         self.front = end
         return part
@@ -390,7 +420,14 @@ class Team:
         """
         part.token.cancel("the part isn't needed any more")
         self.parts.remove(part)
-        part.buffers.clear()
+        if part in self._running:
+            self._dropped.add(part)
+        else:
+            self._free.append(part.memory)
+
+    def finish(self) -> None:
+        """Forget the first part, all of which was handed on."""
+        self._free.append(self.parts.popleft().memory)
 
     def wait(self, part: Part, seconds: float) -> None:
         """Wait until a part has brought something, or the fetching of one has ended.
@@ -406,8 +443,8 @@ class Team:
         self._waiter = waiter
         self._token.attach(waiter)
         try:
-            if not (part.buffers or self._ended):
-                waiter.wait(seconds)
+            # Look again: the other thread may have acted before it could see the waiter.
+            waiter.wait(0.0 if part.received > part.handed or self._ended else seconds)
         finally:
             self._token.detach(waiter)
             self._waiter = self._awaited = None
@@ -419,10 +456,9 @@ class Team:
         self._token.close()
         self._workers.stop()
         self._workers.join(_END)
+        # Also those whose threads didn't end in time.
+        self._ended.extend(self._running)
         self.collect()
-        for part in self._running:
-            if part.has_place:
-                leave_place(self._attempt, part)
 
     def _fetch(self, part: Part) -> None:
         """Fetch a part. This runs in a thread of its own."""
@@ -461,7 +497,7 @@ class Reader:
         self._fetcher = Fetcher(download, attempt, origin)
         self._team = Team(self._fetcher, attempt, self._most, self._block)
         self._trip = reply.elapsed.total_seconds()
-        self._ramp = Ramp(self._most, time.monotonic(), self._trip)
+        self._ramp = Ramp(self._most, time.monotonic(), self._trip, SIZE)
         self._received, self._waited = 0, 0.0
         self._due = 0.0
         self._attempt, self._longest = attempt, download.retry_after_max
@@ -506,11 +542,15 @@ class Reader:
             return
         self._due = now + _LOOK
         for part in ended:
-            if part.error is not None and part in team.parts:
+            if part not in team.parts:
+                continue
+            if part.bug is not None:
+                raise part.bug
+            if part.failures:
                 self._note_failure(part, now)
         active = team.active() + (self._stream is not None)
         received = self._position + team.buffered()
-        ramp.update(now, Progress(received, self._waited), active)
+        ramp.update(now, Progress(received, self._waited - time.thread_time()), active)
         while team.running + (self._stream is not None) < max(ramp.wanted, bool(self._failed)):
             following = self._next()
             if following is None or not self._start(following, now):
@@ -521,7 +561,7 @@ class Reader:
         if self._failed:
             return self._failed.pop(0)
         team, ramp = self._team, self._ramp
-        if ramp.wanted == 1 or len(team.parts) >= self._most:
+        if ramp.wanted == 1 or not team.has_memory:
             return None
         first = max(team.front, self._position)
         if self._stream is not None and not team.parts:
@@ -537,19 +577,12 @@ class Reader:
         if team.start(part, self._stream is not None):
             return True
         ramp.refuse(now, team.running + (self._stream is not None))
-        if part.received or part is not team.parts[-1]:
-            self._failed.insert(0, part)
-        else:
-            team.drop(part)
-            team.front = part.first
+        self._failed.insert(0, part)
         return False
 
     def _note_failure(self, part: Part, now: float) -> None:
         """Have a part fetched again, unless the stream gets it, too."""
         error, team, ramp = part.error, self._team, self._ramp
-        if not isinstance(error, DownloadError):
-            # A bug, or what a signal handler raised.
-            raise error or DownloadFailed("a part failed")
         is_last = part.failures >= FAILURES or self._is_too_late(error)
         has_stream = self._stream is not None
         if error.refused or error.retry_after or (is_last and has_stream):
@@ -596,16 +629,13 @@ class Reader:
     def _take(self, part: Part) -> bytes:
         """Return the next bytes of a part; b"" after a while without any."""
         team = self._team
-        if not part.buffers:
+        if part.received == part.handed:
             if part.is_ended and part.failures >= FAILURES:
                 raise _final(part.error, part.first, part.end)
             team.wait(part, _LOOK)
-            if not part.buffers:
-                return b""
-        buffer = part.buffers.popleft()
-        part.handed += len(buffer)
+        buffer = part.read(self._block)
         if part.first + part.handed == part.end:
-            team.parts.popleft()
+            team.finish()
             # There is room for another one.
             self._due = 0.0
         return buffer
@@ -626,6 +656,7 @@ class Reader:
             return b""
         if not buffer:
             self._stream_failed(DownloadFailed(_SHORT))
+            return b""
         self._read_size += len(buffer)
         return buffer
 
@@ -638,9 +669,8 @@ class Reader:
         self._failures = 1 if is_new else self._failures + 1
         if self._failures >= FAILURES or self._is_too_late(error):
             raise _final(error, self._position, self._total)
-        token = current()
-        if token is not None and (delay := _delay(error, self._failures)) > 0:
-            self._attempt.wait_by(partial(token.wait, delay))
+        if (delay := _delay(error, self._failures)) > 0:
+            self._attempt.wait_by(partial((current() or Cancellation()).wait, delay))
 
     def _end_stream(self) -> None:
         """Close the stream, and check that nobody else has read of it."""
@@ -654,10 +684,8 @@ class Reader:
             raise DownloadFailed(READ_BY_OTHERS)
 
 
-def _final(error: BaseException | None, first: int, end: int) -> BaseException:
+def _final(error: DownloadError, first: int, end: int) -> DownloadError:
     """Return what to raise if a range failed too often."""
-    if not isinstance(error, DownloadError):
-        return error or DownloadFailed("a part failed")
     error.reason = f"bytes {first} to {end - 1} can't be had: {error.reason}"
     # The next attempt asks for all that is missing in one request.
     error.transient, error.refused = True, False
