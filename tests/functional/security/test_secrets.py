@@ -39,6 +39,7 @@ from pulpcore.plugin.download.futures import (
     Timeout,
     User,
 )
+from pulpcore.plugin.download.futures.auth import BearerAuth
 from pulpcore.plugin.download.futures.context import Context
 
 # Each way of giving a secret has a secret of its own, so that a leak tells where it came from. An
@@ -48,6 +49,7 @@ DOORS = [
     *("user", "password", "url-user", "url-password", "query", "nameless", "quoted'", "fragment"),
     *("authorization", "cookie", "proxy-authorization", "proxy-user", "proxy-password"),
     *("environment-user", "environment-password", "netrc-password", "default-password"),
+    *("auth-header", "auth-query", "token", "token-password"),
     *("key", "key-password", "location-user", "location-query", "location-fragment"),
 ]
 
@@ -101,7 +103,8 @@ def seen(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     texts: list[str] = []
     yield texts
     formatter = logging.Formatter("%(name)s %(levelname)s %(message)s")
-    for item in caplog.records:
+    # Those of this phase alone are in `caplog.records`, and this one is the teardown.
+    for item in caplog.get_records("call"):
         texts += [formatter.format(item), repr(item.args), str(item.msg)]
     assert texts
     assert [leak for text in texts for leak in leaks(text)] == []
@@ -138,7 +141,7 @@ def run(download: Download, seen: list[str], shared: Context | None = None) -> D
             look(thing, seen)
     for thing in (download, download.writer, download.validations, download.reply, download.router):
         look(thing, seen)
-    for name in ("user", "ssl", "timeout", "retry", "session"):
+    for name in ("user", "ssl", "timeout", "retry", "session", "auth"):
         with contextlib.suppress(ValueError):
             look(getattr(download, name, None), seen)
     for event in events:
@@ -169,6 +172,13 @@ def said(request: Any) -> str:
     return " ".join(request.lines)
 
 
+def challenge(request: Any, path: str) -> str:
+    """Make the challenge of a registry, whose realm is a path on the same server."""
+    words = said(request).replace('"', "")
+    realm = f"http://{request.header('Host')}{path}"
+    return f'Bearer realm="{realm}",service="{words}",scope="{words}"'
+
+
 def to(location: str) -> Callable[[Any], bytes]:
     """Make a function that answers with a redirect whose Location has all kinds of secrets."""
 
@@ -189,6 +199,10 @@ ANSWERS: dict[str, Callable[[Any], bytes]] = {
         f"{status}": (lambda request, status=status: echo(request, status))
         for status in (204, 206, 304, 401, 403, 404, 407, 418, 429, 503, 799)
     },
+    "challenge": lambda r: echo(r, 401, WWW_Authenticate=challenge(r, "/realm")),
+    "challenge with all": lambda r: echo(
+        r, 401, WWW_Authenticate=challenge(r, f"/{quote(said(r))}")
+    ),
     "retry-after": lambda r: echo(r, 503, Retry_After=said(r)),
     "retry-later": lambda r: echo(r, 503, Retry_After="99999"),
     "coding": lambda r: echo(r, Content_Encoding=said(r)),
@@ -246,12 +260,25 @@ def url_with_secrets(host: str, scheme: str = "http") -> str:
     return f"{scheme}://{userinfo}@{host}/a{QUERY}#{secret('fragment')}"
 
 
+def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Add secrets to a request, as a caller's callable does."""
+    request.headers["X-Api-Key"] = secret("auth-header")
+    request.url = f"{request.url}&signature={secret('auth-query')}"
+    return request
+
+
 def ways(download: HttpDownload, way: str) -> HttpDownload:
     """Keep one kind of credentials for the server, because only one is sent at a time."""
     if way != "remote":
         download.user = User()
     if way == "header":
         download.headers["Authorization"] = f"Bearer {secret('authorization')}"
+    if way == "auth":
+        download.auth = sign
+    if way == "token":
+        download.auth = BearerAuth(lambda: secret("token"))
+    if way == "registry":
+        download.auth = BearerAuth(user=("me", secret("token-password")))
     if way == "netrc":
         download.url = download.url.replace(
             f"{secret('url-user')}:{secret('url-password')}@", "", 1
@@ -259,7 +286,10 @@ def ways(download: HttpDownload, way: str) -> HttpDownload:
     return download
 
 
-@pytest.mark.parametrize("way", ["remote", "userinfo", "header", "netrc"])
+@pytest.mark.parametrize(
+    "way",
+    ["remote", "userinfo", "header", "netrc", "auth", "token", "registry"],
+)
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_server(raw_server: Any, seen: list[str], kind: str, way: str) -> None:
     """No secret is shown when a server echoes the request in any part of its response."""
