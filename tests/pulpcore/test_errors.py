@@ -97,7 +97,7 @@ def test_disable_retry_list(remote, loop, workdir, file_server, kind, fault) -> 
     assert files(workdir) == []
 
 
-@pytest.mark.parametrize("limit", ["sock_read_timeout", "total_timeout"])
+@pytest.mark.parametrize("limit", [{"sock_read_timeout": 0.5}, {"total_timeout": 1.0}])
 def test_timeout(remote, workdir, file_server, limit) -> None:
     """A time-out is a connection error, too, if no data was passed on: then callers look elsewhere.
 
@@ -108,7 +108,7 @@ def test_timeout(remote, workdir, file_server, limit) -> None:
     from pulpcore.plugin.exceptions import TimeoutException
 
     server = file_server({"/file": os.urandom(1000)})
-    made = remote(server, **{limit: 0.3})
+    made = remote(server, **limit)
     server.faults = lambda index, request: StallAfter(0, whole=True)
     with pytest.raises(TimeoutException) as caught:
         made.get_downloader(url=server.url("/file")).fetch()

@@ -1,7 +1,8 @@
 """Runs pulpcore's own unit tests of downloaders with FuturesDownloader in place of theirs.
 
-Not those of ``FileDownloader``, which this library doesn't replace, nor those of the stages and of
-the content app, which have mocks in place of any downloader.
+Not those of ``FileDownloader``, which this library doesn't replace; nor those of the stages and of
+the content app, which have mocks in place of any downloader; nor its functional tests, which need
+a Pulp that serves its REST API, and clients generated from it.
 """
 
 import asyncio
