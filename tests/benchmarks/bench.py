@@ -77,8 +77,8 @@ def run(works: Sequence[Work], rounds: int, tell: Tell, only: Sequence[str] = ()
         for work in works:
             if not work.files:
                 serving = server.Server("", "none")
-            elif work.wait:
-                serving = stack.enter_context(server.embedded(root, work.wait))
+            elif work.wait or work.cap:
+                serving = stack.enter_context(server.embedded(root, work.wait, work.cap))
             else:
                 plain = plain or stack.enter_context(_plain(root, folder))
                 serving = plain

@@ -1,7 +1,8 @@
-"""A file server for machines without nginx, and for delayed responses.
+"""A file server for machines without nginx, for delayed responses, and for slow connections.
 
-Usage: ``python -m benchmarks.embedded FOLDER SECONDS``: it prints its port, and serves the folder
-on loopback until its input ends; each reply waits so many seconds.
+Usage: ``python -m benchmarks.embedded FOLDER SECONDS CAP``: it prints its port, and serves the
+folder on loopback until its input ends; each reply waits so many seconds, and each connection sends
+at most so many bytes a second; 0 for any number.
 """
 
 # ruff: noqa: T201 - it prints for the process that started it
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import selectors
 import sys
 from collections.abc import Callable
@@ -18,6 +20,9 @@ from typing import Any
 
 # Up to this size (bytes) a file is kept in memory, and sent in one piece with its head.
 SMALL = 512 * 1024
+
+# A connection with a cap sends so many bytes at a time.
+PIECE = 64 * 1024
 
 
 @functools.cache
@@ -71,14 +76,16 @@ class Waits:
 class Connection(asyncio.Protocol):
     """A connection of one client, with one request at a time."""
 
-    def __init__(self, root: Path, waits: Waits) -> None:
+    def __init__(self, root: Path, waits: Waits, cap: float) -> None:
         """Make the protocol of a connection.
 
         Args:
             root: The served folder.
             waits: The wait before each response.
+            cap: How many bytes it sends in a second; 0 for any number.
         """
         self._root = root
+        self._cap = cap
         self._waits = waits
         self._buffer = b""
         self._transport: Any = None
@@ -96,9 +103,10 @@ class Connection(asyncio.Protocol):
             self._buffer = head
             return
         path = self._root / head.split(b" ", 2)[1].decode().lstrip("/")
-        self._waits.call(self._reply, path)
+        found = re.search(rb"\r\nRange: bytes=(\d+)-(\d*)", head, re.IGNORECASE)
+        self._waits.call(self._reply, path, found and (int(found[1]), int(found[2] or -1)))
 
-    def _reply(self, path: Path) -> None:
+    def _reply(self, path: Path, part: tuple[int, int] | None) -> None:
         if self._transport.is_closing():
             return
         try:
@@ -109,22 +117,41 @@ class Connection(asyncio.Protocol):
         if content is not None:
             self._transport.write(head + content)
             return
+        total = path.stat().st_size
+        first, last = part or (0, total - 1)
+        last = total - 1 if last < 0 else last
+        if part is not None:
+            head = head.replace(b"200 OK", b"206 Partial Content").replace(
+                f"Content-Length: {total}\r\n".encode(),
+                f"Content-Length: {last - first + 1}\r\n"
+                f"Content-Range: bytes {first}-{last}/{total}\r\n".encode(),
+            )
         self._transport.write(head)
-        self._sending = asyncio.create_task(self._send(path))
+        self._sending = asyncio.create_task(self._send(path, first, last + 1))
 
-    async def _send(self, path: Path) -> None:
+    async def _send(self, path: Path, begin: int, end: int) -> None:
+        loop = asyncio.get_running_loop()
+        piece, began, sent = PIECE if self._cap else end - begin, loop.time(), 0
         with path.open("rb") as file:
             try:
-                await asyncio.get_running_loop().sendfile(self._transport, file)
-            except ConnectionError:
+                while begin + sent < end:
+                    size = min(piece, end - begin - sent)
+                    await loop.sendfile(self._transport, file, begin + sent, size)
+                    sent += size
+                    if self._cap:
+                        await asyncio.sleep(began + sent / self._cap - loop.time())
+            except (ConnectionError, RuntimeError):
+                # The client has gone.
                 self._transport.abort()
 
 
-async def serve(root: Path, wait: float) -> None:
+async def serve(root: Path, wait: float, cap: float) -> None:
     """Serve until the input ends."""
     loop = asyncio.get_running_loop()
     waits = Waits(wait)
-    server = await loop.create_server(lambda: Connection(root, waits), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(
+        lambda: Connection(root, waits, cap), "127.0.0.1", 0, backlog=1024
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     server.close()
@@ -134,7 +161,7 @@ def main() -> None:
     """Run the server."""
     # epoll counts in milliseconds, so it would be late by half a millisecond on average.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
-    loop.run_until_complete(serve(Path(sys.argv[1]), float(sys.argv[2])))
+    loop.run_until_complete(serve(Path(sys.argv[1]), *map(float, sys.argv[2:4])))
 
 
 if __name__ == "__main__":

@@ -54,15 +54,16 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def embedded(root: Path, wait: float = 0) -> Iterator[Server]:
+def embedded(root: Path, wait: float = 0, cap: float = 0) -> Iterator[Server]:
     """Start a server written in Python.
 
     Args:
         root: What it serves.
         wait: The delay of each response (seconds).
+        cap: How many bytes a connection sends in a second; 0 for any number.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.embedded", str(root), str(wait)],
+        [sys.executable, "-m", "benchmarks.embedded", str(root), str(wait), str(cap)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -71,7 +72,8 @@ def embedded(root: Path, wait: float = 0) -> Iterator[Server]:
         try:
             port = int(process.stdout.readline())
             waits = f", each reply waits {wait * 1000:g} ms" if wait else ""
-            name = f"the embedded one, in Python{waits}"
+            capped = f", {cap / 1e6:g} MB/s for each connection" if cap else ""
+            name = f"the embedded one, in Python{waits}{capped}"
             yield Server(f"http://127.0.0.1:{port}", name, process.pid)
         finally:
             process.kill()

@@ -51,6 +51,7 @@ PEERS = {
     "four-processes": Peer("this library, a batch on four processes", "ours:four_processes"),
     "batch-processes": Peer("this library, Batch on two processes", "ours:nothing_by_processes"),
     "transfer": Peer("this library, without digest", "ours:transfer"),
+    "parts": Peer("this library, parts=4, without digest", "ours:in_parts"),
     "monitored": Peer("this library, DownloadMonitor", "ours:monitored"),
     "monitored-validated": Peer(
         "this library, DownloadMonitor and DigestValidation", "ours:monitored_and_validated"
@@ -145,6 +146,7 @@ class Work:
         size: Of each (bytes).
         threads: How many at once.
         wait: The delay of each response of the server (seconds).
+        cap: How many bytes a connection of the server sends in a second; 0 for any number.
         round_trip: The round-trip time to the server (seconds); None for no relay before it.
         is_mixed: The sizes are those of a Debian mirror, and ``size`` is the mean.
         count: The number of empty downloads.
@@ -158,6 +160,7 @@ class Work:
     size: int = 0
     threads: int = 4
     wait: float = 0
+    cap: float = 0
     round_trip: float | None = None
     is_mixed: bool = False
     count: int = 0
@@ -348,6 +351,33 @@ WORKS = (
         size=GIB,
         threads=1,
         note="one digest",
+    ),
+    Work(
+        "capped",
+        ("transfer", "parts"),
+        (_faster("transfer", 3.0, "parts"),),
+        files=1,
+        size=GIB,
+        threads=1,
+        cap=20_000_000,
+        note="each connection has 20 MB/s",
+    ),
+    Work(
+        "uncapped",
+        ("transfer", "parts"),
+        (
+            _faster("transfer", 0.9, "parts"),
+            Target(
+                f"CPU of {PEERS['parts'].title}, by that of one connection",
+                lambda taken: taken["parts"]["cpu"] / taken["transfer"]["cpu"],
+                ("transfer", "parts"),
+                most=1.1,
+            ),
+        ),
+        files=1,
+        size=GIB,
+        threads=1,
+        note="one connection or several",
     ),
     Work(
         "monitor",

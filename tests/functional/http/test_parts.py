@@ -3,6 +3,8 @@
 import hashlib
 import pickle
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,6 +59,33 @@ class Eager(ramp.Ramp):
 
     def update(self, now: float, progress: ramp.Progress, active: int) -> None:
         """Measure nothing."""
+
+
+# Downloads a file in small parts, and says when half of it has been handed on.
+PROGRAM = """
+import sys
+from pulpcore.plugin.download.futures import Event, FileWriter, HttpDownload
+from pulpcore.plugin.download.futures.engine import ramp
+from pulpcore.plugin.download.futures.http import parts
+
+class Eager(ramp.Ramp):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.wanted = self.most
+    def update(self, *unused):
+        pass
+
+def tell(event):
+    if event.offset + len(event.buffer) > event.download.expected_size // 2:
+        event.download.router.unregister(Event.FETCHED, tell)
+        print("half", flush=True)
+
+parts.SIZE, parts.SMALLEST, parts.Ramp = 65536, 131072, Eager
+HttpDownload.BLOCK = 16384
+download = HttpDownload(sys.argv[1], FileWriter(sys.argv[2], resume=True), parts=3)
+download.register(Event.FETCHED, tell)
+download()
+"""
 
 
 class Fetched:
@@ -557,6 +586,26 @@ class TestLimits:
         HttpDownload(url, FileWriter(path, resume=True), parts=3)()
         assert path.read_bytes() == BODY
         assert f"bytes={5 * SIZE}-" in ranges(server)
+
+    def test_killed(self, fetched: Fetched, file_server: Serve, tmp_path: Path) -> None:
+        """A process that is killed leaves the bytes so far, and the next run continues them."""
+        path = tmp_path / "a"
+        # Neither the first connection nor a part brings more than six parts.
+        stalls = {None: StallAfter(6 * SIZE), span(6): StallAfter(KIB), span(7): StallAfter(KIB)}
+        server = file_server(
+            {"/a": FILE}, faults=lambda _, request: stalls.get(request.header("Range"))
+        )
+        command = [sys.executable, "-c", PROGRAM, server.url("/a"), str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "half\n"
+            process.kill()
+        assert not path.exists()
+        server.faults = {}
+        HttpDownload(server.url("/a"), FileWriter(path, resume=True), parts=3)()
+        assert path.read_bytes() == BODY
+        (again,) = [name for name in ranges(server) if name.endswith("-")]
+        assert int(again[6:-1]) >= len(BODY) // 2
 
     def test_rate(self, held: Serve) -> None:
         """Each part is a request for a rate limiter."""
