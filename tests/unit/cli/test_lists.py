@@ -28,6 +28,14 @@ https://h/f
 \tsize=1
  size=2
  out=g.h
+http://h/%2e/i%20j%3a1.deb\thttps://i-1.k:80/%41/l\thttp://i/
+ dir=m/n
+http://h/a%2Fb
+http://h/%ff
+ out=o
+http://h/c\thttp://i:0/d
+http://h/e%0af
+ dir=p
 """
 
 
@@ -40,6 +48,17 @@ def test_usual(monkeypatch):
         Entry("http://h/a/b-1_2.deb", "c/d", {"size": 7, "sha256": SHA256}),
         Entry("http://h:8/e", "e"),
         Entry("https://h/f", "g.h", {"size": 2}),
+        Entry(
+            "http://h/%2e/i%20j%3a1.deb",
+            "m/n/i j:1.deb",
+            mirrors=("https://i-1.k:80/%41/l", "http://i/"),
+        ),
+        *found[4:5],
+        Entry("http://h/%ff", "o"),
+        *found[6:],
+    ]
+    assert [each.partition(": ")[0] for each in (found[4], *found[6:])] == [
+        f"line {number} of list" for number in (12, 15, 16)
     ]
 
 
@@ -63,8 +82,8 @@ def test_work_is_linear(monkeypatch, text):
     for times in 1, 100:
         work.clear()
         list(lists.read(File(text.encode() * times), "list"))
-        assert work.count("line") == 9 * times + 1
-        assert work.count("entry") == 3 * times
+        assert work.count("line") == 17 * times + 1
+        assert work.count("entry") == 8 * times
 
 
 def test_sources():

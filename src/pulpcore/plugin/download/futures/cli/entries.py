@@ -13,8 +13,6 @@ from pulpcore.plugin.download.futures.net.url import parse
 from . import shown
 from .manifest import Refused, relative
 
-# A URL that needs no closer look: its last part is its name. For speed only.
-_PLAIN = re.compile(r"https?://[A-Za-z0-9.:-]+/(?:[\w.~+-]+/)*(\w[\w.~+-]{0,200})", re.ASCII)
 _HTTP = re.compile("https?:", re.IGNORECASE)
 _FRAGMENT = re.compile(r"(.*)#(\w+)=([^#]*)", re.DOTALL)
 
@@ -79,8 +77,6 @@ def entry_of(
     Raises:
         Refused: A URL or an option can't be used.
     """
-    if not options and not mirrors and (plain := _PLAIN.fullmatch(text)) is not None:
-        return Entry(text, plain[1])
     expected: Expected = {}
     options = options or {}
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import BinaryIO
+from urllib.parse import unquote
 
 from . import shown
 from .entries import Entry, Expected, entry_of
@@ -22,12 +23,17 @@ _MOST = 100
 _BOM = b"\xef\xbb\xbf"
 
 # An entry in the usual form, which needs no closer look. For speed only: a list may have a million.
+_HOST = "[A-Za-z0-9]+(?:[.-][A-Za-z0-9]+)*(?::[1-9][0-9]{0,3})?"
+_NAME = r"\w[\w.~+-]{0,200}"
+_PATH = rf"(?:{_NAME}/){{0,9}}{_NAME}"
 _USUAL = re.compile(
-    r"(https?://[A-Za-z0-9.:-]+/(?:[\w.~+-]+/)*(\w[\w.~+-]{0,200}))\n"
-    r"(?:[ \t]+(?:out=((?:\w[\w.~+-]{0,200}/){0,9}\w[\w.~+-]{0,200})"
+    rf"(https?://{_HOST}/(?:[\w.~+%-]+/)*(\w[\w.~+%-]{{0,200}}))"
+    rf"((?:\thttps?://{_HOST}/[\w.~+%/-]*)*)\n"
+    rf"(?:[ \t]+(?:out=({_PATH})|dir=({_PATH})"
     r"|checksum=sha-256=([0-9a-f]{64})|size=([0-9]{1,18}))\n)*",
     re.ASCII,
 )
+_DECODED = re.compile(r"\w[\w.~+: -]{0,200}", re.ASCII)
 
 
 def read(file: BinaryIO, name: str) -> Iterator[Entry | Refused]:
@@ -71,13 +77,19 @@ def _entry(numbers: list[int], lines: list[bytes], name: str) -> Entry | Refused
     usual = _USUAL.fullmatch(text)
     if usual is None or len(lines) > _MOST:
         return _unusual(numbers, lines, name)
-    url, last, out, digest, size = usual.groups()
+    url, path, others, out, folder, digest, size = usual.groups()
+    if out is not None:
+        path = out
+    elif "%" in path and _DECODED.fullmatch(path := unquote(path)) is None:
+        return _unusual(numbers, lines, name)
+    if folder is not None:
+        path = f"{folder}/{path}"
     expected: Expected = {}
     if digest is not None:
         expected["sha256"] = digest
     if size is not None:
         expected["size"] = int(size)
-    return Entry(url, out or last, expected)
+    return Entry(url, path, expected, tuple(others.split("\t")[1:]) if others else ())
 
 
 def _unusual(numbers: list[int], lines: list[bytes], name: str) -> Entry | Refused:
