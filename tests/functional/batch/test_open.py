@@ -43,6 +43,18 @@ def start():
     next(batch())
 start()
 """,
+    "on a pool of processes": """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+class Last(Sleeping):
+    def _send(self):
+        current().wait(0 if self.url == "x:0" else 60)
+
+executor = ProcessPoolExecutor(1, mp_context=get_context("fork"))
+batch = Batch(map(Last, range(9)), concurrent=1, backlog=2, executor=executor)
+next(batch())
+""",
     "by a thread that has ended": """
 def consume():
     global batch

@@ -47,6 +47,7 @@ OF_OBJECTS = {
     "aiohttp.TCPConnector._ssl",
     "concurrent.futures.ProcessPoolExecutor._max_workers",
     "distributed.cfexecutor.ClientExecutor._client",
+    "threading._register_atexit",
 }
 
 

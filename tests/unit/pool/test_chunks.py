@@ -527,6 +527,21 @@ def start_twice(batch):
     batch._engine.start = lambda *arguments: [start(*arguments), start(*arguments)]
 
 
+def test_left_open(inline):
+    """At the exit a batch is cancelled unless a thread that goes on takes its plans."""
+    held = threading.Event()
+    other = threading.Thread(target=held.wait, args=(SECONDS,))
+    other.start()
+    left, used, simple = Batch([], executor=inline()), Batch([], executor=inline()), Batch([])
+    used._engine.consumer = other.ident
+    chunks._end_open()
+    held.set()
+    other.join()
+    assert [batch.is_shutdown for batch in (left, used, simple)] == [True, False, False]
+    for batch in (left, used, simple):
+        batch.shutdown()
+
+
 def test_started_twice(inline):
     """A plan that was started twice, after an interrupt, runs once."""
     executor = inline(1)

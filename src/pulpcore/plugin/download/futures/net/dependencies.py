@@ -35,6 +35,8 @@ NAMES = {
     "and past any cancellation",
     "socks.socksocket._negotiate_SOCKS5": "the same",
     "ssl.SSL_ERROR_EOF": "the number of an SSLEOFError, for one of our own",
+    "threading._register_atexit": "ends batches that were left open, before concurrent.futures "
+    "waits for their chunks; without it the program waits, too",
     "urllib3.HTTPResponse(sock_shutdown)": "lets `reply.raw.shutdown()` reach our connection",
     "urllib3.HTTPResponse(version_string)": "`reply.raw.version_string` is that of the reply",
 }

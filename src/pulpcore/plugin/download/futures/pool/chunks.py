@@ -8,9 +8,11 @@ anything.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import itertools
+import threading
 import time
 import uuid
 from collections import deque
@@ -32,7 +34,7 @@ from .executors import Processes, broken
 from .folder import Folder
 from .pending import LINGER, Item, Pending
 from .portions import Portions
-from .threads import forget, stop_at_exit
+from .threads import EXITING, forget, open_engines, stop_at_exit
 from .window import Plan
 from .worker import Reply, work
 
@@ -132,6 +134,8 @@ class Chunks:
             pipeline: How many requests a worker sends together; None for the default.
         """
         self.cancellation = cancellation
+        # The thread that takes the plans.
+        self.consumer: int | None = None
         self._executor = executor
         self._settings = concurrent, pipeline
         self._is_growing = backlog is None
@@ -165,6 +169,7 @@ class Chunks:
             plan: The plan.
             complete: Called with the plan when it has ended.
         """
+        self.consumer = threading.get_ident()
         self._new.append((plan, complete))
         try:
             self._workers.run(self._step)
@@ -414,3 +419,17 @@ def _tell_later(plan: Plan) -> None:
 def _tell(download: Download, error: BaseException | None) -> None:
     """Send the last event of a run that another process has made."""
     download.router.send(Succeeded(download) if error is None else Failed(download, error))
+
+
+def _end_open() -> None:
+    """Cancel the batches whose plans nobody will take, because their thread has ended."""
+    others = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
+    for engine in open_engines():
+        if isinstance(engine, Chunks) and engine.consumer not in others:
+            engine.cancellation.cancel(EXITING)
+
+
+# Earlier than atexit: there concurrent.futures has waited for the chunks that run. Functions are
+# called in reverse order, and the one of concurrent.futures is registered already.
+with contextlib.suppress(RuntimeError):
+    getattr(threading, "_register_atexit", atexit.register)(_end_open)

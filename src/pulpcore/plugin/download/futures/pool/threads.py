@@ -28,6 +28,8 @@ from .window import Plan
 _LAST = 1.5
 """How long the exiting interpreter waits for the threads of unclosed batches (seconds)."""
 
+EXITING = "the program is exiting"
+
 _LATER = 1.0
 """How long a plan waits before it asks for a thread again (seconds)."""
 
@@ -249,15 +251,20 @@ def forget(engine: Engine) -> None:
     _engines.pop(id(engine), None)
 
 
+def open_engines() -> list[Engine]:
+    """Return the engines that weren't joined yet."""
+    return [engine for reference in list(_engines.values()) if (engine := reference())]
+
+
 @atexit.register
 def _end_all() -> None:
     """Cancel the batches that were left open, so that they remove their staging files.
 
     Python calls this at exit, after the main thread and all non-daemon threads have ended.
     """
-    engines = [engine for reference in list(_engines.values()) if (engine := reference())]
+    engines = open_engines()
     for engine in engines:
-        engine.cancellation.cancel("the program is exiting")
+        engine.cancellation.cancel(EXITING)
         engine.stop()
     end = time.monotonic() + _LAST
     for engine in engines:
