@@ -119,16 +119,16 @@ class Requests:
 
 
 @contextlib.contextmanager
-def branch(requests: Requests | None) -> Iterator[Requests | None]:
+def branch(main: Requests | None) -> Iterator[Requests | None]:
     """Trace requests that another thread sends for the same run.
 
     Args:
-        requests: What traces those of the run; None for nothing.
+        main: What traces those of the run; None for nothing.
     """
-    if requests is None:
+    if main is None:
         yield None
         return
-    mine, error = Requests(requests.run), None
+    mine, error = Requests(main.run), None
     try:
         yield mine
     except BaseException as caught:
