@@ -96,9 +96,6 @@ def check(download: Download) -> Spec:
     Raises:
         ValueError: A handler, a trace or the writer can't travel. The message names it.
     """
-    if download.router.is_empty and not isinstance(download.writer, BufferWriter):
-        # So it is with most downloads.
-        return download, []
     for name, handler in download.router.registered():
         owner = getattr(handler, "__self__", None)
         travels = isinstance(owner, Traveller) and owner.carries(handler)
