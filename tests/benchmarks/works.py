@@ -238,7 +238,7 @@ WORKS = (
         threads=8,
     ),
     Work(
-        "processes",
+        "small-processes",
         ("alone", "one-process", "processes", "aiohttp"),
         (
             _faster("alone", 1.3, "processes"),
@@ -445,10 +445,10 @@ WORKS = (
         ("batch-processes",),
         (
             Target(
-                "Chunks: CPU of the caller for a download, without making it",
+                "Chunks: CPU of the caller for a download, beside its own loop",
                 lambda taken: (
                     1e6
-                    * taken["batch-processes"]["caller"]
+                    * taken["batch-processes"]["chunks"]
                     / (taken["batch-processes"]["rate"] * taken["batch-processes"]["seconds"])
                 ),
                 ("batch-processes",),
@@ -456,7 +456,7 @@ WORKS = (
                 unit="µs",
             ),
             Target(
-                "growth of the caller's memory in the last nine tenths",
+                "growth of the caller's memory after the first fifth",
                 lambda taken: taken["batch-processes"]["growth"] / MIB,
                 ("batch-processes",),
                 most=4,

@@ -119,14 +119,21 @@ def _by_processes(number: int, source: Iterable[Download], concurrent: int) -> d
     with _processes(number) as pool:
         pids = [child.pid for child in active_children()]
         before = sum(map(cpu_of, pids))
-        began, own = time.perf_counter(), time.process_time()
+        began, own, loop = time.perf_counter(), time.process_time(), time.thread_time()
         with Batch(source, concurrent=concurrent, executor=pool, pipeline=1) as batch:
             for plan in batch():
                 plan.result()
         seconds, own = time.perf_counter() - began, time.process_time() - own
+        loop = time.thread_time() - loop
         # The kernel counts in hundredths of a second.
         used = max(sum(map(cpu_of, pids)) - before, 0.01)
-    return {"seconds": seconds, "caller": own, "workers": used, "cpu": own + used}
+    return {
+        "seconds": seconds,
+        "caller": own,
+        "chunks": own - loop,
+        "workers": used,
+        "cpu": own + used,
+    }
 
 
 def processes(job: Job) -> dict[str, float]:
@@ -157,18 +164,15 @@ def nothing_by_processes(job: Job) -> dict[str, float]:
 
     def source() -> Iterator[Download]:
         for number in range(job.count):
-            if number == job.count // 10:
-                memory.append(status("VmRSS"))
+            if number in (job.count // 10, job.count // 5):
+                # The peak since the last time, and a new one (proc(5), clear_refs).
+                memory.append(status("VmHWM"))
                 Path("/proc/self/clear_refs").write_text("5")
             yield Nop()
 
-    began = time.process_time()
-    for _ in range(job.count):
-        Nop()
-    made = time.process_time() - began
     found = _by_processes(2, source(), job.threads)
-    growth = max(status("VmHWM") - memory[0], 0)
-    return {**found, "caller": max(found["caller"] - made, 0.001), "growth": growth}
+    growth = max(status("VmHWM") - memory[-1], 0)
+    return {**found, "growth": growth}
 
 
 class Nop(Download):
