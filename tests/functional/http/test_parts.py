@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from http_tools import content, failure, into_memory, names, quick, record
 from servers.files import (
     CutAfter,
@@ -517,6 +518,19 @@ class TestWhere:
         """Each part has the credentials of the download."""
         server = held(user=("u", "p"))
         assert content(into_memory(server.url("/a"), user=("u", "p"), parts=3)) == BODY
+
+
+class TestAdapters:
+    """Sessions on which the caller has mounted an adapter."""
+
+    def test_adapter(self, held: Serve) -> None:
+        """The parts come by it, too."""
+        server = held()
+        download = into_memory(server.url("/a"), parts=3)
+        with download.session as session:
+            session.mount("http://", requests.adapters.HTTPAdapter())
+            assert content(download) == BODY
+        assert ranges(server) == ALL
 
 
 class TestLimits:

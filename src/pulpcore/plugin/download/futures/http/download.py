@@ -96,8 +96,9 @@ class HttpDownload(Download[W_co]):
             order, so that writer, validations and handlers see what they always see; at most
             ``(parts + 1)`` times 8 MiB are in memory. A part that fails is fetched again alone,
             without an Error event; its fourth failure in a row fails the attempt. ``reply`` and the
-            events Sent and Replied are those of the first request. Content that is encoded, and
-            content that a Range header of yours asks for, comes over one connection.
+            events Sent and Replied are those of the first request. All parts come from the source
+            that this request asked. Content that is encoded, and content that a Range header of
+            yours asks for, comes over one connection.
         reply (requests.Response | None):
             The server's reply.
     """

@@ -1,10 +1,11 @@
 """One file in parts, over several connections (``HttpDownload.parts``).
 
-A reader ahead, not a second way to write: the thread of the download hands the bytes on in order,
-as always. It begins with the reply to the ordinary request, and reads that as a stream. While the
-sum of the speeds grows, further threads fetch parts that lie ahead, by ``Range`` and ``If-Range``,
-into memory. When the stream arrives at such a part, its connection is closed and the part is handed
-on. From there all connections fetch parts, until one is enough again, which then is a stream.
+It is a reader ahead, not a second way to write: the thread of the download hands the bytes on in
+order, as always. It begins with the reply to the ordinary request, and reads that as a stream.
+While the sum of the speeds grows, further threads fetch parts that lie ahead, by ``Range`` and
+``If-Range``, into memory. When the stream arrives at such a part, its connection is closed and the
+part is handed on. From there all connections fetch parts, until one is enough again, which then is
+a stream. A part that has hardly begun when the stream arrives is dropped, and the stream goes on.
 
 Each part is checked as the rest of a broken transfer is: status, Content-Range, validator and place
 (:meth:`.resume.Version.is_continued`).
@@ -498,8 +499,8 @@ class Reader:
         self._team = Team(self._fetcher, attempt, self._most, self._block)
         self._trip = reply.elapsed.total_seconds()
         self._ramp = Ramp(self._most, time.monotonic(), self._trip, SIZE)
-        self._received, self._waited = 0, 0.0
-        self._due = 0.0
+        # How long this thread has read or waited, and when to plan again.
+        self._waited = self._due = 0.0
         self._attempt, self._longest = attempt, download.retry_after_max
         # The connection that this thread reads, how much it brought, and how often it has failed.
         self._stream: requests.Response | None = reply
