@@ -28,7 +28,7 @@ https://h/f
 \tsize=1
  size=2
  out=g.h
-http://h/%2e/i%20j%3a1.deb\thttps://i-1.k:80/%41/l\thttp://i/
+http://h/%2e/i%20j%3a1.deb\thttps://i-1.k:45678/%41/l\thttp://i/
  dir=m/n
 http://h/a%2Fb
 http://h/%ff
@@ -51,7 +51,7 @@ def test_usual(monkeypatch):
         Entry(
             "http://h/%2e/i%20j%3a1.deb",
             "m/n/i j:1.deb",
-            mirrors=("https://i-1.k:80/%41/l", "http://i/"),
+            mirrors=("https://i-1.k:45678/%41/l", "http://i/"),
         ),
         *found[4:5],
         Entry("http://h/%ff", "o"),

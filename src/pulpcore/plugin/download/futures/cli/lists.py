@@ -23,7 +23,8 @@ _MOST = 100
 _BOM = b"\xef\xbb\xbf"
 
 # An entry in the usual form, which needs no closer look. For speed only: a list may have a million.
-_HOST = "[A-Za-z0-9]+(?:[.-][A-Za-z0-9]+)*(?::[1-9][0-9]{0,3})?"
+_PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}"
+_HOST = rf"[A-Za-z0-9]+(?:[.-][A-Za-z0-9]+)*(?::(?:{_PORT}))?"
 _NAME = r"\w[\w.~+-]{0,200}"
 _PATH = rf"(?:{_NAME}/){{0,9}}{_NAME}"
 _USUAL = re.compile(
