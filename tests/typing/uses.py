@@ -59,6 +59,7 @@ from pulpcore.plugin.download.futures.mirrors import MetalinkFile, MetalinkURL
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
 from pulpcore.plugin.download.futures.rate import RateLimiter
 from pulpcore.plugin.download.futures.stream import Stream
+from pulpcore.plugin.download.futures.telemetry import instrument
 from pulpcore.plugin.download.futures.validation import (
     DigestMismatch,
     MismatchError,
@@ -411,3 +412,9 @@ def stream(download: Download) -> list[bytes]:
         assert_type(file.read(), bytes)
         file.verify()
         return [*file, *file.iter_content(1024)]
+
+
+def traces(download: HttpDownload) -> None:
+    instrument(download)
+    with Batch([download]) as batch:
+        instrument(batch, None)
