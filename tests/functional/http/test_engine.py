@@ -86,6 +86,14 @@ class TestSession:
         expected = (None, "chunked") if sent.startswith(b"2") else (str(len(sent)), None)
         assert (length, coding) == expected
 
+    def test_wrong_url(self, context: Context) -> None:
+        """A request whose URL isn't valid is refused with the error that requests has for it."""
+        session = session_of(context, "http://localhost/")
+        request = session.prepare_request(requests.Request("GET", "http://localhost/"))
+        request.url = "http://localhost:port/"
+        with pytest.raises(requests.exceptions.InvalidURL):
+            session.send(request)
+
     def test_another_destination(
         self, file_server: Any, raw_server: Any, tls: Any, context: Context
     ) -> None:

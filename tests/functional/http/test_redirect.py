@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from http_tools import content, failure, into_memory, names, quick, record, trust
+from requests.cookies import cookiejar_from_dict
 from servers.files import CutAfter, File, FileServer, Redirect
 from servers.message import basic
 from servers.raw import Loop, Recv, Send, Stall, chunked, reply, serve
@@ -19,6 +20,7 @@ from pulpcore.plugin.download.futures import (
     Timeout,
     User,
 )
+from pulpcore.plugin.download.futures.context import Context
 
 BODY = b"content " * 1000
 
@@ -214,6 +216,21 @@ class TestWhere:
         content(other)
         context.close()
         assert [r.header("Cookie") for r in server.requests] == [None, "key=value", None]
+
+    @pytest.mark.parametrize("is_set", [True, False])
+    def test_cookies_of_the_session(self, file_server: Any, is_set: bool) -> None:
+        """A cookie that the owner of a session sets is sent, also from a jar of its own."""
+        server = file_server({"/a": BODY})
+        download = into_memory(server.url("/a"))
+        download.context = context = Context()
+        if is_set:
+            download.session.cookies.set("key", "value")
+        else:
+            download.session.cookies = cookiejar_from_dict({"key": "value"})
+        content(download)
+        content(download)
+        context.close()
+        assert [r.header("Cookie") for r in server.requests] == ["key=value"] * 2
 
 
 class TestHowFar:

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import requests
+from requests.structures import CaseInsensitiveDict
 
 from pulpcore.plugin.download.futures.http.wire.adapter import Request
 from pulpcore.plugin.download.futures.http.wire.error import UnsendableError
@@ -39,6 +40,20 @@ def test_own(request_):
     other = Request("GET", "http://a.example/", COMMON)
     assert other.common is COMMON
     assert dict(COMMON.headers) == {"Accept": "*/*", "User-Agent": "x"}
+
+
+def test_replaced(request_):
+    """Headers that replace all others are the only ones."""
+    request_.headers = CaseInsensitiveDict({"X": "y"})
+    assert request_.common is None
+    assert lines(request_.headers) == "X: y\r\n"
+
+
+def test_on_demand(request_):
+    """Other attributes of a requests.PreparedRequest have their initial values."""
+    assert request_.hooks == {"response": []}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = request_.nothing
 
 
 @pytest.mark.parametrize("copied", [copy.copy, requests.PreparedRequest.copy])

@@ -121,7 +121,7 @@ def method_of(value: object) -> str:
     Raises:
         ValueError: It is another method.
     """
-    method = value if value == "GET" else str(value).upper()
+    method = "GET" if type(value) is str and value == "GET" else str(value).upper()
     if method not in METHODS:
         raise ValueError(f"method: must be GET or HEAD, not {value!r}")
     return method
