@@ -63,6 +63,12 @@ _LOOK = 0.02
 _END = 2.0
 """How long to wait for the threads at the end: a look-up of a name can't be cut short (seconds)."""
 
+_READ = 64 * 1024
+"""The most bytes that a thread reads into a part at a time.
+
+Each thread has a heap of its own (an arena of glibc), which keeps the largest buffer's size.
+"""
+
 _SHORT = "what came is shorter than the server said"
 
 
@@ -496,7 +502,7 @@ class Reader:
         self._most, self._block = download.parts, download.BLOCK
         self._total, self._position = origin.total, attempt.position
         self._fetcher = Fetcher(download, attempt, origin)
-        self._team = Team(self._fetcher, attempt, self._most, self._block)
+        self._team = Team(self._fetcher, attempt, self._most, min(self._block, _READ))
         self._trip = reply.elapsed.total_seconds()
         self._ramp = Ramp(self._most, time.monotonic(), self._trip, SIZE)
         # How long this thread has read or waited, and when to plan again.
