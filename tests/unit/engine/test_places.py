@@ -4,7 +4,9 @@ import pytest
 import runs
 from runs import Clock
 
+from pulpcore.plugin.download.futures import BufferWriter, HttpDownload, Limits
 from pulpcore.plugin.download.futures.engine import places as module
+from pulpcore.plugin.download.futures.engine.limited import RunLimits
 from pulpcore.plugin.download.futures.engine.places import Places, enter_all
 
 
@@ -86,6 +88,23 @@ def test_further_places(runners):
     assert places.enter(runners[1].run, 2) is not None
     places.leave("part")
     assert places.enter(runners[1].run, 2) is None
+
+
+def test_parts_keep_nobody_waiting(runners):
+    """A part takes no place that a run waits for, unless that run was interrupted."""
+    download = HttpDownload("http://host/", BufferWriter())
+    download.limits = Limits(per_host=2)
+    first, second, third = (RunLimits(each.run, download) for each in runners[:3])
+    assert first.enter("host") is None
+    assert first.take("part", ["host"])
+    assert second.enter("host") is not None
+    first.give_back("part")
+    assert not first.take("another", ["host"])
+    assert second.enter("host") is None
+    assert third.enter("host") is not None
+    second.leave()
+    runners[2].interrupt()
+    assert first.take("another", ["host"])
 
 
 def test_who_waits_asks_seldom(runners):

@@ -189,7 +189,7 @@ class RunLimits:
             places.forget(self._run)
 
     def take(self, key: object, hosts: Sequence[Hashable]) -> bool:
-        """Take a place for a further connection at each of several hosts, without waiting.
+        """Take a place for a further connection at each of several hosts, if nobody waits for one.
 
         Args:
             key: What the connection is used for.
@@ -200,7 +200,8 @@ class RunLimits:
         """
         for host in hosts:
             for places, most in Ration(self.limits, host).places():
-                if not places.take(key, self._run, most):
+                # Else the parts of one file would keep all others waiting until its end.
+                if places.is_awaited or not places.take(key, self._run, most):
                     self.give_back(key)
                     return False
                 self._further.setdefault(key, []).append(places)

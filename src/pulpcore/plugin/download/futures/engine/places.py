@@ -59,6 +59,11 @@ class Places:
         pause = _SOONEST if is_first else max(_SOONEST, len(waiting) / _LOOKS)
         return time.monotonic() + min(pause, _LATEST)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a run waits for a place."""
+        return any(run.claims.is_live for run in self._waiting.copy())
+
     def take(self, key: object, run: Run, most: int) -> bool:
         """Take a place without waiting for one. Return whether one was free.
 
