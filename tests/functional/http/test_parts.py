@@ -256,7 +256,7 @@ class TestInOrder:
                 offset += len(event.buffer)
         assert (download.status, download.reply.status_code) == (200, 200)
         assert "Range" not in download.reply.request.headers
-        assert opened.most == 3
+        assert opened.most in (2, 3)
 
     def test_stream(self, held: Serve) -> None:
         """A stream is read over parts."""
