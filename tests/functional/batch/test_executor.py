@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -194,6 +194,24 @@ def test_a_pool_made_anew(tmp_path):
     assert "two workers failed at it" in failed[0].error.reason
     assert len(plans) == 60
     assert len(list(tmp_path.iterdir())) == 59 + len(list(tmp_path.glob(".download-*")))
+
+
+class BreaksLate(ProcessPoolExecutor):
+    """A pool that breaks while it gets a chunk: it forgets the future, and waits for a process."""
+
+    def submit(self, function, /, *arguments):
+        """Start a process, and break."""
+        super().submit(time.sleep, 600)
+        self._broken = "a process was killed"
+        return Future()
+
+
+def test_breaks_while_it_gets_a_chunk():
+    """A pool that breaks while it gets a chunk hangs neither the batch nor its own shutdown."""
+    with BreaksLate(1, mp_context=get_context("forkserver")) as executor:
+        with Batch([Nop()], executor=executor) as batch:
+            [plan] = batch()
+        assert "a worker process died" in plan.error.reason
 
 
 def test_killed_at_random(file_server, tmp_path):

@@ -45,7 +45,9 @@ DOCUMENTED = {
 # Attributes of objects that a caller gives, which the source reads by getattr().
 OF_OBJECTS = {
     "aiohttp.TCPConnector._ssl",
+    "concurrent.futures.ProcessPoolExecutor._broken",
     "concurrent.futures.ProcessPoolExecutor._max_workers",
+    "concurrent.futures.ProcessPoolExecutor._processes",
     "distributed.cfexecutor.ClientExecutor._client",
     "threading._register_atexit",
 }

@@ -19,6 +19,7 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     ThreadPoolExecutor,
 )
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any
 
@@ -114,7 +115,7 @@ class Processes:
         Raises:
             Exception: The executor takes no more work.
         """
-        return self._executor.submit(function, *arguments)
+        return _submitted(self._executor, function, *arguments)
 
     def is_broken(self, error: BaseException) -> bool:
         """Return whether the executor can't run any more chunks.
@@ -177,6 +178,29 @@ def broken(error: BaseException) -> str:
     return f"the executor failed: {redact.text(f'{type(error).__name__}: {error}')}"
 
 
+def _submitted(executor: Executor, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Have an executor run a function.
+
+    A ProcessPoolExecutor that breaks while submit() runs may forget the new future, and wait for
+    ever for a process that submit() has started. So this looks again, and ends the processes.
+
+    Args:
+        executor: The executor.
+        function: The function.
+        arguments: Its arguments.
+
+    Raises:
+        BrokenExecutor: The executor broke meanwhile.
+        Exception: The executor takes no more work.
+    """
+    future = executor.submit(function, *arguments)
+    if isinstance(executor, ProcessPoolExecutor) and getattr(executor, "_broken", False):
+        for process in dict(getattr(executor, "_processes", None) or {}).values():
+            process.kill()
+        raise BrokenProcessPool("a worker process died when the executor got more work")
+    return future
+
+
 class Renewed(Processes, Executor):
     """A pool of worker processes that is made anew when a worker has died.
 
@@ -208,14 +232,14 @@ class Renewed(Processes, Executor):
         """
         if self._pool is not None:
             try:
-                return self._pool.submit(function, *arguments)
+                return _submitted(self._pool, function, *arguments)
             except BrokenExecutor:
                 self._pool.shutdown(wait=False)
         # A server that forks, and not a fork of this process, which has threads.
         self._pool = ProcessPoolExecutor(
             self._number, mp_context=get_context("forkserver"), initializer=_ignore_interrupts
         )
-        return self._pool.submit(function, *arguments)
+        return _submitted(self._pool, function, *arguments)
 
     def is_broken(self, error: BaseException) -> bool:
         """Return False: there will be another pool.
