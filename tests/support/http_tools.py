@@ -1,5 +1,6 @@
 """Helpers of the HTTP tests: quick retries, downloads into memory, recorded events."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from pulpcore.plugin.download.futures import (
     Event,
     HttpDownload,
 )
+from pulpcore.plugin.download.futures.http.wire.connect import Connector
+from pulpcore.plugin.download.futures.http.wire.connection import Connection
 
 TRANSIENT = [408, 425, 429, 500, 502, 503, 504]
 
@@ -92,3 +95,51 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             yield current
             pending += [current.__cause__, current.__context__]
             pending += [item for item in current.args if isinstance(item, BaseException)]
+
+
+class Opened:
+    """Counts the client's connections. A server notices later that one was closed.
+
+    Attributes:
+        most: The greatest number that was open at once.
+    """
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._lock = threading.Lock()
+        self._open: set[object] = set()
+
+    def begin(self, connection: object) -> None:
+        """Count one more: one that is opened now."""
+        with self._lock:
+            self._open.add(connection)
+            self.most = max(self.most, len(self._open))
+
+    def end(self, connection: object) -> None:
+        """Count one less."""
+        with self._lock:
+            self._open.discard(connection)
+
+    @classmethod
+    def watch(cls, monkeypatch: pytest.MonkeyPatch) -> "Opened":
+        """Begin to count."""
+        counts = cls()
+        connect, close = Connector.connect, Connection.close
+
+        def counted(connector: Connector, timeout: float | None) -> Connection:
+            attempt = object()
+            counts.begin(attempt)
+            try:
+                connection = connect(connector, timeout)
+            finally:
+                counts.end(attempt)
+            counts.begin(connection)
+            return connection
+
+        def closed(connection: Connection) -> None:
+            close(connection)
+            counts.end(connection)
+
+        monkeypatch.setattr(Connector, "connect", counted)
+        monkeypatch.setattr(Connection, "close", closed)
+        return counts

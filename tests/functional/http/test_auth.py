@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
-from http_tools import content, failure, into_memory, quick, trust
+from http_tools import Opened, content, failure, into_memory, quick, trust
 from requests.auth import HTTPDigestAuth
 from servers.files import CutAfter, File, FileServer, Redirect, Status
 from servers.message import Request, basic
@@ -26,6 +26,7 @@ from pulpcore.plugin.download.futures import (
     DownloadFailed,
     Factory,
     HttpDownload,
+    Limits,
     NotAuthorized,
     SizeValidation,
     User,
@@ -705,6 +706,23 @@ class TestRegistry:
         server.valid.clear()
         assert content(into_memory(server.url(paths[0]), auth=auth)) == BODY
         assert server.asked.total() == 3
+
+    @pytest.mark.parametrize("whose", ["download", "batch"])
+    def test_limits(self, running: Any, monkeypatch: pytest.MonkeyPatch, whose: str) -> None:
+        """The limits of a download, and of its batch, hold for the request for a token, too."""
+        paths = [f"/v2/{name}/1" for name in "abcdef"]
+        server = running(Registry, dict.fromkeys(paths, BODY))
+        opened = Opened.watch(monkeypatch)
+        auth, limits = BearerAuth(), Limits(per_host=1)
+        downloads = [into_memory(server.url(path), auth=auth) for path in paths]
+        if whose == "download":
+            for download in downloads:
+                download.limits = limits
+        of_batch = limits if whose == "batch" else None
+        with Batch(downloads, concurrent=4, limits=of_batch) as batch:
+            assert {plan.result().status for plan in batch()} == {200}
+        assert server.asked.total() == 6
+        assert opened.most == 1
 
     def test_session(self, running: Any) -> None:
         """A session of requests can use the object, too. Then the library's defaults count."""

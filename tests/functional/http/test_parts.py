@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from http_tools import content, failure, into_memory, names, quick, record
+from http_tools import Opened, content, failure, into_memory, names, quick, record
 from servers.files import (
     CutAfter,
     Fault,
@@ -41,8 +41,6 @@ from pulpcore.plugin.download.futures import (
 )
 from pulpcore.plugin.download.futures.engine import ramp
 from pulpcore.plugin.download.futures.http import parts
-from pulpcore.plugin.download.futures.http.wire.connect import Connector
-from pulpcore.plugin.download.futures.http.wire.connection import Connection
 from pulpcore.plugin.download.futures.waiting.threads import Workers
 
 KIB = 1024
@@ -113,51 +111,10 @@ class Fetched:
         return event
 
 
-class Opened:
-    """Counts the client's connections. A server notices later that one was closed.
-
-    Attributes:
-        most: The greatest number that was open at once.
-    """
-
-    def __init__(self) -> None:
-        self.most = 0
-        self._lock = threading.Lock()
-        self._open: set[object] = set()
-
-    def begin(self, connection: object) -> None:
-        """Count one more: one that is opened now."""
-        with self._lock:
-            self._open.add(connection)
-            self.most = max(self.most, len(self._open))
-
-    def end(self, connection: object) -> None:
-        """Count one less."""
-        with self._lock:
-            self._open.discard(connection)
-
-
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Opened:
     """Count the connections that are open."""
-    counts = Opened()
-    connect, close = Connector.connect, Connection.close
-
-    def counted(connector: Connector, timeout: float | None) -> Connection:
-        attempt = object()
-        counts.begin(attempt)
-        connection = connect(connector, timeout)
-        counts.end(attempt)
-        counts.begin(connection)
-        return connection
-
-    def closed(connection: Connection) -> None:
-        close(connection)
-        counts.end(connection)
-
-    monkeypatch.setattr(Connector, "connect", counted)
-    monkeypatch.setattr(Connection, "close", closed)
-    return counts
+    return Opened.watch(monkeypatch)
 
 
 @pytest.fixture

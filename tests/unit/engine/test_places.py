@@ -73,8 +73,9 @@ def test_an_interrupted_run(runners):
 
 def test_a_run_within_another():
     """A download that is run by a handler of another doesn't wait for that one's place."""
-    places, outer = Places(), Runner()
+    places, outer, other = Places(), Runner(), Runner()
     assert places.enter(outer.run, 1) is None
+    assert places.enter(other.run, 1) is not None
     assert places.enter(Runner(outer).run, 1) is None
 
 

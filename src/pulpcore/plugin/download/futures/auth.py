@@ -17,6 +17,7 @@ import requests
 from requests.auth import AuthBase
 
 from .context import Cache
+from .engine.attempt import record_of
 from .engine.backoff import DEFAULT
 from .engine.spec import share
 from .error import DownloadError, DownloadFailed, NotAuthorized
@@ -91,9 +92,9 @@ class BearerAuth(AuthBase):
 
     Without ``fetch``, it does what registries of containers ask for (``WWW-Authenticate: Bearer
     realm=...,service=...,scope=...``): it asks the realm for a token, which it keeps for this
-    server, service and scope. It uses the download's time-outs, proxy, CA and ``public_only``. The
-    realm must be an https URL, or of the same scheme, host and port as the download. Only then
-    does it get the download's own ``user``, if you give no other one here.
+    server, service and scope. It uses the download's time-outs, proxy, CA, limits and
+    ``public_only``. The realm must be an https URL, or of the same scheme, host and port as the
+    download. Only then does it get the download's own ``user``, if you give no other one here.
 
     Attributes:
         answers_refusals_only (bool): It looks at no response but a 401, so that requests may be
@@ -340,6 +341,8 @@ def _request(
         download.timeout = base.timeout
         download.ssl = base.ssl if is_home else without_client(base.ssl)
         download.proxy_url = base.proxy_url
+        # The token may come from the very host whose connections are limited.
+        download.limits, record_of(download).limits = base.limits, record_of(base).limits
         if is_home and user.name is None:
             download.user = _user_of(base)
     if not is_home and user.name is None:

@@ -47,8 +47,13 @@ class Places:
         waiting = self._waiting
         if run in self._active:
             return None
-        # A newcomer mustn't take the place of a run that waits.
-        if (not waiting or run in waiting) and self.take(run, run, most):
+        # A newcomer mustn't take the place of a run that waits, but one that a run with a place
+        # waits for needs none of its own.
+        if (
+            not waiting
+            or run in waiting
+            or any(run.token.within(user.token) for user in self._active.copy().values())
+        ) and self.take(run, run, most):
             waiting.pop(run, None)
             return None
         waiting[run] = None
