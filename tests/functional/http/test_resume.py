@@ -328,6 +328,17 @@ CASES = [
 ]
 
 
+def test_rest_without_length(raw_server: Any, tmp_path: Path) -> None:
+    """A rest that can't be resumed itself is put behind what is in the partial file."""
+    rest = reply(206, NAMED | {"Transfer-Encoding": "chunked"}, chunked(OLD[CUT:], [3]))
+    server = raw_server([[Recv(), Send(GOOD)], serve(rest)])
+    download = HttpDownload(server.url(), FileWriter(tmp_path / "file", resume=True))
+    download.retry = quick(1)
+    download()
+    assert (tmp_path / "file").read_bytes() == OLD
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("validated", [False, True], ids=["alone", "validated"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_resume(raw_server: Any, tmp_path: Path, case: Case, validated: bool) -> None:

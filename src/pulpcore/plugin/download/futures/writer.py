@@ -431,7 +431,7 @@ class FileWriter(Writer):
         Raises:
             OSError: The staging file can't be created or truncated.
         """
-        self.remember(None)
+        self._forget()
         super().restart()
 
     def truncate(self) -> None:
@@ -440,8 +440,12 @@ class FileWriter(Writer):
         Raises:
             OSError: The staging file can't be truncated.
         """
-        self.remember(None)
+        self._forget()
         super().truncate()
+
+    def _forget(self) -> None:
+        if isinstance(self._stage, Partial):
+            self._stage.forget()
 
     def recall(self) -> str | None:
         """Return the note on the partial content of an earlier run; None if there is none."""
@@ -453,15 +457,17 @@ class FileWriter(Writer):
         If the note can't be written, for example on a full disk, a later run starts at byte 0.
 
         Args:
-            note: A text that identifies the version of the content. None to drop the content.
+            note: A text that identifies the version of the content. None if no later run may
+                resume it. Then this drops what an earlier run left, unless :meth:`replay` has read
+                it to the end.
 
         Raises:
-            OSError: The content can't be dropped.
+            OSError: The note or the content can't be dropped.
         """
         if not isinstance(self._stage, Partial):
             return
         if note is None:
-            self._stage.forget()
+            self._stage.disown()
             return
         with contextlib.suppress(OSError):
             self._stage.remember(note)

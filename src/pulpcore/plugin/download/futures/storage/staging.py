@@ -297,6 +297,18 @@ class Partial(Stage):
             length = os.fstat(file.fileno()).st_size
             file.write(self._note_text(self.note, end).ljust(length))
 
+    def disown(self) -> None:
+        """Drop the note, so that no later run resumes the content. That of this run stays.
+
+        Raises:
+            OSError: The note can't be removed.
+        """
+        if not self._is_resumed:
+            self.forget()
+            return
+        self._remove_note()
+        self.note, self._is_kept = None, False
+
     def forget(self) -> None:
         """Drop the note, then the content.
 
