@@ -1,6 +1,8 @@
 """Tests of one file in parts: ranges over several connections, handed on in order."""
 
+import errno
 import hashlib
+import mmap
 import pickle
 import random
 import subprocess
@@ -459,6 +461,24 @@ class TestFailures:
         server = file_server({"/a": FILE})
         assert content(into_memory(server.url("/a"), parts=3)) == BODY
         assert server.count == 1
+
+    @pytest.mark.parametrize("granted", [0, 1])
+    def test_no_memory(
+        self, held: Serve, file_server: Serve, monkeypatch: pytest.MonkeyPatch, granted: int
+    ) -> None:
+        """Where the system grants no memory for parts, or for one only, fewer connections do it."""
+        left, made = [None] * granted, mmap.mmap
+
+        def granting(descriptor: int, size: int) -> mmap.mmap:
+            if not left:
+                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+            left.pop()
+            return made(descriptor, size)
+
+        monkeypatch.setattr(mmap, "mmap", granting)
+        server = held(1) if granted else file_server({"/a": FILE})
+        assert content(into_memory(server.url("/a"), parts=3)) == BODY
+        assert server.count == (9 if granted else 1)
 
     @pytest.mark.parametrize("which", ["stream", "part"])
     def test_ended_early(self, held: Serve, monkeypatch: pytest.MonkeyPatch, which: str) -> None:

@@ -369,10 +369,16 @@ class Team:
             ended.append(part)
         return ended
 
-    @property
     def has_memory(self) -> bool:
-        """Whether there is memory for a further part."""
-        return bool(self._free or self._unmapped)
+        """Return whether there is memory for a further part, after it was mapped if need be."""
+        if not self._free and self._unmapped:
+            try:
+                self._free.append(mmap.mmap(-1, SIZE))
+                self._unmapped -= 1
+            except OSError:
+                # The system grants no more. What there is will do.
+                self._unmapped = 0
+        return bool(self._free)
 
     def add(self, first: int, end: int) -> Part:
         """Return a new part, behind all others, for which there is memory.
@@ -381,9 +387,6 @@ class Team:
             first: The position of its first byte.
             end: The position behind its last byte.
         """
-        if not self._free:
-            self._unmapped -= 1
-            self._free.append(mmap.mmap(-1, SIZE))
         part = Part(first, end, self._free.pop())
         self.parts.append(part)
         self.front = end
@@ -568,14 +571,14 @@ class Reader:
         if self._failed:
             return self._failed.pop(0)
         team, ramp = self._team, self._ramp
-        if ramp.wanted == 1 or not team.has_memory:
+        if ramp.wanted == 1:
             return None
         first = max(team.front, self._position)
         if self._stream is not None and not team.parts:
             # The stream goes on meanwhile. Both are to arrive there at about the same time.
             ahead = max(SIZE, int(ramp.speed * self._trip * _AHEAD_TRIPS))
             first = max(first, self._position + ahead)
-        if first >= self._total:
+        if first >= self._total or not team.has_memory():
             return None
         return team.add(first, min(first + SIZE, self._total))
 
