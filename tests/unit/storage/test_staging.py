@@ -183,6 +183,34 @@ class TestPartial:
         stage.drop()
         assert found(target) == (NOTE, CONTENT)
 
+    def test_cannot_be_published_without_a_note(self, target):
+        """If publishing fails, a file without a note doesn't stay."""
+        stage = opened(Partial(str(target)))
+        (target / "sub").mkdir(parents=True)
+        with pytest.raises(IsADirectoryError):
+            stage.publish()
+        stage.drop()
+        assert beside(target) == []
+
+    def test_killed_while_it_is_published(self, target, monkeypatch):
+        """A kill around the renaming leaves no note without a partial file."""
+        _, note = paths(target)
+        leave(target)
+        stage = opened(Partial(str(target)))
+        stage.taken_up()
+        seen = []
+        replace = os.replace
+
+        def watched(source, to):
+            seen.append(note.exists())
+            replace(source, to)
+            seen.append(note.exists())
+
+        monkeypatch.setattr(os, "replace", watched)
+        stage.publish()
+        assert seen == [False, False]
+        assert target.read_bytes() == CONTENT
+
     def test_forget(self, target):
         """forget() deletes content and note, and writing continues at 0."""
         leave(target)
@@ -743,7 +771,7 @@ class TestTwoAtOnce:
 
     def test_never_to_be_had(self, target, monkeypatch):
         """If other writers always come first, opening gives up with an error."""
-        monkeypatch.setattr(Partial, "_is_there", lambda *unused: False)
+        monkeypatch.setattr(staging, "_is_at", lambda *unused: False)
         with pytest.raises(BlockingIOError):
             opened(Partial(str(target)))
         with FileWriter(target, resume=True) as writer:

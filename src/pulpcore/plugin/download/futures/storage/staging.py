@@ -260,8 +260,10 @@ class Partial(Stage):
             OSError: The note can't be written. The old note is gone then, too.
         """
         self._drop_unless_resumed()
-        if note == self.note:
-            return
+        if note != self.note:
+            self._write_note(note)
+
+    def _write_note(self, note: str) -> None:
         self._remove_note()
         self.note, self._is_kept = None, False
         content = self._note_text(note, None) + b" " * _ROOM
@@ -333,12 +335,18 @@ class Partial(Stage):
             self.forget()
 
     def _rename(self) -> None:
-        if not self._is_there(os.fstat(self._lock)):
+        if not _is_at(self._path, os.fstat(self._lock)):
             raise OSError(errno.ESTALE, "The partial file was taken away", self._path)
-        os.replace(self._path, self._target)
-        # A failure does no harm: a note without a file is ignored.
-        with contextlib.suppress(OSError):
-            self._remove_note()
+        note, self.note = self.note, None
+        try:
+            # First: if a kill came after the file had its name, nobody would remove the note.
+            with contextlib.suppress(OSError):
+                self._remove_note()
+            os.replace(self._path, self._target)
+        except BaseException:
+            if note is not None and _is_at(self._path, os.fstat(self._lock)):
+                self._write_note(note)
+            raise
         self._unlock()
 
     def _remove(self) -> None:
@@ -347,7 +355,7 @@ class Partial(Stage):
             if self._is_kept and found.st_size:
                 if self._is_resumed:
                     self._rewrite_note([found.st_size, found.st_mtime_ns])
-            elif self._is_there(found):
+            elif _is_at(self._path, found):
                 os.unlink(self._path)
                 self._remove_note()
         self._unlock()
@@ -393,7 +401,7 @@ class Partial(Stage):
             found = os.fstat(descriptor)
             # If the path has another file or none, the former owner of the lock has renamed or
             # removed this one.
-            if self._is_there(found):
+            if _is_at(self._path, found):
                 if _is_ours(found):
                     return True
                 self._delete()
@@ -414,19 +422,13 @@ class Partial(Stage):
             # Another download that has the lock needs the file.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             found = os.fstat(file.fileno())
-            if not found.st_size and self._is_there(found):
+            if not found.st_size and _is_at(self._path, found):
                 os.unlink(self._path)
 
     def _delete(self) -> None:
         self._remove_note()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-
-    def _is_there(self, found: os.stat_result) -> bool:
-        try:
-            return os.path.samestat(found, os.lstat(self._path))
-        except FileNotFoundError:
-            return False
 
     def _find_note(self) -> None:
         """Read the note of an earlier run. Drop the content if the note is missing or invalid."""
@@ -476,6 +478,14 @@ class Partial(Stage):
     def _remove_note(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._note_path)
+
+
+def _is_at(path: str, found: os.stat_result) -> bool:
+    """Return whether a path has a file that was found elsewhere."""
+    try:
+        return os.path.samestat(found, os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 class _PartialFile(DescriptorFile):
