@@ -1,4 +1,4 @@
-"""Bearer tokens, which downloads share (RFC 6750)."""
+"""Authentication by bearer tokens (RFC 6750), which downloads and threads share."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ Fetch = Callable[[], str | tuple[str, float]]
 
 _Timed = tuple[str, float]
 _UNAUTHORIZED = 401
-# What registries mean if they don't say how long a token is valid (seconds).
+# How long a token is valid if the registry doesn't say (seconds; the registries' own default).
 _LIFE = 60
-# A token is renewed when a tenth of its life is left, but at most so long before its end (seconds).
+# A token is renewed when a tenth of its lifetime is left, but at most this early (seconds).
 _MARGIN = 30
-# The most bytes of the reply with a token, and the most tokens of registries that are kept.
+# The largest reply with a token (bytes), and the most tokens of registries that are kept.
 _REPLY = 1 << 20
 _TOKENS = 1024
 _FAILURE = "auth: no token came from the server that the host names"
@@ -52,7 +52,7 @@ _WORD = re.compile(r"""([^\s,="]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]*))?""")
 
 
 class Challenge(NamedTuple):
-    """What a registry asks for."""
+    """The challenge of a registry: which token it wants, and which server (the realm) issues it."""
 
     home: URL
     realm: URL
@@ -61,19 +61,19 @@ class Challenge(NamedTuple):
 
     @property
     def key(self) -> Hashable:
-        """What a token is good for. It is never sent to another origin."""
+        """The key of a token. It contains the origin, so no token is sent to another origin."""
         return self.home.origin, self.realm.text, self.service, self.scope
 
 
 class Token(NamedTuple):
-    """A token, and until when it is used."""
+    """A token, and the time of the clock until which it is used (seconds)."""
 
     value: str
     until: float
 
 
 class _Fetch:
-    """One fetch of a token, which threads share. None of the outcome as long as there is none."""
+    """One fetch of a token, which threads share. The outcome is None until it has ended."""
 
     outcome: Token | Exception | None = None
 
@@ -97,8 +97,7 @@ class BearerAuth(AuthBase):
     download. Only then does it get the download's own ``user``, if you give no other one here.
 
     Attributes:
-        answers_refusals_only (bool): It looks at no response but a 401, so that requests may be
-            pipelined.
+        answers_refusals_only (bool): Its hook acts on a 401 only, so requests may be pipelined.
     """
 
     answers_refusals_only = True
@@ -114,8 +113,8 @@ class BearerAuth(AuthBase):
         Args:
             fetch: Returns a token, or a pair of a token and the seconds for which it is valid. None
                 to answer the challenges of registries.
-            user: The credentials for the server that gives out tokens, if that is asked without
-                ``fetch``. They go to each realm that the server of a download names by https.
+            user: The credentials for the realm, unused with ``fetch``. They are sent to each https
+                realm that a server names over https, and to a realm of the server's own origin.
             clock: Returns the time (seconds); None for ``time.monotonic()``.
 
         Raises:
@@ -138,8 +137,9 @@ class BearerAuth(AuthBase):
             r: The request.
 
         Raises:
-            DownloadError: The token could not be fetched.
-            RuntimeError: ``fetch`` has sent the request, which would wait for itself.
+            Exception: ``fetch`` has raised it.
+            TypeError: ``fetch`` has returned no str.
+            RuntimeError: ``fetch`` itself has sent the request, and would wait for its own token.
         """
         token = self._known(r.url or "") if self._fetch is None else self._token(None, self._own)
         if token is not None:
@@ -148,13 +148,13 @@ class BearerAuth(AuthBase):
         return r
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle without the tokens, which the other process fetches by itself."""
+        """Pickle without the tokens: the other process fetches its own."""
         return type(self), (self._fetch, self._user)
 
     def _answer(
         self, token: Token | None, response: requests.Response, **options: Any
     ) -> requests.Response:
-        """Send a request that was refused again, once, with another token."""
+        """Response hook: after a 401, send the request once more with another token."""
         if response.status_code != _UNAUTHORIZED:
             return response
         if self._fetch is not None:
@@ -175,12 +175,16 @@ class BearerAuth(AuthBase):
     def _token(
         self, key: Hashable, fetch: Callable[[], _Timed], refused: Token | None = None
     ) -> Token:
-        """Return the token of a kind. Fetch it if there is none, or no other than the refused one.
+        """Return the token for a key. Fetch it if there is none, if it has expired or was refused.
 
         Args:
-            key: The kind.
-            fetch: Fetches one, and says for how long it is valid (seconds).
-            refused: The token that was refused.
+            key: The key.
+            fetch: Returns a token, and for how long it is valid (seconds).
+            refused: The token that was refused with 401; None without one.
+
+        Raises:
+            Exception: What ``fetch`` has raised, in this thread or in another one.
+            RuntimeError: ``fetch`` itself has asked for the token.
         """
         if self in _fetching.get():
             raise RuntimeError("fetch: it can't use a download with the same BearerAuth")
@@ -189,7 +193,7 @@ class BearerAuth(AuthBase):
             current = cell.value
             is_new = current.outcome is None
             outcome = self._running.once(current, partial(self._fetched, current, fetch))
-            # Whoever still waits finds the outcome by itself.
+            # Threads that still wait get the outcome from `current`, so the cache can forget it.
             with contextlib.suppress(LookupError):
                 self._running.purge(current)
             if isinstance(outcome, Token) and (
@@ -210,7 +214,7 @@ class BearerAuth(AuthBase):
             except Exception as error:
                 token = cancellation()
                 if token is not None and token.is_cancelled():
-                    # Another batch may wait, and fetches it then.
+                    # Not an outcome: a waiting thread of another batch fetches the token then.
                     raise
                 current.outcome = error
             finally:
@@ -218,7 +222,7 @@ class BearerAuth(AuthBase):
         return current.outcome
 
     def _own(self) -> _Timed:
-        """Call the caller's function."""
+        """Call the function that the caller gave, and check what it returns."""
         found: object = self._fetch()  # type: ignore[misc]
         value, life = found if isinstance(found, tuple) else (found, math.inf)
         if not isinstance(value, str):
@@ -226,7 +230,7 @@ class BearerAuth(AuthBase):
         return value, life
 
     def _known(self, url: str) -> Token | None:
-        """Return the token that a registry will probably want for a URL, if it is here."""
+        """Return a valid token that a registry will probably want for a URL; None without one."""
         origin, folder = _place(parse(url, SCHEMES))
         challenge = self._challenges.get((origin, folder)) or self._challenges.get((origin, ""))
         cell = None if challenge is None else self._fetches.get(challenge.key)
@@ -241,7 +245,7 @@ class BearerAuth(AuthBase):
         self._challenges[origin, folder] = self._challenges[origin, ""] = challenge
 
 
-# A batch on processes: all downloads of a worker process share one.
+# In a batch on processes, all downloads of a worker process share one object.
 share(BearerAuth)
 
 
@@ -259,7 +263,7 @@ def _place(url: URL) -> tuple[Origin, str]:
 
 
 def _challenge(response: requests.Response) -> Challenge | None:
-    """Return the challenge of a registry in a response; None without one."""
+    """Return the first usable challenge for a bearer token in a response; None without one."""
     for parameters in _parameters(", ".join(headers(response, "www-authenticate"))):
         home = parse(response.request.url or "", SCHEMES)
         try:
@@ -267,14 +271,14 @@ def _challenge(response: requests.Response) -> Challenge | None:
         except ValueError:
             continue
         sent = secret.of([response.request.url], [], response.request.headers)
-        # The URL of the realm is logged, so it must not repeat a secret.
+        # The URL of the realm is logged. A server could put what it was sent into it.
         if not secret.repeated(realm, sent):
             return Challenge(home, realm, parameters.get("service"), parameters.get("scope", ""))
     return None
 
 
 def _parameters(field: str) -> Iterator[dict[str, str]]:
-    """Yield the parameters of each challenge for bearer tokens in a field."""
+    """Yield the parameters of each Bearer challenge in a WWW-Authenticate field."""
     found: dict[str, str] | None = None
     for word, value in _WORD.findall(field):
         if value:
@@ -290,21 +294,22 @@ def _parameters(field: str) -> Iterator[dict[str, str]]:
 
 
 def _ask(challenge: Challenge, base: Options | None, user: User) -> _Timed:
-    """Return a token of the realm, and the time for which it is valid (seconds).
+    """Ask the realm for a token. Return it, and for how long it is valid (seconds).
 
     Args:
         challenge: The challenge.
-        base: The download whose settings count; None for the defaults.
+        base: The download whose settings are used; None for the defaults.
         user: The credentials for the realm.
 
     Raises:
-        DownloadError: There is none.
+        NotAuthorized: The realm has refused, or may not be asked.
+        DownloadFailed: The request failed, or the reply has no token.
     """
     home, realm, has_user = challenge.home, challenge.realm, user.name is not None
     if realm.origin != home.origin and (
         realm.scheme != "https" or (has_user and home.scheme != "https")
     ):
-        # Without its URL, which may repeat what the server was sent.
+        # The message has no URL of the realm: a server could put what it was sent into it.
         raise NotAuthorized(
             "the server wants a token from another server, which must be asked by https"
             + (", and not with a user unless the server is, too" if has_user else "")
@@ -319,7 +324,8 @@ def _ask(challenge: Challenge, base: Options | None, user: User) -> _Timed:
         failed.transient, failed.retry_after = error.transient, error.retry_after
         failed.local, failed.auth_failed = error.local, True
     if failed is not None:
-        # Outside of the except clause: it must not keep the request with its credentials.
+        # Raised outside of the except clause. Otherwise its __context__ would keep the request
+        # with the credentials.
         raise failed
     return _read(writer.getvalue())
 
@@ -327,13 +333,13 @@ def _ask(challenge: Challenge, base: Options | None, user: User) -> _Timed:
 def _request(
     challenge: Challenge, base: Options | None, user: User, writer: BufferWriter
 ) -> HttpDownload[BufferWriter]:
-    """Return the download of a token."""
+    """Return the download that fetches a token."""
     realm, is_home = challenge.realm, challenge.realm.origin == challenge.home.origin
     pairs = [("service", challenge.service)] if challenge.service is not None else []
     pairs += [("scope", scope) for scope in challenge.scope.split()]
     mark = "&" if "?" in realm.target else "?"
     download = HttpDownload(realm.text + (mark + urlencode(pairs) if pairs else ""), writer)
-    # The download that needs the token is tried again, and waits in between.
+    # No retries here: the download that needs the token is retried, with its own back-off.
     download.retry = DEFAULT.new(total=0)
     download.user = user
     if base is not None:
@@ -341,18 +347,18 @@ def _request(
         download.timeout = base.timeout
         download.ssl = base.ssl if is_home else without_client(base.ssl)
         download.proxy_url = base.proxy_url
-        # The token may come from the very host whose connections are limited.
+        # Limits per host must count this connection, too: the realm may be on the same host.
         download.limits, record_of(download).limits = base.limits, record_of(base).limits
         if is_home and user.name is None:
             download.user = _user_of(base)
     if not is_home and user.name is None:
-        # The server has chosen this host, so a netrc file has no say.
+        # An `auth` that does nothing turns netrc off: the server chose this host, not the user.
         download.auth = _as_it_is
     return download
 
 
 def _user_of(base: Options) -> User:
-    """Return the credentials of a download for its own origin."""
+    """Return the credentials of a download: its ``user``, or those in its URL."""
     home = parse(base.url, SCHEMES)
     return base.user if base.user.name is not None else User(home.user, home.password)
 
@@ -362,10 +368,13 @@ def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _read(data: bytes) -> _Timed:
-    """Return the token in the reply of a realm, and the time for which it is valid (seconds).
+    """Return the token in the reply of a realm, and for how long it is valid (seconds).
+
+    Args:
+        data: The body of the reply.
 
     Raises:
-        DownloadFailed: There is none.
+        DownloadFailed: There is no token in it.
     """
     with contextlib.suppress(ValueError, RecursionError):
         reply = json.loads(data)
@@ -374,7 +383,7 @@ def _read(data: bytes) -> _Timed:
             life = reply.get("expires_in")
             if isinstance(value, str) and _TOKEN.fullmatch(value):
                 return value, life if is_number(life) and life > 0 else _LIFE
-    # Without the content, which may be secret.
+    # The message doesn't show the content, which may be secret.
     failed = DownloadFailed(f"{_FAILURE}: its reply has none")
     failed.auth_failed = True
     raise failed

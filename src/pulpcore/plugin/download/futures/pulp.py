@@ -1,6 +1,6 @@
-"""A downloader for the pulpcore of today, and errors that Pulp shows to its users.
+"""A downloader for pulpcore's existing stages, and errors that Pulp shows to its users.
 
-It can only be imported beside pulpcore, after ``django.setup()``. Nothing else of the package
+It needs pulpcore, and can only be imported after ``django.setup()``. No other module of the package
 imports it.
 """
 
@@ -40,10 +40,10 @@ from .writer import Writer
 
 __all__ = ["FuturesDownloader", "pulp_errors"]
 
-# Statuses that bring content: an error with one of them is about the connection or the content.
+# Statuses of success (0: no reply). An error with one of them isn't about the status.
 _CONTENT = frozenset({0, 200, 203, 206})
-# The headers of a failed reply that callers act on. Others may hold secrets, and are printed with
-# the exception.
+# The headers of a failed reply that callers use. The others are left out: aiohttp prints the
+# headers with the exception, and they may hold secrets.
 _SHOWN = ("WWW-Authenticate", "Proxy-Authenticate", "Retry-After")
 _REQUEST = frozenset({"auth", "headers", "proxy", "proxy_auth"})
 
@@ -53,7 +53,8 @@ class _Shared(NamedTuple):
 
     Attributes:
         context (Context): Their connections.
-        ssl (SSL): Their TLS settings. Reading the authorities takes longer than a small file.
+        ssl (SSL): Their TLS settings. They are shared, because loading the CA certificates takes
+            longer than downloading a small file.
     """
 
     context: Context
@@ -64,22 +65,23 @@ _shared: weakref.WeakKeyDictionary[Any, _Shared] = weakref.WeakKeyDictionary()
 
 
 class FuturesDownloader(HttpDownloader):
-    """Downloads by HTTP with this library in place of aiohttp, for pulpcore's own stages.
+    """Downloads over HTTP for pulpcore's own stages, with this library in place of aiohttp.
 
     Give it to ``DownloaderFactory`` of pulpcore, in ``downloader_overrides``, for ``http`` and
     ``https``.
 
-    It has the constructor, the attributes and the results of pulpcore's ``HttpDownloader``, and its
-    settings come from there: those of the remote, by way of its aiohttp session. What differs:
+    It has the constructor, the attributes and the results of pulpcore's ``HttpDownloader``. The
+    settings of the remote reach it through the aiohttp session, as there. What differs:
 
-    - A broken transfer is resumed. ``max_retries`` counts anew after each that made progress.
-    - The file is written and hashed in the thread of the download. Only if ``handle_data`` was
-      replaced or overridden each buffer is passed to it on the event loop, one at a time, in
-      order. What was passed to it can't be taken back, so the download never starts again at byte
-      0 then: it is resumed, or it fails.
-    - Once a replaced ``handle_data`` was passed data, or ``headers_ready_callback`` was called
-      beside it, no failure is a ClientResponseError or a ClientConnectionError: callers take these
-      for "nothing was sent yet". What the two raise themselves is raised as it is.
+    - A broken transfer is resumed. The count for ``max_retries`` starts anew after each attempt
+      that made progress.
+    - The thread of the download writes and hashes the file. If ``handle_data`` was replaced or
+      overridden, each buffer is passed to it instead, on the event loop, one at a time and in
+      order. It can't take data back, so such a download never restarts at byte 0: it is resumed, or
+      it fails.
+    - After a replaced ``handle_data``, or the ``headers_ready_callback`` beside it, was called, no
+      failure is a ClientResponseError or a ClientConnectionError. Callers take these for "nothing
+      was sent yet". An exception of the two callbacks themselves is raised unchanged.
     - ``total_timeout`` limits the download with all its retries. It isn't limited by default.
     - ``session`` is the aiohttp session. Closing it closes the connections of the downloads, too.
     - ``raise_for_status()`` is not called, since there is no response of aiohttp.
@@ -116,13 +118,14 @@ class FuturesDownloader(HttpDownloader):
             The DownloadResult.
 
         Raises:
-            aiohttp.ClientResponseError: The server replied another status than that of a file.
+            aiohttp.ClientResponseError: The server replied an error status.
             aiohttp.ClientConnectionError: The network failed.
             aiohttp.ClientError: The download failed for another reason.
-            TimeoutException: It took too long. It is a ClientConnectionError, too, if no data was
-                handled before.
-            DigestValidationError: The content is wrong; also SizeValidationError.
-            ValueError: ``request_kwargs`` has something else.
+            TimeoutException: It took too long. If no data was handled before, it is a
+                ClientConnectionError, too.
+            DigestValidationError: The content has another digest.
+            SizeValidationError: The content has another size.
+            ValueError: ``request_kwargs`` has an unknown key.
         """
         async with self.semaphore:
             try:
@@ -148,11 +151,11 @@ class FuturesDownloader(HttpDownloader):
         )
 
     def __is_plain(self) -> bool:
-        """Whether nobody has replaced what handles the data."""
+        """Whether ``handle_data`` is the one of ``BaseDownloader``, not replaced or overridden."""
         return getattr(self.handle_data, "__func__", None) is BaseDownloader.handle_data
 
     def __take(self, data: bytes) -> None:
-        """Do what ``BaseDownloader.handle_data`` does, in this thread alone."""
+        """Do in this thread what ``BaseDownloader.handle_data`` does on the event loop."""
         self._ensure_writer_has_open_file()
         self._writer.write(data)
         for digest in self._digests.values():
@@ -160,16 +163,16 @@ class FuturesDownloader(HttpDownloader):
         self._size += len(data)
 
     def __sync(self) -> None:
-        """Have the system write the file to the disk, in this thread.
+        """Flush the file to the disk, in this thread.
 
-        ``finalize()`` does it again on the event loop, where there is nothing left to wait for.
+        ``finalize()`` calls fsync again on the event loop, and no longer blocks it there.
         """
         if self._writer is not None:
             self._writer.flush()
             os.fsync(self._writer.fileno())
 
     def __drop(self) -> None:
-        """Remove the file. ``path`` is None then, since callers remove the file that it names."""
+        """Remove the file, and set ``path`` to None: callers remove the file that it names."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -180,14 +183,15 @@ class FuturesDownloader(HttpDownloader):
 
 
 class _Session:
-    """An aiohttp session, with what the downloads of it share."""
+    """Wraps an aiohttp session, and holds what its downloads share."""
 
     def __init__(self, session: Any) -> None:
         shared = _shared.get(session)
         if shared is None:
             given = getattr(session.connector, "_ssl", True)
             shared = _shared[session] = _Shared(Context(), _ssl(given))
-            # pulpcore's factory never closes its session before the interpreter ends.
+            # pulpcore's factory doesn't close its session before the interpreter exits. This closes
+            # the connections when the session is garbage-collected, or else at exit.
             weakref.finalize(session, shared.context.close)
         self._session, self.shared = session, shared
 
@@ -210,8 +214,8 @@ class _Sink(Writer):
 
     Attributes:
         headers (CIMultiDictProxy[str] | None): The headers of the reply that began the content.
-        is_begun (bool): The downloader has got headers or data that it can't give back.
-        error (BaseException | None): What the downloader's methods raised.
+        is_begun (bool): Whether callbacks were passed headers or data that can't be taken back.
+        error (BaseException | None): What the downloader's methods or callbacks have raised.
         download (HttpDownload): The download.
     """
 
@@ -224,13 +228,13 @@ class _Sink(Writer):
         drop: Callable[[], None],
         sync: Callable[[], None],
     ) -> None:
-        """Make a sink. An event loop is running.
+        """Make a sink. Call this on the event loop.
 
         Args:
             downloader: The downloader.
             take: Takes the data in any thread; None to await ``handle_data`` on the event loop.
-            drop: Drops what was taken.
-            sync: Writes to the disk what was taken.
+            drop: Removes the data that was taken.
+            sync: Flushes the data that was taken to the disk.
         """
         super().__init__()
         self._downloader, self._take, self._drop, self._sync = downloader, take, drop, sync
@@ -261,7 +265,7 @@ class _Sink(Writer):
 
     def close(self) -> None:
         with self._noting():
-            # An empty file has headers, too.
+            # For an empty file, append() was never called.
             self._begin()
             self._sync()
         self._is_open = False
@@ -277,12 +281,16 @@ class _Sink(Writer):
         self.headers, self._is_open = None, True
 
     def call(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Run a coroutine on the event loop, and wait for it unless the download is cancelled.
+        """Run a coroutine on the event loop, and wait for it.
 
-        Waiting for each is what bounds the data between the thread and the event loop.
+        This is the back-pressure: at most one buffer is under way to the event loop.
 
         Args:
             coroutine: The coroutine.
+
+        Raises:
+            Cancelled: The download was cancelled. The coroutine is cancelled, too.
+            Exception: The coroutine has raised it.
         """
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         token: Any = current()
@@ -313,13 +321,13 @@ class _Sink(Writer):
 
 
 class _Sleeper(NamedTuple):
-    """What a cancellation wakes."""
+    """A sleeper for a cancellation token, which calls ``wake`` when it is cancelled."""
 
     wake: Callable[[], object]
 
 
 class _Throttle(NamedTuple):
-    """A remote's limit of requests a second, as a rate limiter of ours."""
+    """Adapts the throttler of a remote (requests a second) to our ``rate_limiter``."""
 
     sink: _Sink
     throttler: Any
@@ -346,7 +354,7 @@ async def _transfer(downloader: FuturesDownloader, sink: _Sink, extra: Mapping[s
         error: DownloadError = event.error
         is_final = isinstance(_as_of_aiohttp(error, sink), final)
         if isinstance(error, MismatchError):
-            # pulpcore tries again after these, too.
+            # pulpcore retries after a wrong digest or size, too.
             event.repaired = not is_final
         elif is_final and event.retrying and (token := current()) is not None:
             failures.append(error)
@@ -384,7 +392,7 @@ def _download(downloader: FuturesDownloader, request: Mapping[str, Any]) -> Http
         max_retries=downloader.max_retries,
     )
     expected = {**(downloader.expected_digests or {}), "size": downloader.expected_size or None}
-    # The path is never used: the caller replaces the writer.
+    # The path is a placeholder: the caller replaces the writer.
     download: Any = Factory(settings).build(downloader.url, os.devnull, SimpleNamespace(**expected))
     download.retries = downloader.max_retries
     download.ssl = session.shared.ssl
@@ -392,17 +400,19 @@ def _download(downloader: FuturesDownloader, request: Mapping[str, Any]) -> Http
 
 
 def _ssl(given: Any) -> SSL:
-    """Return the TLS settings that a connector of aiohttp has.
+    """Return our TLS settings for those of a connector of aiohttp.
 
     Args:
-        given: A TLS context; True to verify servers with what the system trusts, False not to.
+        given: A TLS context; True to verify servers with the CA certificates of the system; False
+            not to verify them.
     """
     paths = ssl.get_default_verify_paths()
     system = SSL.SYSTEM if paths.cafile or paths.capath else None
     if not isinstance(given, ssl.SSLContext):
         return SSL(system, validation=bool(given))
-    # A context doesn't show its client certificate, so it is used itself. Other hosts, which must
-    # not get that certificate, are verified with the same authorities and those of certifi.
+    # A client certificate can't be read from a context, so the context is used as it is. Other
+    # hosts must not get that certificate. They are verified without the context, with its CA
+    # certificates and those of certifi.
     trusted = [ssl.DER_cert_to_PEM_cert(each) for each in given.get_ca_certs(binary_form=True)]
     return SSL(
         "".join([*trusted, certifi.contents()]),
@@ -416,16 +426,16 @@ def _headers(headers: Any) -> CIMultiDictProxy[str]:
 
 
 class _Failure(NamedTuple):
-    """What callers of pulpcore need to know of an error.
+    """The facts about an error that decide which exception of pulpcore stands for it.
 
     Attributes:
         url (str): The URL, redacted.
         reason (str): What happened, redacted.
-        status (int): The status that was replied in place of a file; 0 without one.
-        is_of_proxy (bool): A proxy replied it to CONNECT.
-        is_late (bool): It took too long.
-        is_of_tls (bool): TLS failed.
-        is_of_network (bool): The connection failed.
+        status (int): The error status that was replied; 0 without one.
+        is_of_proxy (bool): Whether a proxy replied it to CONNECT.
+        is_late (bool): Whether a time-out was exceeded.
+        is_of_tls (bool): Whether TLS failed.
+        is_of_network (bool): Whether the connection failed.
     """
 
     url: str
@@ -461,7 +471,7 @@ class _EarlyTimeout(exceptions.TimeoutException, aiohttp.ServerTimeoutError):  #
 
 def _as_of_aiohttp(error: DownloadError, sink: _Sink) -> Exception:
     """Return the exception that pulpcore's downloader would raise."""
-    # Declared, because type checkers may see no types of aiohttp and pulpcore.
+    # Declared, because aiohttp and pulpcore may be untyped for the type checker.
     found: Exception
     failure = _Failure.of(error)
     if isinstance(error, MismatchError):
@@ -504,7 +514,7 @@ class _PulpDownloadError(exceptions.PulpException):  # type: ignore[misc]
     error_code = "PLP0014"
 
     def __init__(self, url: str, *details: object) -> None:
-        # Not that of PulpException, whose arguments differ between versions of pulpcore.
+        # Skip the __init__ of PulpException: its arguments differ between versions of pulpcore.
         Exception.__init__(self, url, *details)
 
     def __str__(self) -> str:
@@ -513,7 +523,7 @@ class _PulpDownloadError(exceptions.PulpException):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def pulp_errors() -> Iterator[None]:
-    """Within the ``with``, turn errors of this package into those of pulpcore.
+    """A context manager that turns errors of this package into those of pulpcore.
 
     Pulp shows the text of its own errors to the user of a task, and hides all others.
 

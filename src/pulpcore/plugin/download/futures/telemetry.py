@@ -1,6 +1,7 @@
-"""Traces of downloads by OpenTelemetry. It needs the extra ``[telemetry]``.
+"""Traces downloads with OpenTelemetry. It needs the extra ``[telemetry]``.
 
-Nothing else of the package imports this module. Downloads that aren't instrumented pay nothing.
+No other module of the package imports this one. It costs nothing for downloads that aren't
+instrumented.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["instrument"]
 
 _SCHEMA = "https://opentelemetry.io/schemas/1.23.0"
-"""The first version in which the conventions for HTTP are stable."""
+"""The first version of the semantic conventions in which those for HTTP are stable."""
 
 _PORTS = {"http": 80, "https": 443, "ftp": 21, "ftps": 990}
 
@@ -37,28 +38,29 @@ def instrument(
 ) -> None:
     """Trace a download, or all downloads of a batch, by OpenTelemetry's conventions for HTTP.
 
-    Each run of a download is an INTERNAL span, ``download``. Below it each request is a CLIENT
-    span: also a retry, a redirect, a pipelined request and a part. The request carries the context
-    of its span (``traceparent``, W3C Trace Context). The parent of a run is the span that is
-    current in the ``contextvars`` context where the download is called, or taken from the iterable
-    of a batch, or its stream is opened.
+    Each run of a download is an INTERNAL span with the name ``download``. Each request of the run
+    is a CLIENT span below it, and so is each retry, redirect, pipelined request and part. The
+    request carries the context of its span (``traceparent``, W3C Trace Context). The parent of a
+    run is the current span at the time when the download is called, its stream is opened, or the
+    batch takes it from its iterable.
 
     A CLIENT span has the attributes ``http.request.method``, ``server.address``, ``server.port``,
     ``url.full`` (redacted), ``http.response.status_code``, ``error.type`` and
-    ``http.request.resend_count``. It ends when the body is read. ``error.type`` is the status, or
-    the class of the exception that caused the failure. An attempt by FTP is a CLIENT
-    span, one of a local file an INTERNAL span, both with the scheme as the name and without
-    attributes of HTTP.
+    ``http.request.resend_count``. ``error.type`` is the status, or the class of the exception that
+    caused the failure. The span ends when the body has been read.
 
-    Call it before the download or the batch starts. A clone isn't instrumented. With an executor of
-    worker processes an instrumented download fails with ValueError.
+    An attempt by FTP is a CLIENT span, and one of a local file an INTERNAL span. Both have the
+    scheme as their name, and no attributes of HTTP.
+
+    Call it before the download or the batch starts. A clone of a download isn't instrumented. With
+    an executor of worker processes, an instrumented download fails with ValueError.
 
     Args:
         batch_or_download: The batch or the download.
         tracer_provider: Makes the spans; None for the global provider.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: ``batch_or_download`` is neither a batch nor a download.
     """
     name, _, version = user_agent().partition("/")
     tracer = trace.get_tracer(name, version, tracer_provider, schema_url=_SCHEMA)
@@ -82,7 +84,7 @@ class _Tracing(Tracing):
 
     def begin(self, download: Download[Any]) -> _Run:
         span = self._tracer.start_span("download", attributes={"url.full": str(download)})
-        # Never detached: the run has a copy of the context, which ends with it.
+        # It needs no detach: the run has a contextvars context of its own.
         context.attach(trace.set_span_in_context(span))
         return _Run(self._tracer, span)
 
@@ -106,7 +108,8 @@ class _Run(RunTrace):
             attributes["server.address"] = host
             if port:
                 attributes["server.port"] = port
-        # Another thread may send the request of a train, so the parent isn't the current span.
+        # The parent is given, because another thread may send the request (pipelining, parts), and
+        # has another current span.
         parent = trace.set_span_in_context(self._span)
         span = self._tracer.start_span(
             method or url.partition(":")[0],
@@ -147,9 +150,12 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 def _fail(span: Span, error: BaseException) -> None:
-    """Set what a span says of an error. Only the texts of our own errors are redacted."""
+    """Set the status and the error.type of a span.
+
+    The message is shown only for a DownloadError: those are redacted, others may hold secrets.
+    """
     root = error
-    # Not for ever: a plugin may have raised exceptions that are causes of each other.
+    # Bounded: a plugin may raise exceptions that are causes of each other.
     for _ in range(10):
         root = root.__cause__ or root
     span.set_attribute("error.type", type(root).__qualname__)

@@ -1,4 +1,4 @@
-"""Reads a file of checksums, as sha256sum and its relatives write it."""
+"""Reads a file of checksums in the formats of sha256sum (GNU) and sha256 (BSD)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LENGTHS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128
 
 
 class Checksums:
-    """What a file of checksums says, as sha256sum and its relatives write it."""
+    """The digests in a file of checksums."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         """Read the lines.
@@ -23,7 +23,7 @@ class Checksums:
             lines: The lines.
 
         Raises:
-            Refused: One is no line of checksums, or a name has two digests.
+            Refused: A line is malformed, its digest is invalid, or a path has two digests.
         """
         self._by_path: dict[str, tuple[str, str]] = {}
         self._by_name: dict[str, tuple[str, str] | None] = {}
@@ -50,17 +50,17 @@ class Checksums:
         if self._by_path.setdefault(path, found) != found:
             raise Refused(f"line {number}: {path!r} has another digest above")
         name = path.rpartition("/")[2]
-        # Two folders may have different files of one name.
+        # Files of one name in two folders may differ. Then the name alone identifies none: None.
         self._by_name[name] = found if self._by_name.get(name, found) == found else None
 
     def find(self, path: str) -> tuple[str, str]:
         """Return the algorithm and the digest of a file.
 
         Args:
-            path: The path of the file; only its last part has to be listed.
+            path: The path of the file. It is enough that its last part is listed.
 
         Raises:
-            Refused: It isn't listed, or its name is that of two different files.
+            Refused: It isn't listed, or only its name is, with two different digests.
         """
         found = self._by_path.get(path) or self._by_name.get(path.rpartition("/")[2])
         if found is None:

@@ -26,7 +26,7 @@ def fetch(
 
     Args:
         url: The URL.
-        name: What the document is called.
+        name: What messages call the document.
         limit: The largest size (bytes).
         options: The options.
         output: Reports to the user.
@@ -40,7 +40,8 @@ def fetch(
         Unusable: The download failed.
     """
     try:
-        # A buffer replaces this path below. It is absolute, so it needs no working directory.
+        # The path is a placeholder: a buffer replaces the writer below. It is absolute, because a
+        # relative path would need the working directory.
         download: Download = Factory(options.importer).build(url, "/document")
     except ValueError as error:
         raise click.UsageError(str(error)) from error

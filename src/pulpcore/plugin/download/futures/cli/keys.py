@@ -1,4 +1,4 @@
-"""A set of texts in little memory, for lists of a million files."""
+"""A compact set of hashed texts, for lists of a million files."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _FIRST = 1024
 
 
 def key_of(*parts: str) -> int:
-    """Return a number of 64 bits that stands for some texts. It is never 0.
+    """Return a 64-bit hash of some texts. It is never 0.
 
-    Two keys of a million are alike with a probability of 1 to 37 million.
+    Among a million texts, the probability of any collision is about 1 in 37 million.
 
     Args:
         parts: The texts.
@@ -21,9 +21,9 @@ def key_of(*parts: str) -> int:
 
 
 class Keys:
-    """A set of keys. It takes 11 to 32 bytes a key, where a ``set`` of Python takes about 100.
+    """A set of keys. It takes 11 to 32 bytes a key, and a ``set`` about 100.
 
-    It is a hash table with open addressing, whose free slots are 0.
+    It is a hash table with open addressing. A free slot is 0.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Keys:
             key: The key.
 
         Returns:
-            Whether it is new.
+            Whether it was new.
         """
         if not _put(self._slots, key):
             return False
@@ -60,7 +60,7 @@ class Keys:
 
 
 def _put(slots: array[int], key: int) -> bool:
-    """Put a key into the first free slot for it. Return False if it is there already."""
+    """Put a key into the first free slot from its own. Return False if it is there already."""
     last = len(slots) - 1
     slot = key & last
     while found := slots[slot]:

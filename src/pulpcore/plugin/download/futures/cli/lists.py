@@ -16,13 +16,15 @@ from .entries import Entry, Expected, entry_of
 from .manifest import Refused
 
 OPTIONS = ("checksum", "dir", "out", "size")
-"""The options of an entry."""
+"""The options that an entry may have."""
 
+# The longest line (bytes), and the most lines of an entry.
 _LONGEST = 2**16
 _MOST = 100
 _BOM = b"\xef\xbb\xbf"
 
-# An entry in the usual form, which needs no closer look. For speed only: a list may have a million.
+# A fast path for entries in the usual form, because a list may have a million of them. All others
+# are parsed by _unusual().
 _PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}"
 _HOST = rf"[A-Za-z0-9]+(?:[.-][A-Za-z0-9]+)*(?::(?:{_PORT}))?"
 _NAME = r"\w[\w.~+-]{0,200}"
@@ -45,7 +47,7 @@ def read(file: BinaryIO, name: str) -> Iterator[Entry | Refused]:
         name: Its name for messages.
 
     Yields:
-        The entries, and in the place of each that can't be used the reason.
+        Each entry, or the reason why it can't be used.
     """
     number, numbers, lines = 0, list[int](), list[bytes]()
     while line := file.readline(_LONGEST):
@@ -73,7 +75,7 @@ def _skip_rest(file: BinaryIO) -> None:
 
 
 def _entry(numbers: list[int], lines: list[bytes], name: str) -> Entry | Refused:
-    """Return the entry of some lines with their numbers."""
+    """Return the entry in the lines, or the reason why it can't be used."""
     text = b"".join(lines).decode("utf-8", "surrogateescape")
     usual = _USUAL.fullmatch(text)
     if usual is None or len(lines) > _MOST:

@@ -31,11 +31,11 @@ def read(where: str, options: Options, output: Output) -> list[Entry | Result]:
         output: Reports to the user.
 
     Returns:
-        The files. A result in the place of an entry is that of a file that can't be used, or of the
-        document if it can't be.
+        An entry for each file. A file that can't be used has a failed result instead. If the
+        document at a URL can't be used, there is one failed result for it.
 
     Raises:
-        click.UsageError: The path or the URL can't be used, or there is no document at the path.
+        click.UsageError: The URL is invalid, or the file at the path can't be read or parsed.
     """
     if not shown.is_url(where):
         return list(_entries(_parse(_read(where), where), lambda _: True))
@@ -51,7 +51,7 @@ def read(where: str, options: Options, output: Output) -> list[Entry | Result]:
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            # One byte more, so that the parser sees that there are too many.
+            # One byte more than allowed, so that the parser refuses a larger document.
             return file.read(LARGEST + 1)
     except OSError as error:
         raise click.UsageError(f"--metalink: {path!r}: {error.strerror}") from error
@@ -67,8 +67,8 @@ def _parse(content: bytes, path: str) -> Metalink:
 def _is_trusted(document: Download, url: str) -> bool:
     """Whether credentials may be sent to a URL in a document.
 
-    They are for the server that was asked for the document and has sent it. Whoever wrote the
-    document chose the URLs. A document on this machine is the user's own.
+    The author of a document chooses its URLs. So credentials are only sent to the server that was
+    asked for the document, and only if it sent the document itself. A ``file:`` URL is trusted.
     """
     if not isinstance(document.reply, Response):
         return document.url.lower().startswith("file:")

@@ -27,12 +27,12 @@ from .options import Options
 from .output import Output, Result
 
 STDIO = "-"
-"""What stands for stdin or stdout in the place of a path."""
+"""The path that means stdin or stdout."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the arguments ask for.
+    """The arguments of ``get`` that name files.
 
     Attributes:
         urls (tuple[str, ...]): The URLs.
@@ -41,7 +41,7 @@ class Wanted:
         checksums (Checksums | None): The digests of all files.
         folder (str | None): The folder of all files; None for the working directory.
         path (str | None): The path of the only file; ``-`` for stdout.
-        expected (dict[str, int | str]): What is known of the only file.
+        expected (dict[str, int | str]): The expected size and digests of the only file.
     """
 
     urls: tuple[str, ...]
@@ -62,10 +62,10 @@ class Files(Iterable[Job | Result]):
     """The files of the arguments, of a Metalink document, and of a list, in this order."""
 
     def __init__(self, wanted: Wanted, options: Options) -> None:
-        """Look at the arguments, and read nothing.
+        """Check the arguments. Nothing is read yet.
 
         Args:
-            wanted: What the arguments ask for.
+            wanted: The arguments.
             options: The options.
 
         Raises:
@@ -83,7 +83,7 @@ class Files(Iterable[Job | Result]):
         self._folder = Destination(folder)
         self._targets = Keys()
         self._given: list[Entry | Refused | Result] = [_of_argument(url) for url in wanted.urls]
-        # A list that can be read once only is checked line by line.
+        # A pipe can be read only once, so its entries are checked while they are fetched.
         self.is_stream = wanted.listed is not None and not _is_regular(wanted.listed)
 
     def read_metalink(self, output: Output) -> None:
@@ -93,7 +93,8 @@ class Files(Iterable[Job | Result]):
             output: Reports to the user.
 
         Raises:
-            click.UsageError: It can't be used.
+            click.UsageError: A local document can't be used, or the URL is invalid.
+            KeyboardInterrupt: The user has interrupted it. A result says so.
         """
         where = self._wanted.metalink
         if where is None:
@@ -106,13 +107,13 @@ class Files(Iterable[Job | Result]):
             raise
 
     def check(self) -> int | None:
-        """Look at all entries before anything is fetched.
+        """Check all entries before anything is fetched.
 
         Returns:
-            Their number; None if the list can be read once only.
+            Their number; None if the list can be read only once.
 
         Raises:
-            click.UsageError: One can't be used.
+            click.UsageError: An entry can't be used, or two have the same target.
         """
         files = 0
         for item in self._entries(with_list=not self.is_stream):
@@ -156,7 +157,7 @@ class Files(Iterable[Job | Result]):
         return found if self._options.mirrors is None else map(self._checked, found)
 
     def _checked(self, item: Entry | Refused | Result) -> Entry | Refused | Result:
-        """Refuse an entry that can't have the bases of --mirror."""
+        """Return the entry, or the reason why the bases of --mirror can't be used for it."""
         if isinstance(item, Entry):
             try:
                 check_mirrors(item, self._options)
@@ -173,14 +174,14 @@ class Files(Iterable[Job | Result]):
 
 
 def check_mirrors(entry: Entry, options: Options) -> None:
-    """Check that the bases of --mirror can have a file.
+    """Check that the bases of --mirror can be used for a file.
 
     Args:
         entry: The file.
         options: The options.
 
     Raises:
-        Refused: They can't.
+        Refused: The file isn't fetched over http or https, or a base and its name make no URL.
     """
     if options.mirrors is None:
         return
@@ -196,9 +197,9 @@ def build(entry: Entry, path: Path | str | None, factory: Factory, options: Opti
     """Return the download of an entry.
 
     Args:
-        entry: The entry, which :func:`check_mirrors` accepts.
+        entry: The entry, which has passed :func:`check_mirrors`.
         path: The path of the file; None for the name in the URL.
-        factory: Builds it.
+        factory: The factory that builds it.
         options: The options.
 
     Raises:
@@ -230,14 +231,14 @@ def job_of(entry: Entry, name: str, make: Callable[[], Download], target: str | 
 
 
 def add_expected(entry: Entry, more: Expected) -> None:
-    """Add to what is known of an entry.
+    """Add an expected size or digest to an entry.
 
     Args:
         entry: The entry to change.
         more: The size or a digest.
 
     Raises:
-        Refused: The two contradict each other.
+        Refused: The entry has another value for it.
     """
     for name, value in more.items():
         if entry.expected.setdefault(name, value) != value:
@@ -257,7 +258,7 @@ def _refused(entry: Entry, reason: str) -> Result:
 
 def _is_regular(path: str) -> bool:
     if path == STDIO:
-        # It is None if it was closed.
+        # Python sets sys.stdin to None if file descriptor 0 is closed.
         if sys.stdin is None:
             raise click.UsageError("-i: stdin is closed.")
         return False
@@ -274,7 +275,7 @@ def open_list(path: str) -> BinaryIO:
     """Open a list of files.
 
     Args:
-        path: The path; - for stdin.
+        path: The path; ``-`` for stdin.
 
     Raises:
         click.UsageError: It can't be opened.

@@ -1,4 +1,4 @@
-"""A token bucket: the limit of bandwidth. It does no I/O and reads no clock."""
+"""A token bucket, which limits the bandwidth. It does no I/O and reads no clock."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from ..waiting.atomic import Cell
 CREDIT = 0.2
 """How much of the bandwidth may be caught up after a pause (seconds).
 
-Threads wake up late and servers stall for a moment. Without credit, that time would be lost, and
-the mean would be below the limit. With too much of it, a second could bring far more than the
-limit.
+Threads wake up late, and servers stall for a moment. Without credit, that time would be lost, and
+the mean would be below the limit. With too much credit, a burst after a pause would be far above
+the limit.
 """
 
 PIECES = 32
-"""Into how many pieces at least a second's bytes are divided, so that they pass evenly.
+"""A second's bytes are handed on in at least this many pieces, so that they flow evenly.
 
-Threads take turns piece by piece: with 32 threads each gets on about once a second.
+Threads take turns after each piece: with 32 threads each has a turn about once a second.
 """
 
 
 class Bucket:
-    """The bytes that pass within a bandwidth. Thread-safe.
+    """Schedules bytes within a bandwidth. Thread-safe.
 
-    Each caller reserves the time that its bytes take at this bandwidth, behind those who came
-    before. So the order is first come, first served, and nobody starves.
+    Each caller reserves the time that its bytes take at this bandwidth, after all earlier
+    reservations. So callers are served in their order, and no thread starves.
     """
 
     __slots__ = ("_free",)

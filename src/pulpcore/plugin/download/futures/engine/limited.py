@@ -1,4 +1,4 @@
-"""What the limits of a download mean for its run: see ``Limits`` in the settings."""
+"""Applies ``Limits`` (see the settings) to the runs of downloads."""
 
 from __future__ import annotations
 
@@ -30,25 +30,24 @@ slow down a single connection with a long round trip.
 _LEAST, _MOST = 16 * 1024, 208 * 1024
 """The smallest receive buffer, and the largest one that Linux grants by default (bytes).
 
-Above that the system's own choice is better, because it grows with the connection.
+Above that the system's own choice is better, because the kernel tunes it to the connection.
 """
 
-
 _LONG = 1.0
-"""The shortest wait for bandwidth that is told to those who show progress (seconds)."""
+"""The shortest wait for bandwidth that is shown with the progress (seconds)."""
 
 
 class Shared:
     """The state of a ``Limits`` object.
 
     Attributes:
-        bucket (Bucket): Its bandwidth.
-        flights (dict): The plans of batches that have begun and were not handed back, in the order
-            in which they came, each with the gate of its batch.
+        bucket (Bucket): The token bucket for its bandwidth.
+        flights (dict): The plans in flight, in the order of their arrival, each with the gate of
+            its batch. A plan is in flight until it is handed back to the consumer.
     """
 
     def __init__(self) -> None:
-        """Create the state of limits that nobody has used."""
+        """Create the state of unused limits."""
         self.bucket = Bucket()
         self.flights: dict[Any, Any] = {}
         self._places: dict[Hashable, Places] = {}
@@ -60,7 +59,7 @@ class Shared:
         Args:
             limits: The limits.
         """
-        # A forked child counts its own connections, and not those of its parent.
+        # By process: a forked child counts its own connections, not those of its parent.
         found: Shared = limits.shared.setdefault(this_process(), cls())
         return found
 
@@ -74,7 +73,7 @@ class Shared:
 
 
 def limits_of(download: Download) -> tuple[Limits, ...]:
-    """Return the limits that hold for a download: its own, and those of its batch.
+    """Return the limits that apply to a download: its own, and those of its batch.
 
     Args:
         download: The download.
@@ -85,10 +84,10 @@ def limits_of(download: Download) -> tuple[Limits, ...]:
 
 
 class Ration:
-    """The connections to one host, under all limits of a download."""
+    """The limits of a download, applied to the connections to one host."""
 
     def __init__(self, limits: tuple[Limits, ...], host: Hashable) -> None:
-        """Take the limits that hold.
+        """Create it for the limits of a download.
 
         Args:
             limits: The limits.
@@ -97,7 +96,7 @@ class Ration:
         self._limits, self._host = limits, host
 
     def receive_buffer(self) -> int | None:
-        """Return how large the receive buffer of a connection should be.
+        """Return the size of the receive buffer (``SO_RCVBUF``) of a connection.
 
         Returns:
             The size (bytes); None for the system's choice.
@@ -107,7 +106,7 @@ class Ration:
         return None if size > _MOST else max(size, _LEAST)
 
     def places(self) -> list[tuple[Places, int]]:
-        """Return the places for connections to the host, and how many of each there are."""
+        """Return the places at the host by each limit, with their number (``per_host``)."""
         return [
             (Shared.of(each).places(self._host), each.per_host)
             for each in self._limits
@@ -115,7 +114,7 @@ class Ration:
         ]
 
     def make_room(self) -> None:
-        """Close idle connections, if that is needed to open another one."""
+        """Close idle connections until another one may be opened."""
         for places, most in self.places():
             places.make_room(most)
 
@@ -124,14 +123,14 @@ class Ration:
 
         Args:
             connection: The connection.
-            ticket: A list with the connection, from which whoever uses it next pops it.
+            ticket: A list with the connection. The thread that uses it next pops it from there.
         """
         for places, _ in self.places():
             places.add_idle(connection, ticket)
 
 
 class RunLimits:
-    """The limits of one run, and the places that it has.
+    """The limits of one run, and the places at hosts that the run has taken.
 
     Attributes:
         limits (tuple[Limits, ...]): The limits.
@@ -150,14 +149,14 @@ class RunLimits:
         # The hosts to which a host has redirected.
         self._beyond: dict[Hashable, dict[Hashable, None]] = {}
         self._home: Hashable = None
-        # The places that further connections of the run have.
+        # The places of the run's further connections (parts), by their keys.
         self._further: dict[object, list[Places]] = {}
 
     def enter(self, host: Hashable) -> float | None:
-        """Take a place at a host, and at those to which it has redirected.
+        """Take a place at a host, and at each host to which it has redirected this run.
 
         Args:
-            host: The host; None for none.
+            host: The host; None if the attempt uses none.
 
         Returns:
             When to ask again (``time.monotonic()``); None if the run has all places that it needs.
@@ -200,7 +199,8 @@ class RunLimits:
         """
         for host in hosts:
             for places, most in Ration(self.limits, host).places():
-                # Else the parts of one file would keep all others waiting until its end.
+                # A waiting run has priority: otherwise the parts of one large file would hold all
+                # places until its end.
                 if places.is_awaited or not places.take(key, self._run, most):
                     self.give_back(key)
                     return False
@@ -217,13 +217,13 @@ class RunLimits:
             places.leave(key)
 
     def delay(self, size: int) -> tuple[int, float]:
-        """Reserve the time for the next bytes.
+        """Reserve bandwidth for the next bytes.
 
         Args:
-            size: How many bytes there are.
+            size: The number of bytes that are ready.
 
         Returns:
-            How many of them to hand on next, and how long to wait before (seconds).
+            How many of them to hand on next, and how long to wait before that (seconds).
         """
         shared = [
             (Shared.of(each).bucket, each.bandwidth)
@@ -236,7 +236,13 @@ class RunLimits:
 
 
 class LimitedAttempt(Attempt):
-    """An attempt of a download that has limits."""
+    """An attempt of a download that has limits.
+
+    Attributes:
+        limits (tuple[Limits, ...]): The limits.
+        is_full (bool): Whether it ended because all places at a host that it was redirected to
+            were taken.
+    """
 
     __slots__ = ("_limits", "is_full", "limits")
 
@@ -246,7 +252,7 @@ class LimitedAttempt(Attempt):
         Args:
             download: The download.
             run: The run.
-            protocol: What the protocol knows in this run.
+            protocol: The protocol's state for this run.
             limits: The limits of the run.
         """
         super().__init__(download, run, protocol)
@@ -255,7 +261,7 @@ class LimitedAttempt(Attempt):
         self.is_full = False
 
     def write(self, buffer: bytes) -> None:
-        """Take the next bytes of the content, piece by piece, each when the bandwidth allows.
+        """Write the next bytes of the content in pieces, each when the bandwidth allows it.
 
         Args:
             buffer: The bytes.
@@ -294,14 +300,14 @@ class LimitedAttempt(Attempt):
         self._limits.give_back(key)
 
     def wait_for_turn(self, host: Hashable = None) -> None:
-        """Wait until another request may be sent.
+        """Wait until another request may be sent, and take a place if it goes to another host.
 
         Args:
-            host: Where it is sent to; None for the host of the download.
+            host: The host that it is sent to; None for the host of the download.
 
         Raises:
             DownloadFailed: All places at a host to which the server redirected are taken. The
-                engine begins another attempt when there is one.
+                engine begins another attempt when one is free.
             Cancelled: The run was cancelled.
         """
         super().wait_for_turn()

@@ -1,12 +1,12 @@
-"""Pipelining: what the pool of threads and a protocol agree on, and what is known of a host.
+"""Pipelining: the interface between the thread pool and a protocol, and the health of hosts.
 
-Several requests are sent on one connection before the first of them is answered, which saves a
-round trip for each of the others. They are called a train. A protocol says which requests may be
-in one, sends them, and decides which replies count. The pool chooses the downloads, and advances
-the life of each in turn.
+A train is several requests that are sent on one connection before the first is answered. It saves a
+round trip for each request after the first. The protocol says which requests may be in a train,
+sends them, and decides which replies count. The pool chooses the downloads, and executes each of
+them when its reply has come.
 
-A train never makes a download fail. A reply that doesn't count is forgotten, and its request is
-sent again alone, as if there had been no train.
+Pipelining alone never makes a download fail. A reply that doesn't count is discarded, and its
+request is sent again alone, as if there had been no train.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ if TYPE_CHECKING:
 from ..waiting.cancellation import Cancellation
 
 DEPTH = 8
-"""How many requests are sent together, unless the caller says otherwise."""
+"""The default of the most requests that are sent together."""
 
 TRIP = 0.005
-"""The least round trip for which trains are worth their work by default (seconds)."""
+"""By default, hosts with a shorter round trip than this get no trains (seconds)."""
 
 REST = 1.0
-"""How long a host that is too near for trains is not asked about again (seconds)."""
+"""How long a host that was found too near for trains isn't checked again (seconds)."""
 
 ENDS = 2
-"""A host gets no more trains after it ended the connection within so many of them in a row, or
-refused requests of theirs."""
+"""After this many failed trains in a row, a host gets no more of them.
+
+A train fails if the host closes the connection early or refuses requests.
+"""
 
 
 class Depth(NamedTuple):
-    """How far a batch goes.
+    """The limits of pipelining in a batch.
 
     Attributes:
         most (int): The most requests that are sent together.
-        trip (float): The round trip must take longer than this (seconds).
+        trip (float): Only hosts with a longer round trip than this get trains (seconds).
     """
 
     most: int
@@ -58,52 +60,52 @@ class Depth(NamedTuple):
 
 
 class Health:
-    """Whether a host can deal with trains. Threads share it without a lock.
+    """What is known of how a host answers trains. Threads share it without a lock.
 
-    A race may cost a train more or less, and nothing else.
+    The worst effect of a race is one train too many or too few.
 
     Attributes:
         is_off (bool): The host gets no more trains.
     """
 
     def __init__(self) -> None:
-        """Make the health of a host that has had no train."""
+        """Create the health of a host that has had no train."""
         self.is_off = False
         self._ends = 0
         self._rests_until = float("-inf")
 
     @property
     def is_resting(self) -> bool:
-        """Whether the host was too near a moment ago. So each request needn't find that out."""
+        """Whether the host was found too near within the last :data:`REST` seconds."""
         return time.monotonic() < self._rests_until
 
     def rest(self) -> None:
-        """Note that the host is too near for trains, which may change."""
+        """Note that the host is too near for trains now."""
         self._rests_until = time.monotonic() + REST
 
     def answered(self) -> None:
-        """Note a train that the host answered to its end."""
+        """Note a train that the host has answered completely."""
         self._ends = 0
 
     def ended(self) -> None:
-        """Note a train that the host ended or refused, or that a nested download had to end."""
+        """Note a failed train: ended or refused by the host, or ended for a nested download."""
         self._ends += 1
         if self._ends >= ENDS:
             self.is_off = True
 
     def stop(self) -> None:
-        """Send no more trains to the host: it mixes replies up, or answers the first one only."""
+        """Send no more trains: the host mixes up replies, or answers the first request only."""
         self.is_off = True
 
 
 class Driver(Protocol):
-    """What advances the downloads of a train."""
+    """Executes the downloads of a train."""
 
     def waits_for(self, token: Cancellation) -> bool:
-        """Return whether a handler of one of them is running, and work is part of it.
+        """Return whether some work belongs to a handler of a download that is executed now.
 
         Args:
-            token: The token of the work.
+            token: The token of the work, such as a nested download.
         """
 
 
@@ -112,8 +114,8 @@ class Request(Protocol):
 
     Attributes:
         key (Hashable): Only requests with equal keys may be in one train.
-        size (int): How much is sent (bytes).
-        trace (Requests | None): Traces the requests of the run; None for nothing.
+        size (int): The size of the request (bytes).
+        trace (Requests | None): Traces the requests of the run; None for no tracing.
     """
 
     key: Hashable
@@ -121,17 +123,17 @@ class Request(Protocol):
 
     @property
     def size(self) -> int:
-        """How much is sent (bytes)."""
+        """The size of the request (bytes)."""
 
     def open(self, depth: Depth, driver: Driver) -> Line | None:
-        """Take an idle connection that has proved itself.
+        """Take an idle connection that has answered requests before.
 
-        The line closes when a handler that the driver waits for needs a connection itself. The host
-        may allow only one.
+        The line closes if a handler of one of its downloads needs a connection itself, because the
+        host may allow only one.
 
         Args:
-            depth: How far the batch goes.
-            driver: What advances the downloads of the train.
+            depth: The limits of pipelining in the batch.
+            driver: Executes the downloads of the train.
 
         Returns:
             The connection; None if there is none, or the host is too near for a train.
@@ -155,7 +157,7 @@ class Line(Protocol):
 
     @property
     def trip(self) -> float:
-        """How long the last reply took that had not to wait for another one (seconds)."""
+        """How long the last reply took that didn't queue behind another one (seconds)."""
 
     def send(self, requests: Sequence[Any], /) -> None:
         """Send requests. It doesn't raise; a connection that fails is not open afterwards.
@@ -165,11 +167,11 @@ class Line(Protocol):
         """
 
     def receive(self) -> Any:
-        """Read the next reply, which the running work waits for. It doesn't raise.
+        """Read the next reply. It doesn't raise.
 
         Returns:
-            The reply if it counts, for the attempt of that download. Else None: it is to be asked
-            for again, alone.
+            The reply if it counts, for the attempt of that download. Otherwise None: the request
+            must be sent again, alone.
         """
 
     def close(self) -> None:

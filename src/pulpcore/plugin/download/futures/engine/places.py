@@ -1,10 +1,11 @@
-"""The places for attempts at one host, of which there are only so many (``Limits.per_host``).
+"""A semaphore for the connections to one host (``Limits.per_host``), with a queue.
 
-An interrupt may come between any two bytecodes. So nothing here is a counter, and nothing takes a
-lock: what counts is the runs that are noted here and still run, which is asked of their claims.
+KeyboardInterrupt may be raised between any two bytecodes, so a counter or a lock could be left
+wrong. Instead the runs themselves are listed. Only those count whose claims say that they are still
+in progress.
 
-A run first adds itself to the list, and then counts the runs that are before it in the list. So two
-runs that do this at the same time never take the same place.
+A run first adds itself to the list, and then counts the runs before it in the list. So two runs
+that do this at the same time never take the same place.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from typing import Any
 
 from .run import Run
 
-# How often those who wait look for a place: the first of them often, and all others together so
-# many times a second. Mostly the run that leaves wakes the first one earlier.
+# How often waiting runs poll for a place. The first _FIRST do so each _SOONEST seconds, and all
+# together about _LOOKS times a second. Usually the run that leaves wakes the first one earlier.
 _FIRST = 8
 _SOONEST, _LATEST = 0.05, 2.0
 _LOOKS = 200
 
 
 class Places:
-    """Who uses, and who waits for, the connections to one host."""
+    """The runs that use connections to one host, and those that wait for one."""
 
     def __init__(self) -> None:
-        """Create places that nobody uses."""
+        """Create places that are all free."""
         self._active: dict[object, Run] = {}
         self._waiting: dict[Run, None] = {}
-        # The idle connections, the one that became idle first in front. Whoever pops the connection
-        # from its list owns it.
+        # The idle connections, the longest idle one first. The thread that pops a connection from
+        # its list owns it.
         self._idle: dict[object, list[Any]] = {}
 
     def enter(self, run: Run, most: int) -> float | None:
-        """Take a place, if one is free and nobody came earlier.
+        """Take a place if one is free and no run has waited longer.
 
         Args:
             run: The run.
@@ -47,8 +48,8 @@ class Places:
         waiting = self._waiting
         if run in self._active:
             return None
-        # A newcomer mustn't take the place of a run that waits, but one that a run with a place
-        # waits for needs none of its own.
+        # A new run must not overtake a waiting one. The exception is a nested run: a run that has a
+        # place waits for it, and so lends it that place.
         if (
             not waiting
             or run in waiting
@@ -73,7 +74,7 @@ class Places:
         """Take a place without waiting for one. Return whether one was free.
 
         Args:
-            key: Who takes it: the run, or what it uses a further connection for.
+            key: The owner: the run, or what the run uses a further connection for.
             run: The run.
             most: How many places there are.
         """
@@ -88,7 +89,7 @@ class Places:
             if not user.claims.is_live:
                 active.pop(other, None)
             elif not run.token.within(user.token) or run is user:
-                # A run that waits for this one to end doesn't count.
+                # A run that waits for this nested one doesn't count: it isn't using its connection.
                 before += 1
         if before < most:
             return True
@@ -99,7 +100,7 @@ class Places:
         """Give a place back, and wake the run that has waited longest.
 
         Args:
-            key: Who took it. Nothing happens if there is no such.
+            key: The owner. Nothing happens if it has none.
         """
         if self._active.pop(key, None) is not None:
             for run in self._waiting.copy():
@@ -107,7 +108,7 @@ class Places:
                 break
 
     def forget(self, run: Run) -> None:
-        """Note that a run waits for no place any more, and has none.
+        """Remove a run from the queue, and give its place back.
 
         Args:
             run: The run.
@@ -120,7 +121,7 @@ class Places:
 
         Args:
             key: The connection.
-            ticket: A list with the connection, from which whoever uses it next pops it.
+            ticket: A list with the connection. The thread that uses it next pops it from there.
         """
         for other, each in self._idle.copy().items():
             if not each:
@@ -129,10 +130,10 @@ class Places:
         self._idle[key] = ticket
 
     def make_room(self, most: int) -> None:
-        """Close idle connections until one more than those that are used may be opened.
+        """Close the longest idle connections until all together are within the limit.
 
         Args:
-            most: How many connections there may be.
+            most: The most connections, used and idle.
         """
         excess = len(self._active) + sum(map(len, self._idle.copy().values())) - most
         for key, ticket in self._idle.copy().items():
@@ -152,7 +153,7 @@ def enter_all(run: Run, wanted: Sequence[tuple[Places, int]]) -> float | None:
 
     Args:
         run: The run.
-        wanted: The places, and how many of each there are.
+        wanted: The places of each host, and how many there are.
 
     Returns:
         When to ask again (``time.monotonic()``); None if the run has all places.
@@ -162,7 +163,7 @@ def enter_all(run: Run, wanted: Sequence[tuple[Places, int]]) -> float | None:
         if until is not None:
             for other, _ in wanted:
                 if other is not places:
-                    # Whoever waits holds nothing that another waits for: there is no deadlock.
+                    # No hold and wait, so there is no deadlock.
                     other.leave(run)
             return until
     return None

@@ -1,9 +1,11 @@
-"""How many connections fetch one file: more, as long as the sum of their speeds grows.
+"""The policy that decides how many connections fetch one file.
 
-The policy does no I/O and takes the time from outside, so that tests can simulate it. It measures
-the sum of the speeds over short periods, and then tries more connections. If the sum grows by about
-a tenth, they stay, and it tries still more. If not, it goes back, and tries again after a pause,
-which doubles each time.
+It measures the total throughput over short periods, and then starts a trial with more connections.
+If the throughput grows by about a tenth, the connections stay, and the next trial has still more.
+If not, it returns to the former number, and pauses before the next trial. The pause doubles each
+time.
+
+The policy does no I/O, and its caller passes the time, so that tests can simulate it.
 """
 
 from __future__ import annotations
@@ -12,49 +14,50 @@ import math
 from typing import NamedTuple
 
 PERIOD = 0.2
-"""How long a speed is measured at least (seconds)."""
+"""The shortest period of a measurement (seconds)."""
 
 TRIPS = 4
-"""How many round trips a speed is measured at least."""
+"""The shortest period of a measurement (round trips). The longer of the two limits holds."""
 
 LEAST, LONGEST = 32 * 1024, 1.0
-"""A speed is measured until so many bytes have come, but not longer (bytes, seconds)."""
+"""A measurement needs at least ``LEAST`` bytes, unless it has taken ``LONGEST`` seconds."""
 
 WINDOW = 14_600
-"""What a new connection sends in its first round trip (bytes; RFC 6928). Then it doubles."""
+"""TCP's initial window (bytes; RFC 6928). In slow start it doubles with each round trip."""
 
 STEADY = 1.05
-"""A speed that grew by no more than this factor since the period before doesn't grow any more."""
+"""The speed is steady if it grew by no more than this factor since the period before."""
 
 PATIENCE = 8
-"""The most periods until a speed counts, although it still grows."""
+"""After this many periods a trial may start although the speed still grows."""
 
 GAIN = 0.1
-"""The share by which the sum must grow, so that more connections stay."""
+"""The share by which a trial must raise the total speed for its connections to stay."""
 
 LOSS = 0.9
-"""Several connections are given up if they bring less than this share of what one has brought."""
+"""Go back to one connection if several bring less than this share of the speed of one."""
 
 HUNGER = 0.25
-"""The least share of the time that the reader waits for the network.
+"""More connections are tried only if the reader waits for the network at least this share of time.
 
-If it waits less, something else is the limit, such as the processor, the disk, or a limit of
+If it waits less, the bottleneck is something else, such as the CPU, the disk, or a limit of
 bandwidth.
 """
 
 PAUSE, LONGEST_PAUSE = 2.0, 60.0
-"""How long to wait after a trial that brought nothing: at first, and at most (seconds)."""
+"""The pause after a trial that failed: the first one, and the longest one (seconds)."""
 
 REST = 60.0
 """How long to wait after a server refused a connection (seconds)."""
 
 
 class Progress(NamedTuple):
-    """What was counted since the beginning.
+    """Counters since the beginning. The policy uses only their differences.
 
     Attributes:
         received (int): The bytes that all connections have brought.
-        waited (float): How long the reader has waited for them, without computing (seconds).
+        waited (float): How long the reader has waited for the network, without its own CPU time
+            (seconds).
     """
 
     received: int = 0
@@ -62,12 +65,12 @@ class Progress(NamedTuple):
 
 
 class Ramp:
-    """The number of connections for one file, as it is learned.
+    """The number of connections for one file, adapted to the measured speed.
 
     Attributes:
         most (int): The largest number.
         wanted (int): The number to use now.
-        speed (float): The last sum of the speeds that was measured (bytes a second).
+        speed (float): The total speed that was measured last (bytes a second).
     """
 
     def __init__(self, most: int, now: float, trip: float, size: int) -> None:
@@ -85,11 +88,11 @@ class Ramp:
         self.speed = 0.0
         self._trip = trip
         self._period = max(PERIOD, TRIPS * trip)
-        # When new connections can have their full speed.
+        # When the new connections should have left TCP slow start.
         self._grown = now
-        # How many connections a trial began with, and their speed; None while there is no trial.
+        # The number of connections before the trial, and their speed; None if there is no trial.
         self._before: tuple[int, float] | None = None
-        # Whether all connections that are wanted have brought something.
+        # Whether all connections of the trial have brought bytes. Nothing is measured before.
         self._is_complete = True
         self._step = 1
         # The speed of one connection, when it was measured last.
@@ -101,11 +104,11 @@ class Ramp:
         self._periods, self._last = 0, 0.0
 
     def update(self, now: float, progress: Progress, active: int) -> None:
-        """Measure, and decide at the end of a period.
+        """Measure the speed, and adapt the number of connections at the end of a period.
 
         Args:
             now: The time (seconds).
-            progress: What was counted.
+            progress: The counters.
             active: The number of connections that bring bytes now.
         """
         if not self._is_complete:
@@ -120,13 +123,13 @@ class Ramp:
             return
         waited = progress.waited - self._at_begin.waited
         self.speed = speed = received / elapsed
-        # New connections had their full speed for most of the period.
+        # Whether the new connections had their full speed for three quarters of the period.
         is_grown = self._began + elapsed / 4 >= self._grown
         self._begin(now, progress)
         self._decide(now, speed, is_hungry=waited >= HUNGER * elapsed, is_grown=is_grown)
 
     def refuse(self, now: float, active: int) -> None:
-        """Use no more connections than there are, because one could not be had.
+        """Keep to the present connections, because the server or the system refused another one.
 
         Args:
             now: The time (seconds).
@@ -165,19 +168,19 @@ class Ramp:
         # With many connections, one more brings a small share even if it has its full speed.
         gain = min(GAIN, (self.wanted - count) / count / 2)
         if speed >= before * (1 + gain):
-            # The next step is larger, so that many connections are soon found.
+            # The number doubles with each success, so that it takes few trials to reach many.
             self._before, self._step = None, self.wanted
             self._try(speed)
         elif is_grown or not is_hungry:
             self._reject(now)
 
     def _try(self, speed: float) -> None:
-        """Use more connections, if there may be more."""
+        """Start a trial with more connections, if the limit allows it."""
         self._restart()
         wanted = min(self.wanted + self._step, self.most)
         if self.wanted == 1:
-            # Alone, a connection goes on without a pause between the parts. So it takes more than
-            # two to be faster if a part comes within a round trip.
+            # One connection streams. Connections that fetch parts lose a round trip for each. If
+            # that loss is large, even two of them are slower than the stream.
             share = 1 + speed * self._trip / self._size
             wanted = max(wanted, math.ceil(share * (1 + GAIN)))
         if self.wanted < wanted <= self.most:
@@ -186,12 +189,16 @@ class Ramp:
             self._is_complete = False
 
     def _doublings(self) -> float:
-        """How many round trips a new connection needs to be as fast as those before."""
+        """Return how many round trips a new connection needs until its speed can be measured.
+
+        These are the doublings of slow start up to the mean speed of the former connections, and
+        some more.
+        """
         count, before = self._before or (1, 0.0)
         return math.log2(max(before / count * self._trip / WINDOW, 1.0)) + TRIPS
 
     def _reject(self, now: float) -> None:
-        """Go back to the connections before the trial, if there is one, and pause."""
+        """End the trial, if there is one: return to the number before it, and pause."""
         if self._before is not None:
             self.wanted, self._before = self._before[0], None
         self._is_complete, self._step = True, 1

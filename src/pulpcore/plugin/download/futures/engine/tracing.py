@@ -1,6 +1,6 @@
-"""What the engine tells of a run to whoever traces it: the run, and each request of it.
+"""The interface through which the engine reports runs and their requests to a tracer.
 
-A record that has no :class:`Tracing` costs nothing: nobody is called.
+Without a :class:`Tracing` in the download's record, nothing is called.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RequestTrace(ABC):
-    """The trace of one request, or of an attempt of a protocol that doesn't tell its requests."""
+    """The trace of one request, or of a whole attempt of a protocol without traced requests."""
 
     @abstractmethod
     def replied(self, status: int) -> None:
@@ -30,7 +30,7 @@ class RequestTrace(ABC):
         """End the trace. It is called once.
 
         Args:
-            error: Why it failed; None if it succeeded, or if its status says all.
+            error: Why the request failed; None if it succeeded, or if the status tells the failure.
         """
 
 
@@ -44,10 +44,10 @@ class RunTrace(ABC):
         """Begin the trace of a request that is about to be sent.
 
         Args:
-            method: The method; '' for an attempt of a protocol that doesn't tell its requests.
+            method: The method; '' for an attempt of a protocol without traced requests.
             url: The URL, redacted.
-            headers: The headers of the request, to which this adds those that carry the trace.
-            resends: How many requests were sent for the same before.
+            headers: The headers of the request. This adds those that carry the trace context.
+            resends: How many requests were sent before for the same download, in this run.
         """
 
     @abstractmethod
@@ -60,7 +60,7 @@ class RunTrace(ABC):
 
 
 class Requests:
-    """Traces the requests of a run that are sent one after the other.
+    """Traces the requests that one thread sends for a run, one after the other.
 
     Attributes:
         run (RunTrace): The trace of the run.
@@ -77,7 +77,7 @@ class Requests:
         self._current: RequestTrace | None = None
 
     def make(self, method: str, url: str, headers: MutableMapping[str, str]) -> RequestTrace:
-        """Begin the trace of a request that is pipelined. It isn't the current one yet.
+        """Begin the trace of a pipelined request. It becomes the current one by :meth:`take`.
 
         Args:
             method: As for :meth:`RunTrace.make`.
@@ -88,7 +88,7 @@ class Requests:
         return self.run.make(method, url, headers, self._sent - 1)
 
     def begin(self, method: str, url: str, headers: MutableMapping[str, str]) -> RequestTrace:
-        """Begin the trace of the next request; that of the one before ends.
+        """End the trace of the last request, and begin that of the next one.
 
         Args:
             method: As for :meth:`RunTrace.make`.
@@ -100,7 +100,7 @@ class Requests:
         return self._current
 
     def take(self, request: RequestTrace) -> None:
-        """Go on with the trace of a request that was pipelined, and whose reply counts.
+        """Make the trace of a pipelined request the current one, because its reply is used.
 
         Args:
             request: The trace.
@@ -108,7 +108,7 @@ class Requests:
         self._current = request
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the trace of the last request: its body is read, or it failed.
+        """End the trace of the current request, if there is one.
 
         Args:
             error: Why it failed; None if it succeeded.
@@ -120,10 +120,13 @@ class Requests:
 
 @contextlib.contextmanager
 def branch(main: Requests | None) -> Iterator[Requests | None]:
-    """Trace requests that another thread sends for the same run.
+    """Trace the requests that another thread sends for the same run.
 
     Args:
-        main: What traces those of the run; None for nothing.
+        main: Traces the requests of the download's thread; None for no tracing.
+
+    Yields:
+        Traces the requests of the calling thread; None without ``main``.
     """
     if main is None:
         yield None
@@ -144,7 +147,7 @@ class Tracing(ABC):
 
     @abstractmethod
     def begin(self, download: Download) -> RunTrace:
-        """Begin the trace of a run, in the ``contextvars`` context of the run.
+        """Begin the trace of a run. This is called in the ``contextvars`` context of the run.
 
         Args:
             download: The download.

@@ -1,4 +1,4 @@
-"""Applies ``auth``, a callable as ``requests.auth.AuthBase``, to the requests of an exchange."""
+"""Calls ``auth`` (a callable like those of ``requests.auth``) for the requests of an exchange."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Resend = Callable[[requests.PreparedRequest], requests.Response]
 
 
 class Identity:
-    """An object as a key that only equals itself."""
+    """A key for an object that can't be hashed. Keys are equal only if the object is the same."""
 
     def __init__(self, thing: object) -> None:
-        """Keep the object, so that no other gets its id.
+        """Keep a reference to the object, so that its id isn't used again.
 
         Args:
             thing: The object.
@@ -40,11 +40,11 @@ class Identity:
 
 
 def key_of(auth: Auth) -> Hashable:
-    """Return what is equal for two downloads that may share connections.
+    """Return a key of ``auth``. Downloads share connections only if their keys are equal.
 
     Args:
-        auth: The callable. That of ``requests.auth.HTTPDigestAuth`` can't be hashed. A bound method
-            is another object each time, and equals the others.
+        auth: The callable. It need not be hashable: ``requests.auth.HTTPDigestAuth`` isn't. Bound
+            methods of one object are compared by equality, because each access makes a new one.
     """
     try:
         hash(auth)
@@ -54,10 +54,10 @@ def key_of(auth: Auth) -> Hashable:
 
 
 class Connection:
-    """What a hook finds as ``response.connection``.
+    """Stands in for the adapter that a hook of requests finds as ``response.connection``.
 
     Attributes:
-        download (Options): The download, whose settings count for what the hook asks elsewhere.
+        download (Options): The download. A hook that asks another server uses its settings.
     """
 
     def __init__(self, download: Options, resend: Resend) -> None:
@@ -87,11 +87,12 @@ class Authentication:
     """Calls ``auth`` and its hooks for one exchange.
 
     Attributes:
-        secrets (set[str]): What it has put into the headers of requests.
+        secrets (set[str]): The values that ``auth`` and its hooks have put into headers. They must
+            not be shown.
     """
 
     def __init__(self, auth: Auth, download: Options, resend: Resend) -> None:
-        """Begin.
+        """Begin an exchange.
 
         Args:
             auth: The callable.
@@ -112,9 +113,9 @@ class Authentication:
 
         Raises:
             DownloadFailed: The network failed when ``auth`` used it.
-            TypeError: ``auth`` has returned something else.
+            TypeError: ``auth`` has returned something else than a request.
         """
-        # Hooks of requests add the cookies of a response to these.
+        # The hook of HTTPDigestAuth adds cookies to the jar of the request, so there must be one.
         request.prepare_cookies(RequestsCookieJar())
         self._before = dict(request.headers)
         made: object = _guarded(partial(self._auth, request))
@@ -145,7 +146,8 @@ class Authentication:
     def _answered(self, reply: requests.Response, options: dict[str, Any]) -> requests.Response:
         hooks = reply.request.hooks["response"]
         if hooks and reply.status_code >= 400 and header(reply, "www-authenticate") is not None:
-            # Hooks of requests read the whole body, which may be endless.
+            # HTTPDigestAuth would read the whole body, which may be endless. drain() closes the
+            # connection if more than a few bytes are left.
             drain(reply)
         for hook in hooks:
             reply.connection = Connection(self._download, self._sent)  # type: ignore[assignment]
@@ -165,12 +167,17 @@ class Authentication:
 
 
 def _guarded(function: Callable[[], T]) -> T:
-    """Call ``auth`` or a hook. An error that it causes is no failure of the host."""
+    """Call ``auth`` or a hook.
+
+    Raises:
+        DownloadFailed: The network failed in the call. ``auth_failed`` is set, so that the failure
+            isn't counted against the host of the download.
+    """
     try:
         return function()
     except DownloadError as error:
         if error.download is None:
-            # The download itself failed, when the hook sent a request again.
+            # The hook sent the request again, and that failed: a failure of this download itself.
             raise
         failed = _failed(error, f"auth: {error}")
         failed.__cause__ = error
@@ -189,7 +196,7 @@ def _translated(error: Exception) -> DownloadFailed:
     reply = getattr(error, "response", None)
     if not isinstance(error, requests.HTTPError) or reply is None:
         return failure.from_exception(error)
-    # What raise_for_status() raised.
+    # The hook called raise_for_status().
     redact.exception(error)
     failed = failure.from_status(reply.status_code, None, True)
     failed.transient = reply.status_code in backoff.TRANSIENT
@@ -197,7 +204,10 @@ def _translated(error: Exception) -> DownloadFailed:
 
 
 def _failed(error: DownloadError, reason: str = "") -> DownloadFailed:
-    """Return the error of the download. It isn't NotFound if only a token wasn't found."""
+    """Return the error of the download, for an error of another download that ``auth`` ran.
+
+    The kind NotFound isn't kept: the token was not found, but the file may be there.
+    """
     kind = NotAuthorized if isinstance(error, NotAuthorized) else DownloadFailed
     failed = kind(reason or f"auth: {error.reason}")
     failed.transient, failed.retry_after = error.transient, error.retry_after

@@ -1,14 +1,18 @@
 """One file in parts, over several connections (``HttpDownload.parts``).
 
-It is a reader ahead, not a second way to write: the thread of the download hands the bytes on in
-order, as always. It begins with the reply to the ordinary request, and reads that as a stream.
-While the sum of the speeds grows, further threads fetch parts that lie ahead, by ``Range`` and
-``If-Range``, into memory. When the stream arrives at such a part, its connection is closed and the
-part is handed on. From there all connections fetch parts, until one is enough again, which then is
-a stream. A part that has hardly begun when the stream arrives is dropped, and the stream goes on.
+The parts are a read-ahead. The download's thread still hands the bytes on in order, so writers and
+validations see nothing new.
 
-Each part is checked as the rest of a broken transfer is: status, Content-Range, validator and place
-(:meth:`.resume.Version.is_continued`).
+1. The download's thread reads the reply to the ordinary request. This is the stream.
+2. As long as the total throughput grows, more threads fetch parts that lie ahead into memory, with
+   ``Range`` and ``If-Range``.
+3. When the stream reaches a part, its connection is closed, and the part is handed on. From then on
+   all connections fetch parts.
+4. If less than half of that part has come, the part is dropped instead, and the stream goes on.
+5. When one connection is enough again, it becomes a new stream.
+
+The reply for each part passes the same checks as the reply that resumes a broken transfer: status,
+Content-Range, validator and URL (:meth:`.resume.Version.is_continued`).
 """
 
 from __future__ import annotations
@@ -46,34 +50,41 @@ SMALLEST = 2 * SIZE
 """The size of the smallest file that is fetched in parts (bytes)."""
 
 FAILURES = 4
-"""How often a part may fail in a row."""
+"""The attempt fails when a part or the stream has failed this many times in a row."""
 
 ADVANCE = 256 * 1024
-"""A part that fails after it brought so much (bytes) doesn't fail in a row."""
+"""A request that brought this much (bytes) before it failed starts the row of failures anew."""
 
 _PAUSE = 0.1
-"""How long to wait before a part is fetched a third time (seconds), doubled each time."""
+"""The back-off before the third request for a part (seconds). It doubles with each further one.
+
+The second request is sent at once.
+"""
 
 _AHEAD_TRIPS = 8
-"""So many round trips of the stream lie before the first part: a new connection begins slowly."""
+"""How far ahead of the stream the first part begins (round trips at the present speed).
+
+TCP slow start makes a new connection slow at first. The distance gives it time to catch up.
+"""
 
 _LOOK = 0.02
-"""How often the thread of the download looks for what is to be done (seconds)."""
+"""How often the download's thread checks which parts have ended and starts more (seconds)."""
 
 _END = 2.0
-"""How long to wait for the threads at the end: a look-up of a name can't be cut short (seconds)."""
+"""How long to wait for the threads at the end (seconds). A DNS look-up can't be interrupted."""
 
 _READ = 64 * 1024
 """The most bytes that a thread reads into a part at a time.
 
-Each thread has a heap of its own (an arena of glibc), which keeps the largest buffer's size.
+Each thread has a heap of its own (an arena of glibc). It never shrinks below the largest buffer
+that the thread has used.
 """
 
 _SHORT = "what came is shorter than the server said"
 
 
 class Origin(NamedTuple):
-    """Where the parts come from, and how.
+    """The file that the parts belong to, and where they are asked for.
 
     Attributes:
         source (str): The URL that the attempt asks.
@@ -91,7 +102,10 @@ class Origin(NamedTuple):
 def origin(
     reply: requests.Response, urls: Sequence[str], source: str, known: resume.Version | None
 ) -> Origin | None:
-    """Return where the parts of a file come from; None if it can't be fetched in parts.
+    """Return what is needed to fetch a file in parts; None if that can't be done.
+
+    It needs a strong validator, no content coding, a server that supports ranges, and a known size
+    of at least :data:`SMALLEST`.
 
     Args:
         reply: The reply to the first request.
@@ -113,10 +127,11 @@ def origin(
 
 
 class Fetcher:
-    """Asks for ranges of a file, and checks the replies. Any thread may use it.
+    """Sends requests for ranges of a file, and checks the replies. Thread-safe.
 
     Attributes:
-        trace (Requests | None): Traces the requests of the thread of the download.
+        trace (Requests | None): Traces the requests that the download's thread sends; None for no
+            tracing.
     """
 
     def __init__(self, download: Options, attempt: Attempt, origin: Origin) -> None:
@@ -138,12 +153,12 @@ class Fetcher:
         Args:
             first: The position of its first byte.
             end: The position behind its last byte.
-            is_again: It was asked for before. Then the first URL is asked again, because the one
-                that it redirects to may have expired.
-            trace: Traces the requests of the calling thread; None for nothing.
+            is_again: Whether a request for it failed before. Then the first URL is asked again,
+                because the URL that it redirected to may have expired.
+            trace: Traces the requests of the calling thread; None for no tracing.
 
         Raises:
-            DownloadFailed: There is no such reply.
+            DownloadFailed: The request failed, or the reply isn't this range of this version.
             Cancelled: The work of the caller was cancelled.
         """
         where = self._origin
@@ -153,7 +168,7 @@ class Fetcher:
         )
         reply = exchange.run(() if is_again else where.urls)
         status = reply.status_code
-        # Without a length, only the end of the body would show that it is the right range.
+        # Without a length, a range that is too long or too short would show at its end only.
         if (
             status == requests.codes.partial_content
             and length(reply) is not None
@@ -169,7 +184,7 @@ class Fetcher:
         raise failure.from_status(status, retry_after, "Authorization" in reply.request.headers)
 
     def take(self, reply: requests.Response, size: int) -> bytes:
-        """Return what is there of the body of a reply; b"" at its end.
+        """Read from the body of a reply, as soon as any bytes are there; b"" at its end.
 
         Args:
             reply: The reply.
@@ -201,30 +216,31 @@ class Fetcher:
 class Part:
     """A range of the file that a thread fetches into memory.
 
-    That thread sets the attributes, until ``is_ended``. The thread of the download reads what has
-    been received.
+    Until ``is_ended`` is set, only that thread sets the attributes, except ``handed``. The
+    download's thread reads the bytes that have come.
 
     Attributes:
         first (int): The position of its first byte.
         end (int): The position behind its last byte.
-        memory (mmap.mmap): Where the bytes go.
-        received (int): How much came (bytes).
-        handed (int): How much was handed on (bytes).
-        token (Cancellation): Ends the fetching.
+        memory (mmap.mmap): The buffer for the bytes.
+        received (int): How much has come (bytes).
+        handed (int): How much was handed on to the writer (bytes).
+        token (Cancellation): Cancels the fetch.
         failures (int): How often it has failed in a row.
-        error (DownloadError): Why it failed last, if it has failed.
-        bug (BaseException | None): What was raised that is no failure.
-        is_ended (bool): No thread fetches it now.
-        has_place (bool): It uses a place of its own at the host.
+        error (DownloadError): The last failure. It counts only if ``failures`` isn't 0.
+        bug (BaseException | None): An exception other than DownloadError. The download's thread
+            raises it.
+        is_ended (bool): Whether no thread fetches it now.
+        has_place (bool): Whether it counts as a connection of its own in ``Limits.per_host``.
     """
 
     def __init__(self, first: int, end: int, memory: mmap.mmap) -> None:
-        """Note a range.
+        """Create a part of which nothing was fetched.
 
         Args:
             first: The position of its first byte.
             end: The position behind its last byte.
-            memory: Where the bytes go.
+            memory: The buffer for the bytes.
         """
         self.first, self.end, self.memory = first, end, memory
         self.received = self.handed = 0
@@ -235,7 +251,7 @@ class Part:
         self.is_ended = self.has_place = False
 
     def read(self, size: int) -> bytes:
-        """Return what has come and was not handed on.
+        """Return bytes that have come and were not handed on yet.
 
         Args:
             size: The most bytes to return.
@@ -245,12 +261,12 @@ class Part:
         return data
 
     def fetch(self, fetcher: Fetcher, block: int, came: Callable[[Part], object]) -> None:
-        """Fetch what is missing. This never raises.
+        """Fetch the bytes that are missing. Errors are kept in ``error`` and ``bug``, not raised.
 
         Args:
-            fetcher: Asks for it.
+            fetcher: Sends the request.
             block: The largest buffer (bytes).
-            came: Called with this part for each buffer.
+            came: Called with this part after each buffer that came.
         """
         before = self.received
         try:
@@ -283,19 +299,19 @@ class Part:
                     raise DownloadFailed(_SHORT)
                 received = self.received + len(buffer)
                 self.memory[self.received : received] = buffer
-                # Afterwards: the other thread reads up to there.
+                # Only after the copy: the download's thread reads up to this position.
                 self.received = received
                 came(self)
         finally:
-            # Gives the connection back if the body was read to its end; else closes it.
+            # The connection goes back to the pool if the body was read to its end.
             reply.close()
 
 
 def _delay(error: DownloadError, failures: int) -> float:
-    """Return how long to wait before a range is asked for again (seconds).
+    """Return the back-off before a range is requested again (seconds).
 
     Args:
-        error: Why it failed last.
+        error: The last failure.
         failures: How often it has failed in a row.
     """
     if not failures:
@@ -304,22 +320,22 @@ def _delay(error: DownloadError, failures: int) -> float:
 
 
 class Team:
-    """The threads that fetch parts of one file, and the parts, in order.
+    """The threads that fetch parts of one file, and the queue of the parts.
 
-    Only the thread of the download uses it, and that may be the main thread, which an interrupt may
-    leave anywhere. So it shares no lock with the others. They tell it something by appending to a
+    Only the download's thread calls it. That may be the main thread, where KeyboardInterrupt may be
+    raised between any two bytecodes. So it shares no lock with the other threads: they append to a
     deque, and then wake it.
 
     Attributes:
-        parts (deque[Part]): The parts that were not handed on completely, in order.
+        parts (deque[Part]): The parts that were not handed on completely, in order of position.
         front (int): The position behind the last part.
     """
 
     def __init__(self, fetcher: Fetcher, attempt: Attempt, most: int, block: int) -> None:
-        """Begin without threads.
+        """Create a team without threads.
 
         Args:
-            fetcher: Asks for ranges.
+            fetcher: Sends the requests.
             attempt: The attempt.
             most: The most threads.
             block: The largest buffer (bytes).
@@ -327,15 +343,15 @@ class Team:
         self._fetcher, self._attempt, self._block = fetcher, attempt, block
         self.parts: deque[Part] = deque()
         self.front = 0
-        # Maps, because memory that one thread allocates and another frees would stay with the
-        # process: the heap of each thread would grow to the largest size that it ever had.
+        # Buffers from mmap, not from malloc: the glibc arena of each thread would keep the memory
+        # of the most parts that were ever allocated in it.
         self._free: list[mmap.mmap] = []
         self._unmapped = most
-        # Parts that aren't needed any more, but may still be written to.
+        # Parts that aren't needed any more, but whose threads may still write to the buffers.
         self._dropped: set[Part] = set()
         self._running: set[Part] = set()
         self._ended: deque[Part] = deque()
-        # The part that the thread of the download waits for, and what wakes it.
+        # The part that the download's thread waits for, and the waiter that wakes it.
         self._awaited: Part | None = None
         self._waiter: Waiter | None = None
         self._token = Cancellation(current())
@@ -347,11 +363,11 @@ class Team:
         return len(self._running)
 
     def active(self) -> int:
-        """Return the number of parts that are being fetched and have brought something."""
+        """Return the number of running fetches whose parts have received bytes."""
         return sum(1 for part in self._running if part.received)
 
     def buffered(self) -> int:
-        """Return how much lies in memory (bytes)."""
+        """Return how much has been received and not handed on (bytes)."""
         return sum(part.received - part.handed for part in self.parts)
 
     def collect(self) -> list[Part]:
@@ -370,18 +386,18 @@ class Team:
         return ended
 
     def has_memory(self) -> bool:
-        """Return whether there is memory for a further part, after it was mapped if need be."""
+        """Return whether there is a free buffer for another part. Map one if needed."""
         if not self._free and self._unmapped:
             try:
                 self._free.append(mmap.mmap(-1, SIZE))
                 self._unmapped -= 1
             except OSError:
-                # The system grants no more. What there is will do.
+                # The system refuses more memory, so the present buffers are all there will be.
                 self._unmapped = 0
         return bool(self._free)
 
     def add(self, first: int, end: int) -> Part:
-        """Return a new part, behind all others, for which there is memory.
+        """Add a part behind all others, and return it. :meth:`has_memory` must have returned True.
 
         Args:
             first: The position of its first byte.
@@ -397,12 +413,13 @@ class Team:
 
         Args:
             part: The part.
-            has_stream: The thread of the download reads a connection, too.
+            has_stream: Whether the download's thread reads the stream, too.
 
         Returns:
-            Whether there was a place at the host, and a thread.
+            Whether it was started. False if the limits allow no further connection, or the system
+            no further thread.
         """
-        # The place of the run itself is for the stream, or else for one of the parts.
+        # The run has one place by ``Limits.per_host``. The stream uses it, or else one part.
         if has_stream or any(not each.has_place for each in self._running):
             if not take_place(self._attempt, part, self._fetcher.hosts):
                 return False
@@ -436,11 +453,11 @@ class Team:
             self._free.append(part.memory)
 
     def finish(self) -> None:
-        """Forget the first part, all of which was handed on."""
+        """Remove the first part, which was handed on completely. Its buffer is used again."""
         self._free.append(self.parts.popleft().memory)
 
     def wait(self, part: Part, seconds: float) -> None:
-        """Wait until a part has brought something, or the fetching of one has ended.
+        """Wait until the part has bytes to hand on, or any fetch has ended.
 
         Args:
             part: The part, which is the first one.
@@ -453,7 +470,7 @@ class Team:
         self._waiter = waiter
         self._token.attach(waiter)
         try:
-            # Look again: the other thread may have acted before it could see the waiter.
+            # Check again: bytes may have come before the other thread could see the waiter.
             waiter.wait(0.0 if part.received > part.handed or self._ended else seconds)
         finally:
             self._token.detach(waiter)
@@ -461,12 +478,12 @@ class Team:
         self._token.check()
 
     def close(self) -> None:
-        """End all threads, and wait until they have."""
+        """Cancel all fetches, and wait up to :data:`_END` for the threads."""
         self._token.cancel("the attempt has ended")
         self._token.close()
         self._workers.stop()
         self._workers.join(_END)
-        # Also those whose threads didn't end in time.
+        # Threads that didn't end in time must not keep their places at the host.
         self._ended.extend(self._running)
         self.collect()
 
@@ -489,7 +506,7 @@ class Team:
 
 
 class Reader:
-    """Brings the content of a file in order, over one connection or several."""
+    """Yields the content of a file in order, fetched over one connection or several."""
 
     def __init__(
         self, download: Options, attempt: Attempt, reply: requests.Response, origin: Origin
@@ -508,10 +525,10 @@ class Reader:
         self._team = Team(self._fetcher, attempt, self._most, min(self._block, _READ))
         self._trip = reply.elapsed.total_seconds()
         self._ramp = Ramp(self._most, time.monotonic(), self._trip, SIZE)
-        # How long this thread has read or waited, and when to plan again.
+        # The time that this thread has spent in reading and waiting, and when to plan again.
         self._waited = self._due = 0.0
         self._attempt, self._longest = attempt, download.retry_after_max
-        # The connection that this thread reads, how much it brought, and how often it has failed.
+        # The reply that this thread reads, how much it brought, and its failures in a row.
         self._stream: requests.Response | None = reply
         self._read_size = 0
         self._failures = 0
@@ -522,7 +539,7 @@ class Reader:
         """Yield the content, from the position of the attempt to its end.
 
         Raises:
-            DownloadFailed: A part failed too often.
+            DownloadError: A part or the stream failed too often, or a handler read from the reply.
             Cancelled: The run was cancelled.
         """
         while self._position < self._total:
@@ -537,7 +554,7 @@ class Reader:
         self._end_stream()
 
     def close(self) -> None:
-        """End all threads and connections."""
+        """End the threads, and close the stream."""
         self._team.close()
         if self._stream is not None:
             self._stream.close()
@@ -545,7 +562,7 @@ class Reader:
     # What is fetched next.
 
     def _plan(self) -> None:
-        """Give the threads work."""
+        """Update the number of connections, and start fetches until there are that many."""
         now, team, ramp = time.monotonic(), self._team, self._ramp
         ended = team.collect()
         if not ended and now < self._due:
@@ -567,7 +584,7 @@ class Reader:
                 break
 
     def _next(self) -> Part | None:
-        """Return the part to fetch next; None if there is none, or no room for it."""
+        """Return the part to fetch next; None if there is none, or no memory for it."""
         if self._failed:
             return self._failed.pop(0)
         team, ramp = self._team, self._ramp
@@ -575,7 +592,7 @@ class Reader:
             return None
         first = max(team.front, self._position)
         if self._stream is not None and not team.parts:
-            # The stream goes on meanwhile. Both are to arrive there at about the same time.
+            # The part should be complete at about the time when the stream reaches it.
             ahead = max(SIZE, int(ramp.speed * self._trip * _AHEAD_TRIPS))
             first = max(first, self._position + ahead)
         if first >= self._total or not team.has_memory():
@@ -591,14 +608,14 @@ class Reader:
         return False
 
     def _note_failure(self, part: Part, now: float) -> None:
-        """Have a part fetched again, unless the stream gets it, too."""
+        """Schedule a failed part again, or leave it to the stream."""
         error, team, ramp = part.error, self._team, self._ramp
         is_last = part.failures >= FAILURES or self._is_too_late(error)
         has_stream = self._stream is not None
         if error.refused or error.retry_after or (is_last and has_stream):
             ramp.refuse(now, team.running + has_stream)
         if has_stream and (is_last or ramp.wanted == 1):
-            # The stream gets it, too.
+            # The stream will read these bytes itself.
             for each in [each for each in team.parts if each.first >= part.first]:
                 self._drop(each)
             team.front = part.first
@@ -608,7 +625,7 @@ class Reader:
             self._failed.append(part)
 
     def _is_too_late(self, error: DownloadError) -> bool:
-        """Whether the server wants to be asked again after too long a time."""
+        """Whether the server's Retry-After is longer than ``retry_after_max``."""
         return (error.retry_after or 0.0) > self._longest
 
     def _drop(self, part: Part) -> None:
@@ -619,7 +636,7 @@ class Reader:
     # What is handed on next.
 
     def _head(self) -> Part | None:
-        """Return the part that begins at the position; None where the stream is read."""
+        """Return the part to hand on next; None if the stream is to be read."""
         team = self._team
         while team.parts:
             part = team.parts[0]
@@ -631,13 +648,18 @@ class Reader:
                 if self._stream is not None:
                     self._end_stream()
                 return part
-            # The stream has been faster.
+            # The stream got here, or past here, before the part had half of its bytes.
             self._ramp.give_up(time.monotonic())
             self._drop(part)
         return None
 
     def _take(self, part: Part) -> bytes:
-        """Return the next bytes of a part; b"" after a while without any."""
+        """Return the next bytes of a part; b"" if none came within :data:`_LOOK`.
+
+        Raises:
+            DownloadError: The part has failed too often.
+            Cancelled: The run was cancelled.
+        """
         team = self._team
         if part.received == part.handed:
             if part.is_ended and part.failures >= FAILURES:
@@ -646,7 +668,7 @@ class Reader:
         buffer = part.read(self._block)
         if part.first + part.handed == part.end:
             team.finish()
-            # There is room for another one.
+            # A buffer is free, so plan at once.
             self._due = 0.0
         return buffer
 
@@ -671,7 +693,7 @@ class Reader:
         return buffer
 
     def _stream_failed(self, error: DownloadFailed) -> None:
-        """Have the rest of the stream asked for again, or raise."""
+        """Close the stream that failed, and wait for the back-off. Raise if it failed too often."""
         is_new = self._read_size >= ADVANCE
         if self._fetcher.trace is not None:
             self._fetcher.trace.end(error)
@@ -683,7 +705,11 @@ class Reader:
             self._attempt.wait_by(partial((current() or Cancellation()).wait, delay))
 
     def _end_stream(self) -> None:
-        """Close the stream, and check that nobody else has read of it."""
+        """Close the stream.
+
+        Raises:
+            DownloadFailed: Somebody else, such as a handler, has read from its body.
+        """
         stream, self._stream = self._stream, None
         if stream is None:
             return
@@ -695,8 +721,8 @@ class Reader:
 
 
 def _final(error: DownloadError, first: int, end: int) -> DownloadError:
-    """Return what to raise if a range failed too often."""
+    """Return the error of the attempt, for a range that failed too often."""
     error.reason = f"bytes {first} to {end - 1} can't be had: {error.reason}"
-    # The next attempt asks for all that is missing in one request.
+    # Transient, because the next attempt asks for all missing bytes in one request.
     error.transient, error.refused = True, False
     return error

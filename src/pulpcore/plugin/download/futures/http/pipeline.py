@@ -1,7 +1,7 @@
 """Which requests may be pipelined, and which replies to them count (RFC 9112 section 9.3.2).
 
-Replies carry nothing that says which request they answer. So only content is asked for like this
-whose size and digest are validated: a reply counts if it has both.
+A reply doesn't say which request it answers. So only downloads with an expected size and digest are
+pipelined. A reply counts if its content has both.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from .wire.train import BODY_LIMIT, ROOM, StoredBody, Train
 log = logging.getLogger(__name__)
 
 FIRST = 2
-"""How many requests the first train of a connection has. It shows what the server makes of it."""
+"""The number of requests in the first train of a connection, which probes the server."""
 
 EARLY = 2
-"""The end of a connection counts against the host within so many trains of the connection."""
+"""If a connection ends within its first trains, up to this many, that counts against the host."""
 
 PATIENCE = 1.0
-"""How long the second reply of the first train may take at least (seconds)."""
+"""The second reply of a connection's first train gets at least this time-out (seconds)."""
 
-# The statuses of a server that wants fewer requests. Trains would send each refused one twice.
+# Statuses by which a server asks for fewer requests. Pipelining would send refused requests twice.
 _REFUSALS = frozenset({requests.codes.too_many_requests, requests.codes.service_unavailable})
 
-# What the headers of a trace take at most (bytes): traceparent, and a tracestate of 512 characters
+# The largest size of the trace headers (bytes): traceparent, and a tracestate of 512 characters
 # (W3C Trace Context).
 _TRACED = 600
 
-# Methods that decide what is sent, and what becomes of the content.
+# Methods that decide which request is sent, and how the content is written.
 _OURS = frozenset({"__call__", "_send", "_write"})
-# Headers by which a request is no plain one, or the connection may not go on.
+# Headers that make a request conditional, partial or special, or may end the connection.
 _SPECIAL = frozenset(
     {
         "connection",
@@ -72,18 +72,18 @@ class Expected:
     """The size and the digests that the content must have."""
 
     def __init__(self, size: int, digests: Sequence[DigestValidation]) -> None:
-        """Note what is expected.
+        """Create it from validations.
 
         Args:
             size: The size (bytes).
-            digests: The validations of digests, which have seen nothing yet.
+            digests: The validations of digests, before any content was validated.
         """
         self.size = size
         self._digests = digests
 
     @property
     def digest(self) -> str:
-        """The digest that tells whose content it is (hex)."""
+        """The digest that identifies the content (hex)."""
         return self._digests[0].expected
 
     def has(self, data: bytes) -> bool:
@@ -101,7 +101,7 @@ class Expected:
 
         Args:
             data: The content.
-            others: What the others of the train expect.
+            others: What the requests of the train expect.
         """
         return any(other.has(data) for other in others if other.digest != self.digest)
 
@@ -114,7 +114,7 @@ class PipelinedRequest:
         expected (Expected): What the content must be.
         timeout (float | None): The time-out of each read (seconds).
         health (Health): What is known of the host.
-        trace (Requests | None): Traces the requests of the run; None for nothing.
+        trace (Requests | None): Traces the requests of the run; None for no tracing.
         traced (RequestTrace | None): The trace of this request, until its reply counts.
     """
 
@@ -129,13 +129,13 @@ class PipelinedRequest:
         destination: Destination,
         health: Health,
     ) -> None:
-        """Keep a request that was prepared.
+        """Create it from a prepared request.
 
         Args:
             download: The download.
             expected: What the content must be.
             made: The URL, the route to it, and the request.
-            destination: Where it is sent.
+            destination: The server to send it to, with its connection pool.
             health: What is known of the host.
         """
         self.expected, self.health = expected, health
@@ -146,7 +146,7 @@ class PipelinedRequest:
 
     @functools.cached_property
     def head(self) -> bytes:
-        """What is sent; empty if it can't be."""
+        """The head of the request; b"" if it is invalid."""
         try:
             return self._destination.head(self._request, self._url)
         except http.client.HTTPException:
@@ -155,7 +155,7 @@ class PipelinedRequest:
 
     @property
     def size(self) -> int:
-        """How much is sent (bytes)."""
+        """The size of the head (bytes), with room for a trace. An invalid head is too large."""
         return (len(self.head) or ROOM + 1) + (0 if self.trace is None else _TRACED)
 
     def head_for(self, trace: Requests) -> bytes:
@@ -169,11 +169,14 @@ class PipelinedRequest:
         return self._destination.head(request, url)
 
     def open(self, depth: Depth, driver: Driver) -> HttpLine | None:
-        """Take an idle connection that has proved itself.
+        """Take an idle connection that has answered enough requests, and is far enough.
 
         Args:
-            depth: How far the batch goes.
-            driver: What advances the downloads of the train.
+            depth: The limits of pipelining in the batch.
+            driver: Advances the downloads of the train.
+
+        Returns:
+            The connection; None without one. If the host is near, its health notes that.
         """
         pool = self._destination.pool
         connection = pool.take_proved(depth.trip)
@@ -186,7 +189,7 @@ class PipelinedRequest:
         return HttpLine(train, most, self.health)
 
     def answer(self, body: StoredBody) -> Response | None:
-        """Return the reply if it counts.
+        """Return the reply if it counts; else None.
 
         Args:
             body: The body of the reply, with its head.
@@ -198,11 +201,12 @@ class PipelinedRequest:
             return None
         length = body.length
         if "content-encoding" in body.head.fields and length is None:
-            # Without a length nothing shows whether the coded form is the file itself.
+            # A server may send a .gz file with "Content-Encoding: gzip": then the coded bytes are
+            # the file. Without a length that can't be told.
             return None
         if body.error is None:
             return self._told(reply) if self.expected.has(body.data) else None
-        # The part that came isn't used, because nothing proves whose content it is.
+        # The body broke off. Its bytes aren't used, because no digest proves whose they are.
         return self._told(reply) if length in (None, self.expected.size) else None
 
     def _told(self, reply: Response) -> Response:
@@ -244,11 +248,11 @@ class HttpLine:
 
     @property
     def trip(self) -> float:
-        """How long the last reply took that had not to wait for another one (seconds)."""
+        """How long the last reply took that didn't queue behind another one (seconds)."""
         return self._train.connection.trip
 
     def send(self, requests: Sequence[PipelinedRequest]) -> None:
-        """Send requests.
+        """Send requests together. A connection that fails is not open afterwards.
 
         Args:
             requests: The requests, with equal keys.
@@ -261,7 +265,7 @@ class HttpLine:
         self._train.send(heads, requests[0].timeout)
 
     def receive(self) -> Response | None:
-        """Read the next reply, which the running work waits for.
+        """Read the next reply. The cancellation of the current work ends the wait.
 
         Returns:
             The reply if it counts; else None.
@@ -294,14 +298,14 @@ class HttpLine:
     def close(self) -> None:
         """Give the connection back if each request has its reply; else close it."""
         connection = self._train.connection
-        # Servers end a connection after 100 or 1000 requests. With several threads that comes to
-        # many ends in a row, and says nothing against a host that has answered longer trains.
+        # Servers close a connection after 100 or 1000 requests. With several threads that makes
+        # many ends in a row, although the host does answer trains. So only early ends count.
         is_early = self._train.ended and connection.trains <= EARLY
         if is_early or self._is_refused or self._train.is_given_up:
             self._health.ended()
         elif self._number and not self._train.left and not self._is_first:
-            # The first train doesn't count: a server may answer two requests, and drop longer
-            # trains.
+            # The first train has two requests only, so it doesn't prove that the server answers
+            # longer ones.
             self._health.answered()
         self._train.close()
         for request in self._requests:
@@ -331,7 +335,7 @@ def pipelined(download: Options, health: Health) -> PipelinedRequest | None:
         # It fails with its own error when it is sent alone.
         return None
     if not destination.is_direct or (
-        # Such a hook may look at any reply.
+        # A hook may act on any reply, but those of a train may not be for this request.
         request.hooks["response"] and not getattr(download.auth, "answers_refusals_only", False)
     ):
         return None
@@ -351,20 +355,20 @@ def _is_plain(download: Options) -> bool:
         and download.parts == 1
         and not download.known_etag
         and not download.known_last_modified
-        # These limits count from the beginning of the request.
+        # These limits count from the start of the request, and here the replies before take time.
         and timeout.total is None
         and timeout.least_speed is None
-        # An earlier run may have left the beginning, of which only the rest is asked for.
+        # A writer that resumes may need a Range request for the rest of a partial file.
         and (writer is None or not writer.resume)
         and not (download.headers and any(map(_is_special, download.headers)))
     )
 
 
-# Once a class, and not for each download. The cache is limited, since it keeps classes alive.
+# Cached by class. The cache is limited, because it keeps classes alive.
 @functools.lru_cache(maxsize=128)
 def _is_ours(kind: type[Download]) -> bool:
     """Return whether no plugin overrides what decides on the request and on the content."""
-    # The class that has the protocol has them too. What a plugin derives from it must not.
+    # The library's class that defines the protocol defines these methods. Its subclasses must not.
     classes = kind.__mro__
     home = next(number for number, cls in enumerate(classes) if "_protocol" in vars(cls))
     return classes[home].__module__.startswith(f"{__package__}.") and all(
@@ -377,10 +381,10 @@ def _is_special(name: str) -> bool:
 
 
 def _expected(download: Options) -> Expected | None:
-    """Return what the content must be; None if nothing tells it well enough."""
+    """Return the expected size and digests; None if they can't prove whose content it is."""
     sizes, digests = [], []
     for validation in download.validations:
-        # A subclass may see it in another way.
+        # Only these exact classes: a subclass may validate in another way.
         if type(validation) is SizeValidation and validation.enforced:
             sizes.append(validation.expected)
         elif type(validation) is DigestValidation and validation.enforced:

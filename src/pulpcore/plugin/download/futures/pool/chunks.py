@@ -1,9 +1,9 @@
-"""The engine of a batch on an executor with workers in other processes.
+"""The engine of a batch on an executor whose workers are other processes.
 
-Plans go out in chunks of about a second's work, two for each worker: one runs, and one waits. One
-thread packs the chunks, sends them, and takes the reports. The consumer's thread and the futures'
-callbacks only wake it, so neither needs a lock, and an interrupt in the main thread can't lose
-anything.
+The engine sends plans in chunks of about a second's work, two for each worker: one runs, and one
+waits. One thread packs the chunks, submits them to the executor, and reads the reports. The
+consumer's thread and the callbacks of futures only wake that thread. So there are no locks, and
+KeyboardInterrupt in the main thread can't lose a plan.
 """
 
 from __future__ import annotations
@@ -39,23 +39,24 @@ from .window import Plan
 from .worker import Reply, work
 
 _LOOK = 1.0
-"""How often the engine looks for early reports of the chunks that run (seconds)."""
+"""How often the engine reads early reports of the running chunks (seconds)."""
 
 _LAST = 5.0
-"""How long a shutdown waits for the chunks that run (seconds)."""
+"""How long a shutdown waits for the running chunks (seconds)."""
 
 
 @dataclass(eq=False)
 class _Sent:
-    """A chunk that a worker has.
+    """A chunk that was submitted to the executor.
 
     Attributes:
         number (int): Its number.
-        items (dict[int, Item]): The downloads that were not reported yet, by their index.
+        items (dict[int, Item]): The downloads that were not reported yet, by their index in it.
         folder (Folder): The batch's folder.
-        is_retry (bool): It is one download, whose worker has died once.
+        is_retry (bool): Whether it is a single download that is sent again after its worker died
+            or refused it.
         offset (int): How much of its early reports was read (bytes).
-        future (Future): Its end.
+        future (Future): The future of the executor.
     """
 
     number: int
@@ -67,14 +68,16 @@ class _Sent:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a worker has begun it, as far as that can be seen."""
+        """Whether a worker has begun it. False, too, if they share no file system."""
         return self.folder.is_begun(self.number)
 
     def given_up(self, is_begun: bool | None = None) -> Iterable[Item]:
-        """Return the downloads of which nothing will be heard. Those that had begun say Failed.
+        """Return the downloads whose outcome will not be reported any more.
+
+        If a worker had begun the chunk, they count as executed, so that they send Failed.
 
         Args:
-            is_begun: Whether a worker had begun it; None to look.
+            is_begun: Whether a worker had begun it; None to check.
         """
         is_begun = self.is_begun if is_begun is None else is_begun
         for plan, _ in self.items.values():
@@ -83,7 +86,7 @@ class _Sent:
 
 
 class _Reminder:
-    """Wakes the engine's thread after some time."""
+    """A timer that wakes the engine's thread."""
 
     def __init__(self, wake: Callable[[], object]) -> None:
         self._wake = wake
@@ -92,7 +95,7 @@ class _Reminder:
         self._due = float("-inf")
 
     def set(self, seconds: float) -> None:
-        """Wake it after so many seconds, or earlier if that was asked for before."""
+        """Wake the thread after so many seconds, or earlier if an earlier time is set already."""
         now = time.monotonic()
         if now < self._due <= now + seconds:
             return
@@ -102,13 +105,13 @@ class _Reminder:
             self._alarm = timer.set(seconds, self._wake)
 
     def cancel(self) -> None:
-        """Wake it no more."""
+        """Cancel the timer."""
         if self._alarm is not None:
             timer.cancel(self._alarm)
 
 
 class Chunks:
-    """Executes plans in the workers of an executor."""
+    """Executes plans in the worker processes of an executor."""
 
     def __init__(
         self,
@@ -144,18 +147,19 @@ class Chunks:
         self._new: deque[tuple[Plan, Callable[[Plan], object]]] = deque()
         self._is_woken = False
         self._complete: Callable[[Plan], object]
-        # All below belongs to the engine's thread.
+        # Only the engine's thread uses the attributes below.
         self._batch = uuid.uuid4().hex
         self._folder: Folder | None = None
         self._packer = packer
         self._pending = Pending()
-        # The downloads of workers that died. They are sent one by one, before all others.
+        # The downloads of chunks whose worker died or refused them. They are sent one by one,
+        # before all others.
         self._suspects: deque[Item] = deque()
         self._sent: dict[int, _Sent] = {}
         self._number = 0
         self._portions = Portions(concurrent, backlog)
         self._reminder = _Reminder(self.wake)
-        # When the early reports were read (``time.monotonic()``).
+        # When the early reports were last read (``time.monotonic()``).
         self._looked = float("-inf")
         stop_at_exit(self)
         cancellation.attach(self)
@@ -180,7 +184,7 @@ class Chunks:
                 complete(plan)
 
     def stop(self) -> None:
-        """End when the plans have ended, or at once if the batch was cancelled."""
+        """Stop the workers' chunks, and end the engine's thread. See :meth:`join`."""
         with contextlib.suppress(RuntimeError):
             self._workers.run(self._end)
         self._workers.stop()
@@ -196,13 +200,16 @@ class Chunks:
         forget(self)
 
     def wake(self, *_: object) -> None:
-        """Wake the engine's thread, which then looks what has changed. Any thread may call this."""
+        """Have the engine's thread receive replies and send chunks. Any thread may call this."""
         self._is_woken = True
         with contextlib.suppress(RuntimeError):
             self._workers.run(self._step)
 
     def _step(self) -> None:
-        """Receive replies and send chunks. It runs for each plan, mostly with nothing to do."""
+        """Receive replies and send chunks.
+
+        It is called for each plan, and returns at once if an earlier call has taken the plan.
+        """
         if not self._new and not self._is_woken:
             return
         self._is_woken = False
@@ -212,7 +219,7 @@ class Chunks:
             if not self.cancellation.is_cancelled():
                 self._send()
         except Exception as error:  # noqa: BLE001 - the plans must end, also with a bug
-            # Once: a cancellation wakes this thread.
+            # Only once, because a cancellation wakes this thread again.
             if not self.cancellation.is_cancelled():
                 self.cancellation.cancel(broken(error))
         if self.cancellation.is_cancelled():
@@ -236,8 +243,8 @@ class Chunks:
         workers = self._executor.workers()
         if self._is_growing:
             self._resize(self._portions.backlog(workers))
-        # Alone: a worker that dies takes all that it runs with it, and nobody could tell which
-        # download killed it.
+        # A suspect runs alone: if several ran and their worker died again, nobody could tell which
+        # of them killed it.
         while self._suspects and not self._sent:
             self._send_chunk([self._suspects.popleft()], is_retry=True)
         if self._suspects or any(sent.is_retry for sent in self._sent.values()):
@@ -261,7 +268,7 @@ class Chunks:
             if len(items) == 1:
                 self._fail(items[0][0], error)
                 return
-            # It isn't known which of them can't be pickled.
+            # Find out which of them can't be pickled, and fail only those.
             good = [item for item in items if self._is_portable(item)]
             for part in [good] if len(good) < len(items) else [[item] for item in good]:
                 self._send_chunk(part)
@@ -328,10 +335,11 @@ class Chunks:
             self._pending.add(sent.items.values())
 
     def _read_early(self, sent: _Sent) -> None:
-        """Take what a worker has reported and given back before the end of its chunk."""
+        """Read the early reports of a chunk, and send again what its worker has given back."""
         for (data, given_back), offset in sent.folder.reports(sent.number, sent.offset):
             sent.offset = offset
-            # If it can't be unpickled, the end of the chunk reports it again, and tells why.
+            # If it can't be unpickled, the reply of the chunk has the same reports, and the error
+            # is handled there.
             with contextlib.suppress(Exception):
                 self._apply(sent, data)
             self._pending.add(
@@ -348,7 +356,7 @@ class Chunks:
             self._complete(item[0])
 
     def _lose(self, sent: _Sent, reason: str, is_refused: bool = False) -> None:
-        """Send the downloads of a worker that has died or refused them once more, one by one."""
+        """Send the downloads of a chunk once more, one by one. Fail a download that was alone."""
         if not (len(sent.items) == 1 if is_refused else sent.is_retry):
             self._suspects.extend(sent.items.values())
             return
@@ -374,7 +382,8 @@ class Chunks:
         self._take()
         if self._folder is not None:
             self._folder.stop()
-        # Dask cancels a future whose function runs on. It soon sees that the batch has ended.
+        # Future.cancel() of Dask succeeds although the function runs on. So a chunk that has begun
+        # is waited for: its worker soon sees that the batch has ended.
         wait(
             [
                 sent.future
@@ -383,7 +392,7 @@ class Chunks:
             ],
             _LAST,
         )
-        # Whatever goes wrong there, no plan may be lost.
+        # The plans that are left must end even if this raises.
         with contextlib.suppress(Exception):
             self._receive()
         left = [item for sent in self._sent.values() for item in sent.given_up()]
@@ -399,7 +408,7 @@ class Chunks:
 
 
 def _settle(plan: Plan, report: Report) -> None:
-    """Give a plan the outcome that a worker has reported."""
+    """Apply the outcome that a worker has reported to a plan."""
     plan.executed = report.executed
     try:
         plan.error = report.apply(plan.download)
@@ -410,26 +419,27 @@ def _settle(plan: Plan, report: Report) -> None:
 
 
 def _tell_later(plan: Plan) -> None:
-    """Have the handlers of the last event called by the consumer's thread."""
+    """Let the consumer's thread call the handlers of the last event, Succeeded or Failed."""
     name = Event.SUCCEEDED if plan.error is None else Event.FAILED
     if name in plan.download.router:
         plan.deliver = functools.partial(_tell, plan.download, plan.error)
 
 
 def _tell(download: Download, error: BaseException | None) -> None:
-    """Send the last event of a run that another process has made."""
+    """Send the last event of a run that another process executed."""
     download.router.send(Succeeded(download) if error is None else Failed(download, error))
 
 
 def _end_open() -> None:
-    """Cancel the batches whose plans nobody will take, because their thread has ended."""
+    """Cancel the batches whose consumer's thread has ended, or is the exiting main thread."""
     others = {thread.ident for thread in threading.enumerate()} - {threading.main_thread().ident}
     for engine in open_engines():
         if isinstance(engine, Chunks) and engine.consumer not in others:
             engine.cancellation.cancel(EXITING)
 
 
-# Earlier than atexit: there concurrent.futures has waited for the chunks that run. Functions are
-# called in reverse order, and the one of concurrent.futures is registered already.
+# An atexit function would run too late: before it, concurrent.futures waits for the running chunks.
+# These functions are called in reverse order of registration, so this one comes before that of
+# concurrent.futures.
 with contextlib.suppress(RuntimeError):
     getattr(threading, "_register_atexit", atexit.register)(_end_open)

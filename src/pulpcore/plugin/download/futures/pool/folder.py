@@ -1,13 +1,13 @@
-"""The folder by which a batch and its workers talk, if they share a file system.
+"""The folder through which a batch and its workers communicate, if they share a file system.
 
-An executor only brings the result of a function. So what a worker must learn earlier, or has to
-say earlier, goes through files:
+An executor only returns the result of a function at its end. Whatever must pass earlier, in either
+direction, goes through these files:
 
-- ``running-B`` exists until batch B ends. Without it a worker stops.
+- ``running-B`` exists until batch B ends. When it is gone, a worker stops.
 - ``begun-N`` exists once a worker has begun chunk N. Dask silently runs a task again when its
-  worker died; the second worker then gives the chunk back, so that the batch can find out which
-  download kills its worker.
-- ``done-N`` has early reports of chunk N: pickles, one after the other.
+  worker died. The second worker sees the file and returns the chunk, so that the batch can find
+  out which download kills its worker.
+- ``done-N`` has the early reports of chunk N: pickles, one after the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Folder:
     """
 
     def __init__(self, path: str, batch: str) -> None:
-        """Name the folder.
+        """Refer to a folder, which need not exist.
 
         Args:
             path: Its path.
@@ -42,7 +42,7 @@ class Folder:
 
     @classmethod
     def create(cls, batch: str) -> Folder:
-        """Create the folder for a batch that begins, in the folder for temporary files.
+        """Create the folder of a new batch, in the system's folder for temporary files.
 
         Args:
             batch: Identifies the batch.
@@ -72,7 +72,7 @@ class Folder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def begin(self, number: int) -> bool:
-        """Note that a worker begins a chunk. Return False if another one has begun it.
+        """Note that a worker begins a chunk. Return False if another worker has begun it before.
 
         Args:
             number: The number of the chunk.
@@ -106,14 +106,14 @@ class Folder:
             return False
 
     def reports(self, number: int, offset: int) -> Iterator[tuple[Any, int]]:
-        """Read the early reports of a chunk that are complete.
+        """Yield the complete early reports of a chunk.
 
         Args:
             number: The number of the chunk.
-            offset: Where to begin (bytes).
+            offset: The position in the file to begin at (bytes).
 
         Yields:
-            Each report, and the offset behind it.
+            Each report, and the position behind it.
         """
         try:
             with open(self._file("done", number), "rb") as file:
@@ -121,7 +121,7 @@ class Folder:
                 data = io.BytesIO(file.read())
         except OSError:
             return
-        # The worker may be in the middle of writing: what is incomplete is read next time.
+        # The worker may be in the middle of writing. An incomplete report is read next time.
         with contextlib.suppress(EOFError, pickle.UnpicklingError):
             while True:
                 report = pickle.load(data)  # noqa: S301 - only this user can write here

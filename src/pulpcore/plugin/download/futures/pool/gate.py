@@ -1,12 +1,12 @@
-"""Holds downloads of a batch back while too many bytes are in flight (``Limits.in_flight``).
+"""Holds back downloads of a batch while too many bytes are in flight (``Limits.in_flight``).
 
-Bytes are in flight from the beginning of a download until its plan is handed back. A download that
-must wait is parked: it occupies no thread, and each event that may let it begin (a plan ends, or is
-handed back) has a worker thread look again.
+The bytes of a download are in flight from its beginning until its plan is handed back. A download
+that must wait is parked, and occupies no thread. When a plan ends or is handed back, a worker
+thread checks the parked ones again.
 
-The consumer's thread only removes plans and wakes workers, so an interrupt loses nothing there. A
-plan first adds itself to the list of all, and then counts those that are before it in the list. So
-two plans that begin at the same time never both take the last bytes.
+The consumer's thread only removes plans and wakes workers, so KeyboardInterrupt loses nothing
+there. A plan first adds itself to the list of all plans, and then counts the bytes of those before
+it. So two plans that begin at the same time never both take the last bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HELD = Wait("the limit of bytes in flight", math.inf)
 
 
 class _Parked(NamedTuple):
-    """A plan that waits, and what begins it."""
+    """A plan that waits, its limits, and the function that begins it."""
 
     plan: Plan[Any]
     limits: list[Limits]
@@ -41,27 +41,27 @@ class Gate:
     """Admits the plans of one batch."""
 
     def __init__(self, workers: Workers, cancellation: Cancellation) -> None:
-        """Create a gate at which nobody waits.
+        """Create a gate.
 
         Args:
             workers: The threads of the batch.
-            cancellation: The token of the batch. When it is cancelled, all may pass.
+            cancellation: The token of the batch. When it is cancelled, all plans may begin.
         """
         self._workers = workers
         self._cancellation = cancellation
         self._parked: deque[_Parked] = deque()
 
     def admit(self, plan: Plan[Any], begin: Callable[[], object]) -> bool:
-        """Let a plan begin now, or later. Worker threads call this.
+        """Admit a plan, or park it. Worker threads call this.
 
         Args:
             plan: The plan.
-            begin: Called in a worker thread if the plan may begin later.
+            begin: If the plan is parked, a worker thread calls this when it may begin.
 
         Returns:
             Whether it may begin now.
         """
-        # An invalid value is left to the run, which checks the settings and fails.
+        # Invalid limits are skipped here: the run checks the settings, and fails.
         limits = [
             each
             for each in limits_of(plan.download)
@@ -72,10 +72,10 @@ class Gate:
         plan.hand_back = partial(self._hand_back, plan, limits)
         if not self._parked and self._enter(plan, limits):
             return True
-        # Before another thread may let it begin, and so withdraw this.
+        # Show this before parking: once parked, another thread may begin the plan and clear it.
         record_of(plan.download).show(_HELD)
         self._parked.append(_Parked(plan, limits, begin))
-        # If the batch was cancelled just before, this looks again at once.
+        # If the token was cancelled already, attach() wakes this gate at once.
         self._cancellation.attach(self)
         self._admit_parked()
         return False
@@ -87,7 +87,7 @@ class Gate:
         self.wake()
 
     def wake(self) -> None:
-        """Have a worker thread look whether a plan that waits may begin."""
+        """Have a worker thread check whether a parked plan may begin."""
         if self._parked:
             with contextlib.suppress(RuntimeError):
                 self._workers.run(self._admit_parked)
@@ -100,12 +100,12 @@ class Gate:
                 return
             if self._enter(parked.plan, parked.limits):
                 record_of(parked.plan.download).wait = None
-                # The next one may fit too, and has a thread of its own.
+                # The next one may fit, too. Another thread checks, because this one runs the plan.
                 self.wake()
                 parked.begin()
                 return
             self._parked.appendleft(parked)
-            # An event that should wake this plan may have come while the queue didn't have it.
+            # While the plan was out of the queue, wake() could not see it. So check once more.
             if not self._fits(parked.plan, parked.limits):
                 return
 
@@ -132,18 +132,18 @@ class Gate:
                 continue
             before += _size(other)
             is_first = is_first and gate is not self
-        # One of a batch is always admitted: else a consumer that runs a batch for each plan of
-        # another batch would wait for itself.
+        # Each batch may always have one plan in flight. Otherwise a consumer that runs an inner
+        # batch for each plan of an outer one would deadlock.
         return is_first or most is None or (before < most and before + _size(plan) <= most)
 
     @property
     def is_ended(self) -> bool:
-        """Whether nobody will hand a plan back any more."""
+        """Whether the batch was cancelled. Then its plans count no more."""
         return self._cancellation.is_cancelled()
 
 
 def _size(plan: Plan[Any]) -> int:
-    """Return how many bytes of a plan are in flight."""
+    """Return how many bytes of a plan are in flight: the expected size, or what has come."""
     if plan.error is not None:
         return 0
     received = record_of(plan.download).content.received

@@ -11,27 +11,27 @@ from ..engine.spec import Spec
 from .window import Plan
 
 LINGER = 0.01
-"""How long downloads that don't fill the free workers wait for more of them (seconds)."""
+"""How long downloads that are too few for the idle workers wait for more (seconds)."""
 
 Item = tuple[Plan[Any], Spec]
 
 
 class Pending:
-    """Items that wait, by the host of their URL.
+    """The items that wait, grouped by the host of their URL.
 
     Attributes:
-        count (int): Their number.
+        count (int): The number of items.
     """
 
     def __init__(self) -> None:
-        """Start with no items."""
+        """Start empty."""
         self.count = 0
         self._hosts: dict[str, deque[Item]] = {}
         self._since = 0.0
 
     @property
     def is_ripe(self) -> bool:
-        """Whether the first of them has waited long enough for others to fill a chunk with."""
+        """Whether items have waited for :data:`LINGER`, so that a small chunk may be sent."""
         return time.monotonic() - self._since >= LINGER
 
     def add(self, items: Iterable[Item]) -> None:
@@ -49,10 +49,10 @@ class Pending:
             self._hosts.setdefault(host, deque()).append(item)
 
     def take(self, most: int) -> list[Item]:
-        """Remove up to so many, of one host as far as there are enough.
+        """Remove and return items for a chunk, of as few hosts as possible.
 
         Args:
-            most: How many.
+            most: The most items.
         """
         found: list[Item] = []
         while self._hosts and len(found) < most:
@@ -61,7 +61,7 @@ class Pending:
             while items and len(found) < most:
                 found.append(items.popleft())
             if items:
-                # Put this host last, so that no other host waits for ever.
+                # Move this host to the end, so that the others get their turn.
                 self._hosts[host] = items
         self.count -= len(found)
         return found

@@ -1,14 +1,13 @@
-"""How large the chunks of a batch are, and when the next one is sent.
+"""The policy for the size of a batch's chunks, and for when the next one is sent.
 
-A chunk should take about a second. Smaller ones would leave workers without work while a chunk
-travels, and larger ones would come back late, and lose more when a worker dies. docs/planning.rst
-has figures.
+A chunk should take about a second. With smaller chunks, workers idle while the next one is on its
+way. Larger ones report late, and more is lost when a worker dies. docs/planning.rst has figures.
 """
 
 from __future__ import annotations
 
 FIRST = 64
-"""The most downloads in a chunk until it is known how long one takes."""
+"""The most downloads in a chunk until the first chunk has been measured."""
 
 MOST = 4096
 """The most downloads in a chunk."""
@@ -20,13 +19,14 @@ SECONDS = 1.0
 """How long a chunk should take (seconds)."""
 
 _GROWTH = 4
+"""The most by which a chunk may grow over the one before (a factor)."""
 
 
 class Portions:
     """The sizes of one batch's chunks."""
 
     def __init__(self, concurrent: int, backlog: int | None) -> None:
-        """Start with nothing known of the downloads.
+        """Start before the first chunk.
 
         Args:
             concurrent: The number of downloads that a worker runs in parallel.
@@ -37,7 +37,7 @@ class Portions:
         self._size = FIRST
 
     def backlog(self, workers: int) -> int:
-        """Return how many downloads all chunks have that the workers should have.
+        """Return how many downloads it takes to give each worker its chunks.
 
         Args:
             workers: The number of workers.
@@ -49,12 +49,13 @@ class Portions:
 
         Args:
             waiting: The number of downloads that wait.
-            is_ripe: They have waited long enough for others to fill a chunk with.
+            is_ripe: Whether they have waited long enough, so that a small chunk may be sent.
             sent: The number of chunks that the workers have.
             workers: The number of workers.
 
         Returns:
-            The number; 0 for none while the workers have enough, None for none yet.
+            The number; 0 if nothing waits or the workers have enough chunks; None to wait a little
+            for more downloads.
         """
         if not waiting or sent >= EACH * workers:
             return 0
@@ -67,10 +68,10 @@ class Portions:
         return min(size, -(-waiting // idle))
 
     def learn(self, rate: float) -> None:
-        """Choose the size by what a chunk has shown.
+        """Adapt the size to the speed of a chunk.
 
         Args:
-            rate: How many downloads a second the worker has done.
+            rate: The speed of the worker (downloads a second).
         """
         before = self._size
         size = min(int(rate * SECONDS), before * _GROWTH, MOST)

@@ -1,13 +1,13 @@
 """Trains: one thread advances several downloads whose requests are sent together.
 
 A thread that begins a download may find that its request can be pipelined. Then it takes more plans
-from the queue, has each get ready, sends their requests together, and finishes one after the other
-as the replies come. What the replies are, the protocol knows: see ``engine.pipeline``.
+from the queue, prepares the request of each, and sends all requests together. It finishes the
+downloads one after the other as the replies come. The protocol reads and checks the replies: see
+``engine.pipeline``.
 
-No plan of a train waits for its thread while another thread has nothing to do. The number of plans
-that a thread takes is its share of the queue. Later an idle thread takes plans back out of the
-train, the last one first: at once as long as they aren't sent, and then if the train makes no
-progress. It asks for them alone.
+A train must not keep plans from idle threads. So a thread takes only its share of the queue. Idle
+threads also take plans back out of a train, the last one first, and send their requests alone. They
+do so at any time before the train is sent, and afterwards if it makes no progress.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PATIENCE = 0.5
 
 
 class Run(ABC):
-    """The execution of a plan, as far as trains know it.
+    """The execution of a plan: the interface that trains use.
 
     Attributes:
         context (Context): The ``contextvars`` context of the plan.
@@ -66,7 +66,7 @@ class Run(ABC):
 
 
 class _Seat(NamedTuple):
-    """A plan of a train, which is held before its first attempt."""
+    """A plan of a train. It is stopped before its attempt, until its reply comes."""
 
     run: Run
     life: Life
@@ -74,27 +74,27 @@ class _Seat(NamedTuple):
 
 
 class Trains:
-    """The trains of one batch. Idle threads take from them what they hold back."""
+    """The trains of one batch. Idle threads take plans from them."""
 
     def __init__(self, depth: Depth, threads: int) -> None:
         """Start without trains.
 
         Args:
-            depth: How far the batch goes.
+            depth: The limits of pipelining in the batch.
             threads: The number of threads.
         """
         self._depth, self._threads = depth, threads
         self._running: dict[_Train, None] = {}
 
     def __len__(self) -> int:
-        """Return how many trains there are."""
+        """Return the number of running trains."""
         return len(self._running)
 
     def take(self) -> Callable[[], object] | None:
-        """Remove a plan that a train holds back.
+        """Remove a plan from a train that an idle thread may take it from.
 
         Returns:
-            What executes it; None if there is none.
+            A function that executes the plan alone; None if there is no such plan.
         """
         for train in self._running.copy():
             if (run := train.give_up()) is not None:
@@ -102,10 +102,10 @@ class Trains:
         return None
 
     def run(self, lead: Run, workers: Workers) -> None:
-        """Execute a plan, and others together with it where that can be.
+        """Execute a plan, in a train with others if possible.
 
         Args:
-            lead: The plan. The caller has claimed it.
+            lead: The plan, which the caller has claimed.
             workers: The pool of the calling thread.
         """
         train = _Train(workers, self._depth, self._threads)
@@ -124,25 +124,25 @@ class _Train:
 
     def __init__(self, workers: Workers, depth: Depth, threads: int) -> None:
         self._workers, self._depth, self._threads = workers, depth, threads
-        # The plan that is being executed up to its next wait. Its handlers may run.
+        # The plan that the train's thread is executing now. Its handlers may be running.
         self._active: Run | None = None
-        # The life that was held last. Its plan gets a seat next.
+        # The life that was stopped last. Its plan gets a seat next.
         self._held: Life | None = None
-        # The following are made when the train begins. Near a server no train does.
+        # These are set when the train begins. With a near server none does, and they cost nothing.
         self._line: Line
         self._key: Hashable
         self._room: int
-        # The plans whose reply isn't the next one yet. The thread of the train takes the first,
-        # idle threads take the last.
+        # The plans that wait for their replies. The train's thread takes the first one, idle
+        # threads take the last one.
         self._seats: deque[_Seat]
-        # When it made progress last, after its requests were sent.
+        # When it last made progress (``time.monotonic()``); None before its requests are sent.
         self._since: float | None
 
     def begin(self, lead: Run) -> bool:
-        """Execute the first plan, up to its attempt if a train can begin with it.
+        """Execute the first plan. Stop it before its attempt if a train can begin with it.
 
         Returns:
-            Whether it does. Otherwise the plan was executed as any other.
+            Whether a train begins. Otherwise the plan was executed without one.
         """
         lead.go_on(self._open)
         if self._held is None:
@@ -151,7 +151,7 @@ class _Train:
         return True
 
     def run(self) -> None:
-        """Get more plans ready, send all requests, and execute the plans as the replies come."""
+        """Prepare more plans, send all requests, and execute the plans as the replies come."""
         self._gather()
         sent = [seat.request for seat in self._seats.copy()]
         if len(sent) > 1:
@@ -160,13 +160,13 @@ class _Train:
             self._receive(len(sent))
 
     def end(self) -> None:
-        """Give the plans that are left back to the pool, which executes each alone."""
+        """Close the line. Give the plans that are left to the pool, which executes each alone."""
         self._line.close()
         while (seat := _taken(self._seats.pop)) is not None:
             self._workers.run_next(seat.run.go_on)
 
     def give_up(self) -> Run | None:
-        """Remove and return the last plan if it is held back."""
+        """Remove and return the last plan; None if there is none, or the train makes progress."""
         since = self._since
         patience = max(PATIENCE, 4 * self._line.trip)
         if since is not None and time.monotonic() - since < patience:
@@ -175,17 +175,17 @@ class _Train:
         return None if seat is None else seat.run
 
     def waits_for(self, token: Cancellation) -> bool:
-        """Return whether a handler of one of the downloads is running, and work is part of it.
+        """Return whether some work belongs to a handler that the train's thread is running.
 
         Args:
-            token: The token of the work.
+            token: The token of the work, such as a nested download.
         """
         active = self._active
         own = None if active is None else active.token
         return own is not None and token.within(own)
 
     def _open(self, life: Life) -> bool:
-        """Hold the first run if there are enough plans and a connection for a train."""
+        """Stop the first run if there are enough plans and a connection for a train."""
         if not life.may_be_pipelined or not self._share():
             return False
         if (request := _request_of(life)) is None:
@@ -198,17 +198,17 @@ class _Train:
         return self._hold(life)
 
     def _hold(self, life: Life) -> bool:
-        """Hold a run before its attempt: the train is using the connection."""
+        """Stop a run before its attempt, because its request is to be sent in the train."""
         self._held = life
         return True
 
     def _share(self) -> int:
-        """How many more plans the train may have so that there are enough for all threads."""
+        """Return how many more plans the train may take: its share of the queue."""
         return self._workers.queued // self._threads
 
     def _gather(self) -> None:
         left = min(self._line.depth - 1, self._share())
-        # Plans that were not begun. Other functions in the queue belong to no train.
+        # The queue also has functions that aren't plans, and plans that have begun.
         waiting = [
             each for each in self._workers.queue() if isinstance(each, Run) and each.may_join
         ]
@@ -217,17 +217,17 @@ class _Train:
             self._seat(run)
 
     def _go_on(self, run: Run) -> None:
-        """Execute a plan, up to its next attempt."""
+        """Execute a plan up to its next attempt or wait."""
         self._active = run
         run.go_on(self._hold)
         self._active = None
 
     def _takes(self, run: Run) -> bool:
-        """Take a plan out of the queue. Return False if another thread has it."""
+        """Take a plan out of the queue. Return False if another thread has taken it."""
         return self._workers.remove(run) and run.claim()
 
     def _seat(self, run: Run) -> None:
-        """Give a plan a seat if it was held and its request fits; else it goes on alone."""
+        """Give a plan that was stopped a seat if its request fits. Otherwise it goes on alone."""
         life, self._held = self._held, None
         if life is None:
             return
@@ -249,7 +249,7 @@ class _Train:
             self._finish(seat)
 
     def _finish(self, seat: _Seat) -> None:
-        """Execute a plan whose reply is the next one."""
+        """Read the next reply, and execute its plan."""
         try:
             counts = seat.run.context.run(seat.life.receive, self._line)
         except BaseException:  # noqa: BLE001 - it fails with its own error when it is sent alone
@@ -264,13 +264,13 @@ class _Train:
 
 
 def _request_of(life: Life) -> Request | None:
-    """Return the request of a run that is held; None if it may not be in a train."""
+    """Return the request of a run that was stopped; None if it may not be in a train."""
     try:
         request = life.request
-        # The size makes the head, which may fail.
+        # The size property builds the head of the request, which may raise.
         return request if request is not None and request.size else None
     except BaseException:  # noqa: BLE001 - it fails with its own error when it is sent alone
-        # SystemExit, too: an `auth` of the caller's runs here, in a thread that must go on.
+        # SystemExit, too: the caller's `auth` runs here, and must not end the pool's thread.
         return None
 
 

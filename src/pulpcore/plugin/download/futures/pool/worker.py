@@ -1,8 +1,8 @@
 """Runs a chunk of downloads in a worker process of the caller's executor.
 
-:func:`work` is the only function that an executor is asked to run. It must be importable in the
-worker, it returns whatever happens, and it takes and returns plain values, because each kind of
-executor pickles in its own way.
+:func:`work` is the only function that is submitted to an executor, so it must be importable in the
+worker. It returns errors and doesn't raise them. It takes and returns plain values, because each
+kind of executor pickles in its own way.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ from .window import Plan
 
 STOPPED = "the batch was shut down"
 PATIENCE = 2.0
-"""A worker starts no more downloads of a chunk after this time, and reports what is done (s)."""
+"""After this time a worker starts no more downloads of a chunk, and reports what is done (s)."""
 
 _POLL = 0.25
-"""How often a worker looks whether the batch has ended (seconds)."""
+"""How often a worker checks whether the batch has ended (seconds)."""
 
 _INSTANT = 0.001
+"""The shortest time that a rate is computed with (seconds)."""
 
 _KEPT = 10.0
-"""How long a worker keeps the connections of a batch that sends no more chunks (seconds)."""
+"""How long a worker keeps the connections of a batch after its last chunk (seconds)."""
 
 
 class Chunk(NamedTuple):
-    """What a worker is asked to run.
+    """The arguments of :func:`work`.
 
     Attributes:
         batch (str): Identifies the batch.
@@ -61,15 +62,15 @@ class Chunk(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What a worker returns.
+    """The result of :func:`work`.
 
     Attributes:
-        reports (bytes): The pickled blocks of the reports of the downloads that have ended, each
-            with its index in the chunk. All others were not started.
-        rate (float): How many downloads a second have ended, without the slowest tenth. A few that
-            waited for a back-off must not make the next chunks small.
+        reports (bytes): The reports of the downloads that have ended, each with its index in the
+            chunk, in pickled blocks. All other downloads were not started.
+        rate (float): The speed without the slowest tenth (downloads a second). A few downloads
+            that waited for a back-off must not make the next chunks small.
         problem (str): Why the chunk could not be run at all; '' if it was.
-        is_lost (bool): Another worker had begun it, and died.
+        is_lost (bool): Whether another worker had begun it before, and died.
     """
 
     reports: bytes = b""
@@ -79,7 +80,7 @@ class Reply(NamedTuple):
 
 
 class _Session:
-    """What a process keeps between the chunks of a batch: its context and shared objects."""
+    """What a worker process keeps between the chunks of a batch: connections, shared objects."""
 
     def __init__(self) -> None:
         self.context = Context()
@@ -91,13 +92,14 @@ class _Session:
 
 
 _sessions: dict[str, _Session] = {}
-# Only the threads of an executor's workers take it. They handle no signals.
+# Guards _sessions and the number of their users. Only threads of an executor's workers take it,
+# where no signal handlers run.
 _lock = threading.Lock()
 
 
 @contextlib.contextmanager
 def _session(batch: str) -> Any:
-    """Use the session of a batch, and close it when it was not used for a while."""
+    """Use the session of a batch. Close it when no chunk has used it for :data:`_KEPT`."""
     with _lock:
         session = _sessions.setdefault(batch, _Session())
         session.users += 1
@@ -199,7 +201,7 @@ class _Run:
         return Reply(_pickled(self._reports), rate(self._ends))
 
     def _collect(self) -> None:
-        """Wait for the downloads, and report early if it takes long."""
+        """Wait for the downloads. Report early, each :data:`PATIENCE` seconds, if it takes long."""
         look, turn = self._began + _POLL, self._began + PATIENCE
         while self._left:
             with contextlib.suppress(queue.Empty):
@@ -229,13 +231,13 @@ class _Run:
         self._ends.append(time.monotonic() - self._began)
 
     def _give_back(self) -> None:
-        """Leave the downloads that have not started to the batch, which sends them again."""
-        # The threads skip a plan that was claimed here.
+        """Give the downloads that have not started back to the batch, which sends them again."""
+        # A plan that is claimed here is skipped by the threads.
         for plan in [plan for plan in self._left if plan.claim()]:
             self._given_back.append(self._left.pop(plan))
 
     def _spool(self) -> None:
-        """Write what is new to the batch's folder."""
+        """Write the new reports to the batch's folder."""
         number = len(self._reports), len(self._given_back)
         if number == self._spooled or not self._session.is_shared:
             return
@@ -246,17 +248,17 @@ class _Run:
 
 
 def rate(ends: Sequence[float]) -> float:
-    """Return how many downloads of a chunk a second have ended, without the slowest tenth.
+    """Return the speed of a chunk, without its slowest tenth (downloads a second).
 
     Args:
-        ends: When each has ended, in seconds from the beginning, in this order.
+        ends: When each download ended, in ascending order (seconds from the beginning).
     """
     number = -(-9 * len(ends) // 10)
     return number / max(ends[number - 1], _INSTANT) if number else 0.0
 
 
 def _pickled(reports: list[tuple[int, Report]]) -> bytes:
-    """Pickle reports. Of one that can't be unpickled again only the outcome is reported."""
+    """Pickle reports. A report that can't be unpickled is reduced to its outcome."""
     return b"".join(
         _pickled_block(reports[first : first + BLOCK]) for first in range(0, len(reports), BLOCK)
     )
@@ -270,7 +272,7 @@ def _pickled_block(reports: list[tuple[int, Report]]) -> bytes:
 
 
 def _checked(thing: object) -> bytes:
-    """Pickle, and unpickle: an exception with an __init__ of its own may fail only there."""
+    """Pickle, and check that it can be unpickled: exceptions with an own __init__ often can't."""
     data = pickle.dumps(thing, pickle.HIGHEST_PROTOCOL)
     pickle.loads(data)  # noqa: S301 - written in the line before
     return data
@@ -285,6 +287,6 @@ def _plain(report: Report) -> Report:
 
 
 def _mute(error: Exception) -> DownloadFailed:
-    """Return the error of a download that ran, but whose report can't be sent."""
+    """Return the error for a download that ran, but whose report can't be made or sent."""
     text = redact.text(f"{type(error).__name__}: {error}")
     return DownloadFailed(f"the worker process can't report what came of it: {text}")

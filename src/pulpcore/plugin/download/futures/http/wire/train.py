@@ -16,21 +16,24 @@ from .framing import BLOCK, Head, ReplyParser
 from .pool import Pool
 
 ROOM = 16 * 1024
-"""The most bytes that are sent together. Larger trains could fill the buffers of both sides, and
-then each side would wait for the other one to read."""
+"""The most bytes that are sent together.
+
+Larger trains could deadlock: both sides would fill their send buffers, and each would wait for the
+other one to read.
+"""
 
 BODY_LIMIT = 256 * 1024
-"""The largest body that is read (bytes)."""
+"""The largest body that is stored (bytes)."""
 
 FAILURES = (OSError, http.client.HTTPException)
 
 
 class StoredBody(Body):
-    """The body of a reply that was read before anybody asked for it.
+    """The body of a reply that was read into memory.
 
     Attributes:
-        data (bytes): What came.
-        error (Exception | None): What broke the connection off before the end of the body.
+        data (bytes): The bytes that came.
+        error (Exception | None): The error that ended the body early; None if it is complete.
     """
 
     def __init__(
@@ -41,8 +44,8 @@ class StoredBody(Body):
         Args:
             head: The head of the reply.
             length: The size of the body (bytes), where the head gives it.
-            data: What came.
-            error: What broke the connection off; None if the body is complete.
+            data: The bytes that came.
+            error: The error that ended the body early; None if it is complete.
             trip: How long the reply took (seconds).
         """
         self.head, self.length, self.data, self.error = head, length, data, error
@@ -58,8 +61,8 @@ class StoredBody(Body):
             n: The maximum number of bytes; negative for any number.
 
         Raises:
-            OSError: The connection broke off before.
-            http.client.HTTPException: The connection ended before.
+            OSError: The connection failed before the end of the body.
+            http.client.HTTPException: The server closed it early, or sent a malformed body.
         """
         if self.error is not None:
             raise self.error
@@ -81,18 +84,19 @@ class Train:
         connection (Connection): The connection.
         left (int): How many requests have no reply yet.
         is_open (bool): More replies can be read.
-        ended (bool): The server ended the connection before the end of the last reply, or didn't
-            answer in time.
-        is_given_up (bool): A handler needed a connection.
+        ended (bool): Whether the connection ended, or a time-out passed, before the end of the last
+            reply.
+        is_given_up (bool): Whether it was ended because a handler of one of the downloads needed a
+            connection.
     """
 
     def __init__(self, connection: Connection, pool: Pool, driver: Driver) -> None:
         """Take a connection.
 
         Args:
-            connection: It is idle and has proved itself.
-            pool: Where it comes from.
-            driver: What advances the downloads.
+            connection: An idle connection that has answered requests before.
+            pool: The pool that it was taken from.
+            driver: Advances the downloads of the train.
         """
         self.connection = connection
         self._pool, self._driver = pool, driver
@@ -102,11 +106,11 @@ class Train:
         self.ended = self.is_given_up = False
 
     def send(self, heads: Sequence[bytes], timeout: float | None) -> None:
-        """Send requests.
+        """Send requests together. If that fails, the train is not open afterwards.
 
         Args:
-            heads: Their heads.
-            timeout: The time-out (seconds).
+            heads: The heads of the requests.
+            timeout: The time-out (seconds); None for no limit.
         """
         if not self.is_open:
             return
@@ -118,14 +122,15 @@ class Train:
             self._end()
 
     def receive(self, timeout: float | None, head_timeout: float | None) -> StoredBody | None:
-        """Read the next reply whole, for the work that runs.
+        """Read the next reply completely. The cancellation of the current work ends the wait.
 
         Args:
             timeout: The time-out of each read (seconds); None for no limit.
-            head_timeout: The same for the head.
+            head_timeout: The time-out of each read of the head.
 
         Returns:
-            The body, with the head. None if there was no reply, or one that is too large.
+            The body, with the head. None if no reply came, its body is too large or ends only with
+            the connection, or the work was cancelled.
         """
         connection = self.connection
         connection.watch()
@@ -152,12 +157,13 @@ class Train:
         self.is_open = False
 
     def give_up(self, token: Cancellation) -> None:
-        """Shut the connection down if the train waits for somebody who needs one.
+        """Shut the connection down if work that the train waits for needs a connection itself.
 
-        Any thread may call this. The thread of the train closes the connection.
+        That is a nested download in a handler. Any thread may call this. The train's thread closes
+        the connection.
 
         Args:
-            token: The token of who needs one.
+            token: The token of the work that needs a connection.
         """
         if self.is_open and self._driver.waits_for(token):
             self.is_open, self.is_given_up = False, True
@@ -176,7 +182,7 @@ class Train:
             while not parser.is_complete:
                 data = parser.read_body(BODY_LIMIT)
                 if data is None:
-                    # The same call may receive bytes of the next replies, too.
+                    # This may receive bytes of the next replies, too. The parser keeps them.
                     parser.receive(connection.receive(BLOCK))
                     continue
                 pieces.append(data)
@@ -198,6 +204,6 @@ class Train:
         return StoredBody(head, parser.length, b"".join(pieces), error, connection.trip)
 
     def _end(self) -> None:
-        """Stop reading: the connection has ended, or must be closed."""
+        """Read no more: the connection has ended, or must be closed after this reply."""
         self.is_open = False
         self.ended = self.ended or self.left > 0
