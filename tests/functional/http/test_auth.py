@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from credentials import TOKEN, add_token, the_token
 from http_tools import Opened, content, failure, into_memory, quick, trust
 from requests.auth import HTTPDigestAuth
 from servers.files import CutAfter, File, FileServer, Redirect, Status
@@ -36,13 +37,6 @@ from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.engine.spec import Packer, check, unpack
 
 BODY = b"content " * 1000
-TOKEN = "s3cret-token"
-
-
-def add_token(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Add a token, as a caller's function does."""
-    request.headers["Authorization"] = f"Bearer {TOKEN}"
-    return request
 
 
 def sent(server: FileServer) -> list[str | None]:
@@ -942,11 +936,6 @@ def test_signed_urls(file_server: Any) -> None:
     assert store.paths == ["/a?signature=0", "/a?signature=1"]
     assert store.requests[1].header("Range") == "bytes=1000-"
     assert (sent(home), sent(store)) == ([f"Bearer {TOKEN}"] * 2, [None] * 2)
-
-
-def the_token() -> str:
-    """Return a token, as an importable function does."""
-    return TOKEN
 
 
 class TestPickle:
