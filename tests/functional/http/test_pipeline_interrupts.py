@@ -93,7 +93,8 @@ def test_leaving_the_with(server, context, from_terminal):
             assert found[-1:] == ends
 
     at_each_place(scenario, STEP)
-    assert server.depth > 2
+    # Longer trains may never come, because interrupts end the first ones.
+    assert server.depth >= 2
 
 
 def test_at_random(server, context, from_terminal):
