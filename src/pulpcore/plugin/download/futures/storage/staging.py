@@ -344,8 +344,10 @@ class Partial(Stage):
                 self._remove_note()
             os.replace(self._path, self._target)
         except BaseException:
-            if note is not None and _is_at(self._path, os.fstat(self._lock)):
-                self._write_note(note)
+            # Without a note a later run begins at byte 0. What failed here matters more.
+            with contextlib.suppress(OSError):
+                if note is not None and _is_at(self._path, os.fstat(self._lock)):
+                    self._write_note(note)
             raise
         self._unlock()
 
