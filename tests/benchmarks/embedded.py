@@ -74,7 +74,7 @@ class Waits:
 
 
 class Connection(asyncio.Protocol):
-    """A connection of one client, with one request at a time."""
+    """A connection of one client. Pipelined requests are answered one after the other."""
 
     def __init__(self, root: Path, waits: Waits, cap: float) -> None:
         """Make the protocol of a connection.
@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._cap = cap
         self._waits = waits
         self._buffer = b""
+        self._is_busy = False
         self._transport: Any = None
         self._sending: asyncio.Task[None] | None = None
 
@@ -96,12 +97,18 @@ class Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer a request once it is whole."""
+        """Take a part of the requests."""
         self._buffer += data
-        head, end, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        if not self._is_busy:
+            self._next()
+
+    def _next(self) -> None:
+        """Begin with the next request, if it is whole."""
+        head, end, rest = self._buffer.partition(b"\r\n\r\n")
+        self._is_busy = bool(end)
         if not end:
-            self._buffer = head
             return
+        self._buffer = rest
         path = self._root / head.split(b" ", 2)[1].decode().lstrip("/")
         found = re.search(rb"\r\nRange: bytes=(\d+)-(\d*)", head, re.IGNORECASE)
         self._waits.call(self._reply, path, found and (int(found[1]), int(found[2] or -1)))
@@ -112,10 +119,10 @@ class Connection(asyncio.Protocol):
         try:
             head, content = load(path)
         except OSError:
-            self._transport.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
-            return
+            head, content = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", b""
         if content is not None:
             self._transport.write(head + content)
+            asyncio.get_running_loop().call_soon(self._next)
             return
         total = path.stat().st_size
         first, last = part or (0, total - 1)
@@ -143,6 +150,8 @@ class Connection(asyncio.Protocol):
             except (ConnectionError, RuntimeError):
                 # The client has gone.
                 self._transport.abort()
+                return
+        self._next()
 
 
 async def serve(root: Path, wait: float, cap: float) -> None:

@@ -1,6 +1,7 @@
 """The benchmark runs with the peers that are installed; its figures are not checked."""
 
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +81,21 @@ def test_large_files_of_the_embedded_server(tmp_path) -> None:
         job = Job(serving.base, files, target, threads=2, count=0)
         bench._call(PEERS[OURS].run, job)
     bench._compare(job, root)
+
+
+def test_pipelining_of_the_embedded_server(tmp_path) -> None:
+    """The embedded server answers requests that come together, one after the other."""
+    files = content.make(tmp_path, 3000, 2) + content.make(tmp_path, 2 * content.BLOCK, 1)
+    bodies = [(tmp_path / file.path.lstrip("/")).read_bytes() for file in files]
+    with server.embedded(tmp_path) as serving:
+        host, _, port = serving.base.rpartition("/")[2].partition(":")
+        with socket.create_connection((host, int(port)), timeout=20) as sock:
+            sock.sendall(b"".join(f"GET {each.path} HTTP/1.1\r\n\r\n".encode() for each in files))
+            with sock.makefile("rb") as replies:
+                for body in bodies:
+                    while replies.readline().strip():
+                        pass
+                    assert replies.read(len(body)) == body
 
 
 @pytest.mark.parametrize("what", ["missing", "wrong", "more"])
