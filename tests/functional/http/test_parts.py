@@ -42,6 +42,7 @@ from pulpcore.plugin.download.futures import (
     NotFound,
 )
 from pulpcore.plugin.download.futures.engine import ramp
+from pulpcore.plugin.download.futures.http import part as one_part
 from pulpcore.plugin.download.futures.http import parts
 from pulpcore.plugin.download.futures.waiting.threads import Workers
 
@@ -107,7 +108,7 @@ class Fetched:
                 event.set()
 
     def after(self, count: int) -> threading.Event:
-        """Return an event that is set after so many."""
+        """Return an event that is set when the fetching of so many parts has ended."""
         event = threading.Event()
         self._gates.append((count, event))
         return event
@@ -126,7 +127,8 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> Fetched:
     monkeypatch.setattr(parts, "SIZE", SIZE)
     monkeypatch.setattr(parts, "SMALLEST", 2 * SIZE)
     monkeypatch.setattr(parts, "ADVANCE", SIZE // 4)
-    monkeypatch.setattr(parts, "_PAUSE", 0.001)
+    monkeypatch.setattr(one_part, "ADVANCE", SIZE // 4)
+    monkeypatch.setattr(one_part, "PAUSE", 0.001)
     monkeypatch.setattr(parts, "Ramp", Eager)
     monkeypatch.setattr(HttpDownload, "BLOCK", 16 * KIB)
     fetch = parts.Team._fetch
@@ -295,7 +297,7 @@ class TestOneConnection:
         assert server.count == 1
 
     def test_head(self, fetched: Fetched, file_server: Serve) -> None:
-        """HEAD has no parts."""
+        """A HEAD request is never split into parts."""
         server = file_server({"/a": FILE})
         into_memory(server.url("/a"), method="HEAD", parts=4)()
         assert server.count == 1
@@ -358,7 +360,7 @@ class TestFailures:
         events = record(download)
         error = failure(download, kind)
         assert ranges(server).count(span(5)) == 4
-        assert f"bytes {5 * SIZE} to {6 * SIZE - 1} can't be had" in error.reason
+        assert f"bytes {5 * SIZE} to {6 * SIZE - 1} could not be fetched" in error.reason
         assert error.facts is not None
         assert error.facts.received == 5 * SIZE
         assert names(events)[-2:] == ["ERROR", "FAILED"]
@@ -418,7 +420,7 @@ class TestFailures:
         assert server.count == 4
 
     def test_too_long_a_wait(self, held: Serve) -> None:
-        """A part that may be asked for too late only fails the attempt."""
+        """If Retry-After of a part is beyond the cap, the attempt fails."""
         server = held(faults={span(5): [Status(503, {"Retry-After": "1000"})] * 9})
         error = failure(into_memory(server.url("/a"), parts=3), DownloadFailed)
         assert error.retry_after == 1000
@@ -444,7 +446,7 @@ class TestFailures:
         assert content(into_memory(server.url("/a"), parts=2)) == BODY
 
     def test_read_by_a_handler(self, held: Serve) -> None:
-        """A handler that reads of the first reply is found out."""
+        """If a handler has read bytes of the first reply, the attempt fails."""
         download = into_memory(held().url("/a"), parts=3)
         download.register(Event.REPLIED, lambda event: event.download.reply.raw.read(10))
         assert "somebody else has read" in failure(download).reason
@@ -452,7 +454,7 @@ class TestFailures:
     def test_no_threads(
         self, fetched: Fetched, file_server: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Without threads, one connection does it."""
+        """If no thread can be started, one connection fetches the whole file."""
 
         def run(*_: Any) -> None:
             raise RuntimeError("can't start new thread")
@@ -550,7 +552,7 @@ class TestAdapters:
     """Sessions on which the caller has mounted an adapter."""
 
     def test_adapter(self, held: Serve) -> None:
-        """The parts come by it, too."""
+        """A caller's adapter sends the requests for parts, too."""
         server = held()
         download = into_memory(server.url("/a"), parts=3)
         with download.session as session:

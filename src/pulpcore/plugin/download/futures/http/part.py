@@ -1,0 +1,245 @@
+"""One part of a file: the request for a range, the checks of its reply, and its bytes.
+
+See :mod:`.parts` for how parts make a file.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
+
+import requests
+
+from ..engine import backoff
+from ..engine.attempt import Attempt
+from ..engine.tracing import Requests, branch
+from ..error import DownloadError, DownloadFailed
+from ..net.url import URL, parse
+from ..waiting.cancellation import Cancellation, current, scope
+from . import failure, resume
+from .exchange import Exchange
+from .options import Options
+from .redirect import SCHEMES
+from .wire.reply import header, length, reader
+
+ADVANCE = 256 * 1024
+"""A request that brought this much (bytes) before it failed starts the row of failures anew."""
+
+PAUSE = 0.1
+"""The back-off before the third request for a part (seconds). It doubles with each further one.
+
+The second request is sent at once.
+"""
+
+SHORT = "what came is shorter than the server said"
+"""The reason if a body ends too early."""
+
+
+class Origin(NamedTuple):
+    """The file that the parts belong to, and where they are asked for.
+
+    Attributes:
+        source (str): The URL that the attempt asks.
+        urls (Sequence[str]): The URLs that were asked for the first reply, redirects included.
+        version (resume.Version): The version of the file.
+        total (int): The size of the file (bytes).
+    """
+
+    source: str
+    urls: Sequence[str]
+    version: resume.Version
+    total: int
+
+
+class Fetcher:
+    """Sends requests for ranges of a file, and checks the replies. Thread-safe.
+
+    Attributes:
+        trace (Requests | None): Traces the requests that the download's thread sends; None for no
+            tracing.
+    """
+
+    def __init__(self, download: Options, attempt: Attempt, origin: Origin) -> None:
+        """Make a fetcher.
+
+        Args:
+            download: The download.
+            attempt: The attempt.
+            origin: Where the file comes from.
+        """
+        self._download, self._attempt, self._origin = download, attempt, origin
+        self.trace = attempt.trace
+
+    def ask(
+        self, first: int, end: int, is_again: bool, trace: Requests | None
+    ) -> requests.Response:
+        """Return a reply that brings a range, with its body unread.
+
+        Args:
+            first: The position of its first byte.
+            end: The position behind its last byte.
+            is_again: Whether a request for it failed before. Then the first URL is asked again,
+                because the URL that it redirected to may have expired.
+            trace: Traces the requests of the calling thread; None for no tracing.
+
+        Raises:
+            DownloadFailed: The request failed, or the reply isn't this range of this version.
+            Cancelled: The work of the caller was cancelled.
+        """
+        where = self._origin
+        headers = {"Range": f"bytes={first}-{end - 1}", "If-Range": where.version.validator}
+        exchange = Exchange(
+            self._download, headers, self._before, where.source, self._attempt.limits, trace
+        )
+        reply = exchange.run(() if is_again else where.urls)
+        status = reply.status_code
+        # Without a length, a range that is too long or too short would show at its end only.
+        if (
+            status == requests.codes.partial_content
+            and length(reply) is not None
+            and where.version.is_continued(reply, exchange.urls[-1], first, end)
+        ):
+            return reply
+        reply.close()
+        if status < 300:
+            raise DownloadFailed(
+                "the server didn't send the part that was asked for, or sent it of another version"
+            )
+        retry_after = backoff.retry_after(header(reply, "retry-after") or "")
+        raise failure.from_status(status, retry_after, "Authorization" in reply.request.headers)
+
+    def take(self, reply: requests.Response, size: int) -> bytes:
+        """Read from the body of a reply, as soon as any bytes are there; b"" at its end.
+
+        Args:
+            reply: The reply.
+            size: The most bytes to return.
+
+        Raises:
+            DownloadFailed: The connection failed.
+            Cancelled: The work of the caller was cancelled.
+        """
+        try:
+            return reader(reply)(size)
+        except failure.ANTICIPATED as error:
+            secrets = self._origin.source, reply.url or ""
+            raise failure.from_exception(error, *secrets) from error
+
+    @property
+    def hosts(self) -> list[Hashable]:
+        """The origins of the URLs that were asked for the first reply."""
+        return list(dict.fromkeys(parse(url, SCHEMES).origin for url in self._origin.urls))
+
+    def _before(self, url: URL) -> float | None:
+        limiter, token = self._download.rate_limiter, current() or Cancellation()
+        token.check()
+        if limiter is not None and (pause := limiter.delay()) > 0:
+            token.wait(pause)
+        return self._attempt.connect_timeout()
+
+
+class Part:
+    """A range of the file that a thread fetches into memory.
+
+    Until ``is_ended`` is set, only that thread sets the attributes, except ``handed``. The
+    download's thread reads the bytes that have come.
+
+    Attributes:
+        first (int): The position of its first byte.
+        end (int): The position behind its last byte.
+        memory (mmap.mmap): The buffer for the bytes.
+        received (int): How much has come (bytes).
+        handed (int): How much was handed on to the writer (bytes).
+        token (Cancellation): Cancels the fetch.
+        failures (int): How often it has failed in a row.
+        error (DownloadError): The last failure. It counts only if ``failures`` isn't 0.
+        bug (BaseException | None): An exception other than DownloadError. The download's thread
+            raises it.
+        is_ended (bool): Whether no thread fetches it now.
+        has_place (bool): Whether it counts as a connection of its own in ``Limits.per_host``.
+    """
+
+    def __init__(self, first: int, end: int, memory: mmap.mmap) -> None:
+        """Create a part of which nothing was fetched.
+
+        Args:
+            first: The position of its first byte.
+            end: The position behind its last byte.
+            memory: The buffer for the bytes.
+        """
+        self.first, self.end, self.memory = first, end, memory
+        self.received = self.handed = 0
+        self.token = Cancellation()
+        self.failures = 0
+        self.error: DownloadError = DownloadFailed(SHORT)
+        self.bug: BaseException | None = None
+        self.is_ended = self.has_place = False
+
+    def read(self, size: int) -> bytes:
+        """Return bytes that have come and were not handed on yet.
+
+        Args:
+            size: The most bytes to return.
+        """
+        data = self.memory[self.handed : min(self.received, self.handed + size)]
+        self.handed += len(data)
+        return data
+
+    def fetch(self, fetcher: Fetcher, block: int, came: Callable[[Part], object]) -> None:
+        """Fetch the bytes that are missing. Errors are kept in ``error`` and ``bug``, not raised.
+
+        Args:
+            fetcher: Sends the request.
+            block: The largest buffer (bytes).
+            came: Called with this part after each buffer that came.
+        """
+        before = self.received
+        try:
+            with scope(self.token), branch(fetcher.trace) as trace:
+                self.token.check()
+                if (pause := delay(self.error, self.failures)) > 0:
+                    self.token.wait(pause)
+                self._fetch(fetcher, block, came, trace)
+                self.failures = 0
+        except DownloadError as error:
+            if self.received - before >= ADVANCE:
+                self.failures = 0
+            self.failures += 1
+            self.error = error.with_traceback(None)
+        except BaseException as error:  # noqa: BLE001 - the thread of the download raises it
+            self.bug = error.with_traceback(None)
+
+    def _fetch(
+        self,
+        fetcher: Fetcher,
+        block: int,
+        came: Callable[[Part], object],
+        trace: Requests | None,
+    ) -> None:
+        reply = fetcher.ask(self.first + self.received, self.end, self.failures > 0, trace)
+        try:
+            while left := self.end - self.first - self.received:
+                buffer = fetcher.take(reply, min(block, left))
+                if not buffer:
+                    raise DownloadFailed(SHORT)
+                received = self.received + len(buffer)
+                self.memory[self.received : received] = buffer
+                # Only after the copy: the download's thread reads up to this position.
+                self.received = received
+                came(self)
+        finally:
+            # The connection goes back to the pool if the body was read to its end.
+            reply.close()
+
+
+def delay(error: DownloadError, failures: int) -> float:
+    """Return the back-off before a range is requested again (seconds).
+
+    Args:
+        error: The last failure.
+        failures: How often it has failed in a row.
+    """
+    if not failures:
+        return 0.0
+    return max(error.retry_after or 0.0, PAUSE * 2.0 ** (failures - 2) if failures > 1 else 0.0)
