@@ -81,7 +81,7 @@ def test_mismatch(remote, workdir, file_server, kind, expected) -> None:
     ],
 )
 def test_disable_retry_list(remote, loop, workdir, file_server, kind, fault) -> None:
-    """What is in `disable_retry_list` isn't tried again, and what isn't there is."""
+    """Only errors that `disable_retry_list` doesn't name are tried again."""
     import aiohttp
 
     from pulpcore.plugin import exceptions

@@ -64,7 +64,7 @@ class Site:
         name: Its name.
         trip: The round trip (seconds).
         rate: What a connection brings (bytes a second).
-        down: From when to when it is down (seconds).
+        down: The times between which it is down (seconds).
         is_silent: While it is down it doesn't answer; otherwise it refuses connections.
         is_dead: It is down for the whole time.
     """
@@ -131,7 +131,7 @@ class File:
 
 @dataclass
 class Load:
-    """What is simulated.
+    """The parameters of a simulation.
 
     Attributes:
         files: The number of files.
@@ -143,7 +143,7 @@ class Load:
         dead: The share of hosts that are down all the time.
         concurrent: The downloads that a worker runs in parallel.
         retry: The policy of the retries.
-        seed: Of the random numbers.
+        seed: The seed of the random numbers.
     """
 
     files: int = 100_000
@@ -193,7 +193,7 @@ class Load:
 
 @dataclass
 class Outcome:
-    """What a simulation has found.
+    """The results of a simulation.
 
     Attributes:
         seconds: How long it took.
@@ -362,7 +362,7 @@ class Simulation:
         unstarted = [file for file in chunk.queue if not file.attempts]
         chunk.queue = deque(file for file in chunk.queue if file.attempts)
         ended, chunk.unreported = chunk.unreported, 0
-        # The batch reads that when it looks the next time.
+        # The batch reads the report when it next polls.
         self._at(self.clock.now + LOOK / 2, self._read, unstarted, ended)
         self._at(self.clock.now + worker.PATIENCE, self._turn, each, chunk)
 

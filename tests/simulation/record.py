@@ -25,7 +25,7 @@ WORKERS, HOSTS, FILES, RUN = 2, 4, 1200, 30
 BODY = b"x" * 20_000
 DELAY = 0.02
 OUTAGE = (1.0, 7.0)
-"""From when to when one of the hosts resets each connection (seconds)."""
+"""The times between which one of the hosts resets each connection (seconds)."""
 
 
 class Traced(HttpDownload):

@@ -122,7 +122,7 @@ class TestLists:
         (work / "SUMS").write_text(f"{sha256(FILES['/a'])}  a\n{sha256(b'')} *b\n")
         status, _, err = call("get", "--checksums", "SUMS", *map(server.url, FILES))
         assert status == 1
-        assert "failed: c: --checksums doesn't name it" in err
+        assert "failed: c: the file of --checksums has no line for it" in err
         assert "the sha256 digest should be" in err
         assert "/c" not in server.paths
         assert names(work) == ["SUMS", "a"]

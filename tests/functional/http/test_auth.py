@@ -62,7 +62,7 @@ def pipelined(server: FileServer, auth: Any) -> int:
 
 
 class Refusing(FileServer):
-    """Demands the bearer token that the attribute `valid` is, and tells nothing about where."""
+    """Demands the bearer token in the attribute `valid`. Its challenge names no realm."""
 
     valid = TOKEN
 
@@ -79,7 +79,7 @@ class Registry(FileServer):
         realm: The URL to get a token from; '' for that of this server.
         asked: How often a token was given out, by scope.
         life: What the realm says of the life of a token.
-        wrong: The tokens are no good.
+        wrong: The registry refuses the tokens that the realm gives out.
         challenge: Replaces the whole challenge.
     """
 
@@ -167,7 +167,7 @@ class TestCallable:
     def test_netrc_elsewhere(
         self, file_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A netrc file has no say after a redirect either, as for other credentials."""
+        """With `auth` the netrc file isn't used, not even after a redirect to another host."""
         (tmp_path / "netrc").write_text("machine localhost login me password pw\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         there = file_server({"/b": BODY})
@@ -200,7 +200,7 @@ class TestCallable:
     def test_netrc(
         self, file_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adds: bool
     ) -> None:
-        """A netrc file has no say for a download with a callable, even one that adds nothing."""
+        """The netrc file isn't used for a download with `auth`, even if that adds nothing."""
         (tmp_path / "netrc").write_text("default login me password pw\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         server = file_server({"/a": BODY})
@@ -237,7 +237,7 @@ class TestCallable:
         assert (sent(home), sent(mirror)) == ([f"Bearer {TOKEN}"], [None])
 
     def test_connections(self, file_server: Any) -> None:
-        """Downloads with equal callables share a connection. Those with others never do."""
+        """Downloads share a connection only if their callables are equal."""
 
         class Signer:
             def sign(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -487,7 +487,7 @@ class Clock:
 
 class TestBearer:
     def test_once(self, running: Any) -> None:
-        """Sixteen threads fetch one token, and one more after that was refused."""
+        """Sixteen threads fetch one token together, and one new token after a refusal."""
         server = running(Refusing, {"/a": BODY})
         threads = threading.Barrier(16, timeout=20)
         fetched = []
@@ -845,11 +845,11 @@ class TestRegistry:
         ("reply", "reason"),
         [
             (Status(503, {"Retry-After": "7"}), "503"),
-            (Status(200, (), b"no json"), "its reply has none"),
-            (Status(200, (), b"[" * 100_000), "its reply has none"),
-            (Status(200, (), b"[]"), "its reply has none"),
-            (Status(200, (), b"{}"), "its reply has none"),
-            (Status(200, (), b'{"token": "s3cret\\n"}'), "its reply has none"),
+            (Status(200, (), b"no json"), "its reply has no token"),
+            (Status(200, (), b"[" * 100_000), "its reply has no token"),
+            (Status(200, (), b"[]"), "its reply has no token"),
+            (Status(200, (), b"{}"), "its reply has no token"),
+            (Status(200, (), b'{"token": "s3cret\\n"}'), "its reply has no token"),
         ],
     )
     def test_bad_realm(self, running: Any, reply: Status, reason: str) -> None:
@@ -881,7 +881,7 @@ class TestRegistry:
         ],
     )
     def test_no_challenge(self, running: Any, challenge: str) -> None:
-        """A refusal without a challenge that can be answered is one as any other."""
+        """A 401 whose challenge can't be answered fails the download with NotAuthorized."""
         server = running(Registry, {"/v2/a/1": BODY})
         server.challenge = challenge
         download = into_memory(server.url("/v2/a/1"), auth=BearerAuth())
@@ -968,7 +968,7 @@ class TestPickle:
             Packer().pack([check(download)])
 
     def test_process(self, running: Any, tmp_path: Path) -> None:
-        """Downloads in a worker process authenticate by what they bring along."""
+        """Downloads in a worker process authenticate by the callable that was pickled with them."""
         server = running(Refusing, {"/a": BODY})
         downloads = [
             HttpDownload(server.url("/a"), tmp_path / str(number), auth=auth)

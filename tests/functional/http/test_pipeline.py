@@ -187,7 +187,7 @@ class Calls(HttpDownload):
     """A plugin's download that overrides `__call__`."""
 
     def __call__(self):
-        """Run as ever."""
+        """Call the method of the base class."""
         super().__call__()
 
 
@@ -209,7 +209,7 @@ class OwnProtocol(HttpDownload):
     """A plugin's download with a protocol of its own."""
 
     class _protocol(HttpDownload._protocol):  # noqa: N801 - as it is looked up
-        """Does as that of HTTP."""
+        """A protocol that changes nothing."""
 
 
 def without_size(download):
@@ -334,7 +334,7 @@ def test_plain_subclass(serving):
         """A plugin's download with a method of its own."""
 
         def describe(self):
-            """Return nothing of interest."""
+            """Describe the download."""
 
     server = serving()
     fetched(run(server, [small(server, f"/{number}", Plain) for number in range(16)]))

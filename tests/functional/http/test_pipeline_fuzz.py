@@ -177,7 +177,7 @@ def seed(request, monkeypatch):
 
 
 def test_random(running, no_leaks, tls, seed):
-    """Faults of a train don't show, except for a body that was cut; others fail as ever."""
+    """A fault within a train changes no event, except for a body that was cut."""
     chosen = random.Random(seed)
     server, events = fuzzed(running, tls, chosen, seed)
     with Batch(events, **settings(chosen)) as batch:

@@ -121,7 +121,7 @@ def test_at_random(server, context, from_terminal):
     [Event.PREPARED, Event.SENT, Event.REPLIED, Event.FETCHED, Event.SUCCEEDED, "auth", "append"],
 )
 def test_raised_by_a_download(server, context, place, error):
-    """What ends a program, raised by a handler or an `auth`, ends its own download only."""
+    """KeyboardInterrupt or SystemExit of a handler or an `auth` ends only its own download."""
 
     def fail(_):
         raise error

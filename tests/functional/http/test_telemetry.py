@@ -223,7 +223,7 @@ def test_not_found(file_server, spans):
 
 
 def test_no_server(file_server, spans):
-    """Where nobody listens, the span of the request has the class of the exception."""
+    """If the connection is refused, error.type of the request is the class of the exception."""
     server = file_server({})
     server.close()
     failure(spans.instrumented(into_memory(server.url("/"))))
@@ -266,7 +266,7 @@ def test_nothing_is_sent(spans):
 
 
 def test_stale_connection(file_server, spans):
-    """A request that went to a closed connection is sent again, as another request."""
+    """A request that a closed connection lost is sent again, and has a second span."""
     server = file_server({"/": b"1", "/next": b"2"})
     with Context() as context:
         first = into_memory(server.url("/"))
@@ -286,7 +286,7 @@ def test_stale_connection(file_server, spans):
 
 
 def test_refused_rest(file_server, spans):
-    """A rest that is refused is one request, and the whole file that is asked for then another."""
+    """A refused request for the rest has a span, and the request for the whole file another."""
     files = {"/": File(CONTENT, **ETAG)}
     server = file_server(files, faults={0: ResetAfter(100_000), 1: Status(416)})
     spans.instrumented(into_memory(server.url("/"), quick()))()
@@ -356,7 +356,7 @@ def test_threads_of_an_executor(file_server, spans):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_processes_are_refused(file_server, spans, whole):
-    """No trace gets lost unseen: worker processes take no download that is traced."""
+    """An executor of worker processes refuses a traced download."""
     server = file_server({"/": CONTENT})
     download = HttpDownload(server.url("/"), None)
     with ProcessPoolExecutor(1) as executor, Batch([download], executor=executor) as batch:

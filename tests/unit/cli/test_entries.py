@@ -96,7 +96,7 @@ class TestChecksums:
         checksums = Checksums([f"{SHA256}  x/a", f"{MD5}  y/a"])
         assert checksums.find("y/a") == ("md5", MD5)
         for name in "a", "b":
-            with pytest.raises(Refused, match="--checksums doesn't name it"):
+            with pytest.raises(Refused, match="the file of --checksums has no line for it"):
                 checksums.find(name)
 
     @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_byte_order_mark():
 
 
 def test_long_line():
-    """A line that is too long is one line, also for the numbers of those after it."""
+    """A line that is too long counts as one, so the numbers of later lines are right."""
     text = f"http://h/{'a' * 200_000}\nhttp://h/b\n x=1\n"
     first, second = read(text)
     assert first == "line 1 of list: it is too long"

@@ -384,6 +384,6 @@ def _read(data: bytes) -> _Timed:
             if isinstance(value, str) and _TOKEN.fullmatch(value):
                 return value, life if is_number(life) and life > 0 else _LIFE
     # The message doesn't show the content, which may be secret.
-    failed = DownloadFailed(f"{_FAILURE}: its reply has none")
+    failed = DownloadFailed(f"{_FAILURE}: its reply has no token")
     failed.auth_failed = True
     raise failed

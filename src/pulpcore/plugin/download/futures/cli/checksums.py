@@ -50,7 +50,7 @@ class Checksums:
         if self._by_path.setdefault(path, found) != found:
             raise Refused(f"line {number}: {path!r} has another digest above")
         name = path.rpartition("/")[2]
-        # Files of one name in two folders may differ. Then the name alone identifies none: None.
+        # Two folders may have different files of one name. Then the name alone tells nothing.
         self._by_name[name] = found if self._by_name.get(name, found) == found else None
 
     def find(self, path: str) -> tuple[str, str]:
@@ -64,5 +64,5 @@ class Checksums:
         """
         found = self._by_path.get(path) or self._by_name.get(path.rpartition("/")[2])
         if found is None:
-            raise Refused("--checksums doesn't name it, or names two files so")
+            raise Refused("the file of --checksums has no line for it, or two files of this name")
         return found

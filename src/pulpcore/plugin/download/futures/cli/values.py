@@ -78,7 +78,7 @@ def mirror(text: str) -> str:
     try:
         parse(text, SCHEMES)
     except ValueError as error:
-        # Its message doesn't quote the value, which may have a password.
+        # The message of parse() doesn't quote the URL, which may contain a password.
         raise click.BadParameter(f"the URL of a folder is needed: {error}.") from error
     if "?" in text or "#" in text:
         raise click.BadParameter("the URL of a folder has no query and no fragment.")
