@@ -471,6 +471,31 @@ def test_a_long_chunk_reports_early(inline, monkeypatch):
     assert "shut down" in last.error.reason
 
 
+def test_nothing_new_is_not_reported(inline, monkeypatch):
+    """A chunk whose downloads all go on writes no early report."""
+    monkeypatch.setattr(worker, "PATIENCE", 0.01)
+    monkeypatch.setattr(worker, "_POLL", 0.01)
+    spool, turns, several, written = worker._Run._spool, [], threading.Event(), []
+
+    def counted(chunk):
+        spool(chunk)
+        turns.append(chunk)
+        if len(turns) == 3:
+            several.set()
+
+    monkeypatch.setattr(worker._Run, "_spool", counted)
+    monkeypatch.setattr(Folder, "report", lambda *arguments: written.append(arguments))
+    with Batch([Remote("test://a/block", None)], executor=inline(1)) as batch:
+        plans, seen = batch(), []
+        reader = threading.Thread(target=lambda: seen.extend(plans))
+        reader.start()
+        assert several.wait(SECONDS)
+        batch.shutdown()
+        reader.join(SECONDS)
+    assert "shut down" in seen[0].error.reason
+    assert written == []
+
+
 def test_shutdown_without_a_shared_folder(inline, monkeypatch):
     """Without a shared file system, `shutdown()` is bounded, and the chunk ends by itself."""
     monkeypatch.setattr(chunks, "_LAST", 0.1)
