@@ -403,6 +403,8 @@ class TestFailures:
     ) -> None:
         """The first connection that breaks is asked for its rest, without an event."""
         monkeypatch.setattr(parts, "Ramp", ramp.Ramp)
+        # Then the number of connections is checked before each read.
+        monkeypatch.setattr(parts, "_LOOK", 0.0)
         server = file_server({"/a": FILE}, faults={0: CutAfter(KIB), 1: fault, 2: fault})
         download = into_memory(server.url("/a"), parts=3)
         events = record(download)
