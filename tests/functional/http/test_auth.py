@@ -30,6 +30,7 @@ from pulpcore.plugin.download.futures import (
     Limits,
     NotAuthorized,
     SizeValidation,
+    Timeout,
     User,
 )
 from pulpcore.plugin.download.futures.auth import BearerAuth
@@ -635,6 +636,45 @@ class TestBearer:
         for thread in (waits, runs, stops):
             thread.join()
         assert (other.status, len(fetched)) == (200, 2)
+
+    @pytest.mark.parametrize("how", ["shutdown", "total"])
+    def test_waiting_is_cut_short(self, running: Any, how: str) -> None:
+        """A download that waits for the fetch of another ends by its own shutdown or limit."""
+        server = running(Refusing, {"/a": BODY})
+        begun, go = threading.Event(), threading.Event()
+
+        def fetch() -> str:
+            begun.set()
+            assert go.wait(60)
+            return TOKEN
+
+        auth = BearerAuth(fetch)
+        first = into_memory(server.url("/a"), auth=auth)
+        fetches = threading.Thread(target=first)
+        fetches.start()
+        try:
+            assert begun.wait(20)
+            limit = Timeout(total=0.2) if how == "total" else None
+            waits = into_memory(server.url("/a"), auth=auth, timeout=limit)
+            other = Batch([waits], concurrent=1)
+            errors: list[BaseException | None] = []
+            batch = threading.Thread(target=lambda: errors.extend(plan.error for plan in other()))
+            batch.start()
+            if how == "shutdown":
+                while (
+                    not (making := list(auth._running._making.values())) or not making[0]._waiting
+                ):
+                    threading.Event().wait(0.01)
+                other.shutdown()
+            batch.join(20)
+            assert not batch.is_alive()
+        finally:
+            go.set()
+            fetches.join()
+        (error,) = errors
+        assert isinstance(error, DownloadFailed)
+        assert ("shut down" if how == "shutdown" else "0.2") in error.reason
+        assert first.status == 200
 
     def test_itself(self, running: Any) -> None:
         """A fetch that uses the object itself is a bug that says so, and no deadlock."""

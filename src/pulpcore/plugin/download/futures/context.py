@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, Self, TypeVar
 
 from .waiting.atomic import HEARING, Waiter
+from .waiting.cancellation import current
 from .waiting.lock import Process, this_process
 
 log = logging.getLogger(__name__)
@@ -46,14 +47,25 @@ class _Making:
                 self._waiting.pop().wake()
 
     def wait(self) -> bool:
-        """Wait until the object may be there. Return whether nobody makes it any more."""
-        waiter = Waiter()
+        """Wait until the object may be there. Return whether nobody makes it any more.
+
+        Raises:
+            Cancelled: The work of the caller was cancelled.
+        """
+        waiter, token = Waiter(), current()
         self._waiting.append(waiter)
         # The frame of a generator that has ended is None. An interrupt may come before it begins.
         steps = self._steps
-        if steps.gi_frame is None or waiter.wait(HEARING):
-            return True
-        return not steps.gi_running
+        if token is not None:
+            token.attach(waiter)
+        try:
+            is_over = steps.gi_frame is None or waiter.wait(HEARING)
+        finally:
+            if token is not None:
+                token.detach(waiter)
+        if token is not None:
+            token.check()
+        return is_over or not steps.gi_running
 
 
 class Cache:
@@ -115,7 +127,7 @@ class Cache:
 
         Nobody holds a lock meanwhile, so ``make`` may do I/O. If it raises, another thread that
         waits calls its own ``make``. After an interrupt two threads may make an object; both get
-        the first.
+        the first. A thread of a download that is shut down stops waiting.
 
         Args:
             key:
@@ -124,7 +136,8 @@ class Cache:
                 Makes the object.
 
         Raises:
-            Exception: What ``make`` raised.
+            Exception: What ``make`` raised, or that the download of the calling thread, such as in
+                ``auth``, was shut down.
         """
         while True:
             item = self._items.get(key)
