@@ -46,6 +46,10 @@ def test_list():
         ("http://h/a\n checksum=foo=0\n", "line 1 of list: unknown digest algorithm"),
         ("a.iso\n", "line 1 of list: no URL of http, https, ftp, ftps or file: 'a.iso'"),
         ("http://h/\n", "line 1 of list: no name of a file can be taken from the URL"),
+        ("http://[::1/a\n", "line 1 of list: 'http://***': the URL is not valid: check its host"),
+        ("http://h:99999/a\n", "line 1 of list: 'http://h:99999/a': the URL is not valid"),
+        ("ftp://u:p@a..b/a\n", "line 1 of list: 'ftp://a..b/a': the URL is not valid"),
+        ("http://h/a\thttp://h:0/a\n", "line 1 of list: 'http://h:0/a': the URL is not valid"),
         ("http://h/" + "a" * 70_000, "line 1 of list: it is too long"),
         (
             f"http://h/a#sha256={SHA256}\n checksum=sha-256={'00' * 32}\n",

@@ -8,6 +8,7 @@ import click
 
 from pulpcore.plugin.download.futures import BufferWriter, Download, Factory
 
+from .entries import check
 from .manifest import Unusable
 from .options import Options
 from .output import Output
@@ -43,6 +44,7 @@ def fetch(
         # The path is a placeholder: a buffer replaces the writer below. It is absolute, because a
         # relative path would need the working directory.
         download: Download = Factory(options.importer).build(url, "/document")
+        check(url)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     options.prepare(download, mirrors)

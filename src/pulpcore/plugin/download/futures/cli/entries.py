@@ -14,6 +14,7 @@ from . import shown
 from .manifest import Refused, relative
 
 _HTTP = re.compile("https?:", re.IGNORECASE)
+_FILE = re.compile("file:", re.IGNORECASE)
 _FRAGMENT = re.compile(r"(.*)#(\w+)=([^#]*)", re.DOTALL)
 
 Expected = dict[str, int | str]
@@ -64,6 +65,24 @@ def is_http(url: str) -> bool:
     return _HTTP.match(url) is not None
 
 
+def check(url: str) -> None:
+    """Check that a URL can be parsed, so that a wrong one is refused before anything is fetched.
+
+    Args:
+        url: The URL. Its scheme has been checked.
+
+    Raises:
+        Refused: It isn't valid.
+    """
+    if _FILE.match(url) is None:
+        try:
+            parse(url)
+        except ValueError as error:
+            raise Refused(
+                f"{shown.excerpt(url)}: the URL {str(error).removeprefix('it ')}"
+            ) from error
+
+
 def entry_of(
     text: str, options: dict[str, str] | None = None, mirrors: Sequence[str] = ()
 ) -> Entry:
@@ -83,8 +102,6 @@ def entry_of(
         url, *others = (_source(each, expected) for each in (text, *mirrors))
         if others and not all(map(is_http, (url, *others))):
             raise Refused("only URLs of http and https can be sources of the same file")
-        for each in others:
-            parse(each)
         if "checksum" in options:
             algorithm, digest = digest_of(*options["checksum"].partition("=")[::2])
             if expected.setdefault(algorithm, digest) != digest:
@@ -110,6 +127,7 @@ def _source(text: str, expected: Expected) -> str:
             raise Refused(f"its sources have different {algorithm} digests")
     if not Factory.serves(url):
         raise Refused(f"no URL of http, https, ftp, ftps or file: {shown.excerpt(text)}")
+    check(url)
     return url
 
 
