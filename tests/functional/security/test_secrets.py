@@ -1016,7 +1016,7 @@ class TestCommandLine:
             assert shown
         for host in ("[::1", "h:port", "h:80@"):
             status, shown = call("get", url_with_secrets(host))
-            assert status == 1
+            assert status == 2
             assert shown
 
     def test_process(
