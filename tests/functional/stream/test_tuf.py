@@ -1,6 +1,7 @@
-"""python-tuf downloads by our streams: its own client, with a fetcher of ten lines."""
+"""python-tuf downloads by our streams: its own client, with a short fetcher."""
 
 import random
+from itertools import chain
 
 import pytest
 from servers.files import CutAfter, File
@@ -17,11 +18,17 @@ CONTENT = random.Random(1).randbytes(700_000)
 class Fetcher(FetcherInterface):
     """That of the recipe."""
 
+    chunk_size = 64 * 1024
+
     def _fetch(self, url):
+        pieces = self._read(url)
+        return chain([next(pieces, b"")], pieces)
+
+    def _read(self, url):
         download = HttpDownload(url, None)
         try:
             with download.stream() as file:
-                yield from file.iter_content()
+                yield from file.iter_content(self.chunk_size)
         except DownloadError as error:
             if download.status >= 400:
                 raise exceptions.DownloadHTTPError(str(error), download.status) from error
@@ -34,6 +41,30 @@ def test_fetch(file_server):
     assert Fetcher().download_bytes(server.url("/"), len(CONTENT)) == CONTENT
     with Fetcher().download_file(server.url("/"), len(CONTENT)) as file:
         assert file.read() == CONTENT
+
+
+def test_pieces(file_server):
+    """Tuf gets pieces of the size that it asks for; an empty file has no content."""
+    server = file_server({"/": b"junk data", "/empty": b""})
+    fetcher = Fetcher()
+    fetcher.chunk_size = 4
+    assert list(fetcher.fetch(server.url("/"))) == [b"junk", b" dat", b"a"]
+    assert b"".join(fetcher.fetch(server.url("/empty"))) == b""
+
+
+def test_raises_at_once(file_server):
+    """The call of `fetch` itself raises if there is no content, as that of tuf's own fetchers."""
+    with pytest.raises(exceptions.DownloadHTTPError):
+        Fetcher().fetch(file_server({}).url("/"))
+    with pytest.raises(exceptions.DownloadError):
+        Fetcher().fetch("ftp://127.0.0.1/")
+
+
+def test_left(file_server):
+    """An iterator that is left, or was never begun, leaves no thread."""
+    server = file_server({"/": CONTENT})
+    Fetcher().fetch(server.url("/"))
+    next(Fetcher().fetch(server.url("/")))
 
 
 def test_status(file_server):
