@@ -129,6 +129,9 @@ class Restarted(Event):
 class Error(Event):
     """An attempt failed.
 
+    An attempt also fails if several mirrors brought the content in turn and it is then wrong.
+    ``retrying`` is True, because the file is fetched once more from one of them alone.
+
     A handler that has removed the cause sets ``repaired`` to True. The download then retries
     without back-off, at most ``download.retries`` times in a run.
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..error import DownloadFailed, ValidationError, transient
 from ..event import Event, Fetched, Replied, Restarted, Sent
 from ..settings import Limits, Timeout
-from ..validation import can_reset
 from ..waiting.cancellation import current
+from . import partial
 from .claim import Claims
 from .content import Content, unwritable
 from .protocol import protocol_of
@@ -27,7 +27,63 @@ if TYPE_CHECKING:
     from .tracing import Tracing
 
 
-class Attempt:
+class _Waits:
+    """The waits of an attempt that are our own, so that they aren't slowness of the server's.
+
+    Attributes:
+        fetched (int): How much of the content came in the attempt (bytes).
+    """
+
+    __slots__ = ("_download", "_has_waited", "_is_first", "_is_waiting", "_run", "fetched")
+
+    def __init__(self, download: Download, run: Run) -> None:
+        """Begin without a wait.
+
+        Args:
+            download: The download.
+            run: The run.
+        """
+        self._download, self._run = download, run
+        self._is_waiting = self._has_waited = False
+        # The engine has waited for the turn of the first request.
+        self._is_first = True
+        self.fetched = 0
+
+    def wait_for_turn(self, host: Hashable = None) -> None:
+        """Wait until another request may be sent.
+
+        Args:
+            host: Where it is sent to; None for the host of the download.
+
+        Raises:
+            Cancelled: The run was cancelled.
+        """
+        self._run.token.check()
+        limiter, is_first = self._download.rate_limiter, self._is_first
+        self._is_first = False
+        if limiter is not None and not is_first and (delay := limiter.delay()) > 0:
+            self.wait_by(functools.partial(self._run.token.wait, delay))
+
+    def wait_by(self, wait: Callable[[], object]) -> None:
+        """Wait for something of our own, which isn't slowness of the server's.
+
+        Args:
+            wait: What waits.
+
+        Raises:
+            Cancelled: The run was cancelled.
+        """
+        self._is_waiting = self._has_waited = True
+        wait()
+        self._is_waiting = False
+
+    def progress(self) -> int | None:
+        """Return all bytes that came so far; None if it waited for its turn since the last call."""
+        waited, self._has_waited = self._has_waited, self._is_waiting
+        return None if waited else self.fetched
+
+
+class Attempt(_Waits):
     """One attempt. It is made anew for each.
 
     Attributes:
@@ -47,13 +103,7 @@ class Attempt:
     is_full = False
     __slots__ = (
         "_content",
-        "_download",
-        "_fetched",
-        "_has_waited",
         "_is_announced",
-        "_is_first",
-        "_is_waiting",
-        "_run",
         "answer",
         "began",
         "breaker",
@@ -72,12 +122,10 @@ class Attempt:
             run: The run.
             protocol: What the protocol knows in this run.
         """
-        self._download, self._run, self.protocol, self.trace = download, run, protocol, run.trace
+        super().__init__(download, run)
+        self.protocol, self.trace = protocol, run.trace
         self._content = record_of(download).content
-        self._is_announced = self._is_waiting = self._has_waited = False
-        # The engine has waited for the turn of the first request.
-        self._is_first = True
-        self._fetched = 0
+        self._is_announced = False
         self.began = run.began
         self.breaker: Breaker | None = None
         self.chosen: str | None = None
@@ -153,12 +201,7 @@ class Attempt:
         Raises:
             DownloadFailed: It can't be written.
         """
-        writer = self._run.writer
-        if writer is not None and writer.resume:
-            try:
-                writer.remember(note)
-            except OSError as error:
-                raise unwritable(writer, error) from error
+        partial.remember(self._run.writer, note)
 
     def can_start_over(self) -> bool:
         """Return whether :meth:`start_over` would work."""
@@ -179,33 +222,25 @@ class Attempt:
             raise DownloadFailed(f"{problem}: its writer or a validation can't be reset")
         _restart(self._content, self._download, self._run)
 
-    def wait_for_turn(self, host: Hashable = None) -> None:
-        """Wait until another request may be sent.
+    @property
+    def is_mixed(self) -> bool:
+        """Whether what is here came from more than one source."""
+        return self._content.is_mixed
 
-        Args:
-            host: Where it is sent to; None for the host of the download.
+    def can_mix(self) -> bool:
+        """Return whether what is here may be continued from another source of the same content.
 
-        Raises:
-            Cancelled: The run was cancelled.
+        It may as long as it can be fetched anew, if the digest shows that it doesn't belong
+        together. The reader of a stream has seen the first bytes, so they can't.
         """
-        self._run.token.check()
-        limiter, is_first = self._download.rate_limiter, self._is_first
-        self._is_first = False
-        if limiter is not None and not is_first and (delay := limiter.delay()) > 0:
-            self.wait_by(functools.partial(self._run.token.wait, delay))
+        run = self._run
+        return (
+            self.chosen is not None and run.may_mix and run.outlet is None and self.can_start_over()
+        )
 
-    def wait_by(self, wait: Callable[[], object]) -> None:
-        """Wait for something of our own, which isn't slowness of the server's.
-
-        Args:
-            wait: What waits.
-
-        Raises:
-            Cancelled: The run was cancelled.
-        """
-        self._is_waiting = self._has_waited = True
-        wait()
-        self._is_waiting = False
+    def mix(self) -> None:
+        """Note that what comes next is of another source than what is here."""
+        self._content.is_mixed = True
 
     def connect_timeout(self) -> float | None:
         """Return how long a connection may take to be made: no longer than the run has left.
@@ -224,11 +259,6 @@ class Attempt:
             self.breaker.succeeded()
 
     # What the engine does with it.
-
-    def progress(self) -> int | None:
-        """Return all bytes that came so far; None if it waited for its turn since the last call."""
-        waited, self._has_waited = self._has_waited, self._is_waiting
-        return None if waited else self._fetched
 
     def write(self, buffer: bytes) -> None:
         """Take the next bytes of the content: writer, validations, then the Fetched event.
@@ -251,7 +281,7 @@ class Attempt:
         if not content.is_begun:
             content.begin(run.writer, run.validations)
         content.take(buffer, run.writer, run.validations)
-        self._fetched += len(buffer)
+        self.fetched += len(buffer)
         if run.outlet is not None or download.router.has(Event.FETCHED):
             _tell(self, download, run, buffer)
 
@@ -307,26 +337,20 @@ class Attempt:
             raise unwritable(writer, error) from error
 
     def _recall(self, writer: Writer, may_recall: bool) -> None:
-        """Go on with what an earlier run left, if it is any good."""
-        run = self._run
-        note = writer.recall()
+        run, content, note = self._run, self._content, writer.recall()
         if note is None:
             if writer.resume:
                 # A note without bytes must not be found beside those that come now.
                 writer.remember(None)
             return
-        # What is replayed and refused must be started again.
-        may_recall = may_recall and writer.can_restart() and all(map(can_reset, run.validations))
-        if not may_recall or not self.protocol.recall(self._download, note):
-            writer.truncate()
-            return
+        known = partial.recall(
+            writer, note, self._download, run, self.protocol, content, may_recall
+        )
         try:
-            for buffer in self._content.replay(writer, run.validations, self._download.BLOCK):
-                run.token.check()
+            for buffer in known:
                 _tell(self, self._download, run, buffer)
         except ValidationError:
             self.start_over()
-        run.can_continue = True
 
 
 def _restart(content: Content, download: Download, run: Run) -> None:

@@ -29,11 +29,14 @@ class Content:
         is_begun (bool): The writer or a validation may have received bytes.
         is_torn (bool): A buffer failed halfway, so the writer and the validations may have
             different bytes.
+        is_mixed (bool): They came from more than one source, so only a digest can tell whether
+            they belong together.
     """
 
     __slots__ = (
         "_file",
         "is_begun",
+        "is_mixed",
         "is_torn",
         "position",
         "received",
@@ -49,7 +52,7 @@ class Content:
         self.writer: Writer | None = None
         self.validations: list[Validation] = []
         self.position = self.received = 0
-        self.is_begun = self.is_torn = False
+        self.is_begun = self.is_torn = self.is_mixed = False
         # The open file of the writer. If the writer has opened another one, the bytes are gone.
         self._file: object = None
 

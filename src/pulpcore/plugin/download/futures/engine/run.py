@@ -73,6 +73,7 @@ class Run:
         repairs (int): How often handlers have repaired.
         is_done (bool): The run has succeeded.
         can_continue (bool): The last attempt failed in a way that leaves what was fetched good.
+        may_mix (bool): What one source brought may be continued from another one.
         total (int | None): The size of the content (bytes), where the server has said it.
         refused_alone (float): When the host refused it last though it was the only one there.
         was_late (bool): The host may have refused it since it hadn't noticed the end of another.
@@ -95,6 +96,7 @@ class Run:
         "claims",
         "deadline",
         "is_done",
+        "may_mix",
         "outlet",
         "refused_alone",
         "repairs",
@@ -126,6 +128,7 @@ class Run:
         self.repairs = 0
         self.is_done = False
         self.can_continue = False
+        self.may_mix = True
         self.total: int | None = None
         self.train: Driver | None = None
         self.refused_alone = float("-inf")

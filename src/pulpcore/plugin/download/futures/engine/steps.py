@@ -37,6 +37,11 @@ FULL = "full"
 KEPT = "kept"
 """What the first step returns if the target has the content already."""
 
+# The ways to try the same source again that spend no retry: fetch all from it alone, because what
+# several sources brought doesn't belong together; have the protocol read the content otherwise; or
+# use the writer and the validations that a handler has set.
+_ALONE, _OTHERWISE, _EXCHANGED = "alone", "otherwise", "exchanged"
+
 # The one method that a protocol must have.
 _send = operator.methodcaller("_send")
 
@@ -90,8 +95,16 @@ class _Prospects:
             and isinstance(error, MismatchError)
         )
 
+    def _free_way(self, error: DownloadError) -> str | None:
+        """Return how the same source may help, without a retry, before anything else is tried."""
+        if self._record.content.is_mixed and isinstance(error, ValidationError):
+            return _ALONE
+        if self._has_alternative(error):
+            return _OTHERWISE
+        return _EXCHANGED if self._attempt.is_exchanged and self._can_repair() else None
+
     def _can_move(self, error: DownloadError) -> bool:
-        """Whether the next source may help, which begins at byte 0."""
+        """Whether the next source may help, which may have to begin at byte 0."""
         return (
             self._tour is not None
             and self._tour.has_next
@@ -250,7 +263,7 @@ class Steps(_Prospects):
                 writer.discard()
         attempt.note_life()
         if self._tour is not None:
-            self._tour.succeeded(attempt.position, time.monotonic() - attempt.began)
+            self._tour.succeeded(attempt.fetched, time.monotonic() - attempt.began)
 
     def recover(self) -> None:
         """Find out how to try again after an attempt failed.
@@ -307,17 +320,19 @@ class Steps(_Prospects):
         """Decide whether and when to try again, after the handlers of Error were called."""
         run, download = self._run, self._download
         possible = self._can_go_on(error)
-        has_other = possible and self._has_alternative(error)
-        is_free = has_other or (possible and self._attempt.is_exchanged and self._can_repair())
-        moves = possible and not is_free and self._can_move(error)
-        if self._tour is not None and not (is_free or error.local or run.token.reason):
+        free = self._free_way(error) if possible else None
+        moves = possible and free is None and self._can_move(error)
+        if self._tour is not None and not (free or error.local or run.token.reason):
             self._tour.failed(error, time.monotonic() - self._attempt.began)
         delay = self._delay(error) if possible and not moves else None
-        event = Error(download, error, retrying=is_free or moves or delay is not None)
+        retrying = moves or free is not None or delay is not None
+        event = Error(download, error, retrying=retrying)
         download.router.send(event)
         is_repaired = possible and event.repaired and self._can_repair()
-        if run.token.reason is None and (is_free or is_repaired):
-            if has_other and not is_repaired:
+        if run.token.reason is None and (free or is_repaired):
+            if free == _ALONE:
+                run.may_mix = False
+            elif free == _OTHERWISE and not is_repaired:
                 # Without the traceback, whose frames hold this object.
                 self._mismatch, self._has_switched = error.with_traceback(None), True
                 self._protocol.is_alternative = True
@@ -325,8 +340,6 @@ class Steps(_Prospects):
                 run.repairs += 1
         elif moves and self._tour is not None and run.token.reason is None:
             self._tour.advance()
-            # No two sources are known to have the same version.
-            run.can_continue = False
         elif delay is not None:
             run.budget.spend()
             until = time.monotonic() + delay

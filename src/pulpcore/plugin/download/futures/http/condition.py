@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import requests
 
+from .options import Options
 from .wire.reply import header
 
 ETAG = "If-None-Match"
@@ -64,6 +65,28 @@ class Validators(NamedTuple):
             validator: A strong ETag, or a date.
         """
         return cls(etag=validator) if validator.startswith('"') else cls(last_modified=validator)
+
+
+def asked_for(download: Options, source: str) -> dict[str, str]:
+    """Return the headers that ask for any version but the one that is at the target.
+
+    There are none if the caller knows no version, if the target is missing, if the caller's own
+    headers ask, or if a mirror is asked: validators are those of one origin (RFC 9110 section
+    8.8.1).
+
+    Args:
+        download: The download.
+        source: The URL to ask.
+    """
+    etag, modified, writer = download.known_etag, download.known_last_modified, download.writer
+    if (
+        not (etag or modified)
+        or source != download.url
+        or any(name in download.headers for name in HEADERS)
+        or (writer is not None and writer.is_missing())
+    ):
+        return {}
+    return Validators(etag, modified).headers()
 
 
 NOTHING = Validators()

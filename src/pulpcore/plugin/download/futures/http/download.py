@@ -77,11 +77,17 @@ class HttpDownload(Download[W_co]):
         mirrors (Sequence[str]):
             More URLs of the same content. An attempt that fails goes on with the next one at once,
             also with ``retry=None``. With nothing known, ``url`` is asked first, then the mirrors
-            as given. What is learned of each is kept in the context, by origin. Neither ``user``
-            nor ``auth``, the client certificate or netrc goes to a mirror, and of ``headers`` only
-            User-Agent, Range, and those whose name begins with Accept. Userinfo in a mirror's URL
-            goes to that mirror. An http mirror of an https URL counts only if an enforced digest
-            validates the content. Conditional requests (:attr:`known_etag`) go to ``url`` only,
+            as given. The next one is asked only for the missing bytes if an enforced
+            :class:`~pulpcore.plugin.download.futures.DigestValidation` (no subclass of it) checks
+            the content, if the size is known and the same, and if the content is neither encoded
+            nor read as a stream. Otherwise it is asked for the whole file. If content from several
+            sources is then wrong, the last one is asked once more for all of it, which is no
+            retry, and in this run no source continues another one any more. What is learned of
+            each source is kept in the context, by origin. Neither ``user`` nor ``auth``, the
+            client certificate or netrc goes to a mirror, and of ``headers`` only User-Agent, Range,
+            and those whose name begins with Accept. Userinfo in a mirror's URL goes to that
+            mirror. An http mirror of an https URL counts only if an enforced digest validates the
+            content. Conditional requests (:attr:`known_etag`) go to ``url`` only,
             and ask it first.
         auth (Callable[[requests.PreparedRequest], requests.PreparedRequest] | None):
             Adds credentials to each request, as ``requests.auth.AuthBase`` does: it changes the
@@ -229,7 +235,8 @@ class HttpDownload(Download[W_co]):
     def etag(self) -> str | None:
         """The ETag of the file, for :attr:`known_etag` in a later run.
 
-        None if the server sent none, or if the last run failed. After a HEAD request it is the ETag
+        None if the server sent none, if a mirror brought any of the content, or if the last run
+        failed. After a HEAD request it is the ETag
         of the file that a GET would return.
         """
         return _validators(self).etag
@@ -241,7 +248,7 @@ class HttpDownload(Download[W_co]):
 
     @derived
     def source(self) -> str | None:
-        """Which of ``url`` and ``mirrors`` brought the content; None before the run succeeded."""
+        """Which of ``url`` and ``mirrors`` brought the last byte; None before the run succeeded."""
         return _known(self).source if _is_done(self) else None
 
     @property

@@ -13,7 +13,7 @@ from ..engine.protocol import Protocol
 from ..error import DownloadError
 from ..net.url import parse
 from ..validation import DigestValidation
-from . import condition, resume
+from . import condition, resume, splice
 from .check import check
 from .options import Options
 from .pipeline import PipelinedRequest, pipelined
@@ -31,10 +31,12 @@ class HttpProtocol(Protocol):
         is_unchanged (bool): The last reply says that the known version is still there, or nothing
             was asked for (``skip_existing``).
         source (str | None): The URL that was asked for the last reply, before redirects.
+        beginning (Beginning | None): What is here, for the other sources; None if there are none.
     """
 
     has_requests = True
     source: str | None = None
+    beginning: splice.Beginning | None = None
     _version: resume.Version | None = None
     _validators = condition.NOTHING
     # Makes the validators. Only what asks for them needs them.
@@ -172,15 +174,42 @@ class HttpProtocol(Protocol):
         Args:
             download: The download.
         """
-        version = self.version
-        return (
-            version is not None
-            and version.asked == resume.place_of(_source(download))[0]
-            and own_range(download) is None
-        )
+        return self.rest(download) is not None
+
+    def rest(self, download: Options) -> resume.Version | splice.Beginning | None:
+        """Return what tells how to ask for the rest of what is here; None if that can't be.
+
+        Args:
+            download: The download.
+        """
+        if own_range(download) is not None:
+            return None
+        source, version, beginning = _source(download), self.version, self.beginning
+        is_of_another = beginning is not None and beginning.is_of_another(download, source)
+        if version is not None and not is_of_another:
+            return version if version.asked == resume.place_of(source)[0] else None
+        attempt = Attempt.of(download)  # type: ignore[arg-type]
+        if (
+            beginning is not None
+            and (is_of_another or attempt.is_mixed)
+            and _can_join(download, beginning, attempt.position)
+        ):
+            return beginning
+        return None
+
+    def refuse(self, rest: resume.Version | splice.Beginning) -> None:
+        """Forget the version whose rest a server didn't bring.
+
+        That another source doesn't bring it says nothing about the version.
+
+        Args:
+            rest: What :meth:`rest` returned.
+        """
+        if self._version is rest:
+            self.version = None
 
     def recall(self, download: Options, note: str) -> bool:
-        """Return whether a note is that of a version of this file.
+        """Return whether a note is that of a version of this file, and the rest may be asked for.
 
         Args:
             download: The download.
@@ -192,11 +221,21 @@ class HttpProtocol(Protocol):
             or "Accept-Encoding" in download.headers
         ):
             return False
-        self.version = resume.Version.from_note(note, _source(download))
-        if self.version is None:
-            return False
-        self.validators = condition.Validators.named(self.version.validator)
-        return True
+        asked = _source(download)
+        for source in dict.fromkeys([asked, *self.sources(download)]):
+            version = resume.Version.from_note(note, source)
+            if version is None:
+                continue
+            total, coding = version.total, version.coding
+            beginning = splice.Beginning.of(download, source, total, coding)
+            if source != asked and not _can_join(download, beginning, 0):
+                break
+            self.version = version
+            self.validators = condition.Validators.named(version.validator)
+            self.beginning = beginning if download.mirrors else None
+            return True
+        self.version = None
+        return False
 
     def pipelined(self, download: Options, health: Health) -> PipelinedRequest | None:
         """Return the request for the content if it may be sent before others are answered.
@@ -232,3 +271,10 @@ def own_range(download: Options) -> str | None:
 def _source(download: Options) -> str:
     """The URL that the attempt asks."""
     return Attempt.of(download).source  # type: ignore[arg-type]
+
+
+def _can_join(download: Options, beginning: splice.Beginning, position: int) -> bool:
+    """Whether another source may bring the rest of what one has begun."""
+    return (
+        beginning.can_be_joined(download, position) and Attempt.of(download).can_mix()  # type: ignore[arg-type]
+    )

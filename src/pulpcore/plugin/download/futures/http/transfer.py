@@ -12,7 +12,7 @@ from ..engine.attempt import Attempt
 from ..error import DownloadFailed, transient
 from ..net.url import URL
 from ..validation import DigestValidation
-from . import coding, condition, failure, parts, resume
+from . import coding, condition, failure, parts, resume, splice
 from .exchange import Exchange
 from .options import Options
 from .protocol import HttpProtocol, own_range
@@ -38,8 +38,8 @@ class Transfer:
         self._download, self._attempt, self._write = download, attempt, write
         self._protocol: HttpProtocol = attempt.protocol  # type: ignore[assignment]
         self._total: int | None = None
-        # The version whose rest was asked for; None if the whole file was.
-        self._asked: resume.Version | None = None
+        # That whose rest was asked for; None if the whole file was.
+        self._asked: resume.Version | splice.Beginning | None = None
         self._source = attempt.source
         self._urls = [self._source]
         self._has_content = True
@@ -55,13 +55,13 @@ class Transfer:
         attempt = self._attempt
         self._protocol.note_reply(None)
         self._protocol.source = self._source
-        version = self._known_version() if attempt.position else None
-        self._asked = version
-        reply = self._exchange({} if version is None else version.headers(attempt.position))
-        if version is not None and self._is_refused(reply, version):
+        asked = self._asked = self._protocol.rest(self._download) if attempt.position else None
+        reply = self._exchange({} if asked is None else asked.headers(attempt.position))
+        if asked is not None and self._is_refused(reply, asked):
             # The refusal causes no event: the whole file is requested instead.
             drain(reply)
-            self._protocol.version = self._asked = None
+            self._protocol.refuse(asked)
+            self._asked = None
             reply = self._exchange({})
         try:
             self._expect(self._total_of(reply))
@@ -79,7 +79,7 @@ class Transfer:
             reply.close()
 
     def _exchange(self, headers: dict[str, str]) -> requests.Response:
-        headers = headers or self._condition()
+        headers = headers or condition.asked_for(self._download, self._source)
         attempt = self._attempt
         answer: requests.Response | None = attempt.answer
         if answer is not None and not headers:
@@ -110,14 +110,16 @@ class Transfer:
         self._total = total
         self._attempt.expect(total)
 
-    def _is_refused(self, reply: requests.Response, version: resume.Version) -> bool:
+    def _is_refused(
+        self, reply: requests.Response, asked: resume.Version | splice.Beginning
+    ) -> bool:
         """Whether the answer to our Range can't be used, so that the whole file is asked for.
 
         What may be gone when it is tried again, and what wants credentials, is left to the engine.
         """
         status = reply.status_code
         if status == requests.codes.partial_content:
-            return not version.is_continued(reply, self._urls[-1], self._attempt.position)
+            return not asked.is_continued(reply, self._urls[-1], self._attempt.position)
         if status in _CONTENT:
             return not resume.is_whole(reply)
         policy = self._download.retry
@@ -145,6 +147,10 @@ class Transfer:
             protocol.make_version_by(
                 partial(resume.Version.of, reply, self._source, self._urls[-1], self._total)
             )
+            if self._download.mirrors:
+                protocol.beginning = splice.Beginning.of(
+                    self._download, self._source, self._total, header(reply, "content-encoding")
+                )
             self._remember()
         elif status == requests.codes.partial_content:
             self._accept_part(reply)
@@ -180,13 +186,21 @@ class Transfer:
                     "the part that came isn't the one that the header Range asks for, or doesn't "
                     "say so by its Content-Range"
                 )
-            protocol.version = None
+            protocol.version = protocol.beginning = None
         elif self._asked is None:
             raise DownloadFailed("the server sent a part of the file, which was not asked for")
+        elif isinstance(self._asked, splice.Beginning):
+            # From here on no validator tells what is here, neither to this run nor to a later one.
+            self._attempt.mix()
+            protocol.version, protocol.validators = None, condition.NOTHING
+            if length(reply) is None:
+                protocol.beginning = None
+            self._remember()
+            return
         elif length(reply) is None:
             # Only its end will show that the body has the range that the head names. If it breaks
             # off, nothing can be resumed.
-            protocol.version = None
+            protocol.version = protocol.beginning = None
             self._remember()
         known = protocol.validators if self._attempt.position else condition.NOTHING
         protocol.validators = known.updated(reply)
@@ -289,7 +303,7 @@ class Transfer:
         """Raise if the next bytes are beyond the end that the head of the reply said."""
         if self._total is not None and self._attempt.position + size > self._total:
             # The body isn't the range that the head names, so the bytes before may be wrong, too.
-            self._protocol.version = None
+            self._protocol.version = self._protocol.beginning = None
             self._remember()
             raise transient("the server sent more than it had said")
 
@@ -297,22 +311,3 @@ class Transfer:
         """Raise if the content doesn't have the size that the head of the reply said."""
         if self._total not in (None, self._attempt.position) and self._has_content:
             raise transient("what came is shorter or longer than the server said")
-
-    def _known_version(self) -> resume.Version | None:
-        """The version whose first bytes are here, if the rest may be asked for."""
-        return self._protocol.version if self._protocol.can_resume(self._download) else None
-
-    def _condition(self) -> dict[str, str]:
-        """What asks for any version but the known one; nothing where that isn't at the target."""
-        download = self._download
-        if self._source != download.url:
-            # Validators are those of one origin (RFC 9110 section 8.8.1).
-            return {}
-        if not download.known_etag and not download.known_last_modified:
-            return {}
-        known = condition.Validators(download.known_etag, download.known_last_modified)
-        headers = known.headers()
-        if any(name in download.headers for name in condition.HEADERS):
-            return {}
-        writer = download.writer
-        return {} if writer is not None and writer.is_missing() else headers

@@ -1,0 +1,71 @@
+"""Partial content: what an earlier run left of it, and the note that tells its version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..validation import can_reset
+from .content import unwritable
+
+if TYPE_CHECKING:
+    from ..writer import Writer
+    from .content import Content
+    from .protocol import Protocol
+    from .run import Run
+    from .subject import Download
+
+
+def remember(writer: Writer | None, note: str | None) -> None:
+    """Have a writer keep what comes for a later run, if it was made with ``resume=True``.
+
+    Args:
+        writer: The writer.
+        note: What tells the version of the content; None if it can't be told.
+
+    Raises:
+        DownloadFailed: It can't be written.
+    """
+    if writer is not None and writer.resume:
+        try:
+            writer.remember(note)
+        except OSError as error:
+            raise unwritable(writer, error) from error
+
+
+def recall(
+    writer: Writer,
+    note: str,
+    download: Download,
+    run: Run,
+    protocol: Protocol,
+    content: Content,
+    may_recall: bool,
+) -> Iterator[bytes]:
+    """Go on with what an earlier run left, if it is any good. Otherwise remove it.
+
+    Args:
+        writer: The writer of the run, open.
+        note: What it has remembered.
+        download: The download.
+        run: Its run.
+        protocol: What the protocol knows in this run. It judges the note.
+        content: What takes the bytes.
+        may_recall: The attempt may begin behind byte 0.
+
+    Yields:
+        Each buffer, after the validations have processed it.
+
+    Raises:
+        OSError: It can't be read or removed.
+        ValidationError: A validation refuses it. It can be started again.
+    """
+    # What is replayed and refused must be started again.
+    may_recall = may_recall and writer.can_restart() and all(map(can_reset, run.validations))
+    if not may_recall or not protocol.recall(download, note):
+        writer.truncate()
+        return
+    for buffer in content.replay(writer, run.validations, download.BLOCK):
+        run.token.check()
+        yield buffer
+    run.can_continue = True

@@ -1,0 +1,97 @@
+"""Continues from one source what another one brought, where a digest covers the whole.
+
+Nothing in the replies of two servers shows that they have the same version. So the digest decides,
+and the sizes must agree. A digest that fails is no fault of either source: the engine then fetches
+the file once more from one of them alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import requests
+
+from ..validation import DigestValidation, SizeValidation
+from . import resume
+from .options import Options
+from .wire.reply import header
+
+
+class Beginning(NamedTuple):
+    """The first bytes of a file, for which another source may bring the rest.
+
+    Attributes:
+        source (str): The URL that brought the first of them.
+        total (int | None): The size of the whole file (bytes). None if nobody says it, if two say
+            different ones, or if the content is coded: then no other source can go on.
+    """
+
+    source: str
+    total: int | None
+
+    @classmethod
+    def of(cls, download: Options, source: str, total: object, coding: str | None) -> Beginning:
+        """Return what a reply with the whole file, or the note of an earlier run, begins.
+
+        Args:
+            download: The download. The sizes that it validates must agree.
+            source: The URL that was asked, before redirects.
+            total: The size that the reply or the note says (bytes); anything else if it doesn't.
+            coding: The Content-Encoding; empty without one.
+        """
+        sizes = {
+            each.expected
+            for each in download.validations
+            if isinstance(each, SizeValidation) and each.enforced
+        }
+        if type(total) is int:
+            sizes.add(total)
+        return cls(source, sizes.pop() if len(sizes) == 1 and not coding else None)
+
+    def is_of_another(self, download: Options, source: str) -> bool:
+        """Return whether another source of the download than this one brought the first bytes.
+
+        Args:
+            download: The download.
+            source: The URL of this one.
+        """
+        return self.source != source and self.source in (download.url, *download.mirrors)
+
+    def can_be_joined(self, download: Options, position: int) -> bool:
+        """Return whether the rest may come from another source.
+
+        Args:
+            download: The download.
+            position: The number of bytes received so far.
+        """
+        if self.total is None or position >= self.total:
+            return False
+        # A class of the caller's may take less than the whole into its digest.
+        return any(
+            type(each) is DigestValidation and each.enforced for each in download.validations
+        )
+
+    def headers(self, position: int) -> dict[str, str]:
+        """Return the headers that request the rest. The validator of one source means no other.
+
+        Args:
+            position: The number of bytes received so far.
+        """
+        return {"Range": f"bytes={position}-"}
+
+    def is_continued(self, reply: requests.Response, answered: str, position: int) -> bool:
+        """Return whether a 206 brings the rest, up to the end of a file of the same size.
+
+        Args:
+            reply: The response.
+            answered: The URL that responded, which may be any.
+            position: The position of the first byte to bring.
+        """
+        part = resume.content_range(reply)
+        return (
+            part is not None
+            and (part.first, part.total) == (position, self.total)
+            and part.last + 1 == part.total
+            and resume.is_one_part(reply, part)
+            and header(reply, "content-encoding") is None
+        )

@@ -1,0 +1,422 @@
+"""Tests of continuing from one source what another one brought: only where a digest decides."""
+
+import gzip
+import hashlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from http_tools import content, failure, into_memory, names, quick, record
+from servers.files import CutAfter, Fault, File, FileServer, Status
+from servers.message import Request
+from servers.raw import chunked
+
+from pulpcore.plugin.download.futures import (
+    DigestMismatch,
+    DigestValidation,
+    DownloadFailed,
+    Event,
+    FileWriter,
+    HttpDownload,
+    SizeValidation,
+    Validation,
+    Writer,
+)
+from pulpcore.plugin.download.futures.engine.attempt import record_of
+from pulpcore.plugin.download.futures.engine.run import Run
+from pulpcore.plugin.download.futures.http import parts
+
+BODY = bytes(range(256)) * 32
+OTHER = bytes(reversed(BODY))
+CUT = 1000
+REST = f"bytes={CUT}-"
+FILE = File(BODY, etag='"e"')
+
+Serve = Callable[..., FileServer]
+
+
+def digest(body: bytes = BODY, enforced: bool = True) -> DigestValidation:
+    """The validation of a digest."""
+    return DigestValidation("sha256", hashlib.sha256(body).hexdigest(), enforced)
+
+
+def cut(size: int = CUT) -> Callable[[int, Request], Fault]:
+    """Cut each reply."""
+    return lambda _number, _request: CutAfter(size)
+
+
+def ranges(server: FileServer) -> list[str | None]:
+    """Return the Range of each request."""
+    return [request.header("Range") for request in server.requests]
+
+
+def download_of(servers: Sequence[FileServer], *validations: Validation, **options: Any) -> Any:
+    """Make a download into memory whose sources are these servers."""
+    home, *mirrors = [server.url("/a") for server in servers]
+    download = into_memory(home, mirrors=mirrors, **options)
+    download.validations = list(validations) or [digest()]
+    return download
+
+
+class Own(DigestValidation):
+    """A digest of the caller's, of whatever."""
+
+
+class TestContinued:
+    @pytest.mark.parametrize("at", [1, CUT, len(BODY) - 1])
+    @pytest.mark.parametrize("etag", ['"e"', None])
+    def test_cut(self, file_server: Serve, at: int, etag: str | None) -> None:
+        """What is cut anywhere is continued by the next source, whatever its validator is."""
+        home = file_server({"/a": File(BODY, etag=etag)}, faults=cut(at))
+        mirror = file_server({"/a": File(BODY, etag='"other"')})
+        download = download_of([home, mirror])
+        events = record(download)
+        assert content(download) == BODY
+        assert ranges(mirror) == [f"bytes={at}-"]
+        assert mirror.requests[0].header("If-Range") is None
+        assert "RESTARTED" not in names(events)
+        position = 0
+        for event in events:
+            if event.NAME == Event.FETCHED:
+                assert event.offset == position
+                position += len(event.buffer)
+        assert position == len(BODY)
+        assert [e.retrying for e in events if e.NAME == Event.ERROR] == [True]
+        assert (download.source, download.etag) == (mirror.url("/a"), None)
+
+    def test_several(self, file_server: Serve) -> None:
+        """More than two sources can bring a part each, and a source goes on with all of it."""
+        home = file_server({"/a": FILE}, faults={0: CutAfter(CUT)})
+        mirrors = [file_server({"/a": FILE}, faults=cut(500)) for _ in range(2)]
+        assert content(download_of([home, *mirrors], retry=quick(1))) == BODY
+        assert [ranges(each) for each in mirrors] == [["bytes=1000-"], ["bytes=1500-"]]
+        assert ranges(home) == [None, "bytes=2000-"]
+        assert home.requests[1].header("If-Range") is None
+
+    def test_home_last(self, file_server: Serve) -> None:
+        """The validators of what another source began aren't those of the URL."""
+        home = file_server({"/a": FILE}, faults={0: Status(503)})
+        mirror = file_server({"/a": FILE}, faults=cut())
+        download = download_of([home, mirror], retry=quick(1))
+        assert content(download) == BODY
+        assert ranges(home) == [None, REST]
+        assert (download.source, download.etag) == (home.url("/a"), None)
+
+    def test_missing(self, file_server: Serve) -> None:
+        """A source that doesn't have the file takes nothing from what the first one brought."""
+        home = file_server({"/a": FILE}, faults={0: CutAfter(CUT)})
+        mirror = file_server({})
+        download = download_of([home, mirror], retry=quick(1))
+        assert content(download) == BODY
+        assert ranges(mirror) == [REST, None]
+        assert (ranges(home), home.requests[1].header("If-Range")) == ([None, REST], '"e"')
+        assert download.etag == '"e"'
+
+    def test_no_ranges(self, file_server: Serve) -> None:
+        """A source that knows no ranges begins at byte 0."""
+        home = file_server({"/a": FILE}, faults=cut())
+        mirror = file_server({"/a": File(BODY, ranges=False)})
+        download = download_of([home, mirror])
+        events = record(download)
+        assert content(download) == BODY
+        assert (ranges(mirror), names(events).count("RESTARTED")) == ([REST], 1)
+
+    def test_other_size(self, file_server: Serve) -> None:
+        """A file of another size isn't continued; the source is asked for all of its own."""
+        home = file_server({"/a": FILE}, faults=cut())
+        mirror = file_server({"/a": OTHER + b"more"})
+        assert content(download_of([home, mirror], digest(OTHER + b"more"))) == OTHER + b"more"
+        assert ranges(mirror) == [REST, None]
+
+    def test_size_validation(self, file_server: Serve) -> None:
+        """Where the first source doesn't say the size, an enforced validation does."""
+        coded = File(chunked(BODY, [100]), headers={"Transfer-Encoding": "chunked"})
+        home, mirror = file_server({"/a": coded}, faults=cut()), file_server({"/a": FILE})
+        assert content(download_of([home, mirror], digest(), SizeValidation(len(BODY)))) == BODY
+        (asked,) = ranges(mirror)
+        assert asked is not None
+        assert 900 <= int(asked[6:-1]) < CUT
+
+    def test_chunked_rest(self, file_server: Serve) -> None:
+        """A rest without a length is put behind the rest, but nothing is put behind it."""
+        headers = {"Transfer-Encoding": "chunked", "Content-Range": "bytes 1000-8191/8192"}
+        rest = File(chunked(BODY[CUT:], [100]), status=206, headers=headers)
+        home = file_server({"/a": FILE}, faults=cut())
+        mirrors = [file_server({"/a": rest}, faults={0: CutAfter(500)}), file_server({"/a": FILE})]
+        assert content(download_of([home, *mirrors])) == BODY
+        assert [ranges(each) for each in mirrors] == [[REST], [None]]
+        mirrors[0].faults = {}
+        assert content(download_of([home, mirrors[0]])) == BODY
+
+    def test_no_parts(self, file_server: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The rest that another source brings comes over one connection."""
+        monkeypatch.setattr(parts, "SMALLEST", 100)
+        monkeypatch.setattr(parts, "SIZE", 500)
+        home, mirror = file_server({"/a": BODY}, faults=cut()), file_server({"/a": FILE})
+        assert content(download_of([home, mirror], parts=3)) == BODY
+        assert ranges(mirror) == [REST]
+
+
+class TestMixedUp:
+    def test_liar_first(self, file_server: Serve) -> None:
+        """If the digest fails, the file is fetched once more, from the last source alone."""
+        home, mirror = file_server({"/a": OTHER}, faults=cut()), file_server({"/a": FILE})
+        download = download_of([home, mirror])
+        events = record(download)
+        assert content(download) == BODY
+        assert (ranges(mirror), home.count) == ([REST, None], 1)
+        assert names(events).count("RESTARTED") == 1
+        errors = [event for event in events if event.NAME == Event.ERROR]
+        assert [event.retrying for event in errors] == [True, True]
+        assert isinstance(errors[1].error, DigestMismatch)
+        assert (download.source, download.etag) == (mirror.url("/a"), None)
+
+    def test_lie_that_was_not_fetched(self, file_server: Serve) -> None:
+        """A source whose wrong bytes lie behind those that it brought costs nothing."""
+        home = file_server({"/a": BODY[:5000] + OTHER[5000:]}, faults=cut())
+        mirror = file_server({"/a": FILE})
+        download = download_of([home, mirror])
+        events = record(download)
+        assert content(download) == BODY
+        assert ranges(mirror) == [REST]
+        assert "RESTARTED" not in names(events)
+
+    def test_liar_second(self, file_server: Serve) -> None:
+        """A source that is wrong alone, too, has failed. Nothing is mixed any more in this run."""
+        home = file_server({"/a": FILE}, faults=cut())
+        liar = file_server({"/a": OTHER})
+        third = file_server({"/a": FILE}, faults=cut())
+        fourth = file_server({"/a": FILE})
+        assert content(download_of([home, liar, third, fourth])) == BODY
+        assert ranges(liar) == [REST, None]
+        assert (ranges(third), ranges(fourth)) == ([None], [None])
+
+    def test_once(self, file_server: Serve) -> None:
+        """The last source's own wrong bytes fail the download, and it names both sources."""
+        home, liar = file_server({"/a": FILE}, faults=cut()), file_server({"/a": OTHER})
+        error = failure(download_of([home, liar]), DownloadFailed)
+        assert "all 2 sources" in error.reason
+        assert (home.count, liar.count) == (1, 2)
+
+    def test_retry_is_kept(self, file_server: Serve) -> None:
+        """The second fetch spends neither a retry nor a repair."""
+        home = file_server({"/a": OTHER}, faults={0: CutAfter(CUT)})
+        mirror = file_server({"/a": FILE}, faults={1: Status(503)})
+        download = download_of([home, mirror], retry=quick(1))
+        download.retries = 0
+        assert content(download) == BODY
+        assert ranges(mirror) == [REST, None, None]
+
+    def test_cancelled(self, file_server: Serve) -> None:
+        """A run that was cancelled isn't fetched once more."""
+        home, mirror = file_server({"/a": OTHER}, faults=cut()), file_server({"/a": FILE})
+        download = download_of([home, mirror])
+
+        def cancel(event: Any) -> None:
+            run = record_of(download).run
+            if isinstance(event.error, DigestMismatch):
+                assert isinstance(run, Run)
+                run.token.cancel("enough")
+
+        download.register(Event.ERROR, cancel)
+        failure(download)
+        assert ranges(mirror) == [REST]
+
+
+class TestNotContinued:
+    @pytest.mark.parametrize(
+        "validations",
+        [
+            [SizeValidation(len(BODY))],
+            [digest(enforced=False)],
+            [Own("sha256", digest().expected)],
+        ],
+        ids=["no digest", "not enforced", "another class"],
+    )
+    def test_no_digest(self, file_server: Serve, validations: list[Validation]) -> None:
+        """Without an enforced digest of the whole the next source begins at byte 0."""
+        home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
+        assert content(download_of([home, mirror], *validations)) == BODY
+        assert ranges(mirror) == [None]
+
+    @pytest.mark.parametrize(
+        "first",
+        [
+            File(chunked(BODY, [100]), headers={"Transfer-Encoding": "chunked"}),
+            File(gzip.compress(BODY * 99, 0), content_encoding="gzip"),
+        ],
+        ids=["size unknown", "coded"],
+    )
+    def test_unknown(self, file_server: Serve, first: File) -> None:
+        """Nor is continued what has no known size, or is coded."""
+        home, mirror = file_server({"/a": first}, faults=cut()), file_server({"/a": FILE})
+        assert content(download_of([home, mirror])) == BODY
+        assert ranges(mirror) == [None]
+
+    def test_sizes_differ(self, file_server: Serve) -> None:
+        """Nor what has another size than is validated."""
+        home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
+        failure(download_of([home, mirror], digest(), SizeValidation(len(BODY) + 1)))
+        assert ranges(mirror) == [None]
+
+    def test_own_range(self, file_server: Serve) -> None:
+        """Nor a range of the caller's."""
+        home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
+        download = download_of([home, mirror], headers={"Range": "bytes=0-"})
+        assert content(download) == BODY
+        assert ranges(mirror) == ["bytes=0-"]
+
+    def test_stream(self, file_server: Serve) -> None:
+        """Nor what a stream hands out while it comes."""
+        home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
+        with download_of([home, mirror]).stream() as stream:
+            assert stream.read() == BODY
+        assert ranges(mirror) == [None]
+
+    def test_append(self, file_server: Serve, tmp_path: Path) -> None:
+        """What follows other bytes in a file of the caller's is continued, and begun anew, too."""
+        home, liar = file_server({"/a": FILE}, faults=cut()), file_server({"/a": OTHER})
+        third = file_server({"/a": FILE})
+        (tmp_path / "a").write_bytes(b"before")
+        download = download_of([home, liar, third])
+        with (tmp_path / "a").open("ab") as file:
+            download.writer = Writer(file)
+            download()
+        assert (tmp_path / "a").read_bytes() == b"before" + BODY
+        assert [ranges(each) for each in (liar, third)] == [[REST, None], [None]]
+
+    def test_skip_existing(self, file_server: Serve, tmp_path: Path) -> None:
+        """A target with the content is kept; one without it is replaced by what two brought."""
+        home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
+        (tmp_path / "a").write_bytes(OTHER)
+        for expected in ([REST], [REST]):
+            download = download_of([home, mirror], digest(), SizeValidation(len(BODY)))
+            download.writer, download.skip_existing = FileWriter(tmp_path / "a"), True
+            download()
+            assert (tmp_path / "a").read_bytes() == BODY
+            assert ranges(mirror) == expected
+
+    def test_query(self, file_server: Serve) -> None:
+        """Nor is a mirror that differs by its query only the same source."""
+        server = file_server({"/a": FILE}, faults={0: CutAfter(CUT)})
+        download = into_memory(server.url("/a?m=1"), mirrors=[server.url("/a?m=2")])
+        assert content(download) == BODY
+        assert ranges(server) == [None, None]
+
+    def test_complete(self, file_server: Serve) -> None:
+        """All bytes without their end have no rest."""
+        coded = File(chunked(BODY, end=b""), headers={"Transfer-Encoding": "chunked"})
+        home = file_server({"/a": coded}, faults=cut(len(coded.body)))
+        mirror = file_server({"/a": FILE})
+        assert content(download_of([home, mirror], digest(), SizeValidation(len(BODY)))) == BODY
+        assert ranges(mirror) == [None]
+
+
+def left_by(server: FileServer, path: Path) -> None:
+    """Have a run leave a partial file of what a server cuts."""
+    alone = HttpDownload(server.url("/a"), FileWriter(path, resume=True))
+    alone.retry = None
+    failure(alone)
+
+
+PROGRAM = """
+import os, signal, sys
+from pulpcore.plugin.download.futures import DigestValidation, FileWriter, HttpDownload
+home, mirror, path, digest = sys.argv[1:]
+download = HttpDownload(home, FileWriter(path, resume=True), mirrors=[mirror])
+download.validations.append(DigestValidation('sha256', digest))
+def kill(event):
+    if event.offset >= 1000:
+        os.kill(os.getpid(), signal.SIGKILL)
+download.register('FETCHED', kill)
+download()
+"""
+
+
+class TestPartialFile:
+    def test_killed(self, file_server: Serve, tmp_path: Path) -> None:
+        """After kill -9 nothing on disk claims that the mixed bytes are a version of a source."""
+        path = tmp_path / "a"
+        home = file_server({"/a": File(OTHER, etag='"e"')}, faults={0: CutAfter(CUT)})
+        mirror = file_server({"/a": FILE})
+        urls = [home.url("/a"), mirror.url("/a")]
+        command = [sys.executable, "-c", PROGRAM, *urls, str(path), digest().expected]
+        assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
+        assert ranges(mirror) == [REST]
+        (left,) = tmp_path.iterdir()
+        assert left.suffix == ".partial"
+        assert left.stat().st_size > CUT
+        HttpDownload(urls[0], FileWriter(path, resume=True))()
+        assert path.read_bytes() == OTHER
+        assert ranges(home) == [None, None]
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_failed(self, file_server: Serve, tmp_path: Path) -> None:
+        """A run that fails leaves no mixed bytes, and one that succeeds has them all."""
+        home, mirror = (file_server({"/a": FILE}, faults=cut()) for _ in range(2))
+        download = download_of([home, mirror])
+        download.writer = FileWriter(tmp_path / "a", resume=True)
+        failure(download)
+        assert ranges(mirror) == [REST]
+        assert list(tmp_path.iterdir()) == []
+        mirror.faults = {}
+        download()
+        assert (tmp_path / "a").read_bytes() == BODY
+
+    def test_earlier_run(self, file_server: Serve, tmp_path: Path) -> None:
+        """What an earlier run left of one source is continued by it, and then by another one."""
+        home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
+        left_by(home, tmp_path / "a")
+        download = download_of([home, mirror])
+        download.writer = FileWriter(tmp_path / "a", resume=True)
+        download()
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert (ranges(home)[1:], ranges(mirror)) == ([REST], ["bytes=2000-"])
+
+    def test_earlier_run_of_another(self, file_server: Serve, tmp_path: Path) -> None:
+        """What an earlier run left of one source is continued by the one that is asked first."""
+        home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
+        left_by(home, tmp_path / "a")
+        download = download_of([mirror, home])
+        download.writer = FileWriter(tmp_path / "a", resume=True)
+        download()
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert (ranges(mirror), home.count) == ([REST], 1)
+
+    def test_earlier_run_that_lies(self, file_server: Serve, tmp_path: Path) -> None:
+        """If it was wrong, the source that brought the rest is asked once more for all of it."""
+        home = file_server({"/a": File(OTHER, etag='"e"')}, faults=cut())
+        mirror = file_server({"/a": FILE})
+        left_by(home, tmp_path / "a")
+        download = download_of([mirror, home])
+        download.writer = FileWriter(tmp_path / "a", resume=True)
+        download()
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert (ranges(mirror), home.count) == ([REST, None], 1)
+
+    @pytest.mark.parametrize(
+        "validations",
+        [
+            [SizeValidation(len(BODY))],
+            [digest(), SizeValidation(len(BODY), enforced=False), SizeValidation(len(BODY) + 1)],
+        ],
+        ids=["no digest", "another size"],
+    )
+    def test_earlier_run_alone(
+        self, file_server: Serve, tmp_path: Path, validations: list[Validation]
+    ) -> None:
+        """Without a digest, or if the sizes differ, what another source left isn't used."""
+        home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
+        left_by(home, tmp_path / "a")
+        download = download_of([mirror, home], *validations, retry=None)
+        download.writer = FileWriter(tmp_path / "a", resume=True)
+        events = record(download)
+        with suppress(DownloadFailed):  # the size that can't be
+            download()
+        assert ranges(mirror) == [None]
+        assert names(events)[:3] == ["PREPARED", "SENT", "REPLIED"]

@@ -1,0 +1,65 @@
+"""Tests of which replies continue what another source has brought."""
+
+import io
+
+import pytest
+import requests
+from urllib3 import HTTPResponse
+
+from pulpcore.plugin.download.futures import HttpDownload, SizeValidation
+from pulpcore.plugin.download.futures.http.splice import Beginning
+
+U = "http://example.org/a"
+V = "http://example.net/a"
+
+
+def answer(**headers: str) -> requests.Response:
+    """Make a response with the given headers."""
+    response = requests.Response()
+    response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    response.request = requests.Request("GET", U).prepare()
+    response.raw = HTTPResponse(io.BytesIO(), response.headers, preload_content=False)
+    return response
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_it"),
+    [
+        ({"Content_Range": "bytes 5-9/10"}, True),
+        ({"Content_Range": "bytes 5-9/10", "ETag": '"other"', "Content_Length": "5"}, True),
+        ({}, False),
+        ({"Content_Range": "bytes 5-9/*"}, False),
+        ({"Content_Range": "bytes 5-9/11"}, False),
+        ({"Content_Range": "bytes 5-10/11"}, False),
+        ({"Content_Range": "bytes 5-8/10"}, False),
+        ({"Content_Range": "bytes 4-9/10"}, False),
+        ({"Content_Range": "bytes 6-9/10"}, False),
+        ({"Content_Range": "bytes 5-9/10", "Content_Length": "4"}, False),
+        ({"Content_Range": "bytes 5-9/10", "Content_Encoding": "gzip"}, False),
+        ({"Content_Range": "bytes 5-9/10", "Content_Type": "multipart/byteranges"}, False),
+    ],
+)
+def test_is_continued(headers: dict[str, str], is_it: bool) -> None:
+    """The rest begins where the first bytes end, and is of a file of the same size, as it is."""
+    assert Beginning(U, 10).is_continued(answer(**headers), V, 5) is is_it
+
+
+@pytest.mark.parametrize(
+    ("said", "sizes", "coding", "total"),
+    [
+        (10, [], None, 10),
+        (10, [10], "", 10),
+        (None, [10], None, 10),
+        (None, [], None, None),
+        (10, [11], None, None),
+        (None, [10, 11], None, None),
+        (None, [10], "gzip", None),
+        ("10", [], "", None),
+        (True, [], "", None),
+    ],
+)
+def test_total(said: object, sizes: list[int], coding: str | None, total: int | None) -> None:
+    """The size is known if somebody says it, nobody another one, and the content isn't coded."""
+    download = HttpDownload(U, None)
+    download.validations = [SizeValidation(9, enforced=False), *map(SizeValidation, sizes)]
+    assert Beginning.of(download, U, said, coding) == Beginning(U, total)
