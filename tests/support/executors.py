@@ -4,9 +4,12 @@ import os
 import pickle
 import signal
 import threading
+import time
 from concurrent.futures import Executor, Future
 
 from pulpcore.plugin.download.futures import Download
+from pulpcore.plugin.download.futures.engine.attempt import record_of
+from pulpcore.plugin.download.futures.engine.run import Wait
 from pulpcore.plugin.download.futures.pool import worker
 
 
@@ -67,7 +70,9 @@ class Remote(Download):
             self._write(b"x" * int(rest[0]))
         elif verb == "raise":
             raise {"odd": Odd(1, 2), "plain": KeyError("k")}[rest[0]]
-        elif verb == "block":
+        elif verb in {"block", "wait"}:
+            if verb == "wait":
+                record_of(self).show(Wait("a test", time.monotonic() + float(rest[0])))
             while True:
                 self._write(b"x")
                 threading.Event().wait(0.01)

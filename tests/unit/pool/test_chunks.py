@@ -31,6 +31,7 @@ from pulpcore.plugin.download.futures.event import Failed, Fetched
 from pulpcore.plugin.download.futures.pool import chunks, executors, pending, portions, worker
 from pulpcore.plugin.download.futures.pool.folder import Folder
 from pulpcore.plugin.download.futures.pool.window import Plan
+from pulpcore.plugin.download.futures.progress import ProgressMonitor
 from pulpcore.plugin.download.futures.rate import RateLimiter
 
 SECONDS = 20
@@ -469,6 +470,53 @@ def test_a_long_chunk_reports_early(inline, monkeypatch):
     assert last.download is long
     assert last.executed
     assert "shut down" in last.error.reason
+
+
+@pytest.mark.parametrize(("other", "shown"), [("wait/200", "waiting 90 s: a test"), ("block", "")])
+def test_waits_are_shown(inline, monkeypatch, other, shown):
+    """A monitor says what downloads wait for in a worker, and nothing while another gets on."""
+    monkeypatch.setattr(worker, "PATIENCE", 0.05)
+    monkeypatch.setattr(worker, "_POLL", 0.05)
+    monkeypatch.setattr(chunks, "_LOOK", 0.05)
+    # A download that no thread has taken up yet would be given back.
+    monkeypatch.setattr(worker._Run, "_give_back", lambda chunk: None)
+    reported = threading.Event()
+
+    def show(*_):
+        if record_of(waits).wait is not None and monitor.waiting == shown:
+            reported.set()
+
+    monitor = ProgressMonitor(show)
+    waits, other = Remote("test://a/wait/90", None), Remote(f"test://a/{other}", None)
+    monitor.watch(other)
+    monitor.watch(waits)
+    with Batch([other, waits], concurrent=2, executor=inline(1)) as batch:
+        plans, seen = batch(), []
+        reader = threading.Thread(target=lambda: seen.extend(plans))
+        reader.start()
+        assert reported.wait(SECONDS)
+        batch.shutdown()
+        reader.join(SECONDS)
+    assert len(seen) == 2
+    assert monitor.waiting == ""
+    assert record_of(waits).wait is None
+
+
+def test_a_monitor_that_fails_to_show_a_wait(inline, monkeypatch, caplog):
+    """If a monitor can't show a wait, it is logged, and the batch goes on."""
+    monkeypatch.setattr(chunks, "_LOOK", 0.05)
+    monitor, download = ProgressMonitor(Mock(side_effect=KeyError)), Remote("test://a/block", None)
+    monitor.watch(download)
+    with Batch([download], executor=inline(1)) as batch:
+        plans, seen = batch(), []
+        reader = threading.Thread(target=lambda: seen.extend(plans))
+        reader.start()
+        while "could not show what" not in caplog.text:
+            assert reader.is_alive()
+            reader.join(0.01)
+        batch.shutdown()
+        reader.join(SECONDS)
+    assert "shut down" in seen[0].error.reason
 
 
 def test_nothing_new_is_not_reported(inline, monkeypatch):

@@ -431,11 +431,11 @@ class Record:
         self.outlet: Outlet | None = None
         self.tracing: Tracing | None = None
 
-    def show(self, wait: Wait) -> None:
+    def show(self, wait: Wait | None) -> None:
         """Tell those who show progress that a wait begins.
 
         Args:
-            wait: What for.
+            wait: What for; None if a run in another process gets on.
         """
         self.wait = wait
         for tell in self.watchers:

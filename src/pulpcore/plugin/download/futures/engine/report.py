@@ -86,6 +86,7 @@ class Report(NamedTuple):
         # So that another run starts over, and says so.
         record.content.is_begun = self.position > 0
         record.protocol = self.protocol
+        record.wait = None
         record.run = Ended(self.total, self.executed and self.error is None)
         for name, value in self.attributes.items():
             setattr(download, name, value)

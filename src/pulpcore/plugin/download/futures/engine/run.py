@@ -44,6 +44,14 @@ class Wait(NamedTuple):
         """How long the wait still takes (seconds)."""
         return 0.0 if self.until is None else max(self.until - time.monotonic(), 0.0)
 
+    def moved(self, seconds: float) -> Wait:
+        """Return the same wait on another clock.
+
+        Args:
+            seconds: What that clock shows, less what this one does.
+        """
+        return Wait(self.why, None if self.until is None else self.until + seconds)
+
     def __str__(self) -> str:
         if self.until is None:
             return self.why

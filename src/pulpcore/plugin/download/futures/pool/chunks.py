@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import functools
 import itertools
+import logging
 import threading
 import time
 import uuid
@@ -23,7 +24,9 @@ from typing import Any
 
 from .. import redact
 from ..download import Download
+from ..engine.attempt import record_of
 from ..engine.report import Report
+from ..engine.run import Wait
 from ..engine.spec import Packer, blocks, check
 from ..error import DownloadFailed
 from ..event import Event, Failed, Succeeded
@@ -37,6 +40,8 @@ from .portions import Portions
 from .threads import EXITING, forget, open_engines, stop_at_exit
 from .window import Plan
 from .worker import Reply, work
+
+log = logging.getLogger(__name__)
 
 _LOOK = 1.0
 """How often the engine reads early reports of the running chunks (seconds)."""
@@ -56,6 +61,7 @@ class _Sent:
         is_retry (bool): Whether it is a single download that is sent again after its worker died
             or refused it.
         offset (int): How much of its early reports was read (bytes).
+        is_shown (bool): A progress monitor knows that a worker runs it.
         future (Future): The future of the executor.
     """
 
@@ -65,11 +71,31 @@ class _Sent:
     is_retry: bool
     future: Future[Any] = field(init=False)
     offset: int = 0
+    is_shown: bool = False
 
     @property
     def is_begun(self) -> bool:
         """Whether a worker has begun it. False, too, if they share no file system."""
         return self.folder.is_begun(self.number)
+
+    def show_begun(self) -> None:
+        """Tell a progress monitor that a worker runs the chunk, so that others don't only wait."""
+        if not self.is_shown and self.is_begun:
+            self.is_shown = True
+            for item in itertools.islice(self.items.values(), 1):
+                _show(item, None)
+
+    def show(self, waits: dict[int, Wait]) -> None:
+        """Tell progress monitors what the downloads wait for.
+
+        Args:
+            waits: The waits by the index of the download, as their worker has reported them. They
+                end so many seconds from now. The other downloads get on.
+        """
+        now = time.monotonic()
+        for index, item in self.items.items():
+            wait = waits.get(index)
+            _show(item, None if wait is None else wait.moved(now))
 
     def given_up(self, is_begun: bool | None = None) -> Iterable[Item]:
         """Return the downloads whose outcome will not be reported any more.
@@ -305,6 +331,7 @@ class Chunks:
             if sent.future.done():
                 self._finish(sent)
             elif is_time:
+                sent.show_begun()
                 self._read_early(sent)
 
     def _finish(self, sent: _Sent) -> None:
@@ -336,7 +363,7 @@ class Chunks:
 
     def _read_early(self, sent: _Sent) -> None:
         """Read the early reports of a chunk, and send again what its worker has given back."""
-        for (data, given_back), offset in sent.folder.reports(sent.number, sent.offset):
+        for (data, given_back, waits), offset in sent.folder.reports(sent.number, sent.offset):
             sent.offset = offset
             # If it can't be unpickled, the reply of the chunk has the same reports, and the error
             # is handled there.
@@ -345,6 +372,7 @@ class Chunks:
             self._pending.add(
                 [sent.items.pop(index) for index in given_back if index in sent.items]
             )
+            sent.show(waits)
 
     def _apply(self, sent: _Sent, data: bytes) -> None:
         reports: Iterator[tuple[int, Report]] = itertools.chain.from_iterable(blocks(data))
@@ -405,6 +433,13 @@ class Chunks:
             self._folder.remove()
             self._folder = None
         self._reminder.cancel()
+
+
+def _show(item: Item, wait: Wait | None) -> None:
+    try:
+        record_of(item[0].download).show(wait)
+    except Exception:
+        log.exception("A monitor could not show what %s waits for", item[0].download)
 
 
 def _settle(plan: Plan, report: Report) -> None:

@@ -7,7 +7,8 @@ direction, goes through these files:
 - ``begun-N`` exists once a worker has begun chunk N. Dask silently runs a task again when its
   worker died. The second worker sees the file and returns the chunk, so that the batch can find
   out which download kills its worker.
-- ``done-N`` has the early reports of chunk N: pickles, one after the other.
+- ``done-N`` has the early reports of chunk N: pickles, one after the other. Each has the reports of
+  downloads that have ended, the indexes of those that are given back, and what the others wait for.
 """
 
 from __future__ import annotations

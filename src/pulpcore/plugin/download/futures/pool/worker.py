@@ -19,6 +19,7 @@ from .. import redact
 from ..context import Context
 from ..engine.attempt import record_of
 from ..engine.report import Report, portable
+from ..engine.run import Wait
 from ..engine.spec import BLOCK, unpack
 from ..error import DownloadFailed
 from ..waiting.cancellation import Cancellation
@@ -172,7 +173,7 @@ class _Run:
         # When each of them ended, in seconds from the beginning.
         self._ends: list[float] = []
         self._given_back: list[int] = []
-        self._spooled = (0, 0)
+        self._spooled: tuple[int, int, dict[int, Wait]] = (0, 0, {})
         self._agents: list[list[Any]] = []
         # The plans that were started and have not ended, with their indexes.
         self._left: dict[Plan, int] = {}
@@ -237,13 +238,17 @@ class _Run:
             self._given_back.append(self._left.pop(plan))
 
     def _spool(self) -> None:
-        """Write the new reports to the batch's folder."""
-        number = len(self._reports), len(self._given_back)
+        """Write the new reports, and what the downloads wait for, to the batch's folder."""
+        found = ((index, record_of(plan.download).wait) for plan, index in self._left.items())
+        waits = {index: wait for index, wait in found if wait is not None}
+        number = len(self._reports), len(self._given_back), waits
         if number == self._spooled or not self._session.is_shared:
             return
         new = self._reports[self._spooled[0] :]
         given_back = self._given_back[self._spooled[1] :]
-        if self._folder.report(self._chunk.number, (_pickled(new), given_back)):
+        # The batch may be on another machine, with another clock.
+        left = {index: wait.moved(-time.monotonic()) for index, wait in waits.items()}
+        if self._folder.report(self._chunk.number, (_pickled(new), given_back, left)):
             self._spooled = number
 
 
