@@ -262,6 +262,43 @@ def test_client_leaves(app, published) -> None:
     assert file.saved() == file.content
 
 
+def test_pull_through(app, domain, file_server, synced) -> None:
+    """A file that only the remote knows is streamed and saved as new content, though it breaks."""
+    from pulp_file.app.models import FileDistribution
+
+    from pulpcore.plugin.models import ContentArtifact
+
+    content = os.urandom(SIZE)
+    server = file_server({"/file": File(content, etag='"1"'), "/dead": content})
+    remote, _ = synced(server, url=server.url("/"), policy="on_demand", max_retries=1)
+    name = uuid4().hex
+    FileDistribution.objects.create(name=name, base_path=name, remote=remote)
+    path = f"/pulp/content/{domain.name}/{name}"
+
+    def fault(index, request):
+        if request.path == "/dead":
+            return CutAfter(400_000)
+        return CutAfter(200_000) if index < 3 else None
+
+    server.faults = fault
+    assert app.get(f"{path}/file") == (content, True)
+    assert server.count > 3
+    saved = ContentArtifact.objects.filter(remoteartifact__remote=remote)
+    with saved.get().artifact.file.open() as file:
+        assert file.read() == content
+    count = server.count
+    assert app.get(f"{path}/file") == (content, True)
+    assert server.count == count
+
+    # No digest is known here, and the remote has no validator.
+    got, complete = app.get(f"{path}/dead")
+    assert not complete
+    assert got == content[: len(got)]
+    with closing(app.ask(f"{path}/missing")) as reply:
+        assert reply.status == 404
+    assert saved.count() == 1
+
+
 @pytest.mark.parametrize("fault", ["refused", Status(404), Status(503), CutAfter(0, whole=True)])
 def test_alternate_content_source(app, published, file_server, synced, fault) -> None:
     """A source that fails before its first byte is passed over, an alternate one that is first."""

@@ -113,11 +113,11 @@ def stored(repository: Any) -> dict[str, bytes]:
 def test_sync_and_repair(hooked, domain, pulp, source, synced, work, log) -> None:
     """The sync and the repair of a worker get each file right, though each connection breaks.
 
-    The repair replaces an artifact that was corrupted and one that is missing.
+    A repair of a version or of all replaces an artifact that was corrupted and one that is missing.
     """
     from pulp_file.app.tasks import synchronize
 
-    from pulpcore.app.tasks.repository import repair_version
+    from pulpcore.app.tasks.repository import repair_all_artifacts, repair_version
     from pulpcore.plugin.models import ContentArtifact
 
     site = source()
@@ -134,16 +134,19 @@ def test_sync_and_repair(hooked, domain, pulp, source, synced, work, log) -> Non
         row.relative_path: Path(row.artifact.file.path)
         for row in ContentArtifact.objects.filter(content__in=version.content)
     }
-    paths["11"].write_bytes(b"corrupted")
-    paths["5"].unlink()
-    before = site.relay.connections
-    task = dispatch(repair_version, repository_version_pk=version.pk, verify_checksums=True)
-    work()
-    completed(task, log)
-    reports = {report.code: report.done for report in task.progress_reports.all()}
-    assert reports == {"repair.missing": 1, "repair.corrupted": 1, "repair.repaired": 2}
-    assert stored(repository) == site.files
-    assert site.relay.connections > before + 3
+    # The second one repairs all artifacts of the domain.
+    repairs = [(repair_version, {"repository_version_pk": version.pk}), (repair_all_artifacts, {})]
+    for repair, arguments in repairs:
+        paths["11"].write_bytes(b"corrupted")
+        paths["5"].unlink()
+        before = site.relay.connections
+        task = dispatch(repair, verify_checksums=True, **arguments)
+        work()
+        completed(task, log)
+        reports = {report.code: report.done for report in task.progress_reports.all()}
+        assert reports == {"repair.missing": 1, "repair.corrupted": 1, "repair.repaired": 2}
+        assert stored(repository) == site.files
+        assert site.relay.connections > before + 3
     assert not list((pulp / "tmp").rglob("*"))
 
 
