@@ -20,34 +20,38 @@ from uuid import uuid4
 import pytest
 from servers.files import CutAfter, File, FileServer, ResetAfter, Status
 from servers.listener import HOST
+from servers.relay import Relay
 
 SECONDS = 60
 SIZE = 1_000_000
 OTHER = "/other"
+HOOKED = "hooked.py"
 
 
 class App:
-    """The content app. It ends with its ``with``.
+    """The content app, or another server of Pulp's. It ends with its ``with``.
 
     Attributes:
         folder: Where it keeps the files that it downloads.
+        port: Where it listens.
     """
 
-    def __init__(self, pulp: Path, folder: Path):
+    def __init__(self, settings: Path, folder: Path, program: str = "pulpcore-content"):
         """Start it; it listens at once, and answers when it has started.
 
         Args:
-            pulp: Pulp's folder.
+            settings: Its settings, in Pulp's folder.
             folder: The folder for its log.
+            program: The name of its program.
         """
-        self.folder = pulp / "tmp"
-        self._log = folder / "log"
+        self.folder = settings.parent / "tmp"
+        self._log = folder / f"{program}.log"
         with self._log.open("wb") as log, socket.create_server((HOST, 0)) as listening:
-            self._port = listening.getsockname()[1]
+            self.port = listening.getsockname()[1]
             number = listening.fileno()
             self._process = subprocess.Popen(
                 [
-                    Path(sys.executable).with_name("pulpcore-content"),
+                    Path(sys.executable).with_name(program),
                     f"--bind=fd://{number}",
                     "--workers=1",
                     "--no-control-socket",
@@ -56,12 +60,12 @@ class App:
                 stdout=log,
                 stderr=log,
                 pass_fds=[number],
-                env=os.environ | {"PULP_SETTINGS": str(pulp / "hooked.py")},
+                env=os.environ | {"PULP_SETTINGS": str(settings)},
             )
 
     def ask(self, path: str, **headers: str) -> http.client.HTTPResponse:
         """Send the request of a client, and return the reply once it has begun."""
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=SECONDS)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=SECONDS)
         connection.request("GET", path, headers={**headers, "Connection": "close"})
         return connection.getresponse()
 
@@ -128,7 +132,7 @@ class Published(NamedTuple):
 @pytest.fixture(scope="module")
 def app(pulp: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """Run the content app, which the tests of this module share."""
-    with App(pulp, tmp_path_factory.mktemp("content")) as made:
+    with App(pulp / HOOKED, tmp_path_factory.mktemp("content")) as made:
         yield made
     assert list(made.folder.iterdir()) == []
 
@@ -329,3 +333,86 @@ def test_alternate_content_source_breaks(app, published, file_server, synced) ->
     assert got == file.content[: len(got)]
     assert file.saved() is None
     assert file.server.count == 0
+
+
+@pytest.fixture
+def upstream(
+    domain: Any, pulp: Path, task: Any, workdir: Path
+) -> Callable[[dict[str, bytes]], Any]:
+    """Return `upstream(files)`, which distributes files in a new domain, and returns that.
+
+    The distribution has the name of the domain.
+    """
+
+    def distribute(files: dict[str, bytes]) -> Any:
+        from pulp_file.app.models import FileContent, FileDistribution, FileRepository
+
+        from pulpcore.app.contexts import with_domain
+        from pulpcore.plugin.models import Artifact, ContentArtifact, Domain
+
+        name = uuid4().hex
+        other = Domain.objects.create(
+            name=name,
+            storage_class=domain.storage_class,
+            storage_settings={"location": str(pulp / "media" / name)},
+        )
+        with with_domain(other):
+            for path, content in files.items():
+                (workdir / path).write_bytes(content)
+                artifact = Artifact.init_and_validate(str(workdir / path))
+                artifact.save()
+                unit = FileContent.objects.create(relative_path=path, digest=artifact.sha256)
+                ContentArtifact.objects.create(content=unit, relative_path=path, artifact=artifact)
+            repository = FileRepository.objects.create(name=name, autopublish=True)
+            with repository.new_version() as version:
+                version.add_content(FileContent.objects.filter(pulp_domain=other))
+            FileDistribution.objects.create(name=name, base_path=name, repository=repository)
+        return other
+
+    return distribute
+
+
+def test_replication(app, domain, pulp, upstream, work, running, tmp_path, monkeypatch) -> None:
+    """The replication of another Pulp gets files that no connection to it lasts for.
+
+    The other one is a domain of this Pulp, with its API.
+    """
+    from django.contrib.auth import get_user_model
+    from pulp_file.app.models import FileDistribution
+
+    from pulpcore.app.models import UpstreamPulp
+    from pulpcore.app.tasks import replicate_distributions
+    from pulpcore.plugin.models import ContentArtifact, TaskGroup
+    from pulpcore.plugin.tasking import dispatch
+
+    files = {f"{number}": os.urandom(600_000) for number in range(4)}
+    other = upstream(files)
+    relay = running(Relay, app.port, lambda index: CutAfter(300_000 + 100_000 * (index % 3)))
+    settings = pulp / "api.py"
+    settings.write_text(
+        (pulp / "settings.py").read_text() + f'CONTENT_ORIGIN = "http://{HOST}:{relay.port}"\n'
+    )
+    monkeypatch.setenv("PULP_SETTINGS", str(pulp / HOOKED))
+    get_user_model().objects.create_superuser(other.name, password=other.name)
+    with App(settings, tmp_path, "pulpcore-api") as api:
+        server = UpstreamPulp.objects.create(
+            name=other.name,
+            base_url=f"http://{HOST}:{api.port}",
+            api_root="/pulp/",
+            domain=other.name,
+            username=other.name,
+            password=other.name,
+            max_retries=5,
+        )
+        group = TaskGroup.objects.create(description="replication")
+        arguments = {"server_pk": server.pk}
+        dispatch(replicate_distributions, kwargs=arguments, task_group=group)
+        work()
+    assert [task.error for task in group.tasks.exclude(state="completed")] == []
+    replica = FileDistribution.objects.get(name=other.name, pulp_domain=domain).repository_version
+    found = {}
+    for row in ContentArtifact.objects.filter(content__in=replica.content):
+        with row.artifact.file.open() as file:
+            found[row.relative_path] = file.read()
+    assert found == files
+    assert relay.connections > len(files)
