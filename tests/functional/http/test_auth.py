@@ -683,10 +683,16 @@ class TestBearer:
         with pytest.raises(RuntimeError, match="same BearerAuth"):
             into_memory(server.url("/a"), auth=auth)()
 
-    @pytest.mark.parametrize("value", [b"token", None, (b"token", 5)])
+    @pytest.mark.parametrize("value", [b"token", None, (b"token", 5), ("token",)])
     def test_no_token(self, value: Any) -> None:
         """A function that returns no str is a bug that says so."""
         with pytest.raises(TypeError, match=r"^fetch: must return a str, not "):
+            into_memory("http://127.0.0.1:1/a", auth=BearerAuth(lambda: value))()
+
+    @pytest.mark.parametrize("value", [("token", None), ("token", "300"), ("token", True)])
+    def test_no_seconds(self, value: Any) -> None:
+        """So is one that returns no number of seconds beside the token."""
+        with pytest.raises(TypeError, match=r"^fetch: the seconds must be a number, not "):
             into_memory("http://127.0.0.1:1/a", auth=BearerAuth(lambda: value))()
 
     def test_types(self) -> None:
@@ -766,20 +772,23 @@ class TestRegistry:
             assert session.get(server.url("/v2/a/1"), timeout=9).content == BODY
 
     def test_expiry(self, running: Any) -> None:
-        """A token that is about to expire isn't sent. A minute is meant where nothing is said."""
+        """A token that is about to expire isn't sent. A minute is meant where nothing is said.
+
+        A number that is too large for a float is no bug of the library.
+        """
         server = running(Registry, {"/v2/a/1": BODY})
         clock = Clock()
         auth = BearerAuth(clock=clock)
         asked = []
-        for life in ({}, {"expires_in": 0}, {"expires_in": "soon"}, {"expires_in": 600}):
-            server.life = life
+        for life in (None, 0, "soon", 600, 10**400):
+            server.life = {} if life is None else {"expires_in": life}
             clock.now += 1000
             for _ in range(2):
                 assert content(into_memory(server.url("/v2/a/1"), auth=auth)) == BODY
             clock.now += 55
             assert content(into_memory(server.url("/v2/a/1"), auth=auth)) == BODY
             asked.append(server.asked.total())
-        assert asked == [2, 4, 6, 7]
+        assert asked == [2, 4, 6, 7, 8]
 
     def test_user(self, running: Any) -> None:
         """The credentials of the download go to a realm of its own origin."""

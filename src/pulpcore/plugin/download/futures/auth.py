@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import time
 from collections.abc import Callable, Hashable, Iterator
@@ -41,6 +40,8 @@ _UNAUTHORIZED = 401
 _LIFE = 60
 # A token is renewed when a tenth of its lifetime is left, but at most this early (seconds).
 _MARGIN = 30
+# The longest lifetime that counts (seconds). JSON may have integers too large for a float.
+_LONGEST = 1e9
 # The largest reply with a token (bytes), and the most tokens of registries that are kept.
 _REPLY = 1 << 20
 _TOKENS = 1024
@@ -138,7 +139,7 @@ class BearerAuth(AuthBase):
 
         Raises:
             Exception: ``fetch`` has raised it.
-            TypeError: ``fetch`` has returned no str.
+            TypeError: ``fetch`` has returned no str, or no number of seconds beside it.
             RuntimeError: ``fetch`` itself has sent the request, and would wait for its own token.
         """
         token = self._known(r.url or "") if self._fetch is None else self._token(None, self._own)
@@ -210,6 +211,7 @@ class BearerAuth(AuthBase):
             try:
                 began = self._clock()
                 value, life = fetch()
+                life = min(life, _LONGEST)
                 current.outcome = Token(value, began + life - min(life / 10, _MARGIN))
             except Exception as error:
                 token = cancellation()
@@ -223,10 +225,14 @@ class BearerAuth(AuthBase):
 
     def _own(self) -> _Timed:
         """Call the function that the caller gave, and check what it returns."""
-        found: object = self._fetch()  # type: ignore[misc]
-        value, life = found if isinstance(found, tuple) else (found, math.inf)
+        # Declared, because what it returns is checked.
+        found: Any = self._fetch()  # type: ignore[misc]
+        is_pair = isinstance(found, tuple) and len(found) == 2
+        value, life = found if is_pair else (found, _LONGEST)
         if not isinstance(value, str):
             raise TypeError(f"fetch: must return a str, not {type(value).__name__}")
+        if not is_number(life):
+            raise TypeError(f"fetch: the seconds must be a number, not {type(life).__name__}")
         return value, life
 
     def _known(self, url: str) -> Token | None:
