@@ -72,10 +72,11 @@ def test_pickle(request_):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("X", "a\r\nY: b"), ("X\nY", "a"), ("X", b"a\nb"), ("X", "a\rb")]
+    ("name", "value"),
+    [("X", "a\r\nY: b"), ("X\nY", "a"), ("X", b"a\nb"), ("X", "a\rb"), ("X", "a\0b")],
 )
 def test_nothing_is_smuggled_in(request_, name, value):
-    """A header with a line break is never sent.
+    """A header with a line break or a NUL is never sent.
 
     The error doesn't show it, as it may be a secret.
     """

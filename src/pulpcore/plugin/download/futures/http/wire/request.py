@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from .error import UnsendableError
 
-_LINE_END = re.compile(r"[\r\n]")
+# RFC 9110 section 5.5.
+_INVALID = re.compile(r"[\r\n\0]")
 _NO_TARGET = re.compile(r"[^\x21-\x7e]")
 
 
@@ -63,6 +64,6 @@ def lines(headers: Mapping[str, str | bytes]) -> str:
         f"{name}: {value if isinstance(value, str) else value.decode('latin-1')}"
         for name, value in headers.items()
     ]
-    if any(map(_LINE_END.search, found)):
+    if any(map(_INVALID.search, found)):
         raise UnsendableError("a header has characters that can't be sent")
     return "".join(f"{line}\r\n" for line in found)
