@@ -329,10 +329,10 @@ class Simulation:
             self._pending.add((file, None) for file in taken)
         while self._pending.count:
             count = self._portions.next(
-                self._pending.count, self._pending.is_ripe, self._sent, workers
+                self._pending.count, self._pending.waited, self._sent, workers
             )
             if count is None:
-                self._at(now + pending.LINGER, self._send)
+                self._at(now + portions.LINGER, self._send)
             if not count:
                 return
             items = [file for file, _ in self._pending.take(count)]

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import BrokenExecutor, CancelledError
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -90,6 +91,43 @@ def test_backlog(inline):
         assert len(list(batch())) == 300
     assert max(sizes(executor)) <= 5
     assert batch.backlog == 20
+
+
+def test_a_chunk_fills_while_all_workers_run():
+    """Only for a worker without a chunk a small one is sent soon. Otherwise there is time."""
+    policy = portions.Portions(4, None)
+    full = portions.FIRST
+    # Two workers: one of them has no chunk, and then each has one.
+    assert policy.next(4, 0, 1, 2) == 4
+    assert policy.next(full - 1, 0, 2, 2) is None
+    assert policy.next(full, 0, 2, 2) == policy.next(full + 1, 0, 2, 2) == full
+    assert policy.next(3, portions.PREPARE, 2, 2) == 3
+    assert policy.next(full, 0, 4, 2) == policy.next(0, 0, 2, 2) == 0
+
+
+def test_the_thread_is_woken_once(inline, monkeypatch):
+    """The engine's thread isn't called for each download, but again after an interrupt."""
+    calls, faults = [], [KeyboardInterrupt]
+
+    def run(pool, function):
+        calls.append(function)
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr(chunks.Workers, "run", run)
+    engine = Batch([], executor=inline())._engine
+    start = partial(engine.start, complete=Mock())
+    plans = [Plan(Nop()) for _ in range(4)]
+    with pytest.raises(KeyboardInterrupt):
+        start(plans[0])
+    for plan in plans[:3]:
+        start(plan)
+    assert len(calls) == 2
+    # It has begun, so it may miss the next one.
+    monkeypatch.setattr(engine, "_send", Mock())
+    calls[-1]()
+    start(plans[3])
+    assert len(calls) == 3
 
 
 def test_no_plan_waits_for_a_chunk_to_fill(inline):

@@ -35,8 +35,8 @@ from ..waiting.threads import Workers
 from ..waiting.timer import Alarm, timer
 from .executors import Processes, broken
 from .folder import Folder
-from .pending import LINGER, Item, Pending
-from .portions import Portions
+from .pending import Item, Pending
+from .portions import LINGER, Portions
 from .threads import EXITING, forget, open_engines, stop_at_exit
 from .window import Plan
 from .worker import Reply, work
@@ -136,6 +136,42 @@ class _Reminder:
             timer.cancel(self._alarm)
 
 
+@dataclass(eq=False)
+class _Call:
+    """A call that is asked for.
+
+    Attributes:
+        is_begun (bool): The thread has begun it.
+    """
+
+    is_begun: bool = False
+
+
+class _Bell:
+    """Calls a function in the engine's thread, once for all who ask before it begins."""
+
+    def __init__(self, workers: Workers, function: Callable[[], object]) -> None:
+        self._workers, self._function = workers, function
+        self._latest = _Call(is_begun=True)
+
+    def ring(self) -> None:
+        """Ask for the call. Only one thread may do so.
+
+        Raises:
+            RuntimeError: The system can't start a thread.
+        """
+        if not self._latest.is_begun:
+            return
+        call = _Call()
+        self._workers.run(functools.partial(self._begin, call))
+        # Not before: an interrupt may cut run() short.
+        self._latest = call
+
+    def _begin(self, call: _Call) -> None:
+        call.is_begun = True
+        self._function()
+
+
 class Chunks:
     """Executes plans in the worker processes of an executor."""
 
@@ -172,6 +208,7 @@ class Chunks:
         self._workers = Workers(1, name)
         self._new: deque[tuple[Plan, Callable[[Plan], object]]] = deque()
         self._is_woken = False
+        self._bell = _Bell(self._workers, self._step)
         self._complete: Callable[[Plan], object]
         # Only the engine's thread uses the attributes below.
         self._batch = uuid.uuid4().hex
@@ -202,7 +239,7 @@ class Chunks:
         self.consumer = threading.get_ident()
         self._new.append((plan, complete))
         try:
-            self._workers.run(self._step)
+            self._bell.ring()
         except RuntimeError as error:
             # The system can't start a thread.
             if plan.claim():
@@ -232,10 +269,7 @@ class Chunks:
             self._workers.run(self._step)
 
     def _step(self) -> None:
-        """Receive replies and send chunks.
-
-        It is called for each plan, and returns at once if an earlier call has taken the plan.
-        """
+        """Receive replies and send chunks. Return at once if an earlier call has done it."""
         if not self._new and not self._is_woken:
             return
         self._is_woken = False
@@ -278,7 +312,7 @@ class Chunks:
             return
         soon = _LOOK
         pending = self._pending
-        while size := self._portions.next(pending.count, pending.is_ripe, len(self._sent), workers):
+        while size := self._portions.next(pending.count, pending.waited, len(self._sent), workers):
             self._send_chunk(pending.take(size))
         if size is None:
             soon = LINGER

@@ -10,9 +10,6 @@ from typing import Any
 from ..engine.spec import Spec
 from .window import Plan
 
-LINGER = 0.01
-"""How long downloads that are too few for the idle workers wait for more (seconds)."""
-
 Item = tuple[Plan[Any], Spec]
 
 
@@ -30,9 +27,9 @@ class Pending:
         self._since = 0.0
 
     @property
-    def is_ripe(self) -> bool:
-        """Whether items have waited for :data:`LINGER`, so that a small chunk may be sent."""
-        return time.monotonic() - self._since >= LINGER
+    def waited(self) -> float:
+        """How long items have waited, since there was none (seconds)."""
+        return time.monotonic() - self._since
 
     def add(self, items: Iterable[Item]) -> None:
         """Add items.

@@ -9,14 +9,25 @@ from __future__ import annotations
 FIRST = 64
 """The most downloads in a chunk until the first chunk has been measured."""
 
-MOST = 4096
-"""The most downloads in a chunk."""
+MOST = 256
+"""The most downloads in a chunk.
+
+Those of all chunks exist in the caller's process at the same time, and Python looks through them
+again and again for garbage. With 4096 in a chunk this took more time than all the rest. At the end
+of a batch, some workers also idle while others run their last chunk.
+"""
 
 EACH = 2
 """How many chunks a worker should have: one that runs, and one that waits."""
 
 SECONDS = 1.0
 """How long a chunk should take (seconds)."""
+
+LINGER = 0.01
+"""How long downloads wait for more of them while a worker has no chunk (seconds)."""
+
+PREPARE = 0.05
+"""How long downloads wait for more of them while each worker runs a chunk (seconds)."""
 
 _GROWTH = 4
 """The most by which a chunk may grow over the one before (a factor)."""
@@ -44,12 +55,12 @@ class Portions:
         """
         return EACH * workers * self._size
 
-    def next(self, waiting: int, is_ripe: bool, sent: int, workers: int) -> int | None:
+    def next(self, waiting: int, waited: float, sent: int, workers: int) -> int | None:
         """Return how many downloads the next chunk should have.
 
         Args:
             waiting: The number of downloads that wait.
-            is_ripe: Whether they have waited long enough, so that a small chunk may be sent.
+            waited: How long they have waited (seconds).
             sent: The number of chunks that the workers have.
             workers: The number of workers.
 
@@ -59,12 +70,15 @@ class Portions:
         """
         if not waiting or sent >= EACH * workers:
             return 0
-        idle = max(workers - sent, 1)
-        if waiting < idle * self._concurrent and not is_ripe:
-            return None
         size = self._size
         if self._backlog is not None:
             size = min(size, max(self._backlog // (EACH * workers), 1))
+        idle = workers - sent
+        if idle <= 0:
+            # There is time to fill the chunk, until a worker has ended the one that it runs.
+            return None if waiting < size and waited < PREPARE else min(size, waiting)
+        if waiting < idle * self._concurrent and waited < LINGER:
+            return None
         return min(size, -(-waiting // idle))
 
     def learn(self, rate: float) -> None:
