@@ -11,6 +11,7 @@ from interrupts import at_each_place
 
 from pulpcore.plugin.download.futures import context as context_module
 from pulpcore.plugin.download.futures.context import Cache, Context, Resource
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, Cancelled, scope
 
 THREADS = 32
 
@@ -191,6 +192,39 @@ def test_once_takes_long(cache, monkeypatch):
         first = pool.submit(cache.once, "key", make)
         assert began.wait(20)
         assert cache.once("key", lambda: 2) == first.result(20) == 1
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_once_cancelled(cache, monkeypatch, is_cancelled):
+    """A thread stops waiting if its work is cancelled, and goes on waiting if it is only nudged."""
+    monkeypatch.setattr(context_module, "HEARING", 1000)
+    began, go_on, token, waits = threading.Event(), threading.Event(), Cancellation(), []
+
+    def make():
+        began.set()
+        assert go_on.wait(20)
+        return 1
+
+    attach = token.attach
+
+    def attached(sleeper):
+        attach(sleeper)
+        waits.append(sleeper)
+        if is_cancelled:
+            token.cancel("enough")
+        elif len(waits) < 3:
+            token.nudge()
+        else:
+            go_on.set()
+
+    monkeypatch.setattr(token, "attach", attached)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(cache.once, "key", make)
+        assert began.wait(20)
+        with scope(token), pytest.raises(Cancelled) if is_cancelled else contextlib.nullcontext():
+            assert cache.once("key", lambda: 2) == 1
+        go_on.set()
+        assert first.result(20) == 1
 
 
 # Cache

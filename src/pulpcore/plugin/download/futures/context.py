@@ -59,13 +59,14 @@ class _Making:
         if token is not None:
             token.attach(waiter)
         try:
-            is_over = steps.gi_frame is None or waiter.wait(HEARING)
+            is_woken = steps.gi_frame is None or waiter.wait(HEARING)
         finally:
             if token is not None:
                 token.detach(waiter)
         if token is not None:
             token.check()
-        return is_over or not steps.gi_running
+        # The token may wake it without a reason: see Cancellation.nudge().
+        return steps.gi_frame is None or not (is_woken or steps.gi_running)
 
 
 class Cache:
