@@ -11,7 +11,7 @@ from urllib3 import HTTPHeaderDict, HTTPResponse
 from pulpcore.plugin.download.futures.http.wire.adapter import Response
 from pulpcore.plugin.download.futures.http.wire.body import Body
 from pulpcore.plugin.download.futures.http.wire.framing import ReplyParser
-from pulpcore.plugin.download.futures.http.wire.reply import header, was_taken
+from pulpcore.plugin.download.futures.http.wire.reply import header, of
 
 HEAD = [
     ("Content-Type", "text/html"),
@@ -179,14 +179,14 @@ def test_raw_closes():
 def test_was_taken(who):
     """`was_taken` is true only if `take` has read the whole body, and not if others read it."""
     reply, _, _ = made(b"abc", b"def")
-    assert not was_taken(reply, 0)
+    assert not of(reply).was_taken(0)
     if who == "close":
         reply.close()
     else:
         (reply.take if who == "take" else reply.raw.read1)(3)
     while reply.take(9):
         pass
-    assert was_taken(reply, 6) is (who == "take")
+    assert of(reply).was_taken(6) is (who == "take")
 
 
 def test_pickle():

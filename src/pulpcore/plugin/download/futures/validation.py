@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from .error import DigestMismatch, MismatchError, SizeMismatch, ValidationError
@@ -208,7 +209,7 @@ class DigestValidation(Validation):
     @property
     def actual(self) -> str:
         """The digest of the content so far (hex)."""
-        return self._adopted or self.algorithm.hexdigest()
+        return self._adopted or self._digest.current().hexdigest()
 
     def update(self, buffer: bytes) -> None:
         """Process the next bytes of the content.
@@ -250,24 +251,20 @@ class DigestValidation(Validation):
         return f"DigestValidation({self._name!r}, {self.expected!r}, enforced={self.enforced})"
 
 
-def can_reset(validation: Validation) -> bool:
-    """Whether :meth:`Validation.reset` resets all state of a validation.
-
-    It doesn't if a subclass of the class that defines ``reset`` overrides ``update``: ``reset``
-    doesn't know the state that the new ``update`` keeps.
-
-    Args:
-        validation: The validation.
-    """
-    return _resets(type(validation).__mro__)
-
-
-# Cached, because it runs for each download. The cache is limited, since it keeps classes alive.
-@functools.lru_cache(maxsize=128)
-def _resets(mro: tuple[type, ...]) -> bool:
-    for cls in mro:
+def _can_reset(kind: type[Any]) -> bool:
+    for cls in kind.__mro__:
         if "reset" in vars(cls):
             return True
         if "update" in vars(cls):
             return False
     return False
+
+
+# Cached, because it runs for each download. The cache is limited, since it keeps classes alive.
+_cached: Any = functools.lru_cache(maxsize=128)(_can_reset)
+can_reset: Callable[[type[Validation]], bool] = _cached
+"""Whether :meth:`Validation.reset` resets all state of the validations of a class.
+
+It doesn't if a subclass of the class that defines ``reset`` overrides ``update``: ``reset`` doesn't
+know the state that the new ``update`` keeps.
+"""

@@ -97,16 +97,16 @@ class Writer:
         """
         if self.fp is None:
             raise ValueError(f"{type(self).__name__} must be opened before it is written to")
-        written = self.fp.write(buffer)
+        written, size = self.fp.write(buffer), len(buffer)
         # A raw file may write only a part. An object that isn't a file may return None.
-        while written is not None and written < len(buffer):
+        while written is not None and written < size:
             more = self.fp.write(memoryview(buffer)[written:])
             if not more:
                 raise OSError(errno.EIO, "The file object wrote only a part of the content")
             written += more
         if self._section is not None:
-            self._section.size += len(buffer)
-        return len(buffer)
+            self._section.size += size
+        return size
 
     def truncate(self) -> None:
         """Drop the content written since ``open()``, and continue at byte 0.
@@ -382,19 +382,17 @@ class FileWriter(Writer):
         Raises:
             OSError: They can't be created, or the path exists and isn't a regular file.
         """
-        if self.is_open:
+        if self.fp is not None:
             self.discard()
         # Resolve links and relative paths now: the working directory may change before close().
         target, mode = _target(self.path)
-        folder = target.rpartition("/")[0].rstrip("/") or "/"
-        self._folders = (folder,)
+        if self.durable:
+            self._folders = tuple(_without_entry(os.path.dirname(target)))
         try:
             try:
                 stage = self._open_stage(target, mode)
             except FileNotFoundError:
-                if self.durable:
-                    self._folders = tuple(_without_entry(folder))
-                os.makedirs(folder, exist_ok=True)
+                os.makedirs(os.path.dirname(target), exist_ok=True)
                 stage = self._open_stage(target, mode)
         except BaseException:
             self.discard()

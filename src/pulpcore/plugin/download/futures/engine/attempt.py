@@ -88,6 +88,7 @@ class Attempt(_Waits):
 
     Attributes:
         protocol (Protocol): What the protocol knows in this run.
+        content (Content): What is here of the content.
         chosen (str | None): The URL to ask in place of that of the download; None for that.
         began (float): When it last stopped waiting for its turn (``time.monotonic()``).
         breaker (Breaker | None): The circuit breaker of the host.
@@ -102,12 +103,12 @@ class Attempt(_Waits):
     limits: tuple[Limits, ...] = ()
     is_full = False
     __slots__ = (
-        "_content",
         "_is_announced",
         "answer",
         "began",
         "breaker",
         "chosen",
+        "content",
         "is_exchanged",
         "is_sending",
         "protocol",
@@ -124,7 +125,7 @@ class Attempt(_Waits):
         """
         super().__init__(download, run)
         self.protocol, self.trace = protocol, run.trace
-        self._content = record_of(download).content
+        self.content = record_of(download).content
         self._is_announced = False
         self.began = run.began
         self.breaker: Breaker | None = None
@@ -159,7 +160,7 @@ class Attempt(_Waits):
     @property
     def position(self) -> int:
         """How much of the content is here (bytes)."""
-        return self._content.position
+        return self.content.position
 
     def announce(self, reply: Any = None) -> None:
         """Say that the head of the reply is there. Only the first time in an attempt counts.
@@ -205,7 +206,7 @@ class Attempt(_Waits):
 
     def can_start_over(self) -> bool:
         """Return whether :meth:`start_over` would work."""
-        return self._content.can_restart(self._run.writer, self._run.validations)
+        return self.content.can_restart(self._run.writer, self._run.validations)
 
     def start_over(self, problem: str = "it can't be started again") -> None:
         """Start again at byte 0, also in the middle of an attempt, if anything is here.
@@ -216,16 +217,16 @@ class Attempt(_Waits):
         Raises:
             DownloadFailed: It isn't possible.
         """
-        if not self._content.is_begun:
+        if not self.content.is_begun:
             return
         if not self.can_start_over():
             raise DownloadFailed(f"{problem}: its writer or a validation can't be reset")
-        _restart(self._content, self._download, self._run)
+        _restart(self.content, self._download, self._run)
 
     @property
     def is_mixed(self) -> bool:
         """Whether what is here came from more than one source."""
-        return self._content.is_mixed
+        return self.content.is_mixed
 
     def can_mix(self) -> bool:
         """Return whether what is here may be continued from another source of the same content.
@@ -240,7 +241,7 @@ class Attempt(_Waits):
 
     def mix(self) -> None:
         """Note that what comes next is of another source than what is here."""
-        self._content.is_mixed = True
+        self.content.is_mixed = True
 
     def connect_timeout(self) -> float | None:
         """Return how long a connection may take to be made: no longer than the run has left.
@@ -272,7 +273,7 @@ class Attempt(_Waits):
         """
         if not buffer:
             return
-        run, content, download = self._run, self._content, self._download
+        run, content, download = self._run, self.content, self._download
         run.token.check()
         if not self._is_announced:
             self.announce()
@@ -294,8 +295,8 @@ class Attempt(_Waits):
         Raises:
             DownloadFailed: That isn't possible.
         """
-        run, content = self._run, self._content
-        if run.attempts > 1 and self._is_outdated():
+        run, content = self._run, self.content
+        if run.attempts > 1:
             run.use(self._download, content)
         if content.is_begun and not (
             can_resume and content.belongs_to(run.writer, run.validations)
@@ -309,20 +310,15 @@ class Attempt(_Waits):
         Raises:
             DownloadError: The others have bytes already.
         """
-        run, content = self._run, self._content
-        if not self._is_outdated():
+        run, content, download = self._run, self.content, self._download
+        if download.writer is run.writer and list(download.validations) == run.validations:
             return
         if content.is_begun:
             self.is_exchanged = True
             raise transient("its writer or a validation was exchanged after bytes had come")
-        run.use(self._download, content)
+        run.use(download, content)
         # The reply begins at byte 0, whatever an earlier run left.
         self._open(may_recall=False)
-
-    def _is_outdated(self) -> bool:
-        """Whether the download has another writer or other validations by now."""
-        run, download = self._run, self._download
-        return download.writer is not run.writer or list(download.validations) != run.validations
 
     def _open(self, may_recall: bool) -> None:
         writer = self._run.writer
@@ -331,13 +327,13 @@ class Attempt(_Waits):
         try:
             if not writer.is_open:
                 writer.open()
-            if not self._content.is_begun:
+            if not self.content.is_begun:
                 self._recall(writer, may_recall)
         except OSError as error:
             raise unwritable(writer, error) from error
 
     def _recall(self, writer: Writer, may_recall: bool) -> None:
-        run, content, note = self._run, self._content, writer.recall()
+        run, content, note = self._run, self.content, writer.recall()
         if note is None:
             if writer.resume:
                 # A note without bytes must not be found beside those that come now.

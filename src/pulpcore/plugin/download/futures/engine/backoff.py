@@ -13,7 +13,7 @@ from typing import Any
 from urllib3.util import Retry
 
 from ..error import DownloadError
-from ..settings import is_number
+from ..settings import NUMBERS, is_number
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses of temporary failures, after which a run retries."""
@@ -119,7 +119,8 @@ def check(policy: object, retry_after_max: Any) -> None:
     if policy is not None and policy is not DEFAULT and not isinstance(policy, Retry):
         raise ValueError(f"retry: must be a urllib3.util.Retry, or None: {policy!r}")
     # 0 refuses any Retry-After. None is invalid: it would mean to wait for ever.
-    if not is_number(retry_after_max) or not retry_after_max >= 0:
+    is_valid = type(retry_after_max) in NUMBERS or is_number(retry_after_max)
+    if not is_valid or not retry_after_max >= 0:
         raise ValueError(f"retry_after_max: must be a number from 0: {retry_after_max!r}")
 
 

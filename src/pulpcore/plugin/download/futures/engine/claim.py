@@ -11,7 +11,7 @@ whose state the interpreter maintains. So an interrupted run that released nothi
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 # The owner of each claimed object, by the object's id. The claim keeps a reference to the object,
@@ -46,7 +46,7 @@ class Claims:
         steps: Any = self._steps()
         return steps is not None and (steps.gi_running or steps.gi_suspended)
 
-    def add(self, things: Iterable[object]) -> object:
+    def add(self, things: Collection[object]) -> object:
         """Claim objects. Only the run itself may call this, while it executes.
 
         Args:
@@ -56,8 +56,7 @@ class Claims:
             The first object that another run has claimed; None if this run has claimed them all.
         """
         held = self._held
-        for thing in things:
-            key = id(thing)
+        for key, thing in zip(map(id, things), things, strict=True):
             # Keep a reference before claiming, so that Python can't reuse the id.
             held[key] = thing
             owner = _owners.setdefault(key, self)

@@ -115,7 +115,7 @@ class Content:
             validations: The validations.
         """
         return (writer is None or writer is not self.writer or writer.can_restart()) and all(
-            can_reset(validation)
+            can_reset(type(validation))
             for validation in validations
             if any(validation is seen for seen in self.validations)
         )
@@ -169,7 +169,7 @@ def reset(validations: list[Validation]) -> None:
         validations: The validations.
     """
     for validation in validations:
-        if can_reset(validation):
+        if can_reset(type(validation)):
             validation.reset()
 
 

@@ -30,7 +30,7 @@ def has_content(download: Download, run: Run) -> bool:
     sizes = [each.expected for each in enforced if isinstance(each, SizeValidation)]
     is_sure = bool(sizes) and any(isinstance(each, DigestValidation) for each in enforced)
     # If the file is refused, the download must be able to reset the validations.
-    if writer is None or not is_sure or not all(map(can_reset, validations)):
+    if writer is None or not is_sure or not all(map(can_reset, map(type, validations))):
         return False
     try:
         for buffer in writer.existing(sizes[0], download.BLOCK):

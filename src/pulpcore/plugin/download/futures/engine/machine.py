@@ -206,7 +206,7 @@ class Life:
                 if (until := self._steps.until) is not None:
                     self._steps.until = None
                     if not self._has_thread:
-                        yield until if run.deadline is None else min(until, run.deadline)
+                        yield min(until, run.deadline or until)
                     self._wait(until)
                     self._record.wait = None
         except BaseException as error:  # noqa: BLE001 - advance() raises it
@@ -224,18 +224,20 @@ class Life:
         return hold(self)
 
     def _move(self) -> None:
-        """Take the step of the state, and go where its outcome leads."""
-        moves = MOVES[self.state]
+        """Take steps, each where the outcome of the last one leads, until a wait or an attempt."""
+        steps = self._steps
         try:
-            outcome = STEPS[self.state](self._steps) or DONE
+            while self.state in MOVES:
+                self.state = MOVES[self.state][STEPS[self.state](steps) or DONE]
+                if steps.until is not None or self.state == ATTEMPT:
+                    return
         except Exception as error:
             # Nothing here keeps the error, whose traceback holds this frame.
             if self._run.trace is not None:
                 self._run.trace.end(error)
-            if FAILURE not in moves or not self._is_failure(error):
+            if FAILURE not in MOVES[self.state] or not self._is_failure(error):
                 raise
-            outcome = FAILURE
-        self.state = moves[outcome]
+            self.state = MOVES[self.state][FAILURE]
 
     def _wait(self, until: float) -> None:
         run = self._run

@@ -61,8 +61,8 @@ def recall(
         ValidationError: A validation refuses it. It can be started again.
     """
     # What is replayed and refused must be started again.
-    may_recall = may_recall and writer.can_restart() and all(map(can_reset, run.validations))
-    if not may_recall or not protocol.recall(download, note):
+    can_restart = writer.can_restart() and all(map(can_reset, map(type, run.validations)))
+    if not (may_recall and can_restart) or not protocol.recall(download, note):
         writer.truncate()
         return
     for buffer in content.replay(writer, run.validations, download.BLOCK):

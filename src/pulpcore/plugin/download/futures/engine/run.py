@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from math import ceil, inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..error import DownloadFailed
 from ..waiting.cancellation import Cancellation
@@ -156,11 +156,13 @@ class Run:
             DownloadFailed: The writer is none.
             RuntimeError: Another download that is running has one of them.
         """
-        try:
+        writer: Any = download.writer
+        if writer is not None and not isinstance(writer, Writer):
             # A path that was set later becomes a writer.
-            writer = download.writer = writer_of(download.writer)
-        except TypeError as error:
-            raise DownloadFailed(f"a setting is wrong: {error}") from error
+            try:
+                writer = download.writer = writer_of(writer)
+            except TypeError as error:
+                raise DownloadFailed(f"a setting is wrong: {error}") from error
         validations = list(download.validations)
         used: list[object] = list(validations)
         if writer is not None:

@@ -200,10 +200,10 @@ class HttpDownload(Download[W_co]):
         """
         super().__init__(url, writer)
         self.method = method_of(method)
-        self.timeout = Timeout.of(timeout)
-        self.user = User.of(user)
-        self.ssl = SSL.of(ssl)
-        self.proxy_url = proxy_of(proxy_url)
+        self.timeout = Timeout() if timeout is None else Timeout.of(timeout)
+        self.user = User() if user is None else User.of(user)
+        self.ssl = SSL() if ssl is None else SSL.of(ssl)
+        self.proxy_url = None if proxy_url is None else proxy_of(proxy_url)
         self.headers: MutableMapping[str, str] = headers_of(headers)
         self.insecure_redirects = insecure_redirects
         self.public_only = public_only

@@ -33,6 +33,7 @@ class Exchange:
 
     Attributes:
         reply (requests.Response | None): The last reply.
+        urls (list[str]): The URLs that were asked, in that order, without userinfo and fragment.
     """
 
     def __init__(
@@ -77,13 +78,9 @@ class Exchange:
         )
         self._home: URL
         self._urls: list[URL] = []
+        self.urls: list[str] = []
         self._routes: list[Route] = []
         self.reply: requests.Response | None = None
-
-    @property
-    def urls(self) -> list[str]:
-        """The URLs that were asked, in that order, without userinfo and fragment."""
-        return [url.text for url in self._urls]
 
     def run(self, asked: Sequence[str] = ()) -> requests.Response:
         """Return the reply that counts, with its content unread.
@@ -96,7 +93,8 @@ class Exchange:
         """
         try:
             self._begin()
-            self._urls += [parse(url, SCHEMES) for url in asked[1:]]
+            for text in asked[1:]:
+                self._ask(parse(text, SCHEMES))
         except ValueError as error:
             # A handler may have changed it since it was checked.
             raise DownloadFailed(f"url: {error}") from error
@@ -119,7 +117,7 @@ class Exchange:
                 target = redirect.location(reply, url)
                 if target is None:
                     return reply
-                self._urls.append(target)
+                self._ask(target)
                 self._check_redirect(target)
             except DownloadFailed as error:
                 reply.close()
@@ -160,8 +158,13 @@ class Exchange:
         url = self._home = parse(self._download.url, SCHEMES)
         if self._is_mirror:
             url = parse(self._source or "", SCHEMES)
-        self._urls = [url]
+        self._urls, self.urls = [url], [url.text]
         return url
+
+    def _ask(self, url: URL) -> None:
+        """Ask another URL next."""
+        self._urls.append(url)
+        self.urls.append(url.text)
 
     def _route(self, url: URL, is_home: bool, login: tuple[str, str] | None) -> Route:
         download, ssl = self._download, self._ssl
@@ -239,7 +242,8 @@ class Exchange:
 
     def _made(self, url: URL) -> requests.PreparedRequest:
         """Return a new request for a URL, after its route was added to the others."""
-        is_home = self._is_home(url)
+        home = self._home
+        is_home = url is home or redirect.may_have_credentials(home.origin, url.origin)
         try:
             login = self._login(url, is_home)
             route = self._route(url, is_home, login)
@@ -305,10 +309,6 @@ class Exchange:
         if auth is not None and "Authorization" not in request.headers:
             HTTPBasicAuth(auth[0].encode(), auth[1].encode())(request)
         return request
-
-    def _is_home(self, url: URL) -> bool:
-        home = self._home
-        return url is home or redirect.may_have_credentials(home.origin, url.origin)
 
     def _login(self, url: URL, is_home: bool) -> tuple[str, str] | None:
         """The user to send to a URL; None for nobody, but for a netrc file's."""

@@ -21,7 +21,7 @@ from . import failure, resume
 from .exchange import Exchange
 from .options import Options
 from .redirect import SCHEMES
-from .wire.reply import header, length, reader
+from .wire.reply import header, length, of
 
 ADVANCE = 256 * 1024
 """A request that brought this much (bytes) before it failed starts the row of failures anew."""
@@ -121,7 +121,7 @@ class Fetcher:
             Cancelled: The work of the caller was cancelled.
         """
         try:
-            return reader(reply)(size)
+            return of(reply).take(size)
         except failure.ANTICIPATED as error:
             secrets = self._origin.source, reply.url or ""
             raise failure.from_exception(error, *secrets) from error

@@ -36,7 +36,7 @@ from ..waiting.threads import Workers
 from . import resume
 from .options import Options
 from .part import ADVANCE, SHORT, Fetcher, Origin, Part, delay
-from .wire.reply import READ_BY_OTHERS, header, length, was_read_alone
+from .wire.reply import READ_BY_OTHERS, header, length, of
 
 SIZE = 8 * 1024 * 1024
 """The size of a part (bytes)."""
@@ -491,7 +491,7 @@ class Reader:
         if self._fetcher.trace is not None:
             self._fetcher.trace.end()
         stream.close()
-        if not was_read_alone(stream, self._read_size):
+        if not of(stream).was_read_alone(self._read_size):
             raise DownloadFailed(READ_BY_OTHERS)
 
 

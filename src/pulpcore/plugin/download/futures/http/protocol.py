@@ -64,14 +64,6 @@ class HttpProtocol(Protocol):
     def validators(self, validators: condition.Validators) -> None:
         self._validators, self._make_validators = validators, None
 
-    def make_validators_by(self, make: Callable[[], condition.Validators]) -> None:
-        """Take other validators, which are made when they are asked for.
-
-        Args:
-            make: Makes them.
-        """
-        self._make_validators = make
-
     @property
     def version(self) -> resume.Version | None:
         """The version whose first bytes are here; None if the rest of it can't be asked for."""
@@ -83,13 +75,18 @@ class HttpProtocol(Protocol):
     def version(self, version: resume.Version | None) -> None:
         self._version, self._make_version = version, None
 
-    def make_version_by(self, make: Callable[[], resume.Version | None]) -> None:
-        """Take another version, which is made when it is asked for.
+    def make_by(
+        self,
+        validators: Callable[[], condition.Validators],
+        version: Callable[[], resume.Version | None],
+    ) -> None:
+        """Take other validators and another version, which are made when they are asked for.
 
         Args:
-            make: Makes it.
+            validators: Makes the validators.
+            version: Makes the version.
         """
-        self._make_version = make
+        self._make_validators, self._make_version = validators, version
 
     def check(self, download: Options) -> None:
         """Check the settings.

@@ -158,7 +158,7 @@ def find_route(
         ValueError: The proxy or a TLS setting isn't usable.
     """
     # The key has the values, not the settings object: that is mutable, and equal ones must share.
-    values = tuple(vars(ssl).values())
+    values = tuple(ssl.__dict__.values())
     # Equal to a Key, which takes longer to make.
     key = (url.origin, user, proxy, values, bool(public_only), limits, this_process(), auth)
     return context.cache.once(key, lambda: Route(url.text, Key(*key), ssl, context))

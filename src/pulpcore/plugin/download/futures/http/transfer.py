@@ -17,7 +17,7 @@ from .exchange import Exchange
 from .options import Options
 from .protocol import HttpProtocol, own_range
 from .wire.error import MissingCloseNotify
-from .wire.reply import READ_BY_OTHERS, drain, header, length, reader, was_taken
+from .wire.reply import READ_BY_OTHERS, drain, header, length, of
 
 _CONTENT = frozenset({200, 203})
 _FILE = _CONTENT | {206}
@@ -52,11 +52,11 @@ class Transfer:
         Raises:
             DownloadFailed: It could not be fetched.
         """
-        attempt = self._attempt
+        attempt, content = self._attempt, self._attempt.content
         self._protocol.note_reply(None)
         self._protocol.source = self._source
-        asked = self._asked = self._protocol.rest(self._download) if attempt.position else None
-        reply = self._exchange({} if asked is None else asked.headers(attempt.position))
+        asked = self._asked = self._protocol.rest(self._download) if content.position else None
+        reply = self._exchange({} if asked is None else asked.headers(content.position))
         if asked is not None and self._is_refused(reply, asked):
             # The refusal causes no event: the whole file is requested instead.
             drain(reply)
@@ -69,9 +69,13 @@ class Transfer:
             self._accept(reply)
             attempt.note_life()
             for buffer in self._content(reply):
-                self._check_end(len(buffer))
+                # What comes may change the total: that of decoded content isn't known.
+                total = self._total
+                if total is not None and content.position + len(buffer) > total:
+                    self._refuse_rest()
                 self._write(buffer)
-            self._check_whole()
+            if self._total not in (None, content.position) and self._has_content:
+                raise transient("what came is shorter or longer than the server said")
         finally:
             if self._parts is not None:
                 self._parts.close()
@@ -143,9 +147,9 @@ class Transfer:
                 )
             # Not the rest: another version, or a server that knows no ranges.
             self._attempt.start_over(_CHANGED)
-            protocol.make_validators_by(partial(condition.NOTHING.updated, reply))
-            protocol.make_version_by(
-                partial(resume.Version.of, reply, self._source, self._urls[-1], self._total)
+            protocol.make_by(
+                partial(condition.NOTHING.updated, reply),
+                partial(resume.Version.of, reply, self._source, self._urls[-1], self._total),
             )
             if self._download.mirrors:
                 protocol.beginning = splice.Beginning.of(
@@ -242,7 +246,7 @@ class Transfer:
         protocol.has_alternative = False
         if (
             # The first bytes were written as they were sent, and so are the next ones.
-            self._attempt.position
+            self._attempt.content.position
             or protocol.is_alternative
             or header(reply, "content-encoding") is None
             or "Accept-Encoding" in download.headers
@@ -269,11 +273,11 @@ class Transfer:
 
     def _read(self, reply: requests.Response) -> Iterator[bytes]:
         # Reads return what has arrived, so a reset loses nothing that came before it.
-        read, block = reader(reply), self._download.BLOCK
+        found, block = of(reply), self._download.BLOCK
         size = 0
         while True:
             try:
-                buffer = read(block)
+                buffer = found.take(block)
             except MissingCloseNotify as error:
                 # Without a length, an attacker may have truncated the content.
                 if not self._is_digest_right():
@@ -285,9 +289,9 @@ class Transfer:
                 break
             size += len(buffer)
             yield buffer
-            if size == self._total and was_taken(reply, size):
+            if size == self._total and found.was_taken(size):
                 return
-        if not was_taken(reply, size):
+        if not found.was_taken(size):
             raise DownloadFailed(READ_BY_OTHERS)
 
     def _is_digest_right(self) -> bool:
@@ -299,15 +303,9 @@ class Transfer:
         ]
         return bool(digests) and all(each.actual == each.expected for each in digests)
 
-    def _check_end(self, size: int) -> None:
-        """Raise if the next bytes are beyond the end that the head of the reply said."""
-        if self._total is not None and self._attempt.position + size > self._total:
-            # The body isn't the range that the head names, so the bytes before may be wrong, too.
-            self._protocol.version = self._protocol.beginning = None
-            self._remember()
-            raise transient("the server sent more than it had said")
-
-    def _check_whole(self) -> None:
-        """Raise if the content doesn't have the size that the head of the reply said."""
-        if self._total not in (None, self._attempt.position) and self._has_content:
-            raise transient("what came is shorter or longer than the server said")
+    def _refuse_rest(self) -> None:
+        """Raise because the next bytes are beyond the end that the head of the reply said."""
+        # The body isn't the range that the head names, so the bytes before may be wrong, too.
+        self._protocol.version = self._protocol.beginning = None
+        self._remember()
+        raise transient("the server sent more than it had said")

@@ -98,15 +98,16 @@ class Digest:
             buffer: The bytes. Only ``bytes`` goes to a helper thread. The calling thread hashes any
                 other type, since the caller may change the buffer after this call.
         """
-        self.size += len(buffer)
-        if self._queue is None and (self.size <= LARGE or len(buffer) < LEAST):
+        size = len(buffer)
+        self.size += size
+        if self._queue is None and (self.size <= LARGE or size < LEAST):
             digest = (self._hash or _blank(self._name)).copy()
-            if len(buffer) > SMALL:
+            if size > SMALL:
                 digest.update(buffer)
             else:
                 # Pieces so small that hashlib keeps the interpreter lock. With several busy
                 # threads, getting the lock back takes longer than hashing.
-                for start in range(0, len(buffer), _HASHED_UNDER_LOCK):
+                for start in range(0, size, _HASHED_UNDER_LOCK):
                     digest.update(buffer[start : start + _HASHED_UNDER_LOCK])
             self._hash = digest
         elif type(buffer) is not bytes:

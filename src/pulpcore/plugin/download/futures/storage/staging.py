@@ -116,7 +116,8 @@ class Stage(ABC):
         Raises:
             OSError: The file can't be closed or renamed.
         """
-        self.file.close()
+        if not self.file.closed:
+            self.file.close()
         self._rename()
 
     def drop(self) -> None:

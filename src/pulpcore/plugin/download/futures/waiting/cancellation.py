@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -195,10 +195,8 @@ _current: ContextVar[Cancellation | None] = ContextVar("cancellation", default=N
 enter = _current.set
 leave = _current.reset
 
-
-def current() -> Cancellation | None:
-    """Return the token of the work that the caller belongs to; None outside of any work."""
-    return _current.get()
+current: Callable[[], Cancellation | None] = _current.get
+"""Return the token of the work that the caller belongs to; None outside of any work."""
 
 
 @contextlib.contextmanager

@@ -43,6 +43,9 @@ class Request(requests.PreparedRequest):
 
     It is a complete ``requests.PreparedRequest``. Its own headers are created when they are first
     used: for a small file, creating them would cost as much as sending the request.
+
+    Attributes:
+        common (CommonHeaders | None): The common headers; None after :attr:`headers` was used.
     """
 
     def __init__(self, method: str, url: str, common: CommonHeaders) -> None:
@@ -54,8 +57,8 @@ class Request(requests.PreparedRequest):
             common: The common headers.
         """
         # super().__init__() would create the attributes that are created on demand here.
-        self._common = common
-        self._own: CaseInsensitiveDict[str] | None = None
+        self.common: CommonHeaders | None = common
+        self._own: CaseInsensitiveDict[str]
         self.method, self.url, self.body = method, url, None
 
     def __getattr__(self, name: str) -> Any:
@@ -69,18 +72,13 @@ class Request(requests.PreparedRequest):
     @property
     def headers(self) -> CaseInsensitiveDict[str]:
         """The headers, which may be changed."""
-        if self._own is None:
-            self._own = CaseInsensitiveDict(self._common.headers)
+        if self.common is not None:
+            self.headers = CaseInsensitiveDict(self.common.headers)
         return self._own
 
     @headers.setter
     def headers(self, headers: CaseInsensitiveDict[str]) -> None:
-        self._own = headers
-
-    @property
-    def common(self) -> CommonHeaders | None:
-        """The common headers; None after :attr:`headers` was used."""
-        return self._common if self._own is None else None
+        self._own, self.common = headers, None
 
 
 class Reply(Protocol):
@@ -435,24 +433,23 @@ class Destination:
         Raises:
             http.client.HTTPException: The request can't be sent.
         """
-        target = url.absolute if self._is_forwarded else url.target
-        return head(request.method or "", target, self._fields(request))
-
-    def _fields(self, request: requests.PreparedRequest) -> str:
-        common: CommonHeaders | None = getattr(request, "common", None)
-        if common is not None:
-            fields = f"Host: {self._authority}\r\n{common.lines}"
+        if type(request) is Request and request.common is not None:
+            fields = f"Host: {self._authority}\r\n{request.common.lines}"
         else:
-            headers = request.headers
-            if self._authorization is not None:
-                headers = headers.copy()
-                headers.pop(_AUTHORIZATION, None)
-            fields = lines(headers)
-            if "Host" not in headers:
-                fields = f"Host: {self._authority}\r\n{fields}"
+            fields = self._fields(request)
         if self._authorization is not None:
             fields += f"{_AUTHORIZATION}: {self._authorization}\r\n"
-        return fields
+        target = url.absolute if self._is_forwarded else url.target
+        return head(request.method or "", target, fields)
+
+    def _fields(self, request: requests.PreparedRequest) -> str:
+        """Return the lines of headers that are not those that many requests share."""
+        headers = request.headers
+        if self._authorization is not None:
+            headers = headers.copy()
+            headers.pop(_AUTHORIZATION, None)
+        fields = lines(headers)
+        return fields if "Host" in headers else f"Host: {self._authority}\r\n{fields}"
 
 
 def _content(request: requests.PreparedRequest) -> Iterable[bytes]:

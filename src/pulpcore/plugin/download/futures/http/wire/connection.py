@@ -78,8 +78,9 @@ class Connection:
         self._received = b""
         self._timeout: float | None = -1.0
         self._token: Cancellation | None = None
-        self._poller = select.poll()
-        self._poller.register(sock, select.POLLIN)
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        self._poll = poller.poll
 
     @property
     def is_clean(self) -> bool:
@@ -94,7 +95,7 @@ class Connection:
     @property
     def is_open(self) -> bool:
         """Whether the server has neither ended the connection nor sent anything since."""
-        return not self._poller.poll(0)
+        return not self._poll(0)
 
     def watch(self) -> None:
         """Let the cancellation of the running work wake whoever reads, until :meth:`unwatch`."""
@@ -152,11 +153,10 @@ class Connection:
     def _send(self, data: bytes) -> None:
         # A connection that the server has ended may hold a reply all the same.
         try:
-            if self._is_plain and (size := self._write(data)):
-                if size == len(data):
-                    return
-                data = data[size:]
-            self._stream.sendall(data)
+            if self._is_plain:
+                data = self._write(data)
+            if data:
+                self._stream.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             pass
 
@@ -173,11 +173,9 @@ class Connection:
             OSError: The network failed.
             http.client.HTTPException: The reply can't be trusted, or didn't come.
         """
-        parser = ReplyParser(self._asked.popleft(), self._received)
-        self._received = b""
+        method, received, self._received = self._asked.popleft(), self._received, b""
         try:
-            if not parser.rest:
-                parser.receive(self.receive(BLOCK))
+            parser = ReplyParser(method, received or self.receive(BLOCK))
             while (head := parser.read_head()) is None:
                 parser.receive(self.receive(BLOCK))
         except _GONE as error:
@@ -243,17 +241,17 @@ class Connection:
         self._stream.close()
         self._socket.close()
 
-    def _write(self, data: bytes) -> int:
-        """Send what there is room for, and return how many bytes that was.
+    def _write(self, data: bytes) -> bytes:
+        """Send what there is room for, and return the rest.
 
         A socket with a time-out makes two system calls to send: one waits for room, of which there
         is nearly always enough for a head. Its descriptor doesn't block, so that it can be tried
         without waiting.
         """
         try:
-            return os.write(self._socket.fileno(), data)
+            return data[os.write(self._socket.fileno(), data) :]
         except BlockingIOError:
-            return 0
+            return data
 
     def _check(self) -> None:
         if self._token is not None:

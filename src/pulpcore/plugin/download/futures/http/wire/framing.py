@@ -11,6 +11,7 @@ import functools
 import http
 import http.client
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .error import FramingError
@@ -32,8 +33,8 @@ _PLAIN = re.compile(
     # Possessive quantifiers: a line can be split in one way only, so backtracking is useless.
     rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([^\r\0]*+)\r?"
 )
-_LONG = 100
-"""Lines of a head that are at least as long aren't remembered (bytes)."""
+_LONG = 4 * 1024
+"""The lines of a head that is at least as long aren't remembered (bytes)."""
 
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\0]*|[ \t][^\r\0]*")
 _SIZE = re.compile(rb"(0*[0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?")
@@ -91,15 +92,16 @@ class ReplyParser:
         "rest",
     )
 
-    def __init__(self, method: str, received: bytes = b"") -> None:
+    def __init__(self, method: str, received: bytes | None = None) -> None:
         """Create a parser for the response to one request.
 
         Args:
             method: The method of the request. A response to HEAD has no body.
-            received: Bytes that were received already.
+            received: The first bytes; b"" if the connection ended before. None if nothing was
+                received yet.
         """
         self._method = method
-        self._has_ended = False
+        self._has_ended = received == b""
         # The end of the head isn't before this position.
         self._searched = 0
         self._interims = 0
@@ -115,7 +117,7 @@ class ReplyParser:
         self.keep_alive = False
         self.ends_with_connection = False
         self.is_complete = False
-        self.rest = received
+        self.rest = received or b""
 
     def receive(self, data: bytes) -> None:
         """Append received bytes.
@@ -153,7 +155,7 @@ class ReplyParser:
         while (block := self._head_block()) is not None:
             first, *lines = block.split(b"\n")
             version, status, reason = _status(first)
-            pairs, fields = _fields(lines)
+            pairs, fields = _fields(lines, _plain if len(block) > _LONG else _known)
             if not 100 <= status < 200:
                 head = Head(version, status, reason, pairs, fields)
                 self._frame(head)
@@ -225,12 +227,13 @@ class ReplyParser:
         buffer = self.rest
         # Where the empty line is. Searching for a pattern would take 20 times as long.
         crlf = buffer.find(b"\n\r\n", self._searched)
-        lf = buffer.find(b"\n\n", self._searched, len(buffer) if crlf < 0 else crlf + 1)
-        found = max(crlf, 0) if lf < 0 else lf
-        end = found - (buffer[found - 1 : found] == b"\r") if found else len(buffer)
+        # Without one with CR LF, up to the end.
+        lf = buffer.find(b"\n\n", self._searched, None if crlf < 0 else crlf + 1)
+        found = crlf if lf < 0 else lf
+        end = found - (buffer[found - 1 : found] == b"\r") if found > 0 else len(buffer)
         if end > HEAD_LIMIT:
             raise FramingError(f"the head is longer than {HEAD_LIMIT} bytes")
-        if not found:
+        if found <= 0:
             if not b"HTTP/".startswith(buffer[:5]):
                 raise FramingError("the reply doesn't begin with HTTP/")
             if self._has_ended and not buffer:
@@ -367,36 +370,41 @@ def _status(line: bytes) -> tuple[int, int, str]:
     return version, int(match.group(3)), (match.group(4) or b"").decode("latin-1").strip()
 
 
-def _fields(lines: list[bytes]) -> tuple[list[tuple[str, str]], dict[str, str]]:
+_Plain = tuple[tuple[str, str], tuple[str, str]]
+
+
+def _fields(
+    lines: list[bytes], parse: Callable[[bytes], _Plain | None]
+) -> tuple[list[tuple[str, str]], dict[str, str]]:
     """Parse the fields of a head (RFC 9112 section 5).
 
     Args:
         lines: The lines, without the LF at their ends.
+        parse: :func:`_plain`, or what remembers its results.
 
     Returns:
         The pairs and the fields of :class:`Head`.
     """
-    pairs, fields = [], {}
-    for line in lines:
-        plain = _known(line) if len(line) < _LONG else _plain(line)
-        if plain is None:
-            # The line has an unusual form, or continues the one before.
-            pairs = _odd_fields([each.removesuffix(b"\r") for each in lines])
-            return pairs, _by_name(pairs)
-        pair, name = plain
-        pairs.append(pair)
-        fields[name] = pair[1]
+    found = list(map(parse, lines))
+    if None in found:
+        # A line has an unusual form, or continues the one before.
+        pairs = _odd_fields([each.removesuffix(b"\r") for each in lines])
+        return pairs, _by_name(pairs)
+    if not found:
+        return [], {}
+    given, lower = zip(*found, strict=True)
+    pairs, fields = list(given), dict(lower)
     return pairs, fields if len(fields) == len(pairs) else _by_name(pairs)
 
 
-def _plain(line: bytes) -> tuple[tuple[str, str], str] | None:
-    """Return the name and the value of a field, and the name in lower case."""
+def _plain(line: bytes) -> _Plain | None:
+    """Return the name and the value of a field, and the same with the name in lower case."""
     match = _PLAIN.fullmatch(line)
     if match is None:
         return None
     name, value = match.groups()
-    pair = name.decode("ascii"), value.rstrip(b" \t").decode("latin-1")
-    return pair, pair[0].lower()
+    given, text = name.decode("ascii"), value.rstrip(b" \t").decode("latin-1")
+    return (given, text), (given.lower(), text)
 
 
 # Most lines of a response were in the one before, too.
@@ -443,14 +451,11 @@ def _by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 def _content_length(value: str) -> int:
     """Return the size of the body, if all values agree (RFC 9112 section 6.3)."""
-    if value.isascii() and value.isdigit() and len(value) < 19:
-        return int(value)
-    length = value
     if "," in value:
-        length, *others = {length.strip(" \t") for length in value.split(",")}
+        value, *others = {length.strip(" \t") for length in value.split(",")}
         if others:
             raise FramingError("there are several Content-Length that differ")
-    if _LENGTH.fullmatch(length) is None:
+    if _LENGTH.fullmatch(value) is None:
         raise FramingError("its Content-Length isn't a whole number of bytes")
     # Without leading zeros, because int() limits the number of digits.
-    return int(length[-18:])
+    return int(value[-18:])

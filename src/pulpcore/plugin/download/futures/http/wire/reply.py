@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -31,13 +30,18 @@ READ_BY_OTHERS = (
     "somebody else has read of the reply or closed it, such as a handler: leave its body alone "
     "while the download runs"
 )
-"""The reason of a failure if :func:`was_taken` is False."""
+"""The reason of a failure if ``was_taken`` of a :class:`Reply` is False."""
 
 
-def _of(response: requests.Response) -> Reply:
+def of(response: requests.Response) -> Reply:
+    """Return a response as downloads read it.
+
+    Args:
+        response: The response. That of an adapter which the caller has mounted is a plain
+            ``requests.Response``.
+    """
     found: Any = response
-    # An adapter that the caller has mounted returns a plain requests.Response.
-    return found if isinstance(response, Response) else ForeignReply(response)
+    return found if type(response) is Response else ForeignReply(response)
 
 
 def header(reply: requests.Response, name: str) -> str | None:
@@ -51,7 +55,7 @@ def header(reply: requests.Response, name: str) -> str | None:
         reply: The response.
         name: The name of the header, in lower case.
     """
-    found: Any = reply if type(reply) is Response else _of(reply)
+    found: Any = reply if type(reply) is Response else of(reply)
     value: str | None = found.header(name)
     if value is None or "," not in value or name not in _ONCE:
         return value
@@ -71,7 +75,7 @@ def headers(reply: requests.Response, name: str) -> list[str]:
         reply: The response.
         name: The name of the fields, in lower case.
     """
-    return _of(reply).values(name)
+    return of(reply).values(name)
 
 
 def length(reply: requests.Response) -> int | None:
@@ -80,36 +84,7 @@ def length(reply: requests.Response) -> int | None:
     Args:
         reply: The response, with its body unread.
     """
-    return _of(reply).length
-
-
-def reader(reply: requests.Response) -> Callable[[int], bytes]:
-    """Return a function that reads the encoded body: up to n bytes that are available.
-
-    Args:
-        reply: The response.
-    """
-    return _of(reply).take
-
-
-def was_taken(reply: requests.Response, size: int) -> bool:
-    """Return whether only a :func:`reader` has read the body, and it was not closed early.
-
-    Args:
-        reply: The response, whose body was read.
-        size: The number of bytes that the reader has returned.
-    """
-    return _of(reply).was_taken(size)
-
-
-def was_read_alone(reply: requests.Response, size: int) -> bool:
-    """Return whether only a :func:`reader` has read the body so far.
-
-    Args:
-        reply: The response, whose body may have been closed early.
-        size: The number of bytes that the reader has returned.
-    """
-    return _of(reply).was_read_alone(size)
+    return of(reply).length
 
 
 def drain(reply: requests.Response) -> None:
@@ -120,4 +95,4 @@ def drain(reply: requests.Response) -> None:
     Args:
         reply: The response, whose content isn't needed.
     """
-    _of(reply).drain()
+    of(reply).drain()
