@@ -214,6 +214,29 @@ def test_breaks_while_it_gets_a_chunk():
         assert "a worker process died" in plan.error.reason
 
 
+def test_killed_while_the_pool_shuts_down(tmp_path):
+    """A worker that is killed with the lock of the pool's queue doesn't hang the shutdown."""
+    pipes = [tmp_path / "1", tmp_path / "2"]
+    with Renewed(2) as executor, contextlib.ExitStack() as ends:
+        for pipe in pipes:
+            os.mkfifo(pipe)
+        futures = [executor.submit(Path.read_bytes, pipe) for pipe in pipes]
+        for pipe in pipes:
+            # Returns when a worker reads from the pipe.
+            ends.enter_context(pipe.open("wb"))
+        # Both workers are busy, so the lock is free. The killed one seems to hold it.
+        assert executor._pool._call_queue._rlock.acquire(timeout=SECONDS)
+        ends.close()
+        assert [future.result(SECONDS) for future in futures] == [b"", b""]
+        one, other = executor._pool._processes.values()
+        ender = threading.Thread(target=executor.shutdown)
+        ender.start()
+        one.kill()
+        ender.join(SECONDS)
+        assert not ender.is_alive()
+        assert not other.is_alive()
+
+
 def test_killed_at_random(file_server, tmp_path):
     """While workers are killed at random, a pool that is made anew brings every file, once."""
     files = {f"/{number}": BODY for number in range(300)}

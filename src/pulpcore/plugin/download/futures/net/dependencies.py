@@ -15,7 +15,7 @@ NAMES = {
     "aiohttp.TCPConnector._ssl": "the TLS settings of a session that pulpcore made",
     "concurrent.futures.ProcessPoolExecutor._broken": "tells that a pool broke while it got a "
     "chunk, which it may have forgotten",
-    "concurrent.futures.ProcessPoolExecutor._processes": "the processes that such a pool waits for",
+    "concurrent.futures.ProcessPoolExecutor._processes": "the processes that a pool waits for",
     "concurrent.futures.ProcessPoolExecutor._max_workers": "the number of workers; without it a "
     "batch takes it to be four",
     "distributed.cfexecutor.ClientExecutor._client": "counts the workers of a cluster, which come "

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -21,6 +21,8 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from .. import redact
@@ -195,10 +197,32 @@ def _submitted(executor: Executor, function: Callable[..., Any], *arguments: Any
     """
     future = executor.submit(function, *arguments)
     if isinstance(executor, ProcessPoolExecutor) and getattr(executor, "_broken", False):
-        for process in dict(getattr(executor, "_processes", None) or {}).values():
-            process.kill()
+        _kill(_processes(executor))
         raise BrokenProcessPool("a worker process died when the executor got more work")
     return future
+
+
+def _processes(pool: ProcessPoolExecutor) -> list[BaseProcess]:
+    return list(dict(getattr(pool, "_processes", None) or {}).values())
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+
+
+def _kill_with_the_first(processes: list[BaseProcess]) -> None:
+    """Wait for processes to end. If one of them doesn't end by itself, kill the others.
+
+    Args:
+        processes: The processes.
+    """
+    while processes:
+        wait([process.sentinel for process in processes])
+        ended = [process for process in processes if process.exitcode is not None]
+        processes = [process for process in processes if process not in ended]
+        if any(process.exitcode for process in ended):
+            _kill(processes)
 
 
 class Renewed(Processes, Executor):
@@ -252,11 +276,16 @@ class Renewed(Processes, Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes.
 
+        A process that is killed while the pool shuts down may hold the lock of the pool's queue.
+        The others wait for that lock, and the pool for them. So they are killed.
+
         Args:
             wait: Wait until they have ended.
             cancel_futures: Cancel what has not begun.
         """
         if self._pool is not None:
+            processes = _processes(self._pool)
+            start(functools.partial(_kill_with_the_first, processes), "download-processes")
             self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
