@@ -27,7 +27,7 @@ from pulpcore.plugin.download.futures import (
     NotFound,
     SizeValidation,
 )
-from pulpcore.plugin.download.futures.pool.executors import Renewed
+from pulpcore.plugin.download.futures.pool.executors import Processes, Renewed
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
 
 SECONDS = 30
@@ -235,6 +235,25 @@ def test_killed_while_the_pool_shuts_down(tmp_path):
         ender.join(SECONDS)
         assert not ender.is_alive()
         assert not other.is_alive()
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_killed_before_a_full_queue(renewed, tmp_path):
+    """A pool whose only worker is killed ends, although its queue is full."""
+    with Renewed(1) if renewed else forkserver(1) as executor:
+        pool = executor if renewed else Processes(executor)
+        os.mkfifo(tmp_path / "pipe")
+        future = pool.submit(Path.read_bytes, tmp_path / "pipe")
+        with (tmp_path / "pipe").open("wb"):
+            others = [pool.submit(len, bytes(1 << 20)) for _ in range(2)]
+            [process] = (executor._pool if renewed else executor)._processes.values()
+            process.kill()
+            errors = [future.exception(SECONDS) for future in (future, *others)]
+        assert [pool.is_broken(error) for error in errors] == [not renewed] * 3
+        ender = threading.Thread(target=executor.shutdown)
+        ender.start()
+        ender.join(SECONDS)
+        assert not ender.is_alive()
 
 
 def test_killed_at_random(file_server, tmp_path):

@@ -46,9 +46,13 @@ DOCUMENTED = {
 OF_OBJECTS = {
     "aiohttp.TCPConnector._ssl",
     "concurrent.futures.ProcessPoolExecutor._broken",
+    "concurrent.futures.ProcessPoolExecutor._call_queue",
+    "concurrent.futures.ProcessPoolExecutor._executor_manager_thread",
     "concurrent.futures.ProcessPoolExecutor._max_workers",
     "concurrent.futures.ProcessPoolExecutor._processes",
     "distributed.cfexecutor.ClientExecutor._client",
+    "multiprocessing.queues.Queue._reader",
+    "multiprocessing.queues.Queue._writer",
     "threading._register_atexit",
 }
 

@@ -15,6 +15,10 @@ NAMES = {
     "aiohttp.TCPConnector._ssl": "the TLS settings of a session that pulpcore made",
     "concurrent.futures.ProcessPoolExecutor._broken": "tells that a pool broke while it got a "
     "chunk, which it may have forgotten",
+    "concurrent.futures.ProcessPoolExecutor._call_queue": "a broken pool may wait "
+    "for a reader of it",
+    "concurrent.futures.ProcessPoolExecutor._executor_manager_thread": "tells whether "
+    "the pool waits",
     "concurrent.futures.ProcessPoolExecutor._processes": "the processes that a pool waits for",
     "concurrent.futures.ProcessPoolExecutor._max_workers": "the number of workers; without it a "
     "batch takes it to be four",
@@ -29,6 +33,9 @@ NAMES = {
     "ftplib.FTP.putline": "overridden to send names that are no UTF-8",
     "ftplib.FTP.sock": "a connection of our own",
     "ftplib.FTP.welcome": "the first reply",
+    "multiprocessing.queues.Queue._reader": "closed in a broken pool, so that its writer "
+    "gets an error",
+    "multiprocessing.queues.Queue._writer": "tells whether the queue of a broken pool is full",
     "requests.cookies.MockRequest": "gives a cookie jar the URL of a request",
     "requests.cookies.MockResponse": "gives a cookie jar the fields of a reply, a bounded number",
     "requests.cookies.extract_cookies_to_jar": "fills `reply.cookies` as requests does",
@@ -46,7 +53,7 @@ NAMES = {
 """The names, with a parameter in parentheses, and the purpose of each."""
 
 # Of libraries that may be missing, and attributes of objects, which a class doesn't show.
-_OPTIONAL = ("aiohttp.", "concurrent.", "distributed.", "socks.")
+_OPTIONAL = ("aiohttp.", "concurrent.", "distributed.", "multiprocessing.", "socks.")
 # urllib3-future installs itself as urllib3. The third number of its versions is 900 or more.
 _FORK = 900
 

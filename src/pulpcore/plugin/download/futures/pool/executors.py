@@ -10,7 +10,7 @@ import contextlib
 import functools
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -19,14 +19,12 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     ThreadPoolExecutor,
 )
-from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from .. import redact
 from ..waiting.threads import Start, start
+from . import killed
 
 DEFAULT_WORKERS = 4
 """The number of workers where the executor doesn't tell."""
@@ -117,7 +115,7 @@ class Processes:
         Raises:
             Exception: The executor takes no more work.
         """
-        return _submitted(self._executor, function, *arguments)
+        return killed.submit(self._executor, function, *arguments)
 
     def is_broken(self, error: BaseException) -> bool:
         """Return whether the executor can't run any more chunks.
@@ -125,6 +123,8 @@ class Processes:
         Args:
             error: What the future of a chunk raised.
         """
+        if isinstance(error, BrokenExecutor):
+            killed.release(self._executor)
         # Nobody but the batch and the executor itself can cancel the futures.
         return isinstance(error, BrokenExecutor | CancelledError)
 
@@ -180,51 +180,6 @@ def broken(error: BaseException) -> str:
     return f"the executor failed: {redact.text(f'{type(error).__name__}: {error}')}"
 
 
-def _submitted(executor: Executor, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """Have an executor run a function.
-
-    A ProcessPoolExecutor that breaks while submit() runs may forget the new future, and wait for
-    ever for a process that submit() has started. So this looks again, and ends the processes.
-
-    Args:
-        executor: The executor.
-        function: The function.
-        arguments: Its arguments.
-
-    Raises:
-        BrokenExecutor: The executor broke meanwhile.
-        Exception: The executor takes no more work.
-    """
-    future = executor.submit(function, *arguments)
-    if isinstance(executor, ProcessPoolExecutor) and getattr(executor, "_broken", False):
-        _kill(_processes(executor))
-        raise BrokenProcessPool("a worker process died when the executor got more work")
-    return future
-
-
-def _processes(pool: ProcessPoolExecutor) -> list[BaseProcess]:
-    return list(dict(getattr(pool, "_processes", None) or {}).values())
-
-
-def _kill(processes: Iterable[BaseProcess]) -> None:
-    for process in processes:
-        process.kill()
-
-
-def _kill_with_the_first(processes: list[BaseProcess]) -> None:
-    """Wait for processes to end. If one of them doesn't end by itself, kill the others.
-
-    Args:
-        processes: The processes.
-    """
-    while processes:
-        wait([process.sentinel for process in processes])
-        ended = [process for process in processes if process.exitcode is not None]
-        processes = [process for process in processes if process not in ended]
-        if any(process.exitcode for process in ended):
-            _kill(processes)
-
-
 class Renewed(Processes, Executor):
     """A pool of worker processes that is made anew when a worker has died.
 
@@ -256,14 +211,14 @@ class Renewed(Processes, Executor):
         """
         if self._pool is not None:
             try:
-                return _submitted(self._pool, function, *arguments)
+                return killed.submit(self._pool, function, *arguments)
             except BrokenExecutor:
-                self._pool.shutdown(wait=False)
+                killed.shut_down(self._pool, wait=False)
         # A server that forks, and not a fork of this process, which has threads.
         self._pool = ProcessPoolExecutor(
             self._number, mp_context=get_context("forkserver"), initializer=_ignore_interrupts
         )
-        return _submitted(self._pool, function, *arguments)
+        return killed.submit(self._pool, function, *arguments)
 
     def is_broken(self, error: BaseException) -> bool:
         """Return False: there will be another pool.
@@ -276,17 +231,12 @@ class Renewed(Processes, Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes.
 
-        A process that is killed while the pool shuts down may hold the lock of the pool's queue.
-        The others wait for that lock, and the pool for them. So they are killed.
-
         Args:
             wait: Wait until they have ended.
             cancel_futures: Cancel what has not begun.
         """
         if self._pool is not None:
-            processes = _processes(self._pool)
-            start(functools.partial(_kill_with_the_first, processes), "download-processes")
-            self._pool.shutdown(wait, cancel_futures=cancel_futures)
+            killed.shut_down(self._pool, wait, cancel_futures)
 
 
 def _ignore_interrupts() -> None:
