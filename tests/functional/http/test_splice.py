@@ -317,6 +317,13 @@ class TestNotContinued:
         assert ranges(mirror) == [None]
 
 
+def file_of(folder: Path, servers: Sequence[FileServer]) -> Any:
+    """Make a download into a file that resumes, whose sources are these servers."""
+    download = download_of(servers)
+    download.writer = FileWriter(folder / "a", resume=True)
+    return download
+
+
 def left_by(server: FileServer, path: Path) -> None:
     """Have a run leave a partial file of what a server cuts."""
     alone = HttpDownload(server.url("/a"), FileWriter(path, resume=True))
@@ -348,8 +355,7 @@ class TestPartialFile:
         command = [sys.executable, "-c", PROGRAM, *urls, str(path), digest().expected]
         assert subprocess.run(command, check=False, timeout=60).returncode == -signal.SIGKILL
         assert ranges(mirror) == [REST]
-        (left,) = tmp_path.iterdir()
-        assert left.suffix == ".partial"
+        (left,) = tmp_path.glob("*.partial")
         assert left.stat().st_size > CUT
         HttpDownload(urls[0], FileWriter(path, resume=True))()
         assert path.read_bytes() == OTHER
@@ -357,23 +363,62 @@ class TestPartialFile:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_failed(self, file_server: Serve, tmp_path: Path) -> None:
-        """A run that fails leaves no mixed bytes, and one that succeeds has them all."""
+        """What several sources brought before a run failed is continued by the next run."""
         home, mirror = (file_server({"/a": FILE}, faults=cut()) for _ in range(2))
-        download = download_of([home, mirror])
-        download.writer = FileWriter(tmp_path / "a", resume=True)
-        failure(download)
+        failure(file_of(tmp_path, [home, mirror]))
         assert ranges(mirror) == [REST]
-        assert list(tmp_path.iterdir()) == []
         mirror.faults = {}
+        file_of(tmp_path, [mirror, home])()
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert (ranges(mirror)[1:], home.count) == (["bytes=2000-"], 1)
+        assert mirror.requests[1].header("If-Range") is None
+        assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+    def test_failed_with_a_lie(self, file_server: Serve, tmp_path: Path) -> None:
+        """If the digest shows then that they don't belong together, all is fetched once more."""
+        home = file_server({"/a": File(OTHER, etag='"e"')}, faults=cut())
+        mirror = file_server({"/a": FILE}, faults=cut())
+        failure(file_of(tmp_path, [home, mirror]))
+        mirror.faults = {}
+        download = file_of(tmp_path, [mirror, home])
+        events = record(download)
         download()
         assert (tmp_path / "a").read_bytes() == BODY
+        assert (ranges(mirror)[1:], home.count) == (["bytes=2000-", None], 1)
+        assert [event.retrying for event in events if event.NAME == Event.ERROR] == [True]
+
+    def test_failed_without_a_digest(self, file_server: Serve, tmp_path: Path) -> None:
+        """A later run without a digest, or without those sources, begins at byte 0."""
+        for count in (1, 2):
+            home, mirror = (file_server({"/a": FILE}, faults=cut()) for _ in range(2))
+            failure(file_of(tmp_path, [home, mirror]))
+            home.faults = {}
+            download = file_of(tmp_path, [home, mirror][:count])
+            if count > 1:
+                download.validations = [SizeValidation(len(BODY))]
+            download()
+            assert (tmp_path / "a").read_bytes() == BODY
+            assert ranges(home) == [None, None]
+
+    @pytest.mark.parametrize("note", ["[]", "7", "[7, 8192]", "no JSON"])
+    def test_damaged_note(self, file_server: Serve, tmp_path: Path, note: str) -> None:
+        """A note that isn't one of ours is worth nothing."""
+        home = file_server({"/a": FILE}, faults=cut())
+        writer = FileWriter(tmp_path / "a", resume=True)
+        writer.open()
+        writer.remember(note)
+        writer.append(OTHER[:CUT])
+        writer.discard()
+        home.faults = {}
+        file_of(tmp_path, [home, home])()
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert ranges(home) == [None]
 
     def test_earlier_run(self, file_server: Serve, tmp_path: Path) -> None:
         """What an earlier run left of one source is continued by it, and then by another one."""
         home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
         left_by(home, tmp_path / "a")
-        download = download_of([home, mirror])
-        download.writer = FileWriter(tmp_path / "a", resume=True)
+        download = file_of(tmp_path, [home, mirror])
         download()
         assert (tmp_path / "a").read_bytes() == BODY
         assert (ranges(home)[1:], ranges(mirror)) == ([REST], ["bytes=2000-"])
@@ -382,8 +427,7 @@ class TestPartialFile:
         """What an earlier run left of one source is continued by the one that is asked first."""
         home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
         left_by(home, tmp_path / "a")
-        download = download_of([mirror, home])
-        download.writer = FileWriter(tmp_path / "a", resume=True)
+        download = file_of(tmp_path, [mirror, home])
         download()
         assert (tmp_path / "a").read_bytes() == BODY
         assert (ranges(mirror), home.count) == ([REST], 1)
@@ -393,8 +437,7 @@ class TestPartialFile:
         home = file_server({"/a": File(OTHER, etag='"e"')}, faults=cut())
         mirror = file_server({"/a": FILE})
         left_by(home, tmp_path / "a")
-        download = download_of([mirror, home])
-        download.writer = FileWriter(tmp_path / "a", resume=True)
+        download = file_of(tmp_path, [mirror, home])
         download()
         assert (tmp_path / "a").read_bytes() == BODY
         assert (ranges(mirror), home.count) == ([REST, None], 1)

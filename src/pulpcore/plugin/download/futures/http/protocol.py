@@ -218,21 +218,24 @@ class HttpProtocol(Protocol):
             or "Accept-Encoding" in download.headers
         ):
             return False
+        self.version = None
         asked = _source(download)
         for source in dict.fromkeys([asked, *self.sources(download)]):
             version = resume.Version.from_note(note, source)
-            if version is None:
-                continue
-            total, coding = version.total, version.coding
-            beginning = splice.Beginning.of(download, source, total, coding)
-            if source != asked and not _can_join(download, beginning, 0):
+            beginning = splice.Beginning.noted(download, source, note, version)
+            if beginning is not None:
                 break
+        else:
+            return False
+        if (version is None or source != asked) and not _can_join(download, beginning, 0):
+            return False
+        if version is None:
+            Attempt.of(download).mix()  # type: ignore[arg-type]
+        else:
             self.version = version
             self.validators = condition.Validators.named(version.validator)
-            self.beginning = beginning if download.mirrors else None
-            return True
-        self.version = None
-        return False
+        self.beginning = beginning
+        return True
 
     def pipelined(self, download: Options, health: Health) -> PipelinedRequest | None:
         """Return the request for the content if it may be sent before others are answered.

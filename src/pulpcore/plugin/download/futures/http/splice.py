@@ -7,6 +7,7 @@ the file once more from one of them alone.
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 import requests
@@ -47,6 +48,31 @@ class Beginning(NamedTuple):
         if type(total) is int:
             sizes.add(total)
         return cls(source, sizes.pop() if len(sizes) == 1 and not coding else None)
+
+    @classmethod
+    def noted(
+        cls, download: Options, source: str, note: str, version: resume.Version | None
+    ) -> Beginning | None:
+        """Return what an earlier run has begun; None if its note isn't one of this source's.
+
+        Args:
+            download: The download.
+            source: The URL that may have brought the first bytes.
+            note: What the earlier run noted.
+            version: The version in the note; None if the bytes came from several sources.
+        """
+        if version is not None:
+            return cls.of(download, source, version.total, version.coding)
+        try:
+            place, total = json.loads(note)
+        except (ValueError, TypeError, RecursionError):
+            return None
+        is_it = place == resume.place_of(source)[0]
+        return cls.of(download, source, total, None) if is_it else None
+
+    def note(self) -> str:
+        """Return a text to store beside bytes that came from several sources."""
+        return json.dumps((resume.place_of(self.source)[0], self.total))
 
     def is_of_another(self, download: Options, source: str) -> bool:
         """Return whether another source of the download than this one brought the first bytes.

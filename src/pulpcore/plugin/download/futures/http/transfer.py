@@ -175,9 +175,11 @@ class Transfer:
         writer = self._download.writer
         if writer is None or not writer.resume:
             return
-        version = self._protocol.version
+        known: resume.Version | splice.Beginning | None = self._protocol.version
+        if self._attempt.is_mixed:
+            known = self._protocol.beginning
         is_plain = "Accept-Encoding" not in self._download.headers
-        self._attempt.note(version.note() if version is not None and is_plain else None)
+        self._attempt.note(known.note() if known is not None and is_plain else None)
 
     def _accept_part(self, reply: requests.Response) -> None:
         protocol, own = self._protocol, own_range(self._download)
