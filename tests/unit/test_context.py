@@ -169,6 +169,18 @@ def test_once_begun_and_never_run(cache, monkeypatch):
     assert cache.once("key", lambda: 5) == 5
 
 
+def test_once_made_just_before(cache, monkeypatch):
+    """A thread that begins to make an object just after another has made it makes none."""
+
+    class Making(dict):
+        def setdefault(self, name, making):
+            cache.put("key", 1)
+            return super().setdefault(name, making)
+
+    monkeypatch.setattr(cache, "_making", Making())
+    assert cache.once("key", pytest.fail) == 1
+
+
 def test_once_takes_long(cache, monkeypatch):
     """A thread waits for another that makes the object, however long that takes."""
     monkeypatch.setattr(context_module, "HEARING", 0.001)

@@ -218,7 +218,7 @@ def test_one_too_many():
     workers.run(lambda: go_on.wait(SECONDS))
     until(lambda: workers._running)
     extra = module._Worker()
-    workers._workers.append(extra)
+    workers._workers[extra] = None
     workers._work(extra)
     assert extra not in workers._workers
     go_on.set()
@@ -317,7 +317,7 @@ def test_thread_that_threading_did_not_start():
     """A thread that the threading module didn't start works, and join() doesn't wait for it."""
     workers, done = Workers(1, "w"), []
     worker = module._Worker()
-    workers._workers.append(worker)
+    workers._workers[worker] = None
     workers._functions.append(lambda: done.append(1))
     workers.stop()
     workers._work(worker)

@@ -36,6 +36,7 @@ class _Making:
 
     def __init__(self, steps: Iterator[None]) -> None:
         self._steps: Any = steps
+        self._is_over = False
         self._waiting: deque[Waiter] = deque()
 
     def run(self) -> None:
@@ -43,6 +44,7 @@ class _Making:
         try:
             next(self._steps, None)
         finally:
+            self._is_over = True
             while self._waiting:
                 self._waiting.pop().wake()
 
@@ -54,19 +56,19 @@ class _Making:
         """
         waiter, token = Waiter(), current()
         self._waiting.append(waiter)
-        # The frame of a generator that has ended is None. An interrupt may come before it begins.
-        steps = self._steps
         if token is not None:
             token.attach(waiter)
         try:
-            is_woken = steps.gi_frame is None or waiter.wait(HEARING)
+            # It may have ended before it could see the waiter.
+            is_woken = self._is_over or waiter.wait(HEARING)
         finally:
             if token is not None:
                 token.detach(waiter)
         if token is not None:
             token.check()
-        # The token may wake it without a reason: see Cancellation.nudge().
-        return steps.gi_frame is None or not (is_woken or steps.gi_running)
+        # The token may wake it without a reason: see Cancellation.nudge(). After an interrupt, the
+        # object may not be made, and nobody wakes it.
+        return self._is_over or not (is_woken or self._steps.gi_running)
 
 
 class Cache:
@@ -217,7 +219,9 @@ class Cache:
     def _make(self, name: tuple[Process, Hashable], make: Callable[[], object]) -> Iterator[None]:
         """Make an object. A generator, so that the interpreter keeps whether it still runs."""
         try:
-            self.setdefault(name[1], make())
+            # Another thread may have made it just before this one began.
+            if name[1] not in self._items:
+                self.setdefault(name[1], make())
         finally:
             self._making.pop(name, None)
         yield from ()

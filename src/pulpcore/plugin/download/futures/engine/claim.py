@@ -44,7 +44,11 @@ class Claims:
     def is_live(self) -> bool:
         """Whether the generator was started and hasn't ended."""
         steps: Any = self._steps()
-        return steps is not None and (steps.gi_running or steps.gi_suspended)
+        # Without the interpreter lock, its thread may resume it between two questions. That it also
+        # stops it and resumes it once more before the last one is out of the question.
+        return steps is not None and (
+            steps.gi_running or steps.gi_suspended or steps.gi_running or steps.gi_suspended
+        )
 
     def add(self, things: Collection[object]) -> object:
         """Claim objects. Only the run itself may call this, while it executes.

@@ -219,7 +219,7 @@ class _Queue:
         while True:
             done = self._done
             digest, number = done[0].copy(), done[1]
-            buffers = list(self._buffers)
+            buffers = self._buffers.copy()
             if done is not self._done:
                 # The helper thread has finished meanwhile, and may have removed buffers.
                 continue
@@ -247,7 +247,7 @@ class _Queue:
 
     def _add_waiting(self) -> None:
         digest, number = self._done[0].copy(), self._done[1]
-        buffers = list(self._buffers)
+        buffers = self._buffers.copy()
         for _, buffer in buffers:
             digest.update(buffer)
         self._done = digest, number + len(buffers)

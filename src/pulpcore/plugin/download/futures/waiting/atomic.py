@@ -5,6 +5,9 @@ just after the main thread has acquired a lock, nobody releases the lock. If the
 thread that needs a lock that the main thread holds, the process deadlocks. So threads share state
 with the main thread only by operations that are one step of C, such as ``deque.append()`` and
 ``dict.setdefault()``: no handler can run in the middle of one.
+
+On a free-threaded build, other threads run in the middle of a call that iterates, such as
+``tuple(a_set)`` or ``list(a_deque)``, and make it fail. ``copy()`` is one step there, too.
 """
 
 from __future__ import annotations

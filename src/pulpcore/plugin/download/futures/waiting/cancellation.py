@@ -80,18 +80,18 @@ class Cancellation:
             reason: Why, as a phrase for a person.
         """
         reason = self._reasons.setdefault("reason", reason)
-        for sleeper in tuple(self._sleepers):
+        for sleeper in self._sleepers.copy():
             sleeper.wake()
         if self._process is this_process():
             # In a forked child the sockets are the parent's, which still uses them.
-            for sock in tuple(self._sockets):
+            for sock in self._sockets.copy():
                 self._take_away(sock)
-        for child in tuple(self._children):
+        for child in self._children.copy():
             child.cancel(reason)
 
     def nudge(self) -> None:
         """Wake what sleeps, without cancelling the work: what it waits for may be there."""
-        for sleeper in tuple(self._sleepers):
+        for sleeper in self._sleepers.copy():
             sleeper.wake()
 
     def check(self) -> None:

@@ -117,7 +117,7 @@ class Workers:
         # One waiter for each idle thread.
         self._idle: deque[Waiter] = deque()
         # The threads that are starting or running, and the one that was started last.
-        self._workers: deque[_Worker] = deque()
+        self._workers: dict[_Worker, None] = {}
         self._latest: _Worker | None = None
         # One waiter for each caller of join().
         self._joining: deque[Waiter] = deque()
@@ -200,7 +200,7 @@ class Workers:
         """
         if self._process is not this_process():
             return
-        workers = list(self._workers)
+        workers = self._workers.copy()
         end = time.monotonic() + seconds
         while self._is_working() and (left := end - time.monotonic()) > 0:
             if self._latest is not None and not self._latest.is_asked:
@@ -220,7 +220,7 @@ class Workers:
         if self._lend is None:
             return bool(self._workers)
         # Not any() of a generator: an interrupt while a generator is closed would get lost.
-        return bool([worker for worker in tuple(self._workers) if worker.is_begun])
+        return bool([worker for worker in self._workers.copy() if worker.is_begun])
 
     def _drain(self) -> None:
         with contextlib.suppress(IndexError):
@@ -242,7 +242,7 @@ class Workers:
             self._ask(latest)
         elif len(self._workers) < self._most:
             self._latest = worker = _Worker()
-            self._workers.append(worker)
+            self._workers[worker] = None
             self._ask(worker)
 
     def _ask(self, worker: _Worker) -> None:
@@ -309,8 +309,7 @@ class Workers:
                     return None
 
     def _leave(self, worker: _Worker) -> None:
-        with contextlib.suppress(ValueError):
-            self._workers.remove(worker)
+        self._workers.pop(worker, None)
         if not self._workers:
             with contextlib.suppress(IndexError):
                 while True:

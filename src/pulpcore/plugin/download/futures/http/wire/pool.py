@@ -145,8 +145,11 @@ class Pool:
             The connection that was used last; None if it can't be used so, or none is idle.
         """
         # Look before taking it. Near a server this runs for each file and ends here.
-        tickets = self._tickets
-        if not tickets or not all(_is_proved(each, trip) for each in tickets[-1].copy()):
+        try:
+            latest = self._tickets[-1].copy()
+        except IndexError:
+            return None
+        if not all(_is_proved(each, trip) for each in latest):
             return None
         connection = self._take()
         if connection is not None and not _is_proved(connection, trip):
@@ -161,8 +164,11 @@ class Pool:
         Args:
             trip: A round trip that is no longer than this is short (seconds).
         """
-        connections = [each for ticket in list(self._tickets)[-1:] for each in ticket.copy()]
-        return any(each.is_proved and not _is_proved(each, trip) for each in connections)
+        try:
+            latest = self._tickets[-1].copy()
+        except IndexError:
+            return False
+        return any(each.is_proved and not _is_proved(each, trip) for each in latest)
 
     def release(self, connection: Connection) -> None:
         """Return a connection to the pool. Close it if it can't be used again.
