@@ -265,7 +265,7 @@ class TestMetalink:
         assert Metalink.parse(version_4(" " * filling)).files
         with pytest.raises(ValueError, match="more than"):
             Metalink.parse(version_4(" " * (filling + 1)))
-        deep = version_4("<a>" * 100_000 + "</a>" * 100_000)
+        deep = version_4("<a>" * 300_000 + "</a>" * 300_000)
         assert Metalink.parse(deep).files
 
     def test_text(self):

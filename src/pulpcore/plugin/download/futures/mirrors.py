@@ -29,6 +29,9 @@ SCHEMES = ("http", "https")
 LARGEST = 10 * 1024 * 1024
 """The largest Metalink document (bytes)."""
 
+_DEEPEST = 2
+"""How deep within a file an element may be to count."""
+
 _VERSION_4 = "urn:ietf:params:xml:ns:metalink"
 _VERSION_3 = "http://www.metalinker.org/"
 _LAST = 999999
@@ -276,7 +279,7 @@ class _Reader:
         # Elements of other namespaces match no place.
         self._path.append(local if space == self._version else "")
         self._text = None
-        if tuple(self._path) == self._FILES[self._version]:
+        if self._place() == ():
             self.files.append(MetalinkFile(_name(attributes.get("name", "")), None, {}, []))
         elif self._kind() is not None:
             self._text, self._attributes = [], attributes
@@ -293,11 +296,16 @@ class _Reader:
 
     def _kind(self) -> str | None:
         """Return what the current element is; None if it is irrelevant."""
+        place = self._place()
+        return None if place is None else self._PLACES[self._version].get(place)
+
+    def _place(self) -> tuple[str, ...] | None:
+        """Return where the current element is in a file; None if it is in none, or too deep."""
         within = self._FILES[self._version]
-        if tuple(self._path[: len(within)]) != within:
+        # A document may nest a million elements, and copying the path at each would take hours.
+        if len(self._path) > len(within) + _DEEPEST or tuple(self._path[: len(within)]) != within:
             return None
-        places: dict[tuple[str, ...], str] = self._PLACES[self._version]
-        return places.get(tuple(self._path[len(within) :]))
+        return tuple(self._path[len(within) :])
 
     def _take(self, kind: str, text: str) -> None:
         file = self.files[-1]
