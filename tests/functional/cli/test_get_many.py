@@ -88,7 +88,7 @@ class TestLists:
         ("text", "problem"),
         [
             ("{}/a\n  out=../b\n", "line 1 of list: the path has a '..'"),
-            ("{}/a\n{}/b\n  out=a\n", "'a': two entries have this target"),
+            ("{}/a\n{}/b\n  out=a\n", "line 2 of list: 'a': two entries have this target"),
             ("{}/a\nnonsense\n", "line 2 of list: no URL"),
         ],
     )
@@ -113,7 +113,7 @@ class TestLists:
         )
         assert done.returncode == 1
         assert "failed: line 2 of stdin: no URL" in done.stderr
-        assert "failed: a: 'a': two entries have this target" in done.stderr
+        assert "failed: a: line 3 of stdin: 'a': two entries have this target" in done.stderr
         assert done.stdout.startswith("4 files: 2 downloaded")
         assert names(work) == ["a", "b"]
 

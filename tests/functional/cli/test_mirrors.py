@@ -84,7 +84,7 @@ class TestList:
         ("line", "problem"),
         [
             ("http://h/a\tnonsense", "line 1 of list: no URL of http"),
-            ("http://h/a\thttp://h:99999/a", "line 1 of list: it is not valid: check its host"),
+            ("http://h/a\thttp://h:99999/a", "'http://h:99999/a': the URL is not valid"),
             ("http://h/a\tftp://h/a", "only URLs of http and https can be sources"),
             (f"http://h/a#md5={'0' * 32}\thttp://i/a#md5={'1' * 32}", "different md5 digests"),
         ],

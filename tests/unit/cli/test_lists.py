@@ -97,6 +97,12 @@ def test_byte_order_mark():
     assert read(b"\xef\xbb\xbfhttp://h/a\r\n") == [Entry("http://h/a", "a")]
 
 
+def test_bytes_of_another_encoding():
+    """A URL that isn't UTF-8 is refused, and the message says what is wrong."""
+    (found,) = read(b"http://h/caf\xe9\n")
+    assert "the URL is not valid: it has bytes that are no UTF-8: percent-encode them" in found
+
+
 def test_long_line():
     """A line that is too long counts as one, so the numbers of later lines are right."""
     text = f"http://h/{'a' * 200_000}\nhttp://h/b\n x=1\n"

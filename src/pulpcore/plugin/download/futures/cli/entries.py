@@ -30,6 +30,7 @@ class Entry:
         expected (dict[str, int | str]): What is known of it: ``size`` (bytes) and digests (hex).
         mirrors (Sequence[str]): More URLs of the same file.
         is_foreign (bool): Somebody else chose the URL, so credentials must not be sent there.
+        line (int): The number of its line in a list, from 1; 0 if it comes from elsewhere.
     """
 
     url: str
@@ -37,6 +38,7 @@ class Entry:
     expected: Expected = field(default_factory=dict)
     mirrors: Sequence[str] = ()
     is_foreign: bool = False
+    line: int = field(default=0, compare=False)
 
 
 def digest_of(algorithm: str, digest: str) -> tuple[str, str]:

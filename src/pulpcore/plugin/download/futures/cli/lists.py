@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import BinaryIO
 from urllib.parse import unquote
 
@@ -92,7 +93,8 @@ def _entry(numbers: list[int], lines: list[bytes], name: str) -> Entry | Refused
         expected["sha256"] = digest
     if size is not None:
         expected["size"] = int(size)
-    return Entry(url, path, expected, tuple(others.split("\t")[1:]) if others else ())
+    sources = tuple(others.split("\t")[1:]) if others else ()
+    return Entry(url, path, expected, sources, line=numbers[0])
 
 
 def _unusual(numbers: list[int], lines: list[bytes], name: str) -> Entry | Refused:
@@ -104,7 +106,7 @@ def _unusual(numbers: list[int], lines: list[bytes], name: str) -> Entry | Refus
             place = number
             _add(line, sources, options)
         place = numbers[0]
-        return _checked(len(lines), sources, options)
+        return replace(_checked(len(lines), sources, options), line=place)
     except Refused as error:
         return Refused(f"line {place} of {name}: {error}")
 

@@ -137,7 +137,12 @@ class Files(Iterable[Job | Result]):
                 yield _refused(item, self._again(item))
 
     def _again(self, entry: Entry) -> str:
-        return f"{shown.path(entry.path)!r}: two entries have this target"
+        text = f"{shown.path(entry.path)!r}: two entries have this target"
+        return f"line {entry.line} of {self._list_name()}: {text}" if entry.line else text
+
+    def _list_name(self) -> str:
+        listed = self._wanted.listed or ""
+        return "stdin" if listed == STDIO else shown.path(listed)
 
     def _with_checksum(self, entry: Entry) -> Job | Result:
         try:
@@ -168,9 +173,8 @@ class Files(Iterable[Job | Result]):
     def _listed(self) -> Iterator[Entry | Refused]:
         if self._wanted.listed is None:
             return
-        name = "stdin" if self._wanted.listed == STDIO else shown.path(self._wanted.listed)
         with open_list(self._wanted.listed) as file:
-            yield from lists.read(file, name)
+            yield from lists.read(file, self._list_name())
 
 
 def check_mirrors(entry: Entry, options: Options) -> None:

@@ -182,7 +182,9 @@ def _parse(text: str, schemes: tuple[str, ...]) -> URL:
         allowed = f"{', '.join(others)} or {last}" if others else last
         shown = redact.scheme(text) or "missing"
         raise ValueError(f"the scheme must be {allowed}, not {shown!r}")
-    if parts is None or _SURROGATE.search(text) or _CONTROL.search(parts.group(2)):
+    if _SURROGATE.search(text):
+        raise ValueError("it is not valid: it has bytes that are no UTF-8: percent-encode them")
+    if parts is None or _CONTROL.search(parts.group(2)):
         raise _invalid()
     userinfo, _, place = parts.group(2).rpartition("@")
     match = _HOST_AND_PORT.fullmatch(place)
