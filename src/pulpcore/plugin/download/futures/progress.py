@@ -37,8 +37,9 @@ class ProgressMonitor:
 
         Args:
             show: Called with ``completed`` and ``total`` after they have changed, and when a
-                download begins to wait, in the thread of a download. Only one thread calls it at a
-                time, with never older figures than before. The last call has the final figures.
+                download begins to wait, in the thread of a download (with worker processes in a
+                thread of the batch). Only one thread calls it at a time, with never older figures
+                than before. The last call has the final figures.
             total: The size of all files (bytes), if it is known in advance.
         """
         self._show = show
@@ -77,7 +78,8 @@ class ProgressMonitor:
         of them gets on, or none runs. If they wait for different things, it is the wait that ends
         first. Reasons are Retry-After, a back-off, a limit, and a server that admits no more
         connections. ``waiting: the limit of bytes in flight`` ends when you take plans back.
-        ``checking the file that is there`` is said for ``skip_existing``.
+        ``checking the file that is there`` is said for ``skip_existing``. What worker processes
+        wait for is known some seconds later.
         """
         wait = self.wait
         return "" if wait is None else str(wait)
