@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import copy
 import math
+import operator
 import os
 import re
 import sys
 import threading
 import uuid
 from collections.abc import MutableMapping, MutableSequence, MutableSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from ssl import SSLContext as TlsContext
 from typing import Any, ClassVar, Self, TypeGuard
@@ -252,7 +253,7 @@ class Timeout(Settings):
         Raises:
             ValueError: A value isn't a number above 0. The message names the attribute.
         """
-        if vars(self) == _TIMEOUTS:
+        if _timeouts(self) == _USUAL:
             return
         for attribute, value in vars(self).items():
             if value is None and attribute != "window":
@@ -260,8 +261,10 @@ class Timeout(Settings):
             check_number(attribute, value, most=LONGEST)
 
 
+# Unlike vars() it makes no dict, which the object would keep.
+_timeouts = operator.attrgetter(*(each.name for each in fields(Timeout)))
 # Most downloads have these, which need no check.
-_TIMEOUTS = vars(Timeout())
+_USUAL = _timeouts(Timeout())
 
 
 @dataclass(eq=False)

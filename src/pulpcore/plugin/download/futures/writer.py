@@ -550,14 +550,13 @@ class FileWriter(Writer):
             # Another download may hold the lock of the partial file, or the file system may have
             # no locks. Download without resume then.
             with contextlib.suppress(OSError):
-                return self._open_own(Partial(target, mode))
-        return self._open_own(Temporary(target, mode))
-
-    def _open_own(self, stage: Stage) -> Stage:
-        # Own it first: an interrupt may come just after it has created its file.
-        self._stage = stage
-        stage.open()
-        return stage
+                # Own it first: an interrupt may come just after it has created its file.
+                self._stage = Partial(target, mode)
+                self._stage.open()
+                return self._stage
+        self._stage = Temporary(target, mode)
+        self._stage.open()
+        return self._stage
 
 
 if TYPE_CHECKING:

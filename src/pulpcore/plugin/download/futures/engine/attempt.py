@@ -251,12 +251,12 @@ class Attempt(_Waits):
         """
         timeout = self._download.timeout
         seconds = timeout.connect if isinstance(timeout, Timeout) else None
-        left = self._run.time_left()
+        left = None if self._run.deadline is None else self._run.time_left()
         return seconds if left is None else left if seconds is None else min(seconds, left)
 
     def note_life(self) -> None:
         """Tell the circuit breaker that the host is up, before all of the content is here."""
-        if self.breaker is not None:
+        if self.breaker is not None and self.breaker.has_failed:
             self.breaker.succeeded()
 
     # What the engine does with it.

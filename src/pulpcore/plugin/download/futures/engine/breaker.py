@@ -59,14 +59,18 @@ _NONE = _Row(0, 0.0, 0.0, 0.0)
 
 
 class Breaker:
-    """The circuit breaker of one host. Thread-safe."""
+    """The circuit breaker of one host. Thread-safe.
+
+    Attributes:
+        has_failed (bool): An attempt has failed since the last success. As long as none has,
+            :meth:`succeeded` has nothing to do.
+    """
 
     def __init__(self) -> None:
         """Start closed."""
         self._row = Cell(_NONE)
-        # Whether an attempt has failed since the last success. It is set after the row has changed,
-        # so that a success that follows sees it.
-        self._has_failed = False
+        # It is set after the row has changed, so that a success that follows sees it.
+        self.has_failed = False
 
     @property
     def is_open(self) -> bool:
@@ -79,7 +83,7 @@ class Breaker:
         Raises:
             DownloadFailed: The breaker is open, and the next attempt is not due yet.
         """
-        if not self._has_failed:
+        if not self.has_failed:
             return
         row = self._row.value
         if not row.is_open:
@@ -109,10 +113,10 @@ class Breaker:
         self._row.change(
             lambda row: _Row(row.failures + 1, row.first if row.failures else began, now, now)
         )
-        self._has_failed = True
+        self.has_failed = True
 
     def succeeded(self) -> None:
         """Count a success, which closes the breaker."""
-        if self._has_failed:
-            self._has_failed = False
+        if self.has_failed:
+            self.has_failed = False
             self._row.change(lambda _: _NONE)

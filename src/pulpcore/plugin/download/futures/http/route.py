@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import netrc
+import operator
 import os
 from collections.abc import Callable, Hashable
 from ssl import SSLContext as TlsContext
@@ -30,6 +31,9 @@ from .wire.tunnel import Proxy, parse_proxy
 
 # "identity" because with another coding, servers may not send the file as they published it.
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
+
+# Unlike vars() it makes no dict, which the object would keep.
+_values = operator.attrgetter(*(each.name for each in dataclasses.fields(SSL)))
 
 T = TypeVar("T")
 
@@ -158,7 +162,7 @@ def find_route(
         ValueError: The proxy or a TLS setting isn't usable.
     """
     # The key has the values, not the settings object: that is mutable, and equal ones must share.
-    values = tuple(ssl.__dict__.values())
+    values = _values(ssl)
     # Equal to a Key, which takes longer to make.
     key = (url.origin, user, proxy, values, bool(public_only), limits, this_process(), auth)
     return context.cache.once(key, lambda: Route(url.text, Key(*key), ssl, context))

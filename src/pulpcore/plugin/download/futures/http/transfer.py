@@ -64,7 +64,8 @@ class Transfer:
             self._asked = None
             reply = self._exchange({})
         try:
-            self._expect(self._total_of(reply))
+            self._total = self._total_of(reply)
+            attempt.expect(self._total)
             attempt.announce(reply)
             self._accept(reply)
             attempt.note_life()

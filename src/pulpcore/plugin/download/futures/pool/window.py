@@ -271,6 +271,8 @@ class Window(Generic[D_co]):
         waiter = self._waiter = Waiter()
         if not self.completed:
             waiter.wait(HEARING)
+        # Nobody has to wake it any more.
+        self._waiter = None
 
     def add(self, download: Download) -> None:
         """Start a download that an async iterable has yielded.

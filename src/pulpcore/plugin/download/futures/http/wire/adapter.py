@@ -112,6 +112,9 @@ class Response(requests.Response):
 
     It is a complete ``requests.Response``. Attributes that are rarely used are created on demand:
     for a small file, creating them would cost more than everything else.
+
+    Attributes:
+        length (int | None): The size of the body (bytes); None if the head doesn't give it.
     """
 
     def __init__(self, body: Body, request: requests.PreparedRequest) -> None:
@@ -124,7 +127,9 @@ class Response(requests.Response):
         # super().__init__() would create the attributes that are created on demand here.
         self.status_code, self.reason = body.head.status, body.head.reason
         self.url, self.request = request.url or "", request
+        self.length = body.length
         self._body = body
+        self._headers: CaseInsensitiveDict[str] | None = None
         self._taken = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -141,20 +146,15 @@ class Response(requests.Response):
         setattr(self, name, value)
         return value
 
-    @property
-    def length(self) -> int | None:
-        """The size of the body (bytes); None if the head doesn't give it."""
-        return self._body.length
-
     def header(self, name: str) -> str | None:
         """Return the value of a header; None if there is none.
 
         Args:
             name: The name, in lower case.
         """
-        if "headers" in self.__dict__:
-            # The attribute exists, so the caller may have changed it.
-            return self.headers.get(name)
+        if self._headers is not None:
+            # They were used, so the caller may have changed them.
+            return self._headers.get(name)
         return self._body.head.fields.get(name)
 
     def values(self, name: str) -> list[str]:
@@ -210,7 +210,18 @@ class Response(requests.Response):
         if body is not None:
             body.close()
 
-    def _make_headers(self) -> CaseInsensitiveDict[str]:
+    @property
+    def headers(self) -> CaseInsensitiveDict[str]:
+        """The headers, which may be changed."""
+        if self._headers is None:
+            self._headers = self._all_headers()
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: CaseInsensitiveDict[str]) -> None:
+        self._headers = headers
+
+    def _all_headers(self) -> CaseInsensitiveDict[str]:
         pairs = self._body.head.pairs
         headers: CaseInsensitiveDict[str] = CaseInsensitiveDict(pairs)
         if len(headers) < len(pairs):

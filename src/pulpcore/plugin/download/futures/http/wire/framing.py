@@ -370,7 +370,7 @@ def _status(line: bytes) -> tuple[int, int, str]:
     return version, int(match.group(3)), (match.group(4) or b"").decode("latin-1").strip()
 
 
-_Plain = tuple[tuple[str, str], tuple[str, str]]
+_Plain = tuple[tuple[str, str], str, str]
 
 
 def _fields(
@@ -385,26 +385,26 @@ def _fields(
     Returns:
         The pairs and the fields of :class:`Head`.
     """
-    found = list(map(parse, lines))
-    if None in found:
-        # A line has an unusual form, or continues the one before.
-        pairs = _odd_fields([each.removesuffix(b"\r") for each in lines])
-        return pairs, _by_name(pairs)
-    if not found:
-        return [], {}
-    given, lower = zip(*found, strict=True)
-    pairs, fields = list(given), dict(lower)
+    pairs, fields = [], {}
+    for plain in map(parse, lines):
+        if plain is None:
+            # The line has an unusual form, or continues the one before.
+            pairs = _odd_fields([each.removesuffix(b"\r") for each in lines])
+            return pairs, _by_name(pairs)
+        pair, name, value = plain
+        pairs.append(pair)
+        fields[name] = value
     return pairs, fields if len(fields) == len(pairs) else _by_name(pairs)
 
 
 def _plain(line: bytes) -> _Plain | None:
-    """Return the name and the value of a field, and the same with the name in lower case."""
+    """Return the name and the value of a field, and both again with the name in lower case."""
     match = _PLAIN.fullmatch(line)
     if match is None:
         return None
     name, value = match.groups()
     given, text = name.decode("ascii"), value.rstrip(b" \t").decode("latin-1")
-    return (given, text), (given.lower(), text)
+    return (given, text), given.lower(), text
 
 
 # Most lines of a response were in the one before, too.
@@ -451,11 +451,14 @@ def _by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 def _content_length(value: str) -> int:
     """Return the size of the body, if all values agree (RFC 9112 section 6.3)."""
+    if value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value)
+    length = value
     if "," in value:
-        value, *others = {length.strip(" \t") for length in value.split(",")}
+        length, *others = {length.strip(" \t") for length in value.split(",")}
         if others:
             raise FramingError("there are several Content-Length that differ")
-    if _LENGTH.fullmatch(value) is None:
+    if _LENGTH.fullmatch(length) is None:
         raise FramingError("its Content-Length isn't a whole number of bytes")
     # Without leading zeros, because int() limits the number of digits.
-    return int(value[-18:])
+    return int(length[-18:])
