@@ -497,7 +497,8 @@ class Simulation:
     def _end(self, each, chunk):
         self._idled(each, self.clock.now)
         self._outstanding -= chunk.unreported
-        self._portions.learn(worker.rate(chunk.ends))
+        self._portions.done += len(chunk.ends)
+        self._portions.learn(worker.rate(chunk.ends), self.load.workers)
         self._sent -= 1
         each.chunk = None
         self._idle.append(each)

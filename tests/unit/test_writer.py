@@ -10,6 +10,7 @@ import os
 import pickle
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -1139,6 +1140,26 @@ def test_travelling_file_writer(folder, monkeypatch, no_leaks):
     assert tree(folder)["sub/a"] == b"second"
     writer.close()
     assert tree(folder) == {"sub/a": b"first"}
+
+
+class Aside(FileWriter):
+    """A FileWriter with something that a copy must not have."""
+
+    held = None
+
+    def __copy__(self):
+        """Copy without it."""
+        clone = super().__copy__()
+        clone.held = None
+        return clone
+
+
+def test_travelling_subclass(folder, no_leaks):
+    """A pickle has what a subclass makes of a copy."""
+    writer = Aside("a")
+    writer.held = threading.Lock()
+    twin = pickle.loads(pickle.dumps(writer))
+    assert (twin.path, twin.held) == (str(folder / "a"), None)
 
 
 def test_travelling_buffer_writer():

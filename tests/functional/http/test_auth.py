@@ -1005,7 +1005,7 @@ class TestPickle:
         found = []
         for _ in range(2):
             chunk = packer.pack([check(HttpDownload("http://h/", None, auth=auth))] * 2)
-            found += [download.auth for download, _ in unpack(chunk, twins)]
+            found += [download.auth for specs in unpack(chunk, twins) for download, _ in specs]
         assert len(set(map(id, found))) == 1
         assert isinstance(found[0], BearerAuth)
 

@@ -105,6 +105,17 @@ def test_a_chunk_fills_while_all_workers_run():
     assert policy.next(full, 0, 4, 2) == policy.next(0, 0, 2, 2) == 0
 
 
+def test_chunks_of_a_long_batch_are_larger():
+    """The last chunks of a short batch keep no worker busy for long while others are idle."""
+    policy = portions.Portions(4, None)
+    sizes = []
+    for done in (300, 600, 4000, 6000, 10**6):
+        policy.done = done
+        policy.learn(1e9, 2)
+        sizes.append(policy.next(10**6, 0, 2, 2))
+    assert sizes == [portions.FEW, portions.FEW, portions.FEW, 6000 // 16, portions.MOST]
+
+
 def test_the_thread_is_woken_once(inline, monkeypatch):
     """The engine's thread isn't called for each download, but again after an interrupt."""
     calls, faults = [], [KeyboardInterrupt]
@@ -215,6 +226,43 @@ def test_not_restored(inline):
     assert "can't be run by another process: RuntimeError: grumpy" in str(plans[bad].error)
     assert isinstance(plans[bad].error, ValueError)
     assert [plans[download].error for download in good] == [None] * 3
+
+
+def test_not_restored_after_others_have_run(inline, monkeypatch):
+    """A worker unpickles a chunk bit by bit. What it has run before isn't sent again."""
+    monkeypatch.setattr(portions, "FIRST", 2 * BLOCK)
+    bad = Grumpy("test://a/bytes/1", None)
+    some = [Remote("test://a/bytes/1", None) for _ in range(2 * BLOCK - 1)]
+    executor = inline(1)
+    plans = run([*some, bad], executor, concurrent=2)
+    assert "RuntimeError: grumpy" in str(plans[bad].error)
+    assert [plans[download].error for download in some] == [None] * len(some)
+    assert len(executor.calls) == 1 + BLOCK
+
+
+def test_a_bug_in_a_worker(inline, monkeypatch):
+    """A bug fails the download with its text. The threads that ran it are used no more."""
+    monkeypatch.setattr(worker._Run, "_collect", Mock(side_effect=KeyError("bug")))
+    download = Nop()
+    plan = run([download], inline(1))[download]
+    assert "KeyError: 'bug'" in str(plan.error)
+    assert [list(session.engines) for session in worker._sessions.values()] == [[]]
+
+
+def test_threads_of_a_worker_stay(inline):
+    """A worker runs the chunks of a batch with the same threads, until it closes its session."""
+    executor = inline(1)
+    engines = []
+    executor.hook = lambda number: engines.append(
+        [list(session.engines) for session in worker._sessions.values()]
+    )
+    run([Nop() for _ in range(3 * portions.FIRST)], executor, concurrent=2)
+    executor.shutdown()
+    before, *after = engines
+    assert before == []
+    assert len(after) >= 2
+    assert len({id(engine) for ((engine,),) in after}) == 1
+    assert after[0][0][0].cancellation.is_cancelled()
 
 
 def test_errors(inline):
@@ -557,6 +605,21 @@ def test_a_monitor_that_fails_to_show_a_wait(inline, monkeypatch, caplog):
     assert "shut down" in seen[0].error.reason
 
 
+def test_what_is_still_packed_is_given_back(inline, monkeypatch):
+    """A chunk that takes long also gives back the downloads that its worker hasn't unpickled."""
+    monkeypatch.setattr(portions, "FIRST", 3 * BLOCK)
+    monkeypatch.setattr(worker, "_POLL", 0.01)
+    monkeypatch.setattr(worker, "PATIENCE", 0.05)
+    monkeypatch.setattr(chunks, "_LOOK", 0.05)
+    some = [Remote("test://a/block", None), *(Nop() for _ in range(6 * BLOCK - 1))]
+    with Batch(some, concurrent=1, executor=inline(2)) as batch:
+        plans = batch()
+        done = [next(plans).result() for _ in some[1:]]
+        batch.shutdown()
+        assert [plan.download for plan in plans] == some[:1]
+    assert set(done) == set(some[1:])
+
+
 def test_nothing_new_is_not_reported(inline, monkeypatch):
     """A chunk whose downloads all go on writes no early report."""
     monkeypatch.setattr(worker, "PATIENCE", 0.01)
@@ -752,7 +815,7 @@ def test_shared_by_identity(inline):
     for _ in range(2):
         download = Remote("test://a/bytes/1", None)
         download.rate_limiter, download.limits = limiter, mine
-        ((twin, _),) = unpack(packer.pack([(download, [])]), twins)
+        (((twin, _),),) = unpack(packer.pack([(download, [])]), twins)
         seen.append((id(twin.rate_limiter), id(twin.limits), id(record_of(twin).limits)))
     assert seen[0] == seen[1]
     assert twin.limits.bandwidth == 1e9
@@ -776,7 +839,7 @@ def test_a_limiter_that_is_gone():
     for rate in (1, 2):
         download.rate_limiter = RateLimiter(rate)
         key = id(download.rate_limiter)
-        ((twin, _),) = unpack(packer.pack([(download, [])]), twins)
+        (((twin, _),),) = unpack(packer.pack([(download, [])]), twins)
         packer._numbers[key] = (lambda: None, 0)
     assert len(twins) == 2
     assert pickle.dumps(twin.rate_limiter) == pickle.dumps(RateLimiter(2))

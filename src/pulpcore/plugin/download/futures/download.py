@@ -245,6 +245,7 @@ class Download(ABC, Generic[W_co]):
 
     def __setstate__(self, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
         values, slots = state
+        # Not by vars(), which would give each download a dict of its own, several times as large.
         for name, value in (values | slots).items():
             object.__setattr__(self, name, value)
         self.router = EventRouter()

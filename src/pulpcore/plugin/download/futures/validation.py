@@ -245,7 +245,11 @@ class DigestValidation(Validation):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copied or unpickled validation starts with no bytes.
-        return {**vars(self), "_digest": Digest(self._name), "_adopted": None}
+        return {**vars(self), "_digest": None, "_adopted": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._digest = Digest(self._name)
 
     def __repr__(self) -> str:
         return f"DigestValidation({self._name!r}, {self.expected!r}, enforced={self.enforced})"

@@ -535,6 +535,9 @@ class FileWriter(Writer):
         """Return the state with an absolute path: a process that unpickles may work elsewhere."""
         is_absolute = os.path.isabs(self.path)
         path = self.path if is_absolute else os.path.join(os.getcwd(), self.path)
+        if type(self).__copy__ is FileWriter.__copy__:
+            # The same as below, without a copy.
+            return {**vars(self), "path": path, "fp": None, "_stage": None}
         return super().__getstate__() | {"path": path}
 
     def __str__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import redact
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Never changed. Pickle writes one object once in a block.
+_NONE: dict[str, Any] = {}
+_PLAIN = frozenset({bool, float, int, str, type(None)})
+
 
 class Report(NamedTuple):
     """The state of a download after its run.
@@ -32,8 +37,8 @@ class Report(NamedTuple):
         total (int | None): The size of the content, if the server said it.
         protocol (Protocol | None): What the protocol has learned, such as the status.
         attributes (dict[str, Any]): The public attributes that the run has set.
-        actuals (list[Any]): ``actual`` of each validation; None for one that has none.
-        facts (list[Any]): What each agent has found.
+        actuals (Sequence[Any]): ``actual`` of each validation; None for one that has none.
+        facts (Sequence[Any]): What each agent has found.
     """
 
     executed: bool
@@ -42,9 +47,9 @@ class Report(NamedTuple):
     position: int = 0
     total: int | None = None
     protocol: Protocol | None = None
-    attributes: dict[str, Any] = {}  # noqa: RUF012 - never changed
-    actuals: list[Any] = []  # noqa: RUF012 - never changed
-    facts: list[Any] = []  # noqa: RUF012 - never changed
+    attributes: dict[str, Any] = _NONE
+    actuals: Sequence[Any] = ()
+    facts: Sequence[Any] = ()
 
     @classmethod
     def of(
@@ -66,10 +71,20 @@ class Report(NamedTuple):
             record.content.position,
             None if record.run is None else record.run.total,
             record.protocol,
-            {} if record.protocol is None else record.protocol.outcome(download),
-            [getattr(validation, "actual", None) for validation in download.validations],
-            [agent.facts() for agent in agents],
+            (record.protocol and record.protocol.outcome(download)) or _NONE,
+            tuple([getattr(validation, "actual", None) for validation in download.validations]),
+            tuple([agent.facts() for agent in agents]),
         )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether what pickles it also unpickles: it has nothing of a class that may be anyone's.
+
+        What a protocol has learned counts as plain.
+        """
+        if self.error is not None or self.attributes or self.facts:
+            return False
+        return not [actual for actual in self.actuals if type(actual) not in _PLAIN]
 
     def apply(self, download: Download) -> BaseException | None:
         """Give the download at home the state that it had after the run.

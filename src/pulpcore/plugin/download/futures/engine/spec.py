@@ -188,26 +188,31 @@ class Packer:
         return _twin, (number, make, arguments, state)
 
 
-def unpack(data: bytes, twins: dict[int, Any]) -> list[Spec]:
-    """Unpickle specs in a worker process.
+def unpack(data: bytes, twins: dict[int, Any]) -> Iterator[list[Spec]]:
+    """Unpickle specs in a worker process, one block after the other.
 
     Args:
         data: What :meth:`Packer.pack` returned.
         twins: The shared objects of the batch in this process, by number. New ones are added.
 
+    Yields:
+        The specs of each block.
+
     Raises:
         Exception: A class can't be imported here, or its state can't be restored.
     """
-    found: list[Spec] = []
-    token = _twins.set(twins)
-    try:
-        for limits, specs in blocks(data):
-            for download, _ in specs:
-                record_of(download).limits = limits
-            found += specs
-    finally:
-        _twins.reset(token)
-    return found
+    pickles = blocks(data)
+    while True:
+        token = _twins.set(twins)
+        try:
+            limits, specs = next(pickles, (None, None))
+        finally:
+            _twins.reset(token)
+        if specs is None:
+            return
+        for download, _ in specs:
+            record_of(download).limits = limits
+        yield specs
 
 
 def blocks(data: bytes) -> Iterator[Any]:

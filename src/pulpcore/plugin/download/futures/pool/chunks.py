@@ -392,7 +392,7 @@ class Chunks:
         elif reply.is_lost:
             self._lose(sent, "its worker process died")
         else:
-            self._portions.learn(reply.rate)
+            self._portions.learn(reply.rate, self._executor.workers())
             self._pending.add(sent.items.values())
 
     def _read_early(self, sent: _Sent) -> None:
@@ -409,12 +409,14 @@ class Chunks:
             sent.show(waits)
 
     def _apply(self, sent: _Sent, data: bytes) -> None:
-        reports: Iterator[tuple[int, Report]] = itertools.chain.from_iterable(blocks(data))
+        reports: Iterator[tuple[int, tuple[Any, ...]]]
+        reports = itertools.chain.from_iterable(blocks(data))
         for index, report in reports:
             item = sent.items.pop(index, None)
             if item is None:
                 continue  # it was reported early
-            _settle(item[0], report)
+            _settle(item[0], Report(*report))
+            self._portions.done += 1
             self._complete(item[0])
 
     def _lose(self, sent: _Sent, reason: str, is_refused: bool = False) -> None:

@@ -9,12 +9,18 @@ from __future__ import annotations
 FIRST = 64
 """The most downloads in a chunk until the first chunk has been measured."""
 
-MOST = 256
-"""The most downloads in a chunk.
+FEW = 256
+"""The most downloads in a chunk of a short batch.
+
+At the end of a batch, some workers idle while others run their last chunk. Later a chunk may have
+an eighth of what each worker has done so far.
+"""
+
+MOST = 512
+"""The most downloads in any chunk.
 
 Those of all chunks exist in the caller's process at the same time, and Python looks through them
-again and again for garbage. With 4096 in a chunk this took more time than all the rest. At the end
-of a batch, some workers also idle while others run their last chunk.
+again and again for garbage. With 4096 in a chunk this took more time than all the rest.
 """
 
 EACH = 2
@@ -34,7 +40,11 @@ _GROWTH = 4
 
 
 class Portions:
-    """The sizes of one batch's chunks."""
+    """The sizes of one batch's chunks.
+
+    Attributes:
+        done (int): How many downloads have ended. The caller counts them.
+    """
 
     def __init__(self, concurrent: int, backlog: int | None) -> None:
         """Start before the first chunk.
@@ -46,6 +56,7 @@ class Portions:
         self._concurrent = concurrent
         self._backlog = backlog
         self._size = FIRST
+        self.done = 0
 
     def backlog(self, workers: int) -> int:
         """Return how many downloads it takes to give each worker its chunks.
@@ -81,12 +92,14 @@ class Portions:
             return None
         return min(size, -(-waiting // idle))
 
-    def learn(self, rate: float) -> None:
+    def learn(self, rate: float, workers: int) -> None:
         """Adapt the size to the speed of a chunk.
 
         Args:
             rate: The speed of the worker (downloads a second).
+            workers: The number of workers.
         """
         before = self._size
-        size = min(int(rate * SECONDS), before * _GROWTH, MOST)
+        most = min(MOST, max(FEW, self.done // (8 * workers)))
+        size = min(int(rate * SECONDS), before * _GROWTH, most)
         self._size = max(size if size > before else (before + size) // 2, self._concurrent)

@@ -65,6 +65,11 @@ class Threads:
         self._gate = Gate(self._workers, cancellation)
         stop_at_exit(self)
 
+    @property
+    def queued(self) -> int:
+        """The number of plans that wait for a thread."""
+        return self._workers.queued
+
     def start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
         """Execute a plan in a thread, in a copy of the caller's ``contextvars`` context.
 

@@ -8,15 +8,18 @@ kind of executor pickles in its own way.
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .. import redact
 from ..context import Context
+from ..download import Download
 from ..engine.attempt import record_of
 from ..engine.report import Report, portable
 from ..engine.run import Wait
@@ -37,6 +40,12 @@ _POLL = 0.25
 
 _INSTANT = 0.001
 """The shortest time that a rate is computed with (seconds)."""
+
+_AHEAD = 16
+"""How many unpacked downloads a worker has waiting for each of its threads.
+
+The rest of a chunk stays packed, where it costs neither memory nor a search for garbage.
+"""
 
 _KEPT = 10.0
 """How long a worker keeps the connections of a batch after its last chunk (seconds)."""
@@ -81,15 +90,40 @@ class Reply(NamedTuple):
 
 
 class _Session:
-    """What a worker process keeps between the chunks of a batch: connections, shared objects."""
+    """What a worker process keeps between the chunks of a batch.
+
+    These are connections, shared objects and threads.
+    """
 
     def __init__(self) -> None:
         self.context = Context()
+        # Those that no chunk uses now. An executor may run several chunks at a time in a process.
+        self.engines: deque[Threads] = deque()
         self.twins: dict[int, Any] = {}
         self.is_shared = False
         self.users = 0
         # Closes the session while it has no users.
         self.alarm = Alarm(int)
+
+    def engine(self, chunk: Chunk) -> Threads:
+        """Return the engine that runs a chunk. Its threads cost as much as some downloads."""
+        with contextlib.suppress(IndexError):
+            return self.engines.pop()
+        return Threads(chunk.concurrent, "chunk", Cancellation(), None, chunk.pipeline)
+
+    def close(self) -> None:
+        """End the threads, and close the connections."""
+        for engine in self.engines:
+            _end(engine)
+        self.context.close()
+
+
+def _end(engine: Threads) -> None:
+    """End the threads of an engine, and what they run."""
+    engine.cancellation.cancel(STOPPED)
+    engine.stop()
+    engine.join()
+    engine.cancellation.close()
 
 
 _sessions: dict[str, _Session] = {}
@@ -127,7 +161,7 @@ def close(batch: str | None = None) -> None:
         sessions = [_sessions.pop(key) for key in idle]
     for session in sessions:
         timer.cancel(session.alarm)
-        session.context.close()
+        session.close()
 
 
 def work(*values: Any) -> tuple[Any, ...]:
@@ -144,7 +178,7 @@ def work(*values: Any) -> tuple[Any, ...]:
         try:
             reply = _run(chunk, session)
         except Exception as error:  # noqa: BLE001 - the batch must learn of it, whatever it is
-            reply = Reply(problem=redact.text(f"{type(error).__name__}: {error}"))
+            reply = Reply(problem=_text(error))
     return tuple(reply)
 
 
@@ -167,10 +201,15 @@ class _Run:
         self._folder = folder
         self._session = session
         self._began = time.monotonic()
-        self._token = Cancellation()
+        self._engine = session.engine(chunk)
+        self._ahead = max(_AHEAD, chunk.pipeline or 0) * chunk.concurrent
+        self._specs = unpack(chunk.specs, session.twins)
+        self._problem = ""
         self._done: queue.SimpleQueue[Plan] = queue.SimpleQueue()
+        # The last reports, and the pickled blocks of those before.
         self._reports: list[tuple[int, Report]] = []
-        # When each of them ended, in seconds from the beginning.
+        self._blocks: list[bytes] = []
+        # When each download ended, in seconds from the beginning.
         self._ends: list[float] = []
         self._given_back: list[int] = []
         self._spooled: tuple[int, int, dict[int, Wait]] = (0, 0, {})
@@ -179,27 +218,39 @@ class _Run:
         self._left: dict[Plan, int] = {}
 
     def run(self) -> Reply:
-        chunk = self._chunk
-        engine = Threads(
-            chunk.concurrent, f"chunk-{chunk.number}", self._token, None, chunk.pipeline
-        )
+        engine = self._engine
         try:
-            for index, (download, agents) in enumerate(unpack(chunk.specs, self._session.twins)):
-                for agent in agents:
-                    agent.attach(download)
-                download.context = self._session.context
-                self._agents.append(agents)
-                plan = Plan(download)
-                plan.is_limited = record_of(download).limits is not None
-                self._left[plan] = index
-                engine.start(plan, self._done.put)
+            self._fill(self._ahead)
             self._collect()
-        finally:
-            self._token.cancel(STOPPED)
-            engine.stop()
-            engine.join()
-            self._token.close()
-        return Reply(_pickled(self._reports), rate(self._ends))
+        except BaseException:
+            _end(engine)
+            raise
+        if engine.cancellation.is_cancelled():
+            _end(engine)
+        else:
+            self._session.engines.append(engine)
+        self._pack()
+        return Reply(b"".join(self._blocks), rate(self._ends), self._problem)
+
+    def _fill(self, most: float) -> None:
+        """Unpack and start downloads, until so many wait for a thread."""
+        try:
+            while self._engine.queued < most and (specs := next(self._specs, None)) is not None:
+                for download, agents in specs:
+                    self._start(download, agents)
+        except Exception as error:  # noqa: BLE001 - of a plugin's class
+            # The batch sends those that are not reported once more, one by one.
+            self._problem = _text(error)
+
+    def _start(self, download: Download, agents: list[Any]) -> None:
+        for agent in agents:
+            agent.attach(download)
+        download.context = self._session.context
+        plan = Plan(download)
+        plan.is_limited = record_of(download).limits is not None
+        self._left[plan] = len(self._agents)
+        self._agents.append(agents)
+        self._engine.start(plan, self._done.put)
 
     def _collect(self) -> None:
         """Wait for the downloads. Report early, each :data:`PATIENCE` seconds, if it takes long."""
@@ -207,12 +258,13 @@ class _Run:
         while self._left:
             with contextlib.suppress(queue.Empty):
                 self._report(self._done.get(timeout=_POLL))
+            self._fill(self._ahead)
             now = time.monotonic()
             if now < look:
                 continue
             look = now + _POLL
             if self._session.is_shared and not self._folder.is_running():
-                self._token.cancel(STOPPED)
+                self._engine.cancellation.cancel(STOPPED)
                 self._give_back()
             elif now >= turn:
                 turn = now + PATIENCE
@@ -230,9 +282,18 @@ class _Run:
             report = Report(plan.executed, failure)
         self._reports.append((index, report))
         self._ends.append(time.monotonic() - self._began)
+        if len(self._reports) == BLOCK:
+            self._pack()
+
+    def _pack(self) -> None:
+        """Pickle the last reports."""
+        if self._reports:
+            self._blocks.append(_pickled(self._reports))
+            self._reports = []
 
     def _give_back(self) -> None:
         """Give the downloads that have not started back to the batch, which sends them again."""
+        self._fill(math.inf)
         # A plan that is claimed here is skipped by the threads.
         for plan in [plan for plan in self._left if plan.claim()]:
             self._given_back.append(self._left.pop(plan))
@@ -241,14 +302,15 @@ class _Run:
         """Write the new reports, and what the downloads wait for, to the batch's folder."""
         found = ((index, record_of(plan.download).wait) for plan, index in self._left.items())
         waits = {index: wait for index, wait in found if wait is not None}
-        number = len(self._reports), len(self._given_back), waits
+        self._pack()
+        number = len(self._blocks), len(self._given_back), waits
         if number == self._spooled or not self._session.is_shared:
             return
-        new = self._reports[self._spooled[0] :]
+        new = b"".join(self._blocks[self._spooled[0] :])
         given_back = self._given_back[self._spooled[1] :]
         # The batch may be on another machine, with another clock.
         left = {index: wait.moved(-time.monotonic()) for index, wait in waits.items()}
-        if self._folder.report(self._chunk.number, (_pickled(new), given_back, left)):
+        if self._folder.report(self._chunk.number, (new, given_back, left)):
             self._spooled = number
 
 
@@ -264,16 +326,13 @@ def rate(ends: Sequence[float]) -> float:
 
 def _pickled(reports: list[tuple[int, Report]]) -> bytes:
     """Pickle reports. A report that can't be unpickled is reduced to its outcome."""
-    return b"".join(
-        _pickled_block(reports[first : first + BLOCK]) for first in range(0, len(reports), BLOCK)
-    )
-
-
-def _pickled_block(reports: list[tuple[int, Report]]) -> bytes:
+    # As tuples, because a tuple of a class of its own takes much longer.
+    values = [(index, tuple(report)) for index, report in reports]
+    is_plain = all(report.is_plain for _, report in reports)
     try:
-        return _checked(reports)
+        return pickle.dumps(values, pickle.HIGHEST_PROTOCOL) if is_plain else _checked(values)
     except Exception:  # noqa: BLE001 - a plugin's validation may have anything as `actual`
-        return pickle.dumps([(index, _plain(report)) for index, report in reports])
+        return pickle.dumps([(index, tuple(_plain(report))) for index, report in reports])
 
 
 def _checked(thing: object) -> bytes:
@@ -285,7 +344,7 @@ def _checked(thing: object) -> bytes:
 
 def _plain(report: Report) -> Report:
     try:
-        _checked(report)
+        _checked(tuple(report))
     except Exception as error:  # noqa: BLE001 - of a plugin's class, too
         return Report(report.executed, report.error or _mute(error))
     return report
@@ -293,5 +352,9 @@ def _plain(report: Report) -> Report:
 
 def _mute(error: Exception) -> DownloadFailed:
     """Return the error for a download that ran, but whose report can't be made or sent."""
-    text = redact.text(f"{type(error).__name__}: {error}")
-    return DownloadFailed(f"the worker process can't report what came of it: {text}")
+    return DownloadFailed(f"the worker process can't report what came of it: {_text(error)}")
+
+
+def _text(error: Exception) -> str:
+    """Return what may be shown of an error."""
+    return redact.text(f"{type(error).__name__}: {error}")
