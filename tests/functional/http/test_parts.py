@@ -32,6 +32,7 @@ from servers.message import Request
 
 from pulpcore.plugin.download.futures import (
     Batch,
+    DigestMismatch,
     DigestValidation,
     DownloadFailed,
     Event,
@@ -41,6 +42,7 @@ from pulpcore.plugin.download.futures import (
     NotAuthorized,
     NotFound,
 )
+from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.engine import ramp
 from pulpcore.plugin.download.futures.http import part as one_part
 from pulpcore.plugin.download.futures.http import parts
@@ -69,6 +71,7 @@ class Eager(ramp.Ramp):
 PROGRAM = """
 import sys
 from pulpcore.plugin.download.futures import Event, FileWriter, HttpDownload
+from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.engine import ramp
 from pulpcore.plugin.download.futures.http import parts
 
@@ -548,6 +551,199 @@ class TestWhere:
         """Each part has the credentials of the download."""
         server = held(user=("u", "p"))
         assert content(into_memory(server.url("/a"), user=("u", "p"), parts=3)) == BODY
+
+
+def digest(body: bytes = BODY) -> DigestValidation:
+    """The validation of a digest."""
+    return DigestValidation("sha256", hashlib.sha256(body).hexdigest())
+
+
+def with_mirrors(home: FileServer, *mirrors: FileServer, **options: Any) -> Any:
+    """Make a download in parts into memory, whose digest is enforced."""
+    urls = [mirror.url("/a") for mirror in mirrors]
+    options = {"parts": 3} | options
+    download = into_memory(home.url("/a"), mirrors=urls, **options)
+    download.validations.append(digest())
+    return download
+
+
+BAD_AT_A_MIRROR = {
+    "404": Status(404),
+    "503": Status(503, {"Retry-After": "1000"}),
+    "cut": CutAfter(KIB),
+    "whole": Status(200, {}, BODY),
+    "another part": Status(206, {"Content-Range": f"bytes 0-{SIZE - 1}/{len(BODY)}"}, BODY[:SIZE]),
+}
+
+
+class TestMirrors:
+    """Parts from mirrors, where an enforced digest checks the whole."""
+
+    def test_content(self, held: Serve, file_server: Serve, opened: Opened) -> None:
+        """Each range is asked for once, of any source, whatever its validator is."""
+        home = held(user=("u", "p"))
+        mirror = file_server({"/a": File(BODY, etag='"other"')})
+        secrets = {"X-Secret": "s3cret", "Cookie": "a=s3cret"}
+        download = with_mirrors(home, mirror, user=("u", "p"), headers=secrets)
+        events = record(download)
+        assert content(download) == BODY
+        assert set(ranges(home)).isdisjoint(ranges(mirror))
+        assert sorted(ranges(home) + ranges(mirror)) == sorted(ALL)
+        assert mirror.count > 0
+        for request in mirror.requests:
+            assert request.header("If-Range") is None
+            assert request.header("Authorization") is None
+            assert "s3cret" not in str(request.headers)
+        assert {each.header("If-Range") for each in home.requests[1:]} <= {'"e"'}
+        assert names(events) == ["PREPARED", "SENT", "REPLIED", "FETCHED", "SUCCEEDED"]
+        last = home if ALL[-1] in ranges(home) else mirror
+        assert (download.source, download.etag) == (last.url("/a"), None)
+        assert opened.most in (2, 3)
+
+    def test_no_digest(self, held: Serve, file_server: Serve) -> None:
+        """Without an enforced digest, and in a stream, only the source of the attempt is asked."""
+        mirror = file_server({"/a": FILE})
+        download = with_mirrors(held(), mirror)
+        download.validations[0].enforced = False
+        assert content(download) == BODY
+        assert download.etag == '"e"'
+        with with_mirrors(held(), mirror).stream() as stream:
+            assert stream.read() == BODY
+        assert mirror.count == 0
+
+    @pytest.mark.parametrize("fault", BAD_AT_A_MIRROR.values(), ids=BAD_AT_A_MIRROR)
+    def test_failure(self, held: Serve, file_server: Serve, fault: Fault) -> None:
+        """A part that fails at a mirror is fetched elsewhere, and the mirror gets no others."""
+        home, mirror = held(1), file_server({"/a": FILE}, faults=lambda *_: fault)
+        download = with_mirrors(home, mirror, parts=2)
+        events = record(download)
+        assert content(download) == BODY
+        assert mirror.count == 1
+        assert names(events) == ["PREPARED", "SENT", "REPLIED", "FETCHED", "SUCCEEDED"]
+        assert download.source == home.url("/a")
+
+    def test_other_size(self, held: Serve, file_server: Serve) -> None:
+        """A file of another size brings nothing."""
+        home, mirror = held(1), file_server({"/a": OTHER + b"more"})
+        download = with_mirrors(home, mirror, parts=2)
+        assert content(download) == BODY
+        assert (mirror.count, download.etag) == (1, '"e"')
+
+    def test_failure_at_home(self, held: Serve, file_server: Serve) -> None:
+        """A part that fails at the source of the attempt is fetched from a mirror."""
+        home = held(faults={span(number): [Status(404)] * 9 for number in range(2, 9)})
+        mirror = file_server({"/a": FILE})
+        download = with_mirrors(home, mirror)
+        assert content(download) == BODY
+        assert len(set(ranges(home))) == len(ranges(home))
+
+    @pytest.mark.parametrize("is_first", [True, False])
+    def test_liar(self, held: Serve, file_server: Serve, is_first: bool) -> None:
+        """After a wrong digest the file is fetched once more, from one source alone."""
+        files = [OTHER, BODY] if is_first else [BODY, OTHER]
+        home = held(files={"/a": File(files[0], etag='"e"')})
+        mirror = file_server({"/a": File(files[1], etag='"e"')})
+        download = with_mirrors(home, mirror)
+        asked: list[int] = []
+        download.register(Event.ERROR, lambda _: asked.append(mirror.count))
+        events = record(download)
+        assert content(download) == BODY
+        assert asked[0] > 0
+        errors = [event for event in events if event.NAME == Event.ERROR]
+        assert [type(event.error) for event in errors] == [DigestMismatch] * (1 + is_first)
+        assert all(event.retrying for event in errors)
+        # The mirror is asked only after the home was wrong alone.
+        assert (mirror.count > asked[0]) == is_first
+        assert asked[0] == asked[-1]
+
+    def test_slow_mirror(
+        self, fetched: Fetched, file_server: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A mirror that is much slower gets no more parts, and another source brings the rest."""
+        brought, has_come = SIZE * 3 // 4, threading.Event()
+        came = parts.Team._came
+
+        def counted(team: parts.Team, part: parts.Part) -> None:
+            if part.fetcher.is_helper and part.received == brought:
+                has_come.set()
+            came(team, part)
+
+        monkeypatch.setattr(parts.Team, "_came", counted)
+        home = file_server({"/a": FILE}, faults={0: HoldAfter(KIB, has_come)})
+        mirror = file_server({"/a": FILE}, faults=lambda *_: StallAfter(brought))
+        assert content(with_mirrors(home, mirror, timeout=1000)) == BODY
+        assert ranges(mirror) == [span(1)]
+        assert f"bytes={SIZE + brought}-{2 * SIZE - 1}" in ranges(home)
+
+    def test_mirror_in_the_way_of_the_stream(
+        self, fetched: Fetched, file_server: Serve, no_leaks: None
+    ) -> None:
+        """The first connection doesn't wait for a part of which a mirror has brought little."""
+        asked, never = threading.Event(), threading.Event()
+
+        def hold(_: int, request: Request) -> Fault:
+            asked.set()
+            return Hold(never)
+
+        home = file_server({"/a": FILE}, faults={0: HoldAfter(KIB, asked)})
+        mirror = file_server({"/a": FILE}, faults=hold)
+        download = with_mirrors(home, mirror, parts=2)
+        assert content(download) == BODY
+        assert (mirror.count, download.etag) == (1, '"e"')
+
+    def test_per_host(self, held: Serve, file_server: Serve, opened: Opened) -> None:
+        """At each source no more connections are open than the limit allows."""
+        home, mirror = held(1), file_server({"/a": FILE})
+        download = with_mirrors(home, mirror, parts=4)
+        download.limits = Limits(per_host=1)
+        assert content(download) == BODY
+        assert opened.most == 2
+        # All places were given back.
+        download.context = Context()
+        assert content(download) == BODY
+
+    def test_redirect(self, held: Serve, file_server: Serve) -> None:
+        """Where a mirror redirects to another host, a limit of connections rules it out."""
+        other = file_server({"/a": FILE})
+        for limits, count in ((None, 1), (Limits(per_host=2), 0)):
+            mirror = file_server({"/a": Redirect(other.url("/a"))})
+            before = other.count
+            download = with_mirrors(held(1), mirror, parts=2)
+            download.limits = limits
+            assert content(download) == BODY
+            assert (other.count - before >= count, bool(other.count - before)) == (True, count)
+
+    def test_resume(self, held: Serve, file_server: Serve, tmp_path: Path) -> None:
+        """What several sources brought in parts is continued by a later run, in parts too."""
+        begin = f"bytes={5 * SIZE}-"
+        is_broken = [True]
+
+        def fault(_: int, request: Request) -> Fault | None:
+            is_it = (request.header("Range") or begin).startswith(begin)
+            return Status(404) if is_broken and is_it else None
+
+        home = held(faults={span(5): [Status(404)] * 9})
+        mirror = file_server({"/a": FILE}, faults=fault)
+        for _ in range(2):
+            download = with_mirrors(home, mirror)
+            download.writer, download.retry = FileWriter(tmp_path / "a", resume=True), None
+            if is_broken:
+                failure(download)
+                is_broken.clear()
+            else:
+                download()
+        assert (tmp_path / "a").read_bytes() == BODY
+        assert ranges(home).count(begin) == 1
+
+    def test_resting(self, held: Serve, file_server: Serve) -> None:
+        """A mirror that failed four times in a row is asked for no part."""
+        context = Context()
+        mirror = file_server({"/a": FILE}, faults=lambda *_: Status(500))
+        for count in (1, 2, 3, 4, 4):
+            download = with_mirrors(held(1), mirror, parts=2)
+            download.context = context
+            assert content(download) == BODY
+            assert mirror.count == count
 
 
 class TestAdapters:

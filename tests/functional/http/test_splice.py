@@ -29,7 +29,6 @@ from pulpcore.plugin.download.futures import (
 )
 from pulpcore.plugin.download.futures.engine.attempt import record_of
 from pulpcore.plugin.download.futures.engine.run import Run
-from pulpcore.plugin.download.futures.http import parts
 
 BODY = bytes(range(256)) * 32
 OTHER = bytes(reversed(BODY))
@@ -152,14 +151,6 @@ class TestContinued:
         assert [ranges(each) for each in mirrors] == [[REST], [None]]
         mirrors[0].faults = {}
         assert content(download_of([home, mirrors[0]])) == BODY
-
-    def test_no_parts(self, file_server: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The rest that another source brings comes over one connection."""
-        monkeypatch.setattr(parts, "SMALLEST", 100)
-        monkeypatch.setattr(parts, "SIZE", 500)
-        home, mirror = file_server({"/a": BODY}, faults=cut()), file_server({"/a": FILE})
-        assert content(download_of([home, mirror], parts=3)) == BODY
-        assert ranges(mirror) == [REST]
 
 
 class TestMixedUp:

@@ -62,3 +62,21 @@ def test_what_is_left_of_the_retry_after_is_waited_for():
     # Too early for both, since the policy ignores Retry-After.
     tour.again(120, 2.0)
     assert (tour.source, tour.has_next) == ("b", False)
+
+
+def test_others():
+    """Parts come from sources that were not asked yet and don't rest."""
+    sites = {url: Site() for url in "abcd"}
+    tour = Tour(list("abcd"), sites.__getitem__)
+    assert tour.others == ["b", "c", "d"]
+    tour.blame("b", transient("slow"), 9.0)
+    error = transient("no descriptors")
+    error.local = True
+    tour.blame("c", error, 9.0)
+    assert tour.others == ["c", "d"]
+    tour.failed(transient("gone"), 0.01)
+    tour.advance()
+    assert tour.source == "b"
+    assert tour.others == ["c", "d"]
+    # What failed to bring a part was not asked for the file.
+    assert tour.summary() is None

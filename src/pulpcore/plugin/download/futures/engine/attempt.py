@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .breaker import Breaker
     from .outlet import Outlet
     from .protocol import Protocol
+    from .sources import Tour
     from .subject import Download
     from .tracing import Tracing
 
@@ -98,6 +99,8 @@ class Attempt(_Waits):
         is_full (bool): It ended because the limits allow no more connections to a host now.
         answer (Any): The reply if its request was pipelined and the reply counts; else None.
         trace (Requests | None): Traces the requests of the run; None for nothing.
+        tour (Tour | None): The sources of the file; None if its URL is the only one.
+        helped (int): How much of the content other sources brought in it (bytes).
     """
 
     limits: tuple[Limits, ...] = ()
@@ -109,9 +112,11 @@ class Attempt(_Waits):
         "breaker",
         "chosen",
         "content",
+        "helped",
         "is_exchanged",
         "is_sending",
         "protocol",
+        "tour",
         "trace",
     )
 
@@ -132,6 +137,8 @@ class Attempt(_Waits):
         self.chosen: str | None = None
         self.is_sending = self.is_exchanged = False
         self.answer: Any = None
+        self.tour: Tour | None = None
+        self.helped = 0
 
     @classmethod
     def of(cls, download: Download) -> Attempt:

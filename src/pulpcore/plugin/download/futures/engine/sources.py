@@ -272,6 +272,11 @@ class Tour:
         """Whether another source can be asked before a back-off."""
         return bool(self._left)
 
+    @property
+    def others(self) -> list[str]:
+        """The sources that may help the one that is asked: not asked yet, nor failed lately."""
+        return [url for url in self._left if not self._sites[url].is_resting]
+
     def advance(self) -> None:
         """Go on with the next source."""
         self.source = self._left.pop(0)
@@ -293,8 +298,20 @@ class Tour:
             seconds: The time that it took.
         """
         self._failures[self.source] = Failure.of(error, self._clock())
+        self.blame(self.source, error, seconds)
+
+    def blame(self, source: str, error: DownloadError, seconds: float) -> None:
+        """Remember for other files that a source failed.
+
+        Args:
+            source: The source.
+            error: The error. What is wrong on this side doesn't count.
+            seconds: The time that it took.
+        """
+        if error.local:
+            return
         # Other sources may lack the file, too, or this one may not have synced it yet.
-        site = self._sites[self.source]
+        site = self._sites[source]
         (site.missed if isinstance(error, NotFound) else site.failed)(seconds)
 
     def transient(self, longest: float) -> DownloadError | None:

@@ -180,8 +180,8 @@ class Steps(_Prospects):
             attempt = LimitedAttempt(self._download, run, self._protocol, self._limits)
         self._attempt = self._record.attempt = attempt
         if self._download.mirrors:
-            self._tour = _tour(self._tour, self._download, self._protocol)
-            self._attempt.chosen = None if self._tour is None else self._tour.source
+            self._tour = attempt.tour = _tour(self._tour, self._download, self._protocol)
+            attempt.chosen = None if self._tour is None else self._tour.source
         if limiter is not None and (delay := limiter.delay()) > 0:
             self._wait(time.monotonic() + delay, "the limit of requests a second")
 
@@ -263,7 +263,7 @@ class Steps(_Prospects):
                 writer.discard()
         attempt.note_life()
         if self._tour is not None:
-            self._tour.succeeded(attempt.fetched, time.monotonic() - attempt.began)
+            self._tour.succeeded(attempt.fetched - attempt.helped, time.monotonic() - attempt.began)
 
     def recover(self) -> None:
         """Find out how to try again after an attempt failed.

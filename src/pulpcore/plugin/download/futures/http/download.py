@@ -102,9 +102,12 @@ class HttpDownload(Download[W_co]):
             order, so that writer, validations and handlers see what they always see; at most
             ``(parts + 1)`` times 8 MiB are in memory. A part that fails is fetched again alone,
             without an Error event; its fourth failure in a row fails the attempt. ``reply`` and the
-            events Sent and Replied are those of the first request. All parts come from the source
-            that this request asked. Content that is encoded, and content that a Range header of
-            yours asks for, comes over one connection.
+            events Sent and Replied are those of the first request. Where the next of the
+            ``mirrors`` may continue what one has brought, parts also come from the mirrors that
+            have not failed: each from the source with the fewest connections. A part that fails at
+            a mirror is fetched elsewhere, and neither that mirror nor one that takes much longer
+            than the first source brings more of this file. Content that is encoded, and content
+            that a Range header of yours asks for, comes over one connection.
         reply (requests.Response | None):
             The server's reply.
     """

@@ -21,6 +21,7 @@ from ..engine import backoff
 from ..error import DownloadFailed, NotAuthorized, NotFound, transient
 from ..net.tls_error import from_tls, is_cut
 from ..net.used_up import from_used_up
+from .options import Options
 from .wire.error import (
     ConnectTimeout,
     FramingError,
@@ -30,6 +31,7 @@ from .wire.error import (
     TunnelRefused,
     UnsendableError,
 )
+from .wire.reply import header
 
 ANTICIPATED = (
     requests.RequestException,
@@ -71,6 +73,21 @@ _REFUSALS = (
     http.client.RemoteDisconnected,
 )
 E = TypeVar("E", bound=BaseException)
+
+
+def from_reply(reply: requests.Response, download: Options) -> DownloadFailed:
+    """Return the error for a reply that brings no file.
+
+    Args:
+        reply: The reply.
+        download: The download, whose settings say what is transient.
+    """
+    status, policy = reply.status_code, download.retry
+    sent = {401: "Authorization" in reply.request.headers, 407: "@" in (download.proxy_url or "")}
+    retry_after = backoff.retry_after(header(reply, "retry-after") or "")
+    error = from_status(status, retry_after, sent.get(status, False))
+    error.transient = policy is not None and status in policy.status_forcelist
+    return error
 
 
 def from_status(

@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 import requests
 
-from ..engine import backoff
 from ..engine.attempt import Attempt
 from ..engine.tracing import Requests, branch
 from ..error import DownloadError, DownloadFailed
 from ..net.url import URL, parse
-from ..waiting.cancellation import Cancellation, current, scope
+from ..waiting.cancellation import Cancellation, Cancelled, current, scope
 from . import failure, resume
 from .exchange import Exchange
 from .options import Options
 from .redirect import SCHEMES
-from .wire.reply import header, length, of
+from .splice import Beginning
+from .wire.reply import length, of
 
 ADVANCE = 256 * 1024
 """A request that brought this much (bytes) before it failed starts the row of failures anew."""
@@ -40,22 +40,24 @@ class Origin(NamedTuple):
     """The file that the parts belong to, and where they are asked for.
 
     Attributes:
-        source (str): The URL that the attempt asks.
+        source (str): The URL that the attempt asks, or one of another source.
         urls (Sequence[str]): The URLs that were asked for the first reply, redirects included.
-        version (resume.Version): The version of the file.
+        version (resume.Version | Beginning): What the replies must match.
         total (int): The size of the file (bytes).
     """
 
     source: str
     urls: Sequence[str]
-    version: resume.Version
+    version: resume.Version | Beginning
     total: int
 
 
 class Fetcher:
-    """Sends requests for ranges of a file, and checks the replies. Thread-safe.
+    """Sends requests for ranges of a file to one source, and checks the replies. Thread-safe.
 
     Attributes:
+        source (str): The URL of the source.
+        is_helper (bool): Whether it isn't the source that the attempt asks.
         trace (Requests | None): Traces the requests that the download's thread sends; None for no
             tracing.
     """
@@ -69,7 +71,8 @@ class Fetcher:
             origin: Where the file comes from.
         """
         self._download, self._attempt, self._origin = download, attempt, origin
-        self.trace = attempt.trace
+        self.trace, self.source = attempt.trace, origin.source
+        self.is_helper = origin.source != attempt.source
 
     def ask(
         self, first: int, end: int, is_again: bool, trace: Requests | None
@@ -88,7 +91,7 @@ class Fetcher:
             Cancelled: The work of the caller was cancelled.
         """
         where = self._origin
-        headers = {"Range": f"bytes={first}-{end - 1}", "If-Range": where.version.validator}
+        headers = where.version.headers(first, end)
         exchange = Exchange(
             self._download, headers, self._before, where.source, self._attempt.limits, trace
         )
@@ -106,8 +109,7 @@ class Fetcher:
             raise DownloadFailed(
                 "the server didn't send the part that was asked for, or sent it of another version"
             )
-        retry_after = backoff.retry_after(header(reply, "retry-after") or "")
-        raise failure.from_status(status, retry_after, "Authorization" in reply.request.headers)
+        raise failure.from_reply(reply, self._download)
 
     def take(self, reply: requests.Response, size: int) -> bytes:
         """Read from the body of a reply, as soon as any bytes are there; b"" at its end.
@@ -134,6 +136,15 @@ class Fetcher:
     def _before(self, url: URL) -> float | None:
         limiter, token = self._download.rate_limiter, current() or Cancellation()
         token.check()
+        limits = self._attempt.limits
+        if (
+            self.is_helper
+            and url.origin not in self.hosts
+            and any(each.per_host for each in limits)
+        ):
+            failed = DownloadFailed("it redirects to a host where the part has no place")
+            failed.local = True
+            raise failed
         if limiter is not None and (pause := limiter.delay()) > 0:
             token.wait(pause)
         return self._attempt.connect_timeout()
@@ -151,6 +162,10 @@ class Part:
         memory (mmap.mmap): The buffer for the bytes.
         received (int): How much has come (bytes).
         handed (int): How much was handed on to the writer (bytes).
+        fetcher (Fetcher): Sends the request, to the source that was chosen last.
+        began (float): When the last fetch was started (``time.monotonic()``).
+        kept (int): How much had come before it (bytes).
+        is_joined (bool): Whether another source than that of the attempt brought any of it.
         token (Cancellation): Cancels the fetch.
         failures (int): How often it has failed in a row.
         error (DownloadError): The last failure. It counts only if ``failures`` isn't 0.
@@ -160,16 +175,18 @@ class Part:
         has_place (bool): Whether it counts as a connection of its own in ``Limits.per_host``.
     """
 
-    def __init__(self, first: int, end: int, memory: mmap.mmap) -> None:
+    def __init__(self, first: int, end: int, memory: mmap.mmap, fetcher: Fetcher) -> None:
         """Create a part of which nothing was fetched.
 
         Args:
             first: The position of its first byte.
             end: The position behind its last byte.
             memory: The buffer for the bytes.
+            fetcher: Sends the request.
         """
+        self.fetcher, self.began, self.is_joined = fetcher, 0.0, False
         self.first, self.end, self.memory = first, end, memory
-        self.received = self.handed = 0
+        self.received = self.handed = self.kept = 0
         self.token = Cancellation()
         self.failures = 0
         self.error: DownloadError = DownloadFailed(SHORT)
@@ -186,37 +203,34 @@ class Part:
         self.handed += len(data)
         return data
 
-    def fetch(self, fetcher: Fetcher, block: int, came: Callable[[Part], object]) -> None:
+    def fetch(self, block: int, came: Callable[[Part], object]) -> None:
         """Fetch the bytes that are missing. Errors are kept in ``error`` and ``bug``, not raised.
 
         Args:
-            fetcher: Sends the request.
             block: The largest buffer (bytes).
             came: Called with this part after each buffer that came.
         """
         before = self.received
         try:
-            with scope(self.token), branch(fetcher.trace) as trace:
+            with scope(self.token), branch(self.fetcher.trace) as trace:
                 self.token.check()
                 if (pause := delay(self.error, self.failures)) > 0:
                     self.token.wait(pause)
-                self._fetch(fetcher, block, came, trace)
+                self._fetch(block, came, trace)
                 self.failures = 0
         except DownloadError as error:
             if self.received - before >= ADVANCE:
                 self.failures = 0
             self.failures += 1
             self.error = error.with_traceback(None)
+        except Cancelled:
+            # The team has dropped the part, or given its source up.
+            self.failures += 1
         except BaseException as error:  # noqa: BLE001 - the thread of the download raises it
             self.bug = error.with_traceback(None)
 
-    def _fetch(
-        self,
-        fetcher: Fetcher,
-        block: int,
-        came: Callable[[Part], object],
-        trace: Requests | None,
-    ) -> None:
+    def _fetch(self, block: int, came: Callable[[Part], object], trace: Requests | None) -> None:
+        fetcher = self.fetcher
         reply = fetcher.ask(self.first + self.received, self.end, self.failures > 0, trace)
         try:
             while left := self.end - self.first - self.received:
@@ -225,6 +239,8 @@ class Part:
                     raise DownloadFailed(SHORT)
                 received = self.received + len(buffer)
                 self.memory[self.received : received] = buffer
+                if fetcher.is_helper:
+                    self.is_joined = True
                 # Only after the copy: the download's thread reads up to this position.
                 self.received = received
                 came(self)

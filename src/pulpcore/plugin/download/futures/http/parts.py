@@ -11,6 +11,11 @@ validations see nothing new.
 4. If less than half of that part has come, the part is dropped instead, and the stream goes on.
 5. When one connection is enough again, it becomes a new stream.
 
+Where an enforced digest checks the whole, parts are also fetched from the mirrors that were not
+asked yet: each part from the source with the fewest connections. A mirror that fails, or is much
+slower than the source of the attempt, gets no more parts of this file. The other sources bring what
+is missing.
+
 The reply for each part passes the same checks as the reply that resumes a broken transfer: status,
 Content-Range, validator and URL (:meth:`.resume.Version.is_continued`).
 """
@@ -19,8 +24,8 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from functools import partial
 
@@ -30,12 +35,14 @@ from ..engine.attempt import Attempt
 from ..engine.limited import leave_place, take_place
 from ..engine.ramp import Progress, Ramp
 from ..error import DownloadError, DownloadFailed
+from ..net.used_up import used_up
 from ..waiting.atomic import Waiter
 from ..waiting.cancellation import Cancellation, current
 from ..waiting.threads import Workers
 from . import resume
 from .options import Options
 from .part import ADVANCE, SHORT, Fetcher, Origin, Part, delay
+from .splice import Beginning
 from .wire.reply import READ_BY_OTHERS, header, length, of
 
 SIZE = 8 * 1024 * 1024
@@ -53,6 +60,12 @@ _AHEAD_TRIPS = 8
 TCP slow start makes a new connection slow at first. The distance gives it time to catch up.
 """
 
+_SLOW = 2.0
+"""How many times as long as at the source of the attempt a part may take elsewhere."""
+
+_PATIENCE = 0.25
+"""How long it may take there at least (seconds)."""
+
 _LOOK = 0.02
 """How often the download's thread checks which parts have ended and starts more (seconds)."""
 
@@ -68,20 +81,25 @@ that the thread has used.
 
 
 def origin(
-    reply: requests.Response, urls: Sequence[str], source: str, known: resume.Version | None
+    reply: requests.Response,
+    urls: Sequence[str],
+    source: str,
+    known: resume.Version | Beginning | None,
 ) -> Origin | None:
     """Return what is needed to fetch a file in parts; None if that can't be done.
 
-    It needs a strong validator, no content coding, a server that supports ranges, and a known size
-    of at least :data:`SMALLEST`.
+    It needs a strong validator or, where several sources brought what is here, the size of the
+    file. And it needs no content coding, a server that supports ranges, and a known size of at
+    least :data:`SMALLEST`.
 
     Args:
         reply: The reply to the first request.
         urls: The URLs that were asked for it.
         source: The URL that the attempt asks.
-        known: The version of the file; None without a strong validator.
+        known: What is here of the file; None if nothing can be checked by it.
     """
-    if known is None or known.coding or header(reply, "content-encoding"):
+    coding = known.coding if isinstance(known, resume.Version) else ""
+    if known is None or coding or header(reply, "content-encoding"):
         return None
     if reply.status_code == requests.codes.partial_content:
         part = resume.content_range(reply)
@@ -102,20 +120,21 @@ class Team:
     deque, and then wake it.
 
     Attributes:
+        fetchers (list[Fetcher]): One for each source that may be asked: first that of the attempt.
         parts (deque[Part]): The parts that were not handed on completely, in order of position.
         front (int): The position behind the last part.
     """
 
-    def __init__(self, fetcher: Fetcher, attempt: Attempt, most: int, block: int) -> None:
+    def __init__(self, fetchers: list[Fetcher], attempt: Attempt, most: int, block: int) -> None:
         """Create a team without threads.
 
         Args:
-            fetcher: Sends the requests.
+            fetchers: One for each source: first that of the attempt.
             attempt: The attempt.
             most: The most threads.
             block: The largest buffer (bytes).
         """
-        self._fetcher, self._attempt, self._block = fetcher, attempt, block
+        self.fetchers, self._attempt, self._block = fetchers, attempt, block
         self.parts: deque[Part] = deque()
         self.front = 0
         # Buffers from mmap, not from malloc: the glibc arena of each thread would keep the memory
@@ -178,7 +197,7 @@ class Team:
             first: The position of its first byte.
             end: The position behind its last byte.
         """
-        part = Part(first, end, self._free.pop())
+        part = Part(first, end, self._free.pop(), self.fetchers[0])
         self.parts.append(part)
         self.front = end
         return part
@@ -191,15 +210,12 @@ class Team:
             has_stream: Whether the download's thread reads the stream, too.
 
         Returns:
-            Whether it was started. False if the limits allow no further connection, or the system
-            no further thread.
+            Whether it was started. False if the limits allow no further connection to any source,
+            or the system no further thread.
         """
-        # The run has one place by ``Limits.per_host``. The stream uses it, or else one part.
-        if has_stream or any(not each.has_place for each in self._running):
-            if not take_place(self._attempt, part, self._fetcher.hosts):
-                return False
-            part.has_place = True
-        part.is_ended = False
+        if not any(self._enter(part, each, has_stream) for each in self._by_load(part, has_stream)):
+            return False
+        part.is_ended, part.began, part.kept = False, time.monotonic(), part.received
         part.token = Cancellation(self._token)
         self._running.add(part)
         try:
@@ -213,6 +229,39 @@ class Team:
             self.collect()
             return False
         return True
+
+    def _by_load(self, part: Part, has_stream: bool) -> list[Fetcher]:
+        """Return the sources, those with the fewest connections first, and last where it failed."""
+        loads = Counter(each.fetcher for each in self._running)
+        loads[self.fetchers[0]] += has_stream
+        return sorted(
+            self.fetchers,
+            key=lambda each: (part.failures > 0 and each is part.fetcher, loads[each]),
+        )
+
+    def _enter(self, part: Part, fetcher: Fetcher, has_stream: bool) -> bool:
+        """Take a place for a part at a source, if one is free."""
+        # The run has one place by ``Limits.per_host`` at the source of its attempt. The stream uses
+        # it, or else one part.
+        needs_place = (
+            fetcher.is_helper or has_stream or any(not each.has_place for each in self._running)
+        )
+        if needs_place and not take_place(self._attempt, part, fetcher.hosts):
+            return False
+        part.fetcher, part.has_place = fetcher, needs_place
+        return True
+
+    def give_up(self, fetcher: Fetcher) -> None:
+        """Fetch no more parts from a source that isn't that of the attempt.
+
+        Args:
+            fetcher: The source's.
+        """
+        if fetcher in self.fetchers:
+            self.fetchers.remove(fetcher)
+        for part in self._running:
+            if part.fetcher is fetcher:
+                part.token.cancel("its source is given up")
 
     def drop(self, part: Part) -> None:
         """Forget a part that isn't needed any more.
@@ -264,7 +313,7 @@ class Team:
 
     def _fetch(self, part: Part) -> None:
         """Fetch a part. This runs in a thread of its own."""
-        part.fetch(self._fetcher, self._block, self._came)
+        part.fetch(self._block, self._came)
         part.token.close()
         part.is_ended = True
         self._ended.append(part)
@@ -281,10 +330,19 @@ class Team:
 
 
 class Reader:
-    """Yields the content of a file in order, fetched over one connection or several."""
+    """Yields the content of a file in order, fetched over one connection or several.
+
+    Attributes:
+        source (str): The URL of the source that brought the last buffer.
+    """
 
     def __init__(
-        self, download: Options, attempt: Attempt, reply: requests.Response, origin: Origin
+        self,
+        download: Options,
+        attempt: Attempt,
+        reply: requests.Response,
+        origins: Sequence[Origin],
+        join: Callable[[], object],
     ) -> None:
         """Begin with the reply to the first request.
 
@@ -292,12 +350,17 @@ class Reader:
             download: The download.
             attempt: The attempt.
             reply: The reply, with its body unread.
-            origin: Where the parts come from.
+            origins: Where the parts come from: first the source of the attempt.
+            join: Called before the first bytes of another source are handed on.
         """
         self._most, self._block = download.parts, download.BLOCK
-        self._total, self._position = origin.total, attempt.position
-        self._fetcher = Fetcher(download, attempt, origin)
-        self._team = Team(self._fetcher, attempt, self._most, min(self._block, _READ))
+        self._total, self._position = origins[0].total, attempt.position
+        fetchers = [Fetcher(download, attempt, origin) for origin in origins]
+        self._fetcher, self._join = fetchers[0], join
+        self.source = self._fetcher.source
+        # How long the source of the attempt takes for a part, by the last one (seconds).
+        self._usual: float | None = None
+        self._team = Team(fetchers, attempt, self._most, min(self._block, _READ))
         self._trip = reply.elapsed.total_seconds()
         self._ramp = Ramp(self._most, time.monotonic(), self._trip, SIZE)
         # The time that this thread has spent in reading and waiting, and when to plan again.
@@ -344,6 +407,9 @@ class Reader:
             return
         self._due = now + _LOOK
         for part in ended:
+            came = part.received - part.kept
+            if came and not (part.failures or part.fetcher.is_helper):
+                self._usual = (now - part.began) * SIZE / came
             if part not in team.parts:
                 continue
             if part.bug is not None:
@@ -385,6 +451,11 @@ class Reader:
     def _note_failure(self, part: Part, now: float) -> None:
         """Schedule a failed part again, or leave it to the stream."""
         error, team, ramp = part.error, self._team, self._ramp
+        if part.fetcher.is_helper:
+            self._give_up(part, now)
+            part.failures = 0
+            self._failed.append(part)
+            return
         is_last = part.failures >= FAILURES or self._is_too_late(error)
         has_stream = self._stream is not None
         if error.refused or error.retry_after or (is_last and has_stream):
@@ -402,6 +473,14 @@ class Reader:
     def _is_too_late(self, error: DownloadError) -> bool:
         """Whether the server's Retry-After is longer than ``retry_after_max``."""
         return (error.retry_after or 0.0) > self._longest
+
+    def _give_up(self, part: Part, now: float) -> None:
+        """Fetch no more parts from the source of a part, which isn't that of the attempt."""
+        fetcher, tour = part.fetcher, self._attempt.tour
+        is_new = fetcher in self._team.fetchers and part.failures > 0
+        if is_new and tour is not None and used_up(part.error) is None:
+            tour.blame(fetcher.source, part.error, now - part.began)
+        self._team.give_up(fetcher)
 
     def _drop(self, part: Part) -> None:
         if part in self._failed:
@@ -424,7 +503,10 @@ class Reader:
                     self._end_stream()
                 return part
             # The stream got here, or past here, before the part had half of its bytes.
-            self._ramp.give_up(time.monotonic())
+            if part.fetcher.is_helper:
+                self._give_up(part, time.monotonic())
+            else:
+                self._ramp.give_up(time.monotonic())
             self._drop(part)
         return None
 
@@ -439,8 +521,18 @@ class Reader:
         if part.received == part.handed:
             if part.is_ended and part.failures >= FAILURES:
                 raise _final(part.error, part.first, part.end)
+            if part.fetcher.is_helper and self._usual is not None:
+                now = time.monotonic()
+                if now - part.began > max(_SLOW * self._usual, _PATIENCE):
+                    self._give_up(part, now)
             team.wait(part, _LOOK)
         buffer = part.read(self._block)
+        if buffer:
+            self.source = part.fetcher.source
+            if part.is_joined:
+                self._join()
+            if part.fetcher.is_helper:
+                self._attempt.helped += len(buffer)
         if part.first + part.handed == part.end:
             team.finish()
             # A buffer is free, so plan at once.
@@ -465,6 +557,7 @@ class Reader:
             self._stream_failed(DownloadFailed(SHORT))
             return b""
         self._read_size += len(buffer)
+        self.source = self._fetcher.source
         return buffer
 
     def _stream_failed(self, error: DownloadFailed) -> None:

@@ -194,6 +194,22 @@ class HttpProtocol(Protocol):
             return beginning
         return None
 
+    def helpers(self, download: Options) -> Sequence[str]:
+        """Return the other sources that may bring parts of what the one that is asked brings.
+
+        Args:
+            download: The download.
+        """
+        attempt = Attempt.of(download)  # type: ignore[arg-type]
+        beginning, tour = self.beginning, attempt.tour
+        if (
+            beginning is None
+            or tour is None
+            or not _can_join(download, beginning, attempt.position)
+        ):
+            return ()
+        return tour.others
+
     def refuse(self, rest: resume.Version | splice.Beginning) -> None:
         """Forget the version whose rest a server didn't bring.
 

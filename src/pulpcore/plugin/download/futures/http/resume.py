@@ -65,13 +65,14 @@ class Version(NamedTuple):
         home = place if asked == answered else place_of(asked)[0]
         return cls(home, place, query, validator, modified, _coding(reply), total)
 
-    def headers(self, position: int) -> dict[str, str]:
-        """Return the headers that request the rest of this version.
+    def headers(self, position: int, end: int | None = None) -> dict[str, str]:
+        """Return the headers that request the rest of this version, or a part of it.
 
         Args:
-            position: The number of bytes received so far.
+            position: The position of the first byte.
+            end: The position behind the last one; None for the end of the file.
         """
-        return {"Range": f"bytes={position}-", "If-Range": self.validator}
+        return {"Range": range_of(position, end), "If-Range": self.validator}
 
     def is_continued(
         self, reply: requests.Response, answered: str, position: int, end: int | None = None
@@ -145,6 +146,16 @@ def place_of(url: str) -> tuple[str, str]:
     parsed = parse(url, SCHEMES)
     path, _, query = parsed.target.partition("?")
     return _hash(f"{parsed.origin} {path}"), _hash(query)
+
+
+def range_of(position: int, end: int | None) -> str:
+    """Return the header Range for the bytes from a position.
+
+    Args:
+        position: The position of the first byte.
+        end: The position behind the last one; None for the end of the file.
+    """
+    return f"bytes={position}-{'' if end is None else end - 1}"
 
 
 class ContentRange(NamedTuple):

@@ -97,27 +97,33 @@ class Beginning(NamedTuple):
             type(each) is DigestValidation and each.enforced for each in download.validations
         )
 
-    def headers(self, position: int) -> dict[str, str]:
-        """Return the headers that request the rest. The validator of one source means no other.
+    def headers(self, position: int, end: int | None = None) -> dict[str, str]:
+        """Return the headers that request the rest, or a part of it.
+
+        The validator of one source means nothing to another one.
 
         Args:
-            position: The number of bytes received so far.
+            position: The position of the first byte.
+            end: The position behind the last one; None for the end of the file.
         """
-        return {"Range": f"bytes={position}-"}
+        return {"Range": resume.range_of(position, end)}
 
-    def is_continued(self, reply: requests.Response, answered: str, position: int) -> bool:
-        """Return whether a 206 brings the rest, up to the end of a file of the same size.
+    def is_continued(
+        self, reply: requests.Response, answered: str, position: int, end: int | None = None
+    ) -> bool:
+        """Return whether a 206 brings the rest, or a part of it, of a file of the same size.
 
         Args:
             reply: The response.
             answered: The URL that responded, which may be any.
             position: The position of the first byte to bring.
+            end: The position behind the last one; None for the end of the file.
         """
         part = resume.content_range(reply)
         return (
             part is not None
             and (part.first, part.total) == (position, self.total)
-            and part.last + 1 == part.total
+            and part.last + 1 == (part.total if end is None else end)
             and resume.is_one_part(reply, part)
             and header(reply, "content-encoding") is None
         )

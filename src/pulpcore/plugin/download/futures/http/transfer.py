@@ -15,6 +15,7 @@ from ..validation import DigestValidation
 from . import coding, condition, failure, parts, resume, splice
 from .exchange import Exchange
 from .options import Options
+from .part import Origin
 from .protocol import HttpProtocol, own_range
 from .wire.error import MissingCloseNotify
 from .wire.reply import READ_BY_OTHERS, drain, header, length, of
@@ -77,6 +78,8 @@ class Transfer:
                 self._write(buffer)
             if self._total not in (None, content.position) and self._has_content:
                 raise transient("what came is shorter or longer than the server said")
+            if self._parts is not None:
+                self._protocol.source = self._parts.source
         finally:
             if self._parts is not None:
                 self._parts.close()
@@ -160,25 +163,15 @@ class Transfer:
         elif status == requests.codes.partial_content:
             self._accept_part(reply)
         else:
-            self._refuse(reply)
-
-    def _refuse(self, reply: requests.Response) -> None:
-        drain(reply)
-        retry_after = backoff.retry_after(header(reply, "retry-after") or "")
-        status, policy, proxy = reply.status_code, self._download.retry, self._download.proxy_url
-        sent = {401: "Authorization" in reply.request.headers, 407: "@" in (proxy or "")}
-        error = failure.from_status(status, retry_after, sent.get(status, False))
-        error.transient = policy is not None and status in policy.status_forcelist
-        raise error
+            drain(reply)
+            raise failure.from_reply(reply, self._download)
 
     def _remember(self) -> None:
         """Have the writer keep what comes for a later run, if the version can be told."""
         writer = self._download.writer
         if writer is None or not writer.resume:
             return
-        known: resume.Version | splice.Beginning | None = self._protocol.version
-        if self._attempt.is_mixed:
-            known = self._protocol.beginning
+        known = self._known()
         is_plain = "Accept-Encoding" not in self._download.headers
         self._attempt.note(known.note() if known is not None and is_plain else None)
 
@@ -197,12 +190,10 @@ class Transfer:
         elif self._asked is None:
             raise DownloadFailed("the server sent a part of the file, which was not asked for")
         elif isinstance(self._asked, splice.Beginning):
-            # From here on no validator tells what is here, neither to this run nor to a later one.
-            self._attempt.mix()
-            protocol.version, protocol.validators = None, condition.NOTHING
+            self._join()
             if length(reply) is None:
                 protocol.beginning = None
-            self._remember()
+                self._remember()
             return
         elif length(reply) is None:
             # Only its end will show that the body has the range that the head names. If it breaks
@@ -211,6 +202,16 @@ class Transfer:
             self._remember()
         known = protocol.validators if self._attempt.position else condition.NOTHING
         protocol.validators = known.updated(reply)
+
+    def _join(self) -> None:
+        """Put bytes of another source behind those that are here.
+
+        From here on no validator tells what is here, neither to this run nor to a later one.
+        """
+        if self._protocol.version is not None or not self._attempt.is_mixed:
+            self._attempt.mix()
+            self._protocol.version, self._protocol.validators = None, condition.NOTHING
+            self._remember()
 
     def _total_of(self, reply: requests.Response) -> int | None:
         """The size of the content, as far as the head of the reply says it."""
@@ -268,11 +269,20 @@ class Transfer:
         """Read over several connections, if the server and the file allow it."""
         attempt, where = self._attempt, None
         if own_range(self._download) is None:
-            where = parts.origin(reply, self._urls, attempt.source, self._protocol.version)
+            where = parts.origin(reply, self._urls, attempt.source, self._known())
         if where is None:
             return self._read(reply)
-        self._parts = parts.Reader(self._download, attempt, reply, where)
-        return self._parts.buffers()
+        beginning, helpers = self._protocol.beginning, self._protocol.helpers(self._download)
+        origins = [where]
+        if beginning is not None:
+            origins += [Origin(url, (url,), beginning, where.total) for url in helpers]
+        reader = self._parts = parts.Reader(self._download, attempt, reply, origins, self._join)
+        return reader.buffers()
+
+    def _known(self) -> resume.Version | splice.Beginning | None:
+        """What tells a later reply whether it continues what is here; None if nothing does."""
+        is_mixed = self._attempt.is_mixed
+        return self._protocol.beginning if is_mixed else self._protocol.version
 
     def _read(self, reply: requests.Response) -> Iterator[bytes]:
         # Reads return what has arrived, so a reset loses nothing that came before it.
