@@ -173,7 +173,7 @@ def test_one_host_in_a_chunk():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: Stub(lambda _: None), "can't be sent to another process"),
+        (lambda: Stub(lambda _: None), "test://stub can't be sent to another process"),
         (lambda: Remote("test://a/bytes/1", BufferWriter()), "BufferWriter can't be filled"),
         (lambda: Remote("test://a/bytes/1", Writer(sys.stdout.buffer)), "file object"),
         (lambda: handled(Event.FETCHED), "the handler handled.<locals>.handler of FETCHED"),

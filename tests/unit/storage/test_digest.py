@@ -355,6 +355,17 @@ class TestQueue:
         monkeypatch.setattr(module, "_helpers_of", lambda _: Mock())
         return module._Queue(hashlib.sha256())
 
+    def test_one_works(self, queue):
+        """While a helper thread hashes, another one that is called for the same digest goes on."""
+        queue.add(b"x")
+        queue._working.acquire()
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                pool.submit(queue._work).result(10)
+                assert queue._done[1] == 0
+            finally:
+                queue._working.release()
+
     def test_done_before_the_wait(self, queue):
         """A caller doesn't wait if the helper thread ends just before."""
 
