@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from pulpcore.plugin.download.futures import BufferWriter, FileDownload
@@ -119,6 +120,20 @@ def test_bar_without_size():
         progress.add(2_000_000)
     assert "2.0/? MB" in stream.getvalue()
     assert "files" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(("files", "share"), [(2, 0.5), (None, 1.0)])
+def test_bar_of_files(files, share):
+    """Where the size of all files isn't known, a bar shows how many of the files are done."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100, color_system=None)
+    with Bars("name", files, None, console) as progress:
+        progress.add(2_000_000)
+        progress.count_file()
+    # A bar without end, of a list of unknown length, is drawn whole.
+    bar, size, _ = stream.getvalue().split("name ")[-1].partition(" 2.0 MB ")
+    assert round(bar.count("━") / len(bar), 1) == share
+    assert size
 
 
 def test_unknown_number_of_files():

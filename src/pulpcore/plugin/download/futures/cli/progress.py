@@ -14,12 +14,15 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.progress import Progress as RichProgress
+from rich.progress_bar import ProgressBar
 from rich.table import Column
+from rich.text import Text
 
 from pulpcore.plugin.download.futures.engine.run import Wait
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
@@ -173,6 +176,27 @@ class Bars(Progress):
         self._rich.stop()
 
 
+class _Bytes(ProgressColumn):
+    """The bytes that have arrived."""
+
+    def render(self, task: Task) -> Text:
+        return Text(decimal(int(task.completed)), style="progress.download")
+
+
+class _Bar(BarColumn):
+    """A bar of bytes, or of files where the size of all files together isn't known."""
+
+    def __init__(self, progress: Progress, column: Column) -> None:
+        super().__init__(bar_width=None, table_column=column)
+        self._seen = progress
+
+    def render(self, task: Task) -> ProgressBar:
+        seen = self._seen
+        if not seen.is_counted or not seen.files:
+            return super().render(task)
+        return ProgressBar(total=seen.files, completed=seen.files_done)
+
+
 class _Polling(RichProgress):
     """A bar that reads the counters when rich draws it, so that counting a buffer stays cheap.
 
@@ -184,9 +208,11 @@ class _Polling(RichProgress):
         self._console = console
         one = Column(no_wrap=True, overflow="ellipsis")
         self._title = TextColumn("{task.description}", markup=False, table_column=one)
-        bar = BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=6))
+        bar = _Bar(progress, Column(ratio=1, min_width=6))
         files = TextColumn("{task.fields[files]}", table_column=Column(no_wrap=True))
-        size = DownloadColumn(table_column=Column(no_wrap=True))
+        # The size of all files may be unknown for good; DownloadColumn would say "3.2/? MB".
+        kind = _Bytes if progress.is_counted else DownloadColumn
+        size = kind(table_column=Column(no_wrap=True))
         speed = TransferSpeedColumn(table_column=Column(no_wrap=True))
         left = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True))
         self._wide = (self._title, bar, size, speed, left, files)
