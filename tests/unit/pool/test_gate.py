@@ -6,6 +6,7 @@ import pytest
 
 from pulpcore.plugin.download.futures import Download, Limits, Plan
 from pulpcore.plugin.download.futures.engine.limited import Shared
+from pulpcore.plugin.download.futures.pool import window
 from pulpcore.plugin.download.futures.pool.gate import Gate
 from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
 
@@ -46,6 +47,32 @@ def test_room_that_is_made_while_nobody_looks(limits):
     assert gate.admit(Plan(Sized(limits, 5)), begun.append)
     assert not gate.admit(Plan(Sized(limits, 100, 100, 5)), lambda: begun.append(1))
     assert begun == [1]
+
+
+class Own(Sized):
+    """A download that runs in its own way."""
+
+    def __call__(self):
+        """Run without a life."""
+        self._send()
+
+
+@pytest.mark.parametrize("kind", [Sized, Own])
+def test_begun(limits, monkeypatch, kind):
+    """A plan that has begun counts with its expected size while its run is made, and runs."""
+    gate, token, admitted = Gate(Idle(), Cancellation()), Cancellation(), []
+    plan = Plan(kind(limits, 10))
+    make = window.begin
+
+    def ask(*arguments):
+        admitted.append(gate.admit(Plan(Sized(limits, 1)), print))
+        return make(*arguments)
+
+    monkeypatch.setattr(window, "begin", ask)
+    assert gate.admit(plan, print)
+    monkeypatch.setattr(kind, "_send", lambda _: ask(plan.download, token))
+    plan.advance(token)
+    assert admitted == [False, False]
 
 
 def test_a_batch_that_was_shut_down(limits):

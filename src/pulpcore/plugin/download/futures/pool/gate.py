@@ -148,6 +148,6 @@ def _size(plan: Plan[Any]) -> int:
         return 0
     received = record_of(plan.download).content.received
     expected: int | None = plan.download.expected_size
-    if expected is None or (plan.executed and plan.token is None):
+    if expected is None or plan.has_ended:
         return received
     return max(received, expected)

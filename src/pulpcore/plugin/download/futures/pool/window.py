@@ -123,6 +123,11 @@ class Plan(Generic[D_co]):
         """The cancellation token of the run; None if no run is in progress."""
         return None if self._life is None else self._life.token
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the download was run, and no run is in progress."""
+        return self.executed and self._life is None
+
     def advance(self, cancellation: Cancellation, hold: machine.Hold | None = None) -> float | None:
         """Run the download until its next wait or its end. Record an exception in :attr:`error`.
 
@@ -138,10 +143,11 @@ class Plan(Generic[D_co]):
             if self._life is None and cancellation.is_cancelled():
                 self.error = DownloadFailed(self.download, cancellation.reason or "")
                 return None
-            self.executed = True
             life = self._life
             if life is None:
+                # In this order: has_ended must not be true in between.
                 life = self._life = begin(self.download, cancellation)
+                self.executed = True
             until = life.advance(hold)
             if until is None:
                 self._life = None
