@@ -340,6 +340,13 @@ class TestSync:
         assert result.exit_code == 0, result.output
         assert tree(work / "d") == {"é #1%": b"C"}
 
+    def test_file_from_disk(self, call, work):
+        """`get` accepts a file on disk by its URL. Only --mirror asks for one of http."""
+        (work / "é #1%").write_bytes(b"C")
+        result = call("get", (work / "é #1%").as_uri(), "-o", "copy")
+        assert result.exit_code == 0, result.output
+        assert (work / "copy").read_bytes() == b"C"
+
     @pytest.mark.parametrize(
         "url",
         [

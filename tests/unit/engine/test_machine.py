@@ -436,6 +436,16 @@ def test_the_other_way(scripts, ways):
     assert (download.ways, download.writer.getvalue()) == (ways, NEW)
 
 
+def test_only_one_way():
+    """A protocol that knows no other way isn't asked for it after a mismatch."""
+    download = Scripted([b"x"], [NEW])
+    download.validations.append(SizeValidation(len(NEW)))
+    download.retry, download.retries = None, 0
+    with pytest.raises(SizeMismatch):
+        download()
+    assert len(download.scripts) == 1
+
+
 def test_neither_way():
     """If both ways mismatch, the first mismatch is raised."""
     download = TwoWays([b"x"], [b"yy"], [NEW])
