@@ -1,12 +1,15 @@
 """Tests of counting and displaying progress."""
 
 import io
+import math
+import time
 
 import pytest
 from rich.console import Console
 
 from pulpcore.plugin.download.futures import BufferWriter, FileDownload
 from pulpcore.plugin.download.futures.cli.progress import Bars, Lines, Progress
+from pulpcore.plugin.download.futures.engine.run import Wait
 from pulpcore.plugin.download.futures.event import Fetched, Restarted
 
 
@@ -78,6 +81,28 @@ def test_seconds():
     for clock.now in (1.0, 9.9, 10.0, 19.9):
         progress.add(10)
     assert written == ["Downloading: 30 bytes, 3 bytes/s"]
+
+
+def test_waits_that_end_together(monkeypatch):
+    """Waits for the same reason that end at about the same time are written once."""
+    progress, written, _ = lines(files=2, size=None)
+    now = time.monotonic()
+    for why, until in [
+        ("a", 50),
+        ("a", 51),
+        ("b", 51),
+        ("b", 60),
+        ("b", math.inf),
+        ("b", math.inf),
+    ]:
+        monkeypatch.setattr(Lines, "wait", Wait(why, now + until))
+        progress.refresh()
+    assert [line.removeprefix("Downloading: ") for line in written] == [
+        "waiting 50 s: a",
+        "waiting 51 s: b",
+        "waiting 60 s: b",
+        "waiting: b",
+    ]
 
 
 def test_no_bytes():

@@ -36,6 +36,9 @@ SHORTEST = 0.1
 LEAST = 1.0
 """The shortest wait that is shown (seconds)."""
 
+SAME = 2.0
+"""Waits for the same reason that end within so many seconds are shown once."""
+
 WIDE = 72
 """The least width of a terminal with all columns."""
 
@@ -117,7 +120,7 @@ class Lines(Progress):
 
     def _changed(self, completed: int, total: int | None) -> None:
         wait = self.wait
-        if wait is not None and wait != self._waiting and wait.left >= LEAST:
+        if wait is not None and wait.left >= LEAST and self._is_news(wait):
             self._write(f"{self.title}: {wait}")
             self._waiting = wait
         now = self._clock()
@@ -127,6 +130,14 @@ class Lines(Progress):
         self._tenths = max(tenths, self._tenths)
         self._shown = now
         self._write(self._line(completed, total, now - self._began))
+
+    def _is_news(self, wait: Wait) -> bool:
+        """Return whether a wait differs from the one that was shown last."""
+        shown = self._waiting
+        if shown is None or shown.why != wait.why:
+            return True
+        # Downloads that wait for the same end at slightly different times. NaN: both never.
+        return abs((wait.until or 0.0) - (shown.until or 0.0)) > SAME
 
     def _share(self, completed: int, total: int | None) -> float:
         """Return how much of the work is done, from 0 to 1."""
