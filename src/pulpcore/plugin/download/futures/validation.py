@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_HEX = "0123456789abcdef"
+_HEX = re.compile("[0-9a-f]*")
 
 
 class Validation:
@@ -197,8 +198,7 @@ class DigestValidation(Validation):
         self._digest = Digest(self._name)
         self.expected = str(digest).strip().lower()
         length = digits(self._name)
-        # strip() leaves nothing of what has only hex digits.
-        if len(self.expected) != length or self.expected.strip(_HEX):
+        if len(self.expected) != length or _HEX.fullmatch(self.expected) is None:
             raise ValueError(f"a {self._name} digest is {length} hex digits: {digest!r}")
 
     @property

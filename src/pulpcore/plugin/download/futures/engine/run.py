@@ -139,7 +139,7 @@ class Run:
         self.may_mix = True
         self.total: int | None = None
         self.train: Driver | None = None
-        self.refused_alone = float("-inf")
+        self.refused_alone = -inf
         self.was_late = False
         self.deadline: float | None = None
         self._late = ""

@@ -206,7 +206,7 @@ class Response(requests.Response):
     def close(self) -> None:
         """Release the connection. Close it if the body wasn't read to its end."""
         # An unpickled response has no body.
-        body: Body | None = self.__dict__.get("_body")
+        body: Body | None = getattr(self, "_body", None)
         if body is not None:
             body.close()
 
