@@ -18,6 +18,7 @@ from pulpcore.plugin.download.futures import (
     HttpDownload,
     SizeValidation,
 )
+from pulpcore.plugin.download.futures.engine.spec import Packer, check, unpack
 
 
 def travelled(download):
@@ -51,6 +52,18 @@ def test_settings_travel(tmp_path, monkeypatch):
     assert download.ssl.ca_certificate == "ca.pem"
     assert download.clone().ssl == ssl
     assert SSL(SSL.SYSTEM).portable() == SSL(SSL.SYSTEM)
+
+
+@pytest.mark.parametrize("headers", [None, {"X-One": "1", "accept": "*/*"}])
+def test_headers_travel(headers):
+    """The headers of a chunk's downloads keep their case and order, and ignore case there, too."""
+    some = [HttpDownload("http://host/a", None, headers=headers) for _ in range(2)]
+    ((first, second),) = unpack(Packer().pack([check(download) for download in some]), {})
+    assert dict(first[0].headers) == (headers or {})
+    assert list(first[0].headers) == list(headers or {})
+    first[0].headers["x-one"] = "2"
+    assert first[0].headers["X-One"] == "2"
+    assert second[0].headers == some[1].headers
 
 
 def test_what_stays_at_home():

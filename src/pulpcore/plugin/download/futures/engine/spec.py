@@ -43,6 +43,9 @@ SHARED: list[type[Any]] = [RateLimiter, Limits]
 """The classes whose objects downloads share by identity. A worker has one twin of each object."""
 
 
+_REDUCERS: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {}
+
+
 class Traveller(ABC):
     """The owner of event handlers that need not run where the download runs.
 
@@ -128,6 +131,16 @@ def share(kind: type[Any]) -> None:
     SHARED.append(kind)
 
 
+def reduce_by(kind: type[Any], reducer: Callable[[Any], tuple[Any, ...]]) -> None:
+    """Have specs pickle the objects of a class in another way than pickle's own.
+
+    Args:
+        kind: The class, without its subclasses.
+        reducer: Returns what ``__reduce__`` would.
+    """
+    _REDUCERS[kind] = reducer
+
+
 class Packer:
     """Pickles the specs of one batch."""
 
@@ -139,7 +152,7 @@ class Packer:
         """
         self._limits = limits
         self._numbers: dict[int, tuple[weakref.ref[Any], int]] = {}
-        self._table = copyreg.dispatch_table.copy()
+        self._table = copyreg.dispatch_table | _REDUCERS
         for kind in SHARED:
             self._table[kind] = self._reduce
 
