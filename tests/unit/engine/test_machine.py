@@ -127,14 +127,26 @@ def test_no_wait_is_longer_than_the_total_limit():
     """advance() never returns a time after the total limit."""
     download = Scripted([transient()])
     download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
+    download.timeout = Timeout(total=600)
+    assert begin(download).advance() <= time.monotonic() + 600
+
+
+def test_the_total_limit_ends_a_wait():
+    """After the total limit a life that waited fails."""
+    download = Scripted([transient()])
+    download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
     download.timeout = Timeout(total=0.05)
     life = begin(download)
-    until = life.advance()
-    assert until <= time.monotonic() + 0.05
-    while time.monotonic() < until:
-        time.sleep(0.001)
+
+    def go_on():
+        until = 0
+        while until is not None:
+            until = life.advance()
+            while until is not None and time.monotonic() < until:
+                time.sleep(0.001)
+
     with pytest.raises(DownloadFailed, match="total limit"):
-        life.advance()
+        go_on()
 
 
 def test_cancelled_while_it_waits():

@@ -5,7 +5,7 @@ import signal
 import sys
 import tempfile
 import threading
-from concurrent.futures import BrokenExecutor, CancelledError
+from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -668,10 +668,18 @@ def test_a_chunk_after_the_end(tmp_path):
     """A worker runs nothing of a batch that has ended, as far as it can see."""
     folder = Folder.create("b")
     folder.stop()
-    empty = worker.Reply(*worker.work("b", 1, folder.path, 1, None, b"never read"))
+    seen = worker.Reply(*worker.work("b", 1, folder.path, False, 1, None, b"never read"))
     folder.remove()
-    assert (empty.reports, empty.problem) == (b"", "")
+    local = worker.Reply(*worker.work("c", 1, folder.path, True, 1, None, b"never read"))
+    assert seen == local == worker.Reply()
     worker.close()
+
+
+def test_local(inline):
+    """The workers of a pool of processes see the batch's folder; those of others may not."""
+    with ProcessPoolExecutor(1) as pool, executors.Renewed(1) as renewed:
+        kinds = [executors.processes(each).is_local for each in (pool, renewed, inline(1))]
+    assert kinds == [True, True, False]
 
 
 def test_two_batches_in_one_process():

@@ -202,7 +202,7 @@ class Chunks:
         # The thread that takes the plans.
         self.consumer: int | None = None
         self._executor = executor
-        self._settings = concurrent, pipeline
+        self._settings = executor.is_local, concurrent, pipeline
         self._is_growing = backlog is None
         self._resize = resize
         self._workers = Workers(1, name)

@@ -87,6 +87,7 @@ class Processes:
     Attributes:
         ends_all (bool): A worker that dies ends all chunks, also those that no worker has begun,
             and the executor goes on after that.
+        is_local (bool): The workers are children of this process, so they see its files.
     """
 
     ends_all = False
@@ -98,6 +99,8 @@ class Processes:
             executor: The executor.
         """
         self._executor = executor
+        # Not documented, see ``net.dependencies``. Only that of Python and loky's have it.
+        self.is_local = hasattr(executor, "_processes")
 
     def workers(self) -> int:
         """Return the number of chunks that the workers can run at the same time."""
@@ -195,6 +198,7 @@ class Renewed(Processes, Executor):
             number: The number of worker processes.
         """
         super().__init__(self)
+        self.is_local = True
         self._number = number
         self._pool: ProcessPoolExecutor | None = None
 

@@ -58,6 +58,7 @@ class Chunk(NamedTuple):
         batch (str): Identifies the batch.
         number (int): Identifies the chunk.
         folder (str): The batch's folder.
+        is_local (bool): The worker sees the folder as long as the batch runs.
         concurrent (int): The number of downloads that run in parallel.
         pipeline (int | None): How many requests are sent together; None for the default.
         specs (bytes): The packed specs.
@@ -66,6 +67,7 @@ class Chunk(NamedTuple):
     batch: str
     number: int
     folder: str
+    is_local: bool
     concurrent: int
     pipeline: int | None
     specs: bytes
@@ -188,7 +190,8 @@ def _run(chunk: Chunk, session: _Session) -> Reply:
         session.is_shared = True
         if not folder.begin(chunk.number):
             return Reply(is_lost=True)
-    elif session.is_shared or folder.exists():
+    elif chunk.is_local or session.is_shared or folder.exists():
+        # The batch has ended before the worker could begin.
         return Reply()
     return _Run(chunk, session, folder).run()
 
