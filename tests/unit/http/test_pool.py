@@ -212,3 +212,24 @@ def test_many_threads(make, made):
 def test_limit_of_a_context():
     """A context keeps at most 64 idle connections."""
     assert module.IDLE_LIMIT == IdleConnections()._limit == 64
+
+
+@pytest.mark.parametrize(
+    ("trips", "is_taken", "is_near"),
+    [
+        ([], False, False),
+        ([2.0], True, False),
+        ([0.5], False, True),
+        ([0.5, 2.0], True, False),
+        ([2.0, 0.5], False, True),
+    ],
+)
+def test_the_last_used_tells(trips, is_taken, is_near):
+    """The connection that was used last decides whether the server is too near for pipelining."""
+    pool = Pool(None, IdleConnections())
+    connections = [Connection(number) for number in range(len(trips))]
+    for connection, connection.least_trip in zip(connections, trips, strict=True):
+        connection.is_proved = True
+        pool.release(connection)
+    assert pool.is_near(1.0) == is_near
+    assert pool.take_proved(1.0) is (connections[-1] if is_taken else None)
