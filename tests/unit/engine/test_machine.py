@@ -128,7 +128,13 @@ def test_no_wait_is_longer_than_the_total_limit():
     download = Scripted([transient()])
     download.retry = Retry(total=1, backoff_factor=3600, backoff_max=3600)
     download.timeout = Timeout(total=600)
-    assert begin(download).advance() <= time.monotonic() + 600
+    parent = Cancellation()
+    with scope(parent):
+        life = begin(download)
+    assert life.advance() <= time.monotonic() + 600
+    parent.cancel("shut down")
+    with pytest.raises(DownloadFailed, match="shut down"):
+        life.advance()
 
 
 def test_the_total_limit_ends_a_wait():
