@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+from unittest.mock import Mock
 
 import click
 import pytest
 from servers.files import File, Hold, StallAfter, Status
 
 from pulpcore.plugin.download.futures.cli import app, wanted
+from pulpcore.plugin.download.futures.cli.signals import Interrupted
 
 PROGRAM = [sys.executable, "-m", "pulp_futures"]
 FILES = {f"/{name}": name.encode() * 1000 for name in "abc"}
@@ -319,6 +321,20 @@ class TestStopped:
         assert done.stdout.count('"ok"') == 3
         assert (work / "a").read_bytes() == content
         assert (server.requests[1].header("Range") is not None) == keeps
+
+    def test_while_the_list_is_checked(self, call, server, work, monkeypatch):
+        """Ctrl-C before the first request says that no file was downloaded; --json names each."""
+        (work / "list").write_text(f"{server.url('/a')}\n{server.url('/b')}\n")
+        monkeypatch.setattr(wanted.Files, "check", Mock(side_effect=Interrupted(signal.SIGINT)))
+        status, out, err = call("get", "-i", "list", "--json")
+        assert status == 130
+        records = map(json.loads, out.splitlines())
+        assert [(each["path"], each["reason"]) for each in records] == [
+            ("a", "it never began"),
+            ("b", "it never began"),
+        ]
+        assert "stopped: no file was downloaded" in err
+        assert server.count == 0
 
     def test_there_already(self, call, server, work):
         """With -c a file that is there with the given size and digest isn't asked for."""

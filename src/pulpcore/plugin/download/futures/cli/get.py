@@ -42,11 +42,12 @@ def get(wanted: Wanted, options: Options, output: Output, session: Session | Non
     run = Run(options, output, session)
     try:
         found.read_metalink(output)
+        # A list of a million lines takes seconds.
+        files = found.check()
     except KeyboardInterrupt:
         run.interrupt(jobs)
         output.complain("stopped: no file was downloaded")
         raise
-    files = found.check()
     try:
         run.run(jobs, output.progress("Downloading", files, None))
     except KeyboardInterrupt:
