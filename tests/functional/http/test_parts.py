@@ -133,6 +133,8 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> Fetched:
     monkeypatch.setattr(one_part, "ADVANCE", SIZE // 4)
     monkeypatch.setattr(one_part, "PAUSE", 0.001)
     monkeypatch.setattr(parts, "Ramp", Eager)
+    # A mirror isn't slow because the machine is busy.
+    monkeypatch.setattr(parts, "_PATIENCE", 60.0)
     monkeypatch.setattr(HttpDownload, "BLOCK", 16 * KIB)
     fetch = parts.Team._fetch
 
@@ -636,6 +638,7 @@ class TestMirrors:
         download = with_mirrors(home, mirror)
         assert content(download) == BODY
         assert len(set(ranges(home))) == len(ranges(home))
+        assert download.source == mirror.url("/a")
 
     @pytest.mark.parametrize("is_first", [True, False])
     def test_liar(self, held: Serve, file_server: Serve, is_first: bool) -> None:
@@ -669,6 +672,7 @@ class TestMirrors:
             came(team, part)
 
         monkeypatch.setattr(parts.Team, "_came", counted)
+        monkeypatch.setattr(parts, "_PATIENCE", 0.01)
         home = file_server({"/a": FILE}, faults={0: HoldAfter(KIB, has_come)})
         mirror = file_server({"/a": FILE}, faults=lambda *_: StallAfter(brought))
         assert content(with_mirrors(home, mirror, timeout=1000)) == BODY
@@ -676,9 +680,15 @@ class TestMirrors:
         assert f"bytes={SIZE + brought}-{2 * SIZE - 1}" in ranges(home)
 
     def test_mirror_in_the_way_of_the_stream(
-        self, fetched: Fetched, file_server: Serve, no_leaks: None
+        self,
+        fetched: Fetched,
+        file_server: Serve,
+        no_leaks: None,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """The first connection doesn't wait for a part of which a mirror has brought little."""
+        # Then parts are started before each read.
+        monkeypatch.setattr(parts, "_LOOK", 0.0)
         asked, never = threading.Event(), threading.Event()
 
         def hold(_: int, request: Request) -> Fault:
@@ -693,7 +703,8 @@ class TestMirrors:
 
     def test_per_host(self, held: Serve, file_server: Serve, opened: Opened) -> None:
         """At each source no more connections are open than the limit allows."""
-        home, mirror = held(1), file_server({"/a": FILE})
+        home = held(1, faults={span(number): [Status(404)] for number in range(1, 9)})
+        mirror = file_server({"/a": FILE})
         download = with_mirrors(home, mirror, parts=4)
         download.limits = Limits(per_host=1)
         assert content(download) == BODY

@@ -551,6 +551,29 @@ def test_parts(file_server, spans, monkeypatch):
     assert not any("http.request.resend_count" in span.attributes for span in found[1:4])
 
 
+def test_parts_from_a_mirror(file_server, spans, monkeypatch):
+    """A part that a mirror brings is a request to that mirror, below the same download."""
+    monkeypatch.setattr(parts, "SIZE", 16_000)
+    monkeypatch.setattr(parts, "SMALLEST", 32_000)
+    monkeypatch.setattr(parts, "Ramp", Eager)
+    asked = threading.Event()
+
+    def fault(index, request):
+        asked.set()
+
+    home = file_server({"/": File(CONTENT, **ETAG)}, faults={0: HoldAfter(1000, asked)})
+    mirror = file_server({"/": File(CONTENT)}, faults=fault)
+    download = spans.instrumented(
+        into_memory(home.url("/"), mirrors=[mirror.url("/")], parts=2),
+    )
+    download.validations.append(DigestValidation("sha256", hashlib.sha256(CONTENT).hexdigest()))
+    assert content(download) == CONTENT
+    (run,) = spans.runs
+    assert all(is_child(span, run) for span in spans.requests)
+    urls = [span.attributes["url.full"] for span in spans.requests]
+    assert urls.count(mirror.url("/")) == mirror.count > 0
+
+
 def test_stream_between_parts(file_server, spans, monkeypatch):
     """A connection that breaks among parts has failed as a request, and the next one is another."""
     monkeypatch.setattr(parts, "SIZE", 16_000)
