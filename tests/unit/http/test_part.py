@@ -1,9 +1,13 @@
-"""Tests of fetching a part of a file."""
+"""Tests of fetching parts of a file."""
+
+from unittest.mock import Mock
 
 import pytest
 
 from pulpcore.plugin.download.futures import DownloadFailed
+from pulpcore.plugin.download.futures.http import parts
 from pulpcore.plugin.download.futures.http.part import PAUSE, delay
+from pulpcore.plugin.download.futures.http.parts import Team
 
 
 @pytest.mark.parametrize(
@@ -24,3 +28,21 @@ def test_delay(failures, retry_after, seconds):
     error = DownloadFailed("busy")
     error.retry_after = retry_after
     assert delay(error, failures) == seconds
+
+
+def test_places(monkeypatch):
+    """A connection beside the first takes a place, and gives it back when its part has ended."""
+    taken = []
+    monkeypatch.setattr(parts, "take_place", lambda _, part, hosts: not taken.append(part))
+    monkeypatch.setattr(parts, "leave_place", lambda _, part: taken.remove(part))
+    ask = Mock(side_effect=DownloadFailed("busy"))
+    team = Team([Mock(is_helper=False, trace=None, ask=ask)], Mock(), 2, 1)
+    for has_stream in (True, False):
+        assert team.has_memory()
+        part = team.add(0, 1)
+        assert team.start(part, has_stream)
+        assert taken == [part] * has_stream
+        team.wait(part, 20)
+        assert team.collect() == [part]
+        assert taken == []
+    team.close()
