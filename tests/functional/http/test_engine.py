@@ -198,6 +198,19 @@ class TestMountedAdapter:
         assert content(download) == BODY
         assert download.position == len(BODY)
 
+    def test_told(self, file_server: Any, mounted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The user's adapter is told to leave the body, which may be larger than the memory."""
+        told = []
+        send = requests.adapters.HTTPAdapter.send
+
+        def note(self: Any, request: requests.PreparedRequest, **options: Any) -> Any:
+            told.append(options)
+            return send(self, request, **options)
+
+        monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", note)
+        assert content(mounted(file_server({"/a": BODY}).url("/a"))) == BODY
+        assert [(each["stream"], each["verify"]) for each in told] == [(True, True)]
+
     def test_log(self, file_server: Any, mounted: Any, caplog: pytest.LogCaptureFixture) -> None:
         """urllib3's log of requests by the user's adapter has redacted query values."""
         caplog.set_level(logging.DEBUG)
