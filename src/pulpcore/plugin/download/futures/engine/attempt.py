@@ -258,7 +258,7 @@ class Attempt(_Waits):
         """
         timeout = self._download.timeout
         seconds = timeout.connect if isinstance(timeout, Timeout) else None
-        left = None if self._run.deadline is None else self._run.time_left()
+        left = self._run.time_left()
         return seconds if left is None else left if seconds is None else min(seconds, left)
 
     def note_life(self) -> None:
