@@ -1,5 +1,6 @@
 """Tests of fetching parts of a file."""
 
+from datetime import timedelta
 from unittest.mock import Mock
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from pulpcore.plugin.download.futures import DownloadFailed
 from pulpcore.plugin.download.futures.http import parts
 from pulpcore.plugin.download.futures.http.part import PAUSE, delay
-from pulpcore.plugin.download.futures.http.parts import Team
+from pulpcore.plugin.download.futures.http.parts import Reader, Team
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,20 @@ def test_places(monkeypatch):
         assert team.collect() == [part]
         assert taken == []
     team.close()
+
+
+def test_a_bug_beside_a_part_that_was_dropped(monkeypatch):
+    """A part that isn't needed any more hides nothing of those that ended after it."""
+    download, attempt = Mock(parts=2, BLOCK=1), Mock(position=0)
+    reply = Mock(elapsed=timedelta())
+    reader = Reader(download, attempt, reply, [Mock(total=9)], Mock())
+    team = reader._team
+    assert team.has_memory()
+    dropped = team.add(0, 1)
+    team.drop(dropped)
+    broken = team.add(1, 2)
+    broken.bug = KeyError("x")
+    monkeypatch.setattr(team, "collect", lambda: [dropped, broken])
+    with pytest.raises(KeyError):
+        next(reader.buffers())
+    reader.close()
