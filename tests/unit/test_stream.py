@@ -28,8 +28,10 @@ from pulpcore.plugin.download.futures import (
 from pulpcore.plugin.download.futures.engine import run as run_module
 from pulpcore.plugin.download.futures.engine.attempt import Attempt, record_of
 from pulpcore.plugin.download.futures.engine.claim import Claims
+from pulpcore.plugin.download.futures.engine.outlet import Outlet
 from pulpcore.plugin.download.futures.engine.run import Run
 from pulpcore.plugin.download.futures.error import transient
+from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
 
 LINES = b"one\ntwo and six\n\nlast"
 PIECES = [b"one\ntw", b"o and", b" six\n", b"\nlas", b"t"]
@@ -482,3 +484,18 @@ def test_no_secret():
     download = Stub(url="test://me:secret@host/?token=secret")
     assert "secret" not in repr(download.stream())
     assert issubclass(Stub, Download)
+
+
+def test_cancelled_as_it_ends():
+    """A download that ends while the reader looks whether it was cancelled is no end of file."""
+
+    class Token(Cancellation):
+        @property
+        def reason(self):
+            outlet.end(DownloadFailed("enough"))
+            return "enough"
+
+    reader = io.BytesIO()
+    outlet = Outlet(Token(), reader)
+    with pytest.raises(DownloadFailed, match="enough"):
+        outlet.check()

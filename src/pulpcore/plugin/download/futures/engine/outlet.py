@@ -201,10 +201,12 @@ class Outlet:
             DownloadError: The download has failed, or was cancelled.
             Exception: The download raised it.
         """
+        # Ask this first: end() sets the error before it.
+        is_ended = self._is_ended
         if self._error is not None:
             # Otherwise each call would add its frames to the traceback.
             raise self._error.with_traceback(self._traceback)
-        if self.token.reason is not None and not self._is_ended:
+        if self.token.reason is not None and not is_ended:
             raise DownloadFailed(self.token.reason)
 
     def _is_due(self, position: int) -> bool:
