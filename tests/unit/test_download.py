@@ -1503,6 +1503,8 @@ def test_a_bug_under_a_limit_of_speed():
 class FakeBreaker:
     """A circuit breaker that records its calls."""
 
+    has_failed = True
+
     def __init__(self, is_open=False, error=None):
         self.is_open, self.error = is_open, error
         self.calls = []

@@ -206,9 +206,8 @@ class Response(requests.Response):
     def close(self) -> None:
         """Release the connection. Close it if the body wasn't read to its end."""
         # An unpickled response has no body.
-        body: Body | None = getattr(self, "_body", None)
-        if body is not None:
-            body.close()
+        if hasattr(self, "_body"):
+            self._body.close()
 
     @property
     def headers(self) -> CaseInsensitiveDict[str]:
