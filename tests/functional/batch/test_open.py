@@ -35,11 +35,13 @@ Sleeping.seconds = 60
 next(batch())
 """,
     "and dropped": """
-Sleeping.seconds = 0
+class Short(Sleeping):
+    def _send(self):
+        current().wait(60 if int(self.url[2:]) > 1 else 0)
+
 def start():
-    batch = Batch(downloads(0))
+    batch = Batch(map(Short, range(1000)))
     next(batch())
-    Sleeping.seconds = 60
     next(batch())
 start()
 """,
