@@ -13,7 +13,7 @@ from ..settings import Limits, Timeout
 from ..waiting.cancellation import current
 from . import partial
 from .claim import Claims
-from .content import Content, unwritable
+from .content import Content, can_restart, unwritable
 from .protocol import protocol_of
 from .run import Ended, Run, Wait
 
@@ -243,7 +243,11 @@ class Attempt(_Waits):
         """
         run = self._run
         return (
-            self.chosen is not None and run.may_mix and run.outlet is None and self.can_start_over()
+            self.chosen is not None
+            and run.may_mix
+            and run.outlet is None
+            # Parts of others are asked for before the first byte, when start_over() always works.
+            and can_restart(run.writer, run.validations)
         )
 
     def mix(self) -> None:

@@ -162,6 +162,16 @@ class Content:
             yield buffer
 
 
+def can_restart(writer: Writer | None, validations: list[Validation]) -> bool:
+    """Return whether a writer and validations can start again once they have received bytes.
+
+    Args:
+        writer: The writer, open.
+        validations: The validations.
+    """
+    return (writer is None or writer.can_restart()) and all(map(can_reset, map(type, validations)))
+
+
 def reset(validations: list[Validation]) -> None:
     """Reset those validations that can be reset.
 

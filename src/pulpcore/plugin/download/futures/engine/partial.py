@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..validation import can_reset
-from .content import unwritable
+from .content import can_restart, unwritable
 
 if TYPE_CHECKING:
     from ..writer import Writer
@@ -61,8 +60,8 @@ def recall(
         ValidationError: A validation refuses it. It can be started again.
     """
     # What is replayed and refused must be started again.
-    can_restart = writer.can_restart() and all(map(can_reset, map(type, run.validations)))
-    if not (may_recall and can_restart) or not protocol.recall(download, note):
+    may_recall = may_recall and can_restart(writer, run.validations)
+    if not may_recall or not protocol.recall(download, note):
         writer.truncate()
         return
     for buffer in content.replay(writer, run.validations, download.BLOCK):
