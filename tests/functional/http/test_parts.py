@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import mmap
 import pickle
 import random
@@ -41,6 +42,9 @@ from pulpcore.plugin.download.futures import (
     Limits,
     NotAuthorized,
     NotFound,
+    Timeout,
+    Validation,
+    Writer,
 )
 from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.engine import ramp
@@ -489,6 +493,25 @@ class TestFailures:
         assert content(into_memory(server.url("/a"), parts=3)) == BODY
         assert server.count == (9 if granted else 1)
 
+    def test_failed_before_no_thread(
+        self, fetched: Fetched, held: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A part that failed just before a thread couldn't be started is fetched again."""
+        run, calls, has_failed = Workers.run, [0], fetched.after(1)
+
+        def once(workers: Workers, work: Any) -> None:
+            calls[0] += 1
+            if calls[0] == 2:
+                assert has_failed.wait(60)
+                raise RuntimeError("can't start new thread")
+            run(workers, work)
+
+        monkeypatch.setattr(Workers, "run", once)
+        home = held(1, faults={span(1): [CutAfter(SIZE * 3 // 4)]})
+        download = into_memory(home.url("/a"), parts=3, timeout=Timeout(total=30))
+        assert content(download) == BODY
+        assert f"bytes={SIZE * 7 // 4}-{2 * SIZE - 1}" in ranges(home)
+
     @pytest.mark.parametrize("which", ["stream", "part"])
     def test_ended_early(self, held: Serve, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
         """A body that ends too early, as an adapter of the caller's may allow, is no content."""
@@ -569,6 +592,25 @@ def with_mirrors(home: FileServer, *mirrors: FileServer, **options: Any) -> Any:
     return download
 
 
+class Unrepeatable(Validation):
+    """It takes bytes, and can't be reset."""
+
+    def update(self, buffer: bytes) -> None:
+        """Take bytes."""
+
+
+class Pipe(io.RawIOBase):
+    """It can't seek."""
+
+    def __init__(self) -> None:
+        self.buffers: list[bytes] = []
+
+    def write(self, buffer: Any) -> int:
+        """Keep the bytes."""
+        self.buffers.append(bytes(buffer))
+        return len(buffer)
+
+
 BAD_AT_A_MIRROR = {
     "404": Status(404),
     "503": Status(503, {"Retry-After": "1000"}),
@@ -611,6 +653,18 @@ class TestMirrors:
         assert download.etag == '"e"'
         with with_mirrors(held(), mirror).stream() as stream:
             assert stream.read() == BODY
+        assert mirror.count == 0
+
+    def test_unrepeatable(self, held: Serve, file_server: Serve) -> None:
+        """Nor where a lie could not be undone: it has gone into a pipe, or into a validation."""
+        mirror = file_server({"/a": File(OTHER, etag='"e"')})
+        download = with_mirrors(held(), mirror)
+        download.validations.append(Unrepeatable())
+        assert content(download) == BODY
+        download, pipe = with_mirrors(held(), mirror), Pipe()
+        download.writer = Writer(pipe)
+        download()
+        assert b"".join(pipe.buffers) == BODY
         assert mirror.count == 0
 
     @pytest.mark.parametrize("fault", BAD_AT_A_MIRROR.values(), ids=BAD_AT_A_MIRROR)

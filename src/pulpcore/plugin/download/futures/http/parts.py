@@ -169,10 +169,7 @@ class Team:
         ended = []
         while self._ended:
             part = self._ended.popleft()
-            self._running.discard(part)
-            if part.has_place:
-                part.has_place = False
-                leave_place(self._attempt, part)
+            self._release(part)
             if part in self._dropped:
                 self._dropped.discard(part)
                 self._free.append(part.memory)
@@ -225,10 +222,16 @@ class Team:
             part.error.local = True
             part.failures += 1
             part.is_ended = True
-            self._ended.append(part)
-            self.collect()
+            self._release(part)
             return False
         return True
+
+    def _release(self, part: Part) -> None:
+        """Note that no thread fetches a part, and give its place at the hosts back."""
+        self._running.discard(part)
+        if part.has_place:
+            part.has_place = False
+            leave_place(self._attempt, part)
 
     def _by_load(self, part: Part, has_stream: bool) -> list[Fetcher]:
         """Return the sources, those with the fewest connections first, and last where it failed."""
