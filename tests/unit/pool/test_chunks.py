@@ -62,6 +62,13 @@ def run(downloads, executor, **options):
     return {plan.download: plan for plan in plans}
 
 
+def in_one_chunk(monkeypatch, number):
+    """Have the engine wait for so many downloads, and send them in one chunk."""
+    monkeypatch.setattr(
+        portions.Portions, "next", lambda _, waiting, *others: number if waiting == number else 0
+    )
+
+
 def sizes(executor):
     """Return the number of downloads in each chunk."""
     return [size(chunk) for chunk in executor.calls]
@@ -230,7 +237,7 @@ def test_not_restored(inline):
 
 def test_not_restored_after_others_have_run(inline, monkeypatch):
     """A worker unpickles a chunk bit by bit. What it has run before isn't sent again."""
-    monkeypatch.setattr(portions, "FIRST", 2 * BLOCK)
+    in_one_chunk(monkeypatch, 2 * BLOCK)
     bad = Grumpy("test://a/bytes/1", None)
     some = [Remote("test://a/bytes/1", None) for _ in range(2 * BLOCK - 1)]
     executor = inline(1)
@@ -378,8 +385,9 @@ def test_a_monitor_that_fails(inline, caplog, monkeypatch):
     assert "A monitor could not take a report" in caplog.text
 
 
-def test_lost_twice(inline):
+def test_lost_twice(inline, monkeypatch):
     """The downloads of a lost chunk are tried once more, one by one. Two losses are a failure."""
+    in_one_chunk(monkeypatch, 4)
     executor = inline(1)
     some = [Remote(f"test://a/bytes/{number}", None) for number in range(4)]
     executor.faults = {0: OSError("worker gone"), 2: OSError("worker gone")}
@@ -418,12 +426,12 @@ def test_a_second_try_is_alone(inline):
 def test_blocks(inline, monkeypatch):
     """Specs and reports travel in blocks. One report that can't be sent spoils no other."""
     executor = inline(1)
-    monkeypatch.setattr(portions, "FIRST", 1000)
+    in_one_chunk(monkeypatch, 2 * BLOCK + 1)
     downloads = [Remote(f"test://a/bytes/{number}", None) for number in range(2 * BLOCK + 1)]
     downloads[-1].validations.append(Hoarder())
     plans = run(downloads, executor)
     assert [type(plan.error) for plan in plans.values()].count(DownloadFailed) == 1
-    assert max(sizes(executor)) > BLOCK
+    assert sizes(executor) == [2 * BLOCK + 1]
     for number, download in enumerate(downloads[:-1]):
         assert download.position == number
 
@@ -510,6 +518,15 @@ def test_failed_of_a_broken_executor(inline, is_begun):
     assert told == [plan.error] * is_begun
 
 
+def test_its_folder_is_removed(inline):
+    """If somebody removes the folder of a batch, such as who cleans /tmp, the batch says so."""
+    executor = inline(1)
+    executor.hook = lambda number: number and Folder(executor.calls[0].folder, "").remove()
+    plans = run([Nop() for _ in range(3 * portions.FIRST)], executor)
+    reasons = {plan.error.reason for plan in plans.values() if plan.error is not None}
+    assert reasons == {f"its folder {executor.calls[0].folder} was removed by others"}
+
+
 def test_submit_fails(inline):
     """An executor that takes no chunk fails the plans, with what it raised, and without secrets."""
     executor = inline()
@@ -521,8 +538,9 @@ def test_submit_fails(inline):
     assert "s3cret" not in reason
 
 
-def test_begun_by_another(inline):
+def test_begun_by_another(inline, monkeypatch):
     """A chunk that another worker has begun is lost: its downloads are tried one by one."""
+    in_one_chunk(monkeypatch, 3)
     executor = inline(1)
     executor.hook = lambda number: (
         number or Folder(executor.calls[0].folder, executor.calls[0].batch).begin(1)
@@ -561,6 +579,7 @@ def test_a_long_chunk_reports_early(inline, monkeypatch):
 @pytest.mark.parametrize(("other", "shown"), [("wait/200", "waiting 90 s: a test"), ("block", "")])
 def test_waits_are_shown(inline, monkeypatch, other, shown):
     """A monitor says what downloads wait for in a worker, and nothing while another gets on."""
+    in_one_chunk(monkeypatch, 2)
     monkeypatch.setattr(worker, "PATIENCE", 0.05)
     monkeypatch.setattr(worker, "_POLL", 0.05)
     monkeypatch.setattr(chunks, "_LOOK", 0.05)
@@ -841,16 +860,17 @@ def test_bytes_in_flight(inline):
 
 
 def test_a_limiter_that_is_gone():
-    """Another limiter that gets the address of one that is gone has another twin."""
+    """A limiter that gets the address of one that is gone has its own twin, and so has the next."""
     packer, twins = Packer(), {}
     download = Remote("test://a/bytes/1", None)
-    for rate in (1, 2):
-        download.rate_limiter = RateLimiter(rate)
-        key = id(download.rate_limiter)
+    limiters = [RateLimiter(rate) for rate in (1, 2, 3)]
+    for limiter in limiters:
+        download.rate_limiter = limiter
         (((twin, _),),) = unpack(packer.pack([(download, [])]), twins)
-        packer._numbers[key] = (lambda: None, 0)
-    assert len(twins) == 2
-    assert pickle.dumps(twin.rate_limiter) == pickle.dumps(RateLimiter(2))
+        assert pickle.dumps(twin.rate_limiter) == pickle.dumps(limiter)
+        # The second one gets the address of the first.
+        packer._numbers[id(limiters[1])] = (lambda: None, 0)
+    assert len(twins) == 3
 
 
 def test_workers_of_the_program_ignore_ctrl_c(monkeypatch):

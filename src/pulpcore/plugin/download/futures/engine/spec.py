@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import io
+import itertools
 import pickle
 import weakref
 from abc import ABC, abstractmethod
@@ -152,6 +153,7 @@ class Packer:
         """
         self._limits = limits
         self._numbers: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self._next = itertools.count()
         self._table = copyreg.dispatch_table | _REDUCERS
         for kind in SHARED:
             self._table[kind] = self._reduce
@@ -195,7 +197,7 @@ class Packer:
         """Pickle a shared object with its number, by which a worker finds its twin."""
         reference, number = self._numbers.get(id(thing), (None, 0))
         if reference is None or reference() is not thing:
-            number = len(self._numbers)
+            number = next(self._next)
             self._numbers[id(thing)] = weakref.ref(thing), number
         make, arguments, state = (*thing.__reduce_ex__(4), None)[:3]
         return _twin, (number, make, arguments, state)

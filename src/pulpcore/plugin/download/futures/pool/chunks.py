@@ -393,6 +393,9 @@ class Chunks:
             self._lose(sent, "its worker process died")
         else:
             self._portions.learn(reply.rate, self._executor.workers())
+            if sent.items and not sent.folder.is_running():
+                # The workers take this for the end of the batch, and would run nothing any more.
+                self.cancellation.cancel(f"its folder {sent.folder.path} was removed by others")
             self._pending.add(sent.items.values())
 
     def _read_early(self, sent: _Sent) -> None:
