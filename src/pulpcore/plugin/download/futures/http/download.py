@@ -239,8 +239,7 @@ class HttpDownload(Download[W_co]):
         """The ETag of the file, for :attr:`known_etag` in a later run.
 
         None if the server sent none, if a mirror brought any of the content, or if the last run
-        failed. After a HEAD request it is the ETag
-        of the file that a GET would return.
+        failed. After a HEAD request it is the ETag of the file that a GET would return.
         """
         return _validators(self).etag
 

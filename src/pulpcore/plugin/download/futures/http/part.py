@@ -57,7 +57,7 @@ class Fetcher:
 
     Attributes:
         source (str): The URL of the source.
-        is_helper (bool): Whether it isn't the source that the attempt asks.
+        is_helper (bool): Whether the attempt asks another source than this one.
         trace (Requests | None): Traces the requests that the download's thread sends; None for no
             tracing.
     """

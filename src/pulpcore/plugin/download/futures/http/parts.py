@@ -88,9 +88,9 @@ def origin(
 ) -> Origin | None:
     """Return what is needed to fetch a file in parts; None if that can't be done.
 
-    It needs a strong validator or, where several sources brought what is here, the size of the
-    file. And it needs no content coding, a server that supports ranges, and a known size of at
-    least :data:`SMALLEST`.
+    The server must support ranges, the size must be known and at least :data:`SMALLEST`, and the
+    content must not be coded. Unless several sources brought what is here, there must be a strong
+    validator, too.
 
     Args:
         reply: The reply to the first request.

@@ -129,7 +129,7 @@ class HttpProtocol(Protocol):
         return parse(source, SCHEMES).origin
 
     def is_conditional(self, download: Options) -> bool:
-        """Return whether any version but a known one is asked for.
+        """Return whether the request is conditional: a known version is not to be sent again.
 
         Args:
             download: The download.
