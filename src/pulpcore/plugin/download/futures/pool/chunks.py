@@ -392,10 +392,10 @@ class Chunks:
         elif reply.is_lost:
             self._lose(sent, "its worker process died")
         else:
+            if reply.is_late:
+                # Nothing happens if the batch has ended. Otherwise no worker would run anything.
+                self.cancellation.cancel(_unseen(sent.folder))
             self._portions.learn(reply.rate, self._executor.workers())
-            if sent.items and not sent.folder.is_running():
-                # The workers take this for the end of the batch, and would run nothing any more.
-                self.cancellation.cancel(f"its folder {sent.folder.path} was removed by others")
             self._pending.add(sent.items.values())
 
     def _read_early(self, sent: _Sent) -> None:
@@ -472,6 +472,14 @@ class Chunks:
             self._folder.remove()
             self._folder = None
         self._reminder.cancel()
+
+
+def _unseen(folder: Folder) -> str:
+    """Return the reason why plans fail if a worker can't see the batch's folder."""
+    return (
+        f"a worker process can't see {folder.path}: somebody has removed it, or the process runs "
+        "as another user"
+    )
 
 
 def _show(item: Item, wait: Wait | None) -> None:

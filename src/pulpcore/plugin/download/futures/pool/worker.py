@@ -83,12 +83,15 @@ class Reply(NamedTuple):
             that waited for a back-off must not make the next chunks small.
         problem (str): Why the chunk could not be run at all; '' if it was.
         is_lost (bool): Whether another worker had begun it before, and died.
+        is_late (bool): Whether nothing was started, because the worker doesn't see that the batch
+            still runs.
     """
 
     reports: bytes = b""
     rate: float = 0.0
     problem: str = ""
     is_lost: bool = False
+    is_late: bool = False
 
 
 class _Session:
@@ -191,8 +194,8 @@ def _run(chunk: Chunk, session: _Session) -> Reply:
         if not folder.begin(chunk.number):
             return Reply(is_lost=True)
     elif chunk.is_local or session.is_shared or folder.exists():
-        # The batch has ended before the worker could begin.
-        return Reply()
+        # The batch has ended before the worker could begin, or the worker can't see its folder.
+        return Reply(is_late=True)
     return _Run(chunk, session, folder).run()
 
 
