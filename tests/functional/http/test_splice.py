@@ -378,6 +378,14 @@ class TestPartialFile:
         assert (ranges(mirror)[1:], home.count) == (["bytes=2000-", None], 1)
         assert [event.retrying for event in events if event.NAME == Event.ERROR] == [True]
 
+    def test_last_one_lies(self, file_server: Serve, tmp_path: Path) -> None:
+        """What the last source brought alone, and is wrong, is not kept."""
+        home = file_server({"/a": FILE}, faults=cut())
+        liar = file_server({"/a": File(OTHER, etag='"e"')})
+        error = failure(file_of(tmp_path, [home, liar]))
+        assert type(error) is DownloadFailed
+        assert list(tmp_path.iterdir()) == []
+
     def test_failed_without_a_digest(self, file_server: Serve, tmp_path: Path) -> None:
         """A later run without a digest, or without those sources, begins at byte 0."""
         for count in (1, 2):

@@ -31,6 +31,7 @@ class Content:
             different bytes.
         is_mixed (bool): They came from more than one source, so only a digest can tell whether
             they belong together.
+        is_wrong (bool): A validation failed, so no later run may resume them.
     """
 
     __slots__ = (
@@ -38,6 +39,7 @@ class Content:
         "is_begun",
         "is_mixed",
         "is_torn",
+        "is_wrong",
         "position",
         "received",
         "validations",
@@ -52,7 +54,7 @@ class Content:
         self.writer: Writer | None = None
         self.validations: list[Validation] = []
         self.position = self.received = 0
-        self.is_begun = self.is_torn = self.is_mixed = False
+        self.is_begun = self.is_torn = self.is_mixed = self.is_wrong = False
         # The open file of the writer. If the writer has opened another one, the bytes are gone.
         self._file: object = None
 

@@ -254,6 +254,9 @@ class Life:
         reason = self.token.reason
         if isinstance(error, DownloadError):
             self._steps.failure = error
+            if isinstance(error, ValidationError):
+                # Empty content isn't kept anyway.
+                self._record.content.is_wrong = self._record.content.is_begun
         elif reason is not None:
             self._steps.failure = DownloadFailed(self.download, reason)
             self._steps.failure.__cause__ = None if isinstance(error, Cancelled) else error
@@ -268,7 +271,8 @@ class Life:
         writer = self._run.writer
         try:
             if writer is not None:
-                discard(writer, isinstance(error, ValidationError))
+                # The error may be another one: that of all sources, or of the end of a wait.
+                discard(writer, self._record.content.is_wrong)
         finally:
             self.download.router.send(Failed(self.download, error))
 
