@@ -326,10 +326,21 @@ def test_subclass_that_never_calls_us():
         Picky()()
 
 
+class Restored(DigestValidation):
+    """Restores its state by itself."""
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+
+
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda v: pickle.loads(pickle.dumps(v))])
 @pytest.mark.parametrize(
     "make",
-    [lambda: SizeValidation(9, False), lambda: DigestValidation("sha256", digest("sha256"), False)],
+    [
+        lambda: SizeValidation(9, False),
+        lambda: DigestValidation("sha256", digest("sha256"), False),
+        lambda: Restored("sha256", digest("sha256"), False),
+    ],
 )
 def test_a_copy_has_seen_nothing(make, way):
     """A copied validation expects the same and shares no state."""

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from .error import DigestMismatch, MismatchError, SizeMismatch, ValidationError
 from .storage.digest import Digest, digits
@@ -165,6 +165,16 @@ class SizeValidation(Validation):
         return f"SizeValidation({self.expected}, enforced={self.enforced})"
 
 
+class _Blank:
+    """Makes the digest of no bytes when a copied or unpickled validation first uses it."""
+
+    def __get__(self, validation: DigestValidation, kind: type[Any]) -> Digest:
+        state = vars(validation)
+        # One step: if two threads make it, both get the first.
+        made: Digest = state.setdefault("_digest", Digest(state["_name"]))
+        return made
+
+
 class DigestValidation(Validation):
     """Validates a digest of the content.
 
@@ -175,6 +185,8 @@ class DigestValidation(Validation):
     ALGORITHMS = ("sha512", "sha384", "sha256", "sha224", "sha1", "md5")
     """The names of the algorithms, the strongest first."""
 
+    # The object's own attribute comes first.
+    _digest: Digest = cast(Any, _Blank())
     # The digest of content that another process has seen.
     _adopted: str | None = None
 
@@ -245,11 +257,9 @@ class DigestValidation(Validation):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copied or unpickled validation starts with no bytes.
-        return {**vars(self), "_digest": None, "_adopted": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._digest = Digest(self._name)
+        state = {**vars(self), "_adopted": None}
+        state.pop("_digest", None)
+        return state
 
     def __repr__(self) -> str:
         return f"DigestValidation({self._name!r}, {self.expected!r}, enforced={self.enforced})"
