@@ -66,8 +66,8 @@ class _Making:
                 token.detach(waiter)
         if token is not None:
             token.check()
-        # The token may wake it without a reason: see Cancellation.nudge(). After an interrupt, the
-        # object may not be made, and nobody wakes it.
+        # If it was woken before the end, its token nudged it, and somebody still makes the object.
+        # If nothing has woken it and nobody makes the object, an interrupt came.
         return self._is_over or not (is_woken or self._steps.gi_running)
 
 
