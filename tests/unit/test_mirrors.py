@@ -202,11 +202,27 @@ class TestMetalink:
 
     @pytest.mark.parametrize(
         "name",
-        ["", ".", "..", "/etc/passwd", "../a", "a/../../b", "a//b", "a/", "a\\b", "C:a", "a&#10;b"],
+        [
+            *[
+                "",
+                ".",
+                "..",
+                "/etc/passwd",
+                "../a",
+                "a/../../b",
+                "a//b",
+                "a/",
+                "a\\b",
+                "C:a",
+                "a&#10;b",
+            ],
+            ".download-0123456789abcdef.note",
+            "a/.download-0123456789abcdef.partial",
+        ],
     )
     @pytest.mark.parametrize("document", [VERSION_3, VERSION_4])
     def test_name(self, name, document):
-        """A name that leads out of the folder is refused."""
+        """A name that leads out of the folder is refused, and one that a staging file may have."""
         for known in ("repomd.xml", "sub/a.iso"):
             document = document.replace(f'name="{known}"', f'name="{name}"')
         with pytest.raises(ValueError, match="the name of a file"):
@@ -260,13 +276,16 @@ class TestMetalink:
         assert "s3cret" not in str(caught.value)
 
     def test_size(self):
-        """A document of up to 10 MiB is read, also a deep one, and a larger one is refused."""
+        """A document of up to 10 MiB is read, deep or long, and a larger one is refused."""
         filling = LARGEST - len(version_4(""))
         assert Metalink.parse(version_4(" " * filling)).files
         with pytest.raises(ValueError, match="more than"):
             Metalink.parse(version_4(" " * (filling + 1)))
         deep = version_4("<a>" * 300_000 + "</a>" * 300_000)
         assert Metalink.parse(deep).files
+        # To sort the URLs at each of them would take a minute.
+        many = version_4("<url>http://h/b</url>" * 50_000)
+        assert len(Metalink.parse(many).files[0].urls) > 50_000
 
     def test_text(self):
         """No secret of a URL is shown."""

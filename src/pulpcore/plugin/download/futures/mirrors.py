@@ -18,6 +18,7 @@ from . import redact
 from .engine.sources import Site, Source, ranked
 from .http import HttpDownload
 from .net.url import parse
+from .storage.staging import is_reserved
 from .validation import DigestValidation, SizeValidation
 from .writer import FileWriter
 
@@ -213,8 +214,8 @@ class Metalink(NamedTuple):
         Raises:
             ValueError:
                 It isn't well-formed, is no Metalink document, has a DTD, an entity or more than 10
-                MiB, the name of a file leads out of its folder, a size or a digest can't be right,
-                or there is no http URL.
+                MiB, the name of a file leads out of its folder or is that of a staging file, a size
+                or a digest can't be right, or there is no http URL.
         """
         raw = data.encode() if isinstance(data, str) else data
         if len(raw) > LARGEST:
@@ -225,6 +226,9 @@ class Metalink(NamedTuple):
         except expat.ExpatError as error:
             # Without the text of the document.
             raise ValueError(f"the Metalink document is not well-formed: {error}") from None
+        for file in reader.files:
+            # Here, and not at each URL: a document may have a hundred thousand of them.
+            file.urls.sort(key=lambda url: url.priority)
         if not any(file.urls for file in reader.files):
             raise ValueError("the Metalink document has no http URL")
         return cls(reader.files)
@@ -316,7 +320,6 @@ class _Reader:
         elif _is_http(text):
             given = self._attributes.get("location")
             file.urls.append(MetalinkURL(text, self._priority(), given))
-            file.urls.sort(key=lambda url: url.priority)
 
     def _priority(self) -> int:
         if self._version == _VERSION_4:
@@ -348,6 +351,8 @@ def _name(name: str) -> str:
         raise ValueError("the name of a file in the Metalink document leads out of its folder")
     if "\\" in name or ":" in parts[0]:
         raise ValueError("the name of a file in the Metalink document is one of Windows")
+    if any(map(is_reserved, parts)):
+        raise ValueError("the name of a file in the Metalink document is one of a staging file")
     return name
 
 
