@@ -75,7 +75,7 @@ def simulate(mirrors, seed=0, files=FILES):
         if job is not None:
             tour, error, seconds = job
             if error is None:
-                tour.succeeded(SIZE, seconds)
+                tour.succeeded(SIZE, seconds, is_alone=False)
                 tour = None
             else:
                 tour.failed(error, seconds)

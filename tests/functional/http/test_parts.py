@@ -713,6 +713,19 @@ class TestMirrors:
         assert (mirror.count > asked[0]) == is_first
         assert asked[0] == asked[-1]
 
+    def test_liar_is_remembered(self, held: Serve, file_server: Serve) -> None:
+        """A mirror whose parts made the digest wrong four times in a row is asked for no others."""
+        context = Context()
+        mirror = file_server({"/a": File(OTHER, etag='"e"')})
+        counts = [0]
+        for _ in range(6):
+            # Two parts are fetched before the stream may go on, one of them from the mirror.
+            download = with_mirrors(held(0 if len(counts) > 4 else 2), mirror)
+            download.context = context
+            assert content(download) == BODY
+            counts.append(mirror.count)
+        assert counts[0] < counts[1] < counts[2] < counts[3] < counts[4] == counts[5] == counts[6]
+
     def test_slow_mirror(
         self, fetched: Fetched, file_server: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import time
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -269,6 +270,12 @@ class Attempt(_Waits):
         """Tell the circuit breaker that the host is up, before all of the content is here."""
         if self.breaker is not None and self.breaker.has_failed:
             self.breaker.succeeded()
+
+    def note_source(self) -> None:
+        """Remember for other files that the source has brought this one."""
+        if self.tour is not None:
+            size, seconds = self.fetched - self.helped, time.monotonic() - self.began
+            self.tour.succeeded(size, seconds, is_alone=not self._run.may_mix)
 
     # What the engine does with it.
 

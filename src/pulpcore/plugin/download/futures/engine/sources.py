@@ -265,6 +265,8 @@ class Tour:
         self.home = sources[0]
         self._left = ranked(self._sites, chance, keep_first)
         self._failures: dict[str, Failure] = {}
+        # The sources that brought parts of the file while another one was asked, which is the key.
+        self._helpers: dict[str, set[str]] = {}
         self.source = self._left.pop(0)
 
     @property
@@ -281,14 +283,26 @@ class Tour:
         """Go on with the next source."""
         self.source = self._left.pop(0)
 
-    def succeeded(self, size: int, seconds: float) -> None:
+    def helped(self, source: str) -> None:
+        """Note that another source brought parts of the file.
+
+        Args:
+            source: That source.
+        """
+        self._helpers.setdefault(self.source, set()).add(source)
+
+    def succeeded(self, size: int, seconds: float, is_alone: bool) -> None:
         """Note that the source has brought the file.
 
         Args:
             size: The bytes that came.
             seconds: The time that it took.
+            is_alone: The digest was wrong before, when several sources brought the file. If this
+                one was among them, the others count as failed: one of them brought wrong bytes.
         """
         self._sites[self.source].succeeded(size, seconds)
+        for helper in self._helpers.get(self.source, ()) if is_alone else ():
+            self._sites[helper].failed(seconds)
 
     def failed(self, error: DownloadError, seconds: float) -> None:
         """Note why the source failed.

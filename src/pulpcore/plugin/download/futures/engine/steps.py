@@ -262,8 +262,7 @@ class Steps(_Prospects):
             else:
                 writer.discard()
         attempt.note_life()
-        if self._tour is not None:
-            self._tour.succeeded(attempt.fetched - attempt.helped, time.monotonic() - attempt.began)
+        attempt.note_source()
 
     def recover(self) -> None:
         """Find out how to try again after an attempt failed.

@@ -534,8 +534,9 @@ class Reader:
             self.source = part.fetcher.source
             if part.is_joined:
                 self._join()
-            if part.fetcher.is_helper:
+            if part.fetcher.is_helper and (tour := self._attempt.tour) is not None:
                 self._attempt.helped += len(buffer)
+                tour.helped(self.source)
         if part.first + part.handed == part.end:
             team.finish()
             # A buffer is free, so plan at once.
