@@ -373,7 +373,7 @@ def upstream(
 
 
 def test_replication(app, domain, pulp, upstream, work, running, tmp_path, monkeypatch) -> None:
-    """The replication of another Pulp gets files that no connection to it lasts for.
+    """A Pulp replicates another one, though each connection to it breaks within a file.
 
     The other one is a domain of this Pulp, with its API.
     """

@@ -1,12 +1,15 @@
 """Helpers of the HTTP tests: quick retries, downloads into memory, recorded events."""
 
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from servers.tls import Certificate
+from urllib3 import HTTPResponse
 from urllib3.util import Retry
 
 from pulpcore.plugin.download.futures import (
@@ -143,3 +146,12 @@ class Opened:
         monkeypatch.setattr(Connector, "connect", counted)
         monkeypatch.setattr(Connection, "close", closed)
         return counts
+
+
+def response_with(**headers: str) -> requests.Response:
+    """Make a response with headers, `_` for `-`, and without a body."""
+    response = requests.Response()
+    response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+    response.request = requests.Request("GET", "http://example.org/a").prepare()
+    response.raw = HTTPResponse(io.BytesIO(), response.headers, preload_content=False)
+    return response

@@ -772,7 +772,7 @@ class TestRegistry:
             assert session.get(server.url("/v2/a/1"), timeout=9).content == BODY
 
     def test_expiry(self, running: Any) -> None:
-        """A token that is about to expire isn't sent. A minute is meant where nothing is said.
+        """A token that is about to expire isn't sent. Without `expires_in` it lasts a minute.
 
         A number that is too large for a float is no bug of the library.
         """

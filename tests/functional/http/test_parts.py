@@ -656,7 +656,7 @@ class TestMirrors:
         assert mirror.count == 0
 
     def test_unrepeatable(self, held: Serve, file_server: Serve) -> None:
-        """Nor where a lie could not be undone: it has gone into a pipe, or into a validation."""
+        """No mirror is asked if its bytes can't be taken back from a pipe or from a validation."""
         mirror = file_server({"/a": File(OTHER, etag='"e"')})
         download = with_mirrors(held(), mirror)
         download.validations.append(Unrepeatable())

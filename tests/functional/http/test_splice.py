@@ -89,7 +89,7 @@ class TestContinued:
         assert (download.source, download.etag) == (mirror.url("/a"), None)
 
     def test_several(self, file_server: Serve) -> None:
-        """More than two sources can bring a part each, and a source goes on with all of it."""
+        """Three sources bring a part each, and the first one then brings the rest."""
         home = file_server({"/a": FILE}, faults={0: CutAfter(CUT)})
         mirrors = [file_server({"/a": FILE}, faults=cut(500)) for _ in range(2)]
         assert content(download_of([home, *mirrors], retry=quick(1))) == BODY
@@ -244,19 +244,19 @@ class TestNotContinued:
         ids=["size unknown", "coded"],
     )
     def test_unknown(self, file_server: Serve, first: File) -> None:
-        """Nor is continued what has no known size, or is coded."""
+        """A file without a known size, or one that is coded, isn't continued by a mirror."""
         home, mirror = file_server({"/a": first}, faults=cut()), file_server({"/a": FILE})
         assert content(download_of([home, mirror])) == BODY
         assert ranges(mirror) == [None]
 
     def test_sizes_differ(self, file_server: Serve) -> None:
-        """Nor what has another size than is validated."""
+        """Nor is a file whose size isn't the one that is validated."""
         home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
         failure(download_of([home, mirror], digest(), SizeValidation(len(BODY) + 1)))
         assert ranges(mirror) == [None]
 
     def test_own_range(self, file_server: Serve) -> None:
-        """Nor a range of the caller's."""
+        """With a Range of the caller's, a mirror is asked for that range."""
         home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
         download = download_of([home, mirror], headers={"Range": "bytes=0-"})
         assert content(download) == BODY
@@ -293,14 +293,14 @@ class TestNotContinued:
             assert ranges(mirror) == expected
 
     def test_query(self, file_server: Serve) -> None:
-        """Nor is a mirror that differs by its query only the same source."""
+        """Two URLs that differ only in their query are two sources, so nothing is continued."""
         server = file_server({"/a": FILE}, faults={0: CutAfter(CUT)})
         download = into_memory(server.url("/a?m=1"), mirrors=[server.url("/a?m=2")])
         assert content(download) == BODY
         assert ranges(server) == [None, None]
 
     def test_complete(self, file_server: Serve) -> None:
-        """All bytes without their end have no rest."""
+        """If all bytes came, but not the end of the coding, a mirror has no rest to bring."""
         coded = File(chunked(BODY, end=b""), headers={"Transfer-Encoding": "chunked"})
         home = file_server({"/a": coded}, faults=cut(len(coded.body)))
         mirror = file_server({"/a": FILE})

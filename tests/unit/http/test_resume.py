@@ -1,12 +1,10 @@
 """Tests of the validators and ranges with which a partial HTTP download resumes."""
 
-import io
 import json
 from typing import Any
 
 import pytest
-import requests
-from urllib3 import HTTPResponse
+from http_tools import response_with
 
 from pulpcore.plugin.download.futures.http.resume import (
     ContentRange,
@@ -19,15 +17,6 @@ from pulpcore.plugin.download.futures.http.resume import (
 
 DATE = "Sun, 06 Nov 1994 08:49:38 GMT"
 BEFORE = "Sun, 06 Nov 1994 08:49:37 GMT"
-
-
-def answer(**headers: str) -> requests.Response:
-    """Make a response with the given headers."""
-    response = requests.Response()
-    response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
-    response.request = requests.Request("GET", U).prepare()
-    response.raw = HTTPResponse(io.BytesIO(), response.headers, preload_content=False)
-    return response
 
 
 @pytest.mark.parametrize(
@@ -63,7 +52,7 @@ def answer(**headers: str) -> requests.Response:
 )
 def test_strong_validator(headers: dict[str, str], validator: str | None) -> None:
     """The validator is a strong ETag, or a Last-Modified older than the response, or none."""
-    assert strong_validator(answer(**headers)) == validator
+    assert strong_validator(response_with(**headers)) == validator
 
 
 @pytest.mark.parametrize(
@@ -92,12 +81,12 @@ def test_strong_validator(headers: dict[str, str], validator: str | None) -> Non
 )
 def test_content_range(value: str, part: ContentRange | None) -> None:
     """A well-formed Content-Range gives the part that the response contains."""
-    assert content_range(answer(Content_Range=value)) == part
+    assert content_range(response_with(Content_Range=value)) == part
 
 
 def test_no_content_range() -> None:
     """Without a Content-Range a response isn't a part."""
-    assert content_range(answer()) is None
+    assert content_range(response_with()) is None
 
 
 @pytest.mark.parametrize(
@@ -142,7 +131,7 @@ U, V = "http://example.org/a", "http://example.org/b"
 def version(url: str = U, **headers: str) -> Version:
     """Return the version that a response from a URL has."""
     headers = headers or {"ETag": '"e"', "Last_Modified": BEFORE}
-    found = Version.of(answer(**headers), url, url, 10)
+    found = Version.of(response_with(**headers), url, url, 10)
     assert found is not None
     return found
 
@@ -201,22 +190,22 @@ REST = {"ETag": '"e"', "Last_Modified": BEFORE, "Content_Range": "bytes 5-9/10"}
 def test_is_continued(headers: dict[str, str | None], answered: str, is_it: bool) -> None:
     """A part continues only the same resource with equal validator, coding and total size."""
     found = {name: value for name, value in {**REST, **headers}.items() if value is not None}
-    assert version().is_continued(answer(**found), answered, 5) is is_it
+    assert version().is_continued(response_with(**found), answered, 5) is is_it
 
 
 def test_is_continued_without_a_date() -> None:
     """If only the query differs, a Last-Modified must show that it is the same file."""
     found = {"ETag": '"e"', "Content_Range": "bytes 5-9/10"}
-    assert version(ETag='"e"').is_continued(answer(**found), U, 5)
-    assert not version(ETag='"e"').is_continued(answer(**found), U + "?s=2", 5)
+    assert version(ETag='"e"').is_continued(response_with(**found), U, 5)
+    assert not version(ETag='"e"').is_continued(response_with(**found), U + "?s=2", 5)
 
 
 def test_is_whole_by_its_length() -> None:
     """A 200 whose length contradicts its Content-Range isn't the whole file."""
     span = {"Content_Range": "bytes 0-9/10"}
-    assert is_whole(answer(**span, Content_Length="10"))
-    assert not is_whole(answer(**span, Content_Length="5"))
-    head = answer(**span, Content_Length="0")
+    assert is_whole(response_with(**span, Content_Length="10"))
+    assert not is_whole(response_with(**span, Content_Length="5"))
+    head = response_with(**span, Content_Length="0")
     head.request.method = "HEAD"
     assert is_whole(head)
 
@@ -234,4 +223,4 @@ def test_is_whole_by_its_length() -> None:
 )
 def test_is_whole(value: str | None, is_it: bool) -> None:
     """A 200 response with the Content-Range of a part isn't the whole file."""
-    assert is_whole(answer(**({} if value is None else {"Content_Range": value}))) is is_it
+    assert is_whole(response_with(**({} if value is None else {"Content_Range": value}))) is is_it

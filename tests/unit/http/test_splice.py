@@ -1,25 +1,13 @@
 """Tests of which replies continue what another source has brought."""
 
-import io
-
 import pytest
-import requests
-from urllib3 import HTTPResponse
+from http_tools import response_with
 
 from pulpcore.plugin.download.futures import HttpDownload, SizeValidation
 from pulpcore.plugin.download.futures.http.splice import Beginning
 
 U = "http://example.org/a"
 V = "http://example.net/a"
-
-
-def answer(**headers: str) -> requests.Response:
-    """Make a response with the given headers."""
-    response = requests.Response()
-    response.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
-    response.request = requests.Request("GET", U).prepare()
-    response.raw = HTTPResponse(io.BytesIO(), response.headers, preload_content=False)
-    return response
 
 
 @pytest.mark.parametrize(
@@ -41,7 +29,7 @@ def answer(**headers: str) -> requests.Response:
 )
 def test_is_continued(headers: dict[str, str], is_it: bool) -> None:
     """The rest begins where the first bytes end, and is of a file of the same size, as it is."""
-    assert Beginning(U, 10).is_continued(answer(**headers), V, 5) is is_it
+    assert Beginning(U, 10).is_continued(response_with(**headers), V, 5) is is_it
 
 
 @pytest.mark.parametrize(

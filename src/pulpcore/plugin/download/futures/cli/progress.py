@@ -136,7 +136,7 @@ class Lines(Progress):
         shown = self._waiting
         if shown is None or shown.why != wait.why:
             return True
-        # Downloads that wait for the same end at slightly different times. NaN: both never.
+        # Several downloads may wait for the same, with slightly different ends.
         return abs((wait.until or 0.0) - (shown.until or 0.0)) > SAME
 
     def _share(self, completed: int, total: int | None) -> float:

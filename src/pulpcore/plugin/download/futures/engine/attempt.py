@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class _Waits:
-    """The waits of an attempt that are our own, so that they aren't slowness of the server's.
+    """What the check of the server's speed asks of an attempt: how much came, and our own waits.
 
     Attributes:
         fetched (int): How much of the content came in the attempt (bytes).
@@ -247,12 +247,13 @@ class Attempt(_Waits):
             self.chosen is not None
             and run.may_mix
             and run.outlet is None
-            # Parts of others are asked for before the first byte, when start_over() always works.
+            # Not can_start_over(): before the first byte it is always True, and a mirror may
+            # already be asked for a part.
             and can_restart(run.writer, run.validations)
         )
 
     def mix(self) -> None:
-        """Note that what comes next is of another source than what is here."""
+        """Note that what comes next is from another source than what is here."""
         self.content.is_mixed = True
 
     def connect_timeout(self) -> float | None:

@@ -44,8 +44,8 @@ class Claims:
     def is_live(self) -> bool:
         """Whether the generator was started and hasn't ended."""
         steps: Any = self._steps()
-        # Without the interpreter lock, its thread may resume it between two questions. That it also
-        # stops it and resumes it once more before the last one is out of the question.
+        # Without the interpreter lock, its thread may resume it between two of these questions. To
+        # be missed by all four, it would have to be resumed, stopped and resumed again meanwhile.
         return steps is not None and (
             steps.gi_running or steps.gi_suspended or steps.gi_running or steps.gi_suspended
         )

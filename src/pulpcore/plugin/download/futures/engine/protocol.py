@@ -113,7 +113,7 @@ class Protocol:
         return True
 
     def can_resume(self, download: Any) -> bool:
-        """Return whether the next attempt may ask for the rest only, of the source that it asks.
+        """Return whether the next attempt may ask its source for the rest only.
 
         ``_send`` must then begin at ``download.position``, or call
         :meth:`~pulpcore.plugin.download.futures.engine.attempt.Attempt.start_over` first.

@@ -78,7 +78,7 @@ class Report(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether what pickles it also unpickles: it has nothing of a class that may be anyone's.
+        """Whether it can certainly be unpickled: it has no object of a plugin's or a user's class.
 
         What a protocol has learned counts as plain.
         """

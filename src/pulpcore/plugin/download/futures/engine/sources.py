@@ -265,7 +265,7 @@ class Tour:
         self.home = sources[0]
         self._left = ranked(self._sites, chance, keep_first)
         self._failures: dict[str, Failure] = {}
-        # The sources that brought parts of the file while another one was asked, which is the key.
+        # By the source that was asked: the others that brought parts of the file meanwhile.
         self._helpers: dict[str, set[str]] = {}
         self.source = self._left.pop(0)
 

@@ -61,10 +61,10 @@ TCP slow start makes a new connection slow at first. The distance gives it time 
 """
 
 _SLOW = 2.0
-"""How many times as long as at the source of the attempt a part may take elsewhere."""
+"""A part from a mirror may take so many times as long as one from the source of the attempt."""
 
 _PATIENCE = 0.25
-"""How long it may take there at least (seconds)."""
+"""How long a part from a mirror may take in any case (seconds)."""
 
 _LOOK = 0.02
 """How often the download's thread checks which parts have ended and starts more (seconds)."""
@@ -234,7 +234,10 @@ class Team:
             leave_place(self._attempt, part)
 
     def _by_load(self, part: Part, has_stream: bool) -> list[Fetcher]:
-        """Return the sources, those with the fewest connections first, and last where it failed."""
+        """Return the sources in the order to ask: the fewest connections first.
+
+        The source at which the part has just failed comes last.
+        """
         loads = Counter(each.fetcher for each in self._running)
         loads[self.fetchers[0]] += has_stream
         return sorted(
@@ -361,7 +364,7 @@ class Reader:
         fetchers = [Fetcher(download, attempt, origin) for origin in origins]
         self._fetcher, self._join = fetchers[0], join
         self.source = self._fetcher.source
-        # How long the source of the attempt takes for a part, by the last one (seconds).
+        # How long the last part from the source of the attempt took (seconds).
         self._usual: float | None = None
         self._team = Team(fetchers, attempt, self._most, min(self._block, _READ))
         self._trip = reply.elapsed.total_seconds()

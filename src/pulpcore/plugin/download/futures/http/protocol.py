@@ -31,7 +31,8 @@ class HttpProtocol(Protocol):
         is_unchanged (bool): The last reply says that the known version is still there, or nothing
             was asked for (``skip_existing``).
         source (str | None): The URL that was asked for the last reply, before redirects.
-        beginning (Beginning | None): What is here, for the other sources; None if there are none.
+        beginning (Beginning | None): What another source needs to know to bring the rest; None if
+            there is no other source.
     """
 
     has_requests = True
@@ -195,7 +196,7 @@ class HttpProtocol(Protocol):
         return None
 
     def helpers(self, download: Options) -> Sequence[str]:
-        """Return the other sources that may bring parts of what the one that is asked brings.
+        """Return the sources that may bring parts of the file beside the one that is asked.
 
         Args:
             download: The download.

@@ -39,7 +39,7 @@ class Transfer:
         self._download, self._attempt, self._write = download, attempt, write
         self._protocol: HttpProtocol = attempt.protocol  # type: ignore[assignment]
         self._total: int | None = None
-        # That whose rest was asked for; None if the whole file was.
+        # Tells how the rest of the file was asked for; None if all of it was.
         self._asked: resume.Version | splice.Beginning | None = None
         self._source = attempt.source
         self._urls = [self._source]

@@ -239,7 +239,7 @@ class _Run:
         return Reply(b"".join(self._blocks), rate(self._ends), self._problem)
 
     def _fill(self, most: float) -> None:
-        """Unpack and start downloads, until so many wait for a thread."""
+        """Unpack and start downloads until ``most`` of them wait for a thread."""
         try:
             while self._engine.queued < most and (specs := next(self._specs, None)) is not None:
                 for download, agents in specs:
