@@ -28,7 +28,8 @@ class Reader:
         self.parser = ReplyParser(method)
         while (head := self.parser.read_head()) is None:
             self.feed(BLOCK)
-        self.version, self.status, self.reason, self.pairs, self.fields = head
+        self.version, self.status, self.reason, _, self.fields = head
+        self.pairs = head.pairs
         self.headers = Message()
         for name, value in head.pairs:
             self.headers[name] = value

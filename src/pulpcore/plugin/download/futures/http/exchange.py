@@ -11,7 +11,7 @@ from requests.auth import HTTPBasicAuth
 from .. import redact
 from ..engine.tracing import Requests, RequestTrace
 from ..error import DownloadFailed
-from ..net.url import URL, parse
+from ..net.url import URL, Origin, parse
 from ..settings import SSL, Limits, Timeout, User
 from ..validation import DigestValidation
 from . import failure, redirect, secret
@@ -40,7 +40,8 @@ class Exchange:
         self,
         download: Options,
         headers: Mapping[str, str],
-        before: Callable[[URL], float | None],
+        before: Callable[[Origin], object],
+        connect_timeout: Callable[[], float | None] = lambda: None,
         source: str | None = None,
         limits: tuple[Limits, ...] = (),
         trace: Requests | None = None,
@@ -50,20 +51,18 @@ class Exchange:
         Args:
             download: Whose settings count.
             headers: Headers to send beside those of the download.
-            before: Called before each request with its URL; returns how long a connection may take
-                (seconds).
+            before: Called before each request, with the origin of its URL.
+            connect_timeout: Returns the time-out of a new connection (seconds); None for none.
             source: The URL to ask; None for that of the download. A mirror's gets neither the
                 credentials of the download, nor its client certificate, nor most of its headers.
             limits: The limits of the download.
             trace: Traces the requests of the run; None for nothing.
         """
-        self._download = download
-        self._source = source
+        self._download, self._source = download, source
         self._is_mirror = source is not None and source != download.url
         self._headers = headers
-        self._before = before
-        self._limits = limits
-        self._trace = trace
+        self._before, self._connect_timeout = before, connect_timeout
+        self._limits, self._trace = limits, trace
         # Created on demand: most requests are answered without a redirect.
         self._cookies: Cookies | None = None
         self._read_timeout = (download.timeout or Timeout()).read
@@ -77,6 +76,7 @@ class Exchange:
             )
         )
         self._home: URL
+        self._own_login: tuple[str, str] | None = None
         self._urls: list[URL] = []
         self.urls: list[str] = []
         self._routes: list[Route] = []
@@ -156,13 +156,17 @@ class Exchange:
     def _begin(self) -> URL:
         """Return the URL to ask first."""
         url = self._home = parse(self._download.url, SCHEMES)
+        user = self._download.user
+        if self._auth is None and user is not None and user.name is not None:
+            self._own_login = user.name, user.password or ""
+        elif self._auth is None and url.user is not None:
+            self._own_login = url.user, url.password or ""
         if self._is_mirror:
             url = parse(self._source or "", SCHEMES)
         self._urls, self.urls = [url], [url.text]
         return url
 
     def _ask(self, url: URL) -> None:
-        """Ask another URL next."""
         self._urls.append(url)
         self.urls.append(url.text)
 
@@ -174,7 +178,7 @@ class Exchange:
                 # The download has credentials of its own: a netrc file has no say elsewhere either.
                 self._is_mirror
                 or self._auth is not None
-                or self._own_login() is not None
+                or self._own_login is not None
                 or "Authorization" in download.headers
             ):
                 login = ("", "")
@@ -195,13 +199,14 @@ class Exchange:
             raise DownloadFailed(
                 f"there were more than {redirect.LIMIT} redirects, at last to {self._shown(target)}"
             )
-        if redirect.loses_security(self._urls) and not download.insecure_redirects:
-            digests = [v for v in download.validations if isinstance(v, DigestValidation)]
-            if not any(digest.enforced for digest in digests):
-                raise DownloadFailed(
-                    f"the server redirects from https to {self._shown(target)}: add a digest "
-                    "validation, or allow insecure_redirects"
-                )
+        is_proved = any(
+            isinstance(v, DigestValidation) and v.enforced for v in download.validations
+        )
+        if redirect.loses_security(self._urls) and not (download.insecure_redirects or is_proved):
+            raise DownloadFailed(
+                f"the server redirects from https to {self._shown(target)}: add a digest "
+                "validation, or allow insecure_redirects"
+            )
 
     def _request(
         self, url: URL, request: requests.PreparedRequest | None = None
@@ -222,13 +227,16 @@ class Exchange:
         asked = url if self._auth is None else parse(request.url or "", SCHEMES)
         # Ends, for each time a connection less is kept.
         while True:
-            timeouts = self._before(url), self._read_timeout
+            self._before(url.origin)
             # Each is sent with a trace of its own, also one that is sent again.
             traced = None if self._trace is None else _span(self._trace, request, self._shown(url))
             try:
                 if type(adapter) is Adapter:
-                    reply: requests.Response = adapter.ask(request, asked, timeouts, route.proxies)
+                    reply: requests.Response = adapter.ask(
+                        request, asked, self._connect_timeout, self._read_timeout, route.proxies
+                    )
                 else:
+                    timeouts = self._connect_timeout(), self._read_timeout
                     reply = send(adapter, request, timeouts, self._ssl.validation, route.proxies)
             except failure.ANTICIPATED as error:
                 if not _is_stale(error, self._trace):
@@ -319,15 +327,7 @@ class Exchange:
             and redirect.may_have_credentials(first.origin, url.origin)
         ):
             return first.user, first.password or ""
-        return self._own_login() if is_home else None
-
-    def _own_login(self) -> tuple[str, str] | None:
-        if self._auth is not None:
-            return None
-        user, home = self._download.user, self._home
-        if user is not None and user.name is not None:
-            return user.name, user.password or ""
-        return None if home.user is None else (home.user, home.password or "")
+        return self._own_login if is_home else None
 
 
 def _span(trace: Requests, request: requests.PreparedRequest, shown: str) -> RequestTrace:

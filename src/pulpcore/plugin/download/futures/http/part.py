@@ -14,7 +14,7 @@ import requests
 from ..engine.attempt import Attempt
 from ..engine.tracing import Requests, branch
 from ..error import DownloadError, DownloadFailed
-from ..net.url import URL, parse
+from ..net.url import parse
 from ..waiting.cancellation import Cancellation, Cancelled, current, scope
 from . import failure, resume
 from .exchange import Exchange
@@ -93,7 +93,13 @@ class Fetcher:
         where = self._origin
         headers = where.version.headers(first, end)
         exchange = Exchange(
-            self._download, headers, self._before, where.source, self._attempt.limits, trace
+            self._download,
+            headers,
+            self._before,
+            self._attempt.connect_timeout,
+            where.source,
+            self._attempt.limits,
+            trace,
         )
         reply = exchange.run(() if is_again else where.urls)
         status = reply.status_code
@@ -133,21 +139,16 @@ class Fetcher:
         """The origins of the URLs that were asked for the first reply."""
         return list(dict.fromkeys(parse(url, SCHEMES).origin for url in self._origin.urls))
 
-    def _before(self, url: URL) -> float | None:
+    def _before(self, origin: Hashable) -> None:
         limiter, token = self._download.rate_limiter, current() or Cancellation()
         token.check()
         limits = self._attempt.limits
-        if (
-            self.is_helper
-            and url.origin not in self.hosts
-            and any(each.per_host for each in limits)
-        ):
+        if self.is_helper and origin not in self.hosts and any(each.per_host for each in limits):
             failed = DownloadFailed("it redirects to a host where the part has no place")
             failed.local = True
             raise failed
         if limiter is not None and (pause := limiter.delay()) > 0:
             token.wait(pause)
-        return self._attempt.connect_timeout()
 
 
 class Part:

@@ -35,6 +35,7 @@ class HttpProtocol(Protocol):
             there is no other source.
     """
 
+    check = staticmethod(check)
     has_requests = True
     source: str | None = None
     beginning: splice.Beginning | None = None
@@ -89,24 +90,13 @@ class HttpProtocol(Protocol):
         """
         self._make_validators, self._make_version = validators, version
 
-    def check(self, download: Options) -> None:
-        """Check the settings.
-
-        Args:
-            download: The download.
-
-        Raises:
-            ValueError: One can't work.
-        """
-        check(download)
-
     def host(self, download: Options) -> Hashable:
         """Return the origin of the URL that the attempt asks.
 
         Args:
             download: The download.
         """
-        return parse(_source(download), SCHEMES).origin
+        return parse(Attempt.of(download).source, SCHEMES).origin  # type: ignore[arg-type]
 
     def sources(self, download: Options) -> Sequence[str]:
         """Return the URL and its mirrors; of https, those by http only if a digest is validated.

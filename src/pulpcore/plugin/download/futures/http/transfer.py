@@ -10,15 +10,15 @@ import requests
 from ..engine import backoff
 from ..engine.attempt import Attempt
 from ..error import DownloadFailed, transient
-from ..net.url import URL
 from ..validation import DigestValidation
 from . import coding, condition, failure, parts, resume, splice
 from .exchange import Exchange
 from .options import Options
 from .part import Origin
 from .protocol import HttpProtocol, own_range
+from .wire.adapter import Reply
 from .wire.error import MissingCloseNotify
-from .wire.reply import READ_BY_OTHERS, drain, header, length, of
+from .wire.reply import READ_BY_OTHERS, drain, header, of
 
 _CONTENT = frozenset({200, 203})
 _FILE = _CONTENT | {206}
@@ -43,6 +43,9 @@ class Transfer:
         self._asked: resume.Version | splice.Beginning | None = None
         self._source = attempt.source
         self._urls = [self._source]
+        # The reply, and its Content-Encoding.
+        self._found: Reply
+        self._coding: str | None = None
         self._has_content = True
         # Reads ahead over several connections, if the download allows them.
         self._parts: parts.Reader | None = None
@@ -54,17 +57,18 @@ class Transfer:
             DownloadFailed: It could not be fetched.
         """
         attempt, content = self._attempt, self._attempt.content
-        self._protocol.note_reply(None)
-        self._protocol.source = self._source
-        asked = self._asked = self._protocol.rest(self._download) if content.position else None
+        protocol = self._protocol
+        protocol.status, protocol.is_unchanged, protocol.source = 0, False, self._source
+        asked = self._asked = protocol.rest(self._download) if content.position else None
         reply = self._exchange({} if asked is None else asked.headers(content.position))
         if asked is not None and self._is_refused(reply, asked):
             # The refusal causes no event: the whole file is requested instead.
             drain(reply)
-            self._protocol.refuse(asked)
+            protocol.refuse(asked)
             self._asked = None
             reply = self._exchange({})
         try:
+            self._found, self._coding = of(reply), header(reply, "content-encoding")
             self._total = self._total_of(reply)
             attempt.expect(self._total)
             attempt.announce(reply)
@@ -79,7 +83,7 @@ class Transfer:
             if self._total not in (None, content.position) and self._has_content:
                 raise transient("what came is shorter or longer than the server said")
             if self._parts is not None:
-                self._protocol.source = self._parts.source
+                protocol.source = self._parts.source
         finally:
             if self._parts is not None:
                 self._parts.close()
@@ -98,7 +102,8 @@ class Transfer:
         exchange = Exchange(
             self._download,
             headers,
-            self._before_request,
+            attempt.wait_for_turn,
+            attempt.connect_timeout,
             self._source,
             attempt.limits,
             attempt.trace,
@@ -109,10 +114,6 @@ class Transfer:
             self._urls = exchange.urls
             self._protocol.note_reply(exchange.reply)
             self._has_content = self._protocol.has_content(self._download)
-
-    def _before_request(self, url: URL) -> float | None:
-        self._attempt.wait_for_turn(url.origin)
-        return self._attempt.connect_timeout()
 
     def _expect(self, total: int | None) -> None:
         self._total = total
@@ -157,7 +158,7 @@ class Transfer:
             )
             if self._download.mirrors:
                 protocol.beginning = splice.Beginning.of(
-                    self._download, self._source, self._total, header(reply, "content-encoding")
+                    self._download, self._source, self._total, self._coding
                 )
             self._remember()
         elif status == requests.codes.partial_content:
@@ -191,11 +192,11 @@ class Transfer:
             raise DownloadFailed("the server sent a part of the file, which was not asked for")
         elif isinstance(self._asked, splice.Beginning):
             self._join()
-            if length(reply) is None:
+            if self._found.length is None:
                 protocol.beginning = None
                 self._remember()
             return
-        elif length(reply) is None:
+        elif self._found.length is None:
             # Only its end will show that the body has the range that the head names. If it breaks
             # off, nothing can be resumed.
             protocol.version = protocol.beginning = None
@@ -220,16 +221,16 @@ class Transfer:
             if part is None:
                 return None
             return part.total if own_range(self._download) is None else part.last - part.first + 1
-        if not self._has_content or header(reply, "content-encoding") is not None:
+        if not self._has_content or self._coding is not None:
             return None
-        return length(reply) if reply.status_code in _FILE else None
+        return self._found.length if reply.status_code in _FILE else None
 
     def _content(self, reply: requests.Response) -> Iterator[bytes]:
         if not self._has_content:
             drain(reply)
             return iter(())
-        codings = self._codings(reply)
-        if codings:
+        self._protocol.has_alternative = False
+        if self._coding is not None and (codings := self._codings(reply)):
             return self._decoded(reply, codings)
         return self._read_ahead(reply) if self._download.parts > 1 else self._read(reply)
 
@@ -247,12 +248,10 @@ class Transfer:
     def _codings(self, reply: requests.Response) -> list[str]:
         """The codings to undo. Tells the engine if the content may be meant as it was sent."""
         download, protocol = self._download, self._protocol
-        protocol.has_alternative = False
         if (
             # The first bytes were written as they were sent, and so are the next ones.
             self._attempt.content.position
             or protocol.is_alternative
-            or header(reply, "content-encoding") is None
             or "Accept-Encoding" in download.headers
         ):
             return []
@@ -286,7 +285,7 @@ class Transfer:
 
     def _read(self, reply: requests.Response) -> Iterator[bytes]:
         # Reads return what has arrived, so a reset loses nothing that came before it.
-        found, block = of(reply), self._download.BLOCK
+        found, block = self._found, self._download.BLOCK
         size = 0
         while True:
             try:

@@ -88,8 +88,9 @@ class Reply(Protocol):
     def length(self) -> int | None:
         """The size of the body (bytes); None if the head doesn't give it."""
 
-    def header(self, name: str) -> str | None:
-        """Return the value of a header by its lower-case name; None if there is none."""
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The values of the headers, by lower-case name."""
 
     def values(self, name: str) -> list[str]:
         """Return the values of all fields with a lower-case name, as received."""
@@ -115,6 +116,10 @@ class Response(requests.Response):
 
     Attributes:
         length (int | None): The size of the body (bytes); None if the head doesn't give it.
+        fields (Mapping[str, str]): The values of the headers, by lower-case name.
+        take (Callable[[int], bytes]): Returns encoded bytes of the body that are available, up to a
+            number of them; b"" at its end. It raises OSError if the network failed, and
+            http.client.HTTPException if the body is malformed or incomplete.
     """
 
     def __init__(self, body: Body, request: requests.PreparedRequest) -> None:
@@ -128,9 +133,10 @@ class Response(requests.Response):
         self.status_code, self.reason = body.head.status, body.head.reason
         self.url, self.request = request.url or "", request
         self.length = body.length
+        self.fields: Mapping[str, str] = body.head.fields
+        self.take: Callable[[int], bytes] = body.read1
         self._body = body
         self._headers: CaseInsensitiveDict[str] | None = None
-        self._taken = 0
 
     def __getattr__(self, name: str) -> Any:
         """Create an attribute that is used for the first time."""
@@ -146,42 +152,13 @@ class Response(requests.Response):
         setattr(self, name, value)
         return value
 
-    def header(self, name: str) -> str | None:
-        """Return the value of a header; None if there is none.
-
-        Args:
-            name: The name, in lower case.
-        """
-        if self._headers is not None:
-            # They were used, so the caller may have changed them.
-            return self._headers.get(name)
-        return self._body.head.fields.get(name)
-
     def values(self, name: str) -> list[str]:
         """Return the values of all fields with a name, as received.
 
         Args:
             name: The name, in lower case.
         """
-        head = self._body.head
-        if len(head.fields) == len(head.pairs):
-            # No field is repeated.
-            return [head.fields[name]] if name in head.fields else []
-        return [value for found, value in head.pairs if found.lower() == name]
-
-    def take(self, size: int) -> bytes:
-        """Return encoded bytes of the body that are available; b"" at its end.
-
-        Args:
-            size: The maximum number of bytes to return.
-
-        Raises:
-            OSError: The network failed.
-            http.client.HTTPException: The body is malformed or incomplete.
-        """
-        data = self._body.read1(size)
-        self._taken += len(data)
-        return data
+        return [field.value for field in self._body.head.lines if field.key == name]
 
     def was_taken(self, size: int) -> bool:
         """Return whether the body is complete, and only :meth:`take` has read it.
@@ -189,7 +166,7 @@ class Response(requests.Response):
         Args:
             size: The number of bytes that :meth:`take` has returned.
         """
-        return self._body.is_complete and self._body.delivered == self._taken == size
+        return self._body.is_complete and self._body.delivered == size
 
     def was_read_alone(self, size: int) -> bool:
         """Return whether only :meth:`take` has read the body so far.
@@ -197,7 +174,7 @@ class Response(requests.Response):
         Args:
             size: The number of bytes that :meth:`take` has returned.
         """
-        return self._body.delivered == self._taken == size
+        return self._body.delivered == size
 
     def drain(self) -> None:
         """Read the rest if it is small and available, to reuse the connection; else close that."""
@@ -205,20 +182,24 @@ class Response(requests.Response):
 
     def close(self) -> None:
         """Release the connection. Close it if the body wasn't read to its end."""
-        # An unpickled response has no body.
-        if hasattr(self, "_body"):
-            self._body.close()
+        self._body.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Read to its end, it is one like any other of requests.
+        return requests.Response, (), self.__getstate__()
 
     @property
     def headers(self) -> CaseInsensitiveDict[str]:
         """The headers, which may be changed."""
-        if self._headers is None:
-            self._headers = self._all_headers()
-        return self._headers
+        headers = self._headers
+        if headers is None:
+            headers = self.headers = self._all_headers()
+        return headers
 
     @headers.setter
     def headers(self, headers: CaseInsensitiveDict[str]) -> None:
-        self._headers = headers
+        # They may be changed, so they count from now on.
+        self.fields = self._headers = headers
 
     def _all_headers(self) -> CaseInsensitiveDict[str]:
         pairs = self._body.head.pairs
@@ -322,14 +303,15 @@ class Adapter(BaseAdapter):
             url = parse(request.url or "", _SCHEMES)
         except ValueError as error:
             raise _as_requests(error, request) from error
-        timeouts = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-        return self.ask(request, url, timeouts, proxies)
+        connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        return self.ask(request, url, lambda: connect, read, proxies)
 
     def ask(
         self,
         request: requests.PreparedRequest,
         url: URL,
-        timeouts: tuple[float | None, float | None],
+        connect_timeout: Callable[[], float | None],
+        timeout: float | None,
         proxies: Mapping[str, str] | None,
     ) -> Response:
         """Send a request whose URL was parsed; see :meth:`send`.
@@ -337,14 +319,21 @@ class Adapter(BaseAdapter):
         Args:
             request: The request.
             url: Its URL.
-            timeouts: The time-outs for connecting and for each read (seconds); None for no limit.
+            connect_timeout: Returns how long a new connection may take (seconds); None for no
+                limit.
+            timeout: The time-out of each read (seconds); None for no limit.
             proxies: The proxies by scheme.
 
         Raises:
             requests.RequestException: There was no response.
         """
         try:
-            body = self.destination(url, proxies).ask(request, url, timeouts)
+            destination = self.destination(url, proxies)
+            head = destination.head(request, url)
+            content = () if request.body is None else _content(request)
+            body = destination.pool.request(
+                request.method or "", head, content, connect_timeout, timeout
+            )
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise _as_requests(error, request) from error
         response = Response(body, request)
@@ -411,27 +400,6 @@ class Destination:
         self._is_forwarded = connector.is_forwarded
         proxy = connector.proxy
         self._authorization = proxy.authorization if proxy and self._is_forwarded else None
-
-    def ask(
-        self,
-        request: requests.PreparedRequest,
-        url: URL,
-        timeouts: tuple[float | None, float | None],
-    ) -> Body:
-        """Send a request, and return the response with its body unread.
-
-        Args:
-            request: The request.
-            url: Its URL.
-            timeouts: The time-outs for connecting and for each read (seconds); None for no limit.
-
-        Raises:
-            OSError: The network failed.
-            http.client.HTTPException: The request can't be sent, or the response is malformed.
-        """
-        data = self.head(request, url)
-        content = () if request.body is None else _content(request)
-        return self.pool.request(request.method or "", data, content, timeouts)
 
     def head(self, request: requests.PreparedRequest, url: URL) -> bytes:
         """Return the head of a request, with the empty line at its end.

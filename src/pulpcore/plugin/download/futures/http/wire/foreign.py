@@ -62,13 +62,10 @@ class ForeignReply:
         found: int | None = self._response.raw.length_remaining
         return found
 
-    def header(self, name: str) -> str | None:
-        """Return the value of a header; None if there is none.
-
-        Args:
-            name: The name, in lower case.
-        """
-        return self._response.headers.get(name)
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The values of the headers; their names ignore case."""
+        return self._response.headers
 
     def values(self, name: str) -> list[str]:
         """Return the values of all fields with a name, as received.

@@ -47,6 +47,15 @@ _DECISIVE = frozenset({b"content-length", b"transfer-encoding"})
 _NO_BODY = frozenset({http.HTTPStatus.NO_CONTENT, http.HTTPStatus.NOT_MODIFIED})
 
 
+class Field(NamedTuple):
+    """A field of a head."""
+
+    name: str
+    value: str
+    key: str
+    """The name in lower case."""
+
+
 class Head(NamedTuple):
     """The status line and the fields of a response."""
 
@@ -54,10 +63,15 @@ class Head(NamedTuple):
     """10 or 11, for HTTP/1.0 and HTTP/1.1."""
     status: int
     reason: str
-    pairs: list[tuple[str, str]]
-    """The name and value of each field, in the order received."""
+    lines: list[Field]
+    """Each field, in the order received."""
     fields: dict[str, str]
     """The values by lower-case name; those of repeated fields are joined (RFC 9110 section 5.3)."""
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The name and value of each field, in the order received."""
+        return [(name, value) for name, value, _ in self.lines]
 
 
 class ReplyParser:
@@ -155,9 +169,9 @@ class ReplyParser:
         while (block := self._head_block()) is not None:
             first, *lines = block.split(b"\n")
             version, status, reason = _status(first)
-            pairs, fields = _fields(lines, _plain if len(block) > _LONG else _known)
+            found = _fields(lines, _plain if len(block) > _LONG else _known)
             if not 100 <= status < 200:
-                head = Head(version, status, reason, pairs, fields)
+                head = Head(version, status, reason, found, _by_name(found))
                 self._frame(head)
                 return head
             if status == http.HTTPStatus.SWITCHING_PROTOCOLS:
@@ -370,48 +384,35 @@ def _status(line: bytes) -> tuple[int, int, str]:
     return version, int(match.group(3)), (match.group(4) or b"").decode("latin-1").strip()
 
 
-_Plain = tuple[tuple[str, str], str, str]
-
-
-def _fields(
-    lines: list[bytes], parse: Callable[[bytes], _Plain | None]
-) -> tuple[list[tuple[str, str]], dict[str, str]]:
+def _fields(lines: list[bytes], parse: Callable[[bytes], Field | None]) -> list[Field]:
     """Parse the fields of a head (RFC 9112 section 5).
 
     Args:
         lines: The lines, without the LF at their ends.
         parse: :func:`_plain`, or what remembers its results.
-
-    Returns:
-        The pairs and the fields of :class:`Head`.
     """
-    pairs, fields = [], {}
-    for plain in map(parse, lines):
-        if plain is None:
-            # The line has an unusual form, or continues the one before.
-            pairs = _odd_fields([each.removesuffix(b"\r") for each in lines])
-            return pairs, _by_name(pairs)
-        pair, name, value = plain
-        pairs.append(pair)
-        fields[name] = value
-    return pairs, fields if len(fields) == len(pairs) else _by_name(pairs)
+    found = list(map(parse, lines))
+    if None in found:
+        # A line has an unusual form, or continues the one before.
+        return _odd_fields([each.removesuffix(b"\r") for each in lines])
+    return found  # type: ignore[return-value]
 
 
-def _plain(line: bytes) -> _Plain | None:
-    """Return the name and the value of a field, and both again with the name in lower case."""
+def _plain(line: bytes) -> Field | None:
+    """Return the field of a line; None if the line has an unusual form."""
     match = _PLAIN.fullmatch(line)
     if match is None:
         return None
     name, value = match.groups()
-    given, text = name.decode("ascii"), value.rstrip(b" \t").decode("latin-1")
-    return (given, text), given.lower(), text
+    given = name.decode("ascii")
+    return Field(given, value.rstrip(b" \t").decode("latin-1"), given.lower())
 
 
 # Most lines of a response were in the one before, too.
 _known = functools.lru_cache(maxsize=128)(_plain)
 
 
-def _odd_fields(lines: list[bytes]) -> list[tuple[str, str]]:
+def _odd_fields(lines: list[bytes]) -> list[Field]:
     """Parse the fields of a head of which some lines have an unusual form.
 
     A line that starts with white space continues the field before it. RFC 9112 section 5.2
@@ -432,27 +433,26 @@ def _odd_fields(lines: list[bytes]) -> list[tuple[str, str]]:
         if _TOKEN.fullmatch(name):
             # RFC 9112 section 2.2 allows a client to replace a bare CR by a space.
             text = value.replace(b"\r", b" ").strip(b" \t").decode("latin-1")
-            found.append((name.decode("ascii"), text))
+            given = name.decode("ascii")
+            found.append(Field(given, text, given.lower()))
         elif name.strip().lower() in _DECISIVE:
             raise FramingError("a line of the head isn't a field, but looks like one that counts")
         # Other fields with an invalid name are ignored: this package doesn't use them.
     return found
 
 
-def _by_name(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    fields = {name.lower(): value for name, value in pairs}
-    if len(fields) == len(pairs):
+def _by_name(lines: list[Field]) -> dict[str, str]:
+    fields = {key: value for _, value, key in lines}
+    if len(fields) == len(lines):
         return fields
-    values: dict[str, list[str]] = {name: [] for name in fields}
-    for name, value in pairs:
-        values[name.lower()].append(value)
-    return {name: ", ".join(several) for name, several in values.items()}
+    values: dict[str, list[str]] = {key: [] for key in fields}
+    for _, value, key in lines:
+        values[key].append(value)
+    return {key: ", ".join(several) for key, several in values.items()}
 
 
 def _content_length(value: str) -> int:
     """Return the size of the body, if all values agree (RFC 9112 section 6.3)."""
-    if value.isascii() and value.isdigit() and len(value) < 19:
-        return int(value)
     length = value
     if "," in value:
         length, *others = {length.strip(" \t") for length in value.split(",")}

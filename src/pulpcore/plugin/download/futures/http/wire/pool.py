@@ -100,7 +100,8 @@ class Pool:
         method: str,
         head: bytes,
         content: Iterable[bytes],
-        timeouts: tuple[float | None, float | None],
+        connect_timeout: Callable[[], float | None],
+        timeout: float | None,
     ) -> Body:
         """Send a request, and read the head of the response.
 
@@ -108,7 +109,9 @@ class Pool:
             method: The method of the request.
             head: The head of the request, with the empty line at its end.
             content: The encoded content of the request.
-            timeouts: The time-outs for connecting and for each read (seconds); None for no limit.
+            connect_timeout: Returns how long a new connection may take (seconds); None for no
+                limit.
+            timeout: The time-out of each read (seconds); None for no limit.
 
         Returns:
             The response, with its body unread.
@@ -124,10 +127,10 @@ class Pool:
                     train.give_up(token)
             if self._ration is not None:
                 self._ration.make_room()
-            connection = self._connect(timeouts[0])
+            connection = self._connect(connect_timeout())
         try:
             connection.watch()
-            connection.settimeout(timeouts[1])
+            connection.settimeout(timeout)
             connection.send(method, head, content)
             found, parser = connection.next_reply()
         except BaseException:
@@ -195,16 +198,16 @@ class Pool:
 
     def _take(self) -> Connection | None:
         """Remove and return an idle connection that is still open; None if there is none."""
-        while True:
+        while self._tickets:
             try:
-                ticket = self._tickets.pop()
+                connection = self._tickets.pop().pop()
             except IndexError:
-                return None
-            connection = _claim(ticket)
-            if connection is not None:
-                if connection.is_open:
-                    return connection
-                connection.close()
+                # Another thread has taken the connection, or the last ticket.
+                continue
+            if connection.is_open:
+                return connection
+            connection.close()
+        return None
 
 
 def _is_proved(connection: Connection, trip: float) -> bool:

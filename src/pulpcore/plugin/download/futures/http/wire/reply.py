@@ -56,7 +56,7 @@ def header(reply: requests.Response, name: str) -> str | None:
         name: The name of the header, in lower case.
     """
     found: Any = reply if type(reply) is Response else of(reply)
-    value: str | None = found.header(name)
+    value: str | None = found.fields.get(name)
     if value is None or "," not in value or name not in _ONCE:
         return value
     several: list[str] = found.values(name)
