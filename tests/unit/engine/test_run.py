@@ -91,9 +91,3 @@ def test_close():
     waiting[0].join(SECONDS)
     assert not waiting[0].is_alive()
     assert run.token.reason is None
-
-
-def test_no_other_attributes():
-    """A run has only its declared attributes (slots), as there are thousands of runs."""
-    with pytest.raises(AttributeError):
-        new_run().other = 1

@@ -195,17 +195,20 @@ E = TypeVar("E", bound=Event)
 
 
 class EventRouter:
-    """Registers handlers for events by name, and calls them."""
+    """Registers handlers for events by name, and calls them.
+
+    Attributes:
+        handlers (dict[str, tuple[Handler, ...]]):
+            The handlers by the names of their events, for reading only.
+    """
 
     def __init__(self) -> None:
         # Immutable tuples: send() may iterate over one while a handler is registered.
-        self._handlers: dict[str, tuple[Handler, ...]] = {}
-        # The same as `in`, as one call of C: each download asks several times.
-        self.has: Callable[[str], bool] = self._handlers.__contains__
+        self.handlers: dict[str, tuple[Handler, ...]] = {}
 
     def __contains__(self, name: object) -> bool:
         """Whether an event has handlers. A caller need not create an event without handlers."""
-        return name in self._handlers
+        return name in self.handlers
 
     def register(self, name: str, handler: Handler) -> None:
         """Register a handler for the events of a name.
@@ -226,18 +229,16 @@ class EventRouter:
             raise ValueError(f"no event is named {name!r}: use one of {sorted(_names(Event))}")
         if not callable(handler):
             raise TypeError(f"an event handler must be callable, and {handler!r} is not")
-        self._handlers[name] = (*self._handlers.get(name, ()), handler)
+        self.handlers[name] = (*self.handlers.get(name, ()), handler)
 
     @property
     def is_empty(self) -> bool:
         """Whether no event has handlers."""
-        return not self._handlers
+        return not self.handlers
 
     def registered(self) -> list[tuple[str, Handler]]:
         """Return all handlers, each with the name of its event."""
-        return [
-            (name, handler) for name, handlers in self._handlers.items() for handler in handlers
-        ]
+        return [(name, handler) for name, handlers in self.handlers.items() for handler in handlers]
 
     def unregister(self, name: str, handler: Handler) -> None:
         """Remove a handler.
@@ -251,14 +252,14 @@ class EventRouter:
         Raises:
             ValueError: The handler was not registered for this event.
         """
-        handlers = list(self._handlers.get(name, ()))
+        handlers = list(self.handlers.get(name, ()))
         if handler not in handlers:
             raise ValueError(f"{handler!r} is not registered for {name!r}")
         handlers.remove(handler)
         if handlers:
-            self._handlers[name] = tuple(handlers)
+            self.handlers[name] = tuple(handlers)
         else:
-            del self._handlers[name]
+            del self.handlers[name]
 
     def send(self, event: E) -> E:
         """Call the handlers of an event, one after the other.
@@ -269,7 +270,7 @@ class EventRouter:
         Returns:
             The event, which handlers may have changed (``Error.repaired``).
         """
-        for handler in self._handlers.get(event.NAME, ()):
+        for handler in self.handlers.get(event.NAME, ()):
             try:
                 handler(event)
             except Exception:
@@ -278,7 +279,7 @@ class EventRouter:
 
     def clear(self) -> None:
         """Remove all handlers."""
-        self._handlers.clear()
+        self.handlers.clear()
 
 
 def _names(cls: type[Event]) -> set[str]:

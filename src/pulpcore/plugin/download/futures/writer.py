@@ -197,7 +197,6 @@ class Writer:
         if fp is None:
             return
         if fp is self._given:
-            self._given_is_open = False
             flush = getattr(fp, "flush", None)
             if flush is not None:
                 flush()
@@ -209,7 +208,6 @@ class Writer:
         fp, self.fp = self.fp, None
         if fp is None:
             return
-        self._given_is_open = False
         with contextlib.suppress(OSError):
             if fp is not self._given:
                 fp.close()
@@ -508,7 +506,9 @@ class FileWriter(Writer):
             return
         stage.file.sync = self.durable
         try:
-            super().close()
+            fp, self.fp = self.fp, None
+            if fp is not None:
+                fp.close()
             stage.publish()
         except BaseException:
             stage.drop()

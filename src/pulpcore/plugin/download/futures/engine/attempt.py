@@ -36,20 +36,20 @@ class _Waits:
         fetched (int): How much of the content came in the attempt (bytes).
     """
 
-    __slots__ = ("_download", "_has_waited", "_is_first", "_is_waiting", "_run", "fetched")
+    fetched = 0
+    _is_waiting = _has_waited = False
+    _is_first = True
 
-    def __init__(self, download: Download, run: Run) -> None:
-        """Begin without a wait.
+    def __init__(self, download: Download, run: Run, protocol: Protocol) -> None:
+        """Begin an attempt.
 
         Args:
             download: The download.
             run: The run.
+            protocol: What the protocol knows in this run.
         """
-        self._download, self._run = download, run
-        self._is_waiting = self._has_waited = False
-        # The engine has waited for the turn of the first request.
-        self._is_first = True
-        self.fetched = 0
+        self._download, self._run, self.protocol = download, run, protocol
+        self.content, self.trace = record_of(download).content, run.trace
 
     def wait_for_turn(self, host: Hashable = None) -> None:
         """Wait until another request may be sent.
@@ -60,10 +60,13 @@ class _Waits:
         Raises:
             Cancelled: The run was cancelled.
         """
+        if self._is_first:
+            # Just before the attempt the engine has waited for its turn, and looked at the token.
+            self._is_first = False
+            return
         self._run.token.check()
-        limiter, is_first = self._download.rate_limiter, self._is_first
-        self._is_first = False
-        if limiter is not None and not is_first and (delay := limiter.delay()) > 0:
+        limiter = self._download.rate_limiter
+        if limiter is not None and (delay := limiter.delay()) > 0:
             self.wait_by(functools.partial(self._run.token.wait, delay))
 
     def wait_by(self, wait: Callable[[], object]) -> None:
@@ -94,6 +97,7 @@ class Attempt(_Waits):
         chosen (str | None): The URL to ask in place of that of the download; None for that.
         began (float): When it last stopped waiting for its turn (``time.monotonic()``).
         breaker (Breaker | None): The circuit breaker of the host.
+        is_announced (bool): The head of the reply is there, and handlers know it.
         is_sending (bool): It got as far as to send.
         is_exchanged (bool): It ended because a handler exchanged the writer or a validation.
         limits (tuple[Limits, ...]): The limits of the download.
@@ -104,42 +108,14 @@ class Attempt(_Waits):
         helped (int): How much of the content other sources brought in it (bytes).
     """
 
+    began: float
     limits: tuple[Limits, ...] = ()
-    is_full = False
-    __slots__ = (
-        "_is_announced",
-        "answer",
-        "began",
-        "breaker",
-        "chosen",
-        "content",
-        "helped",
-        "is_exchanged",
-        "is_sending",
-        "protocol",
-        "tour",
-        "trace",
-    )
-
-    def __init__(self, download: Download, run: Run, protocol: Protocol) -> None:
-        """Begin an attempt.
-
-        Args:
-            download: The download.
-            run: The run.
-            protocol: What the protocol knows in this run.
-        """
-        super().__init__(download, run)
-        self.protocol, self.trace = protocol, run.trace
-        self.content = record_of(download).content
-        self._is_announced = False
-        self.began = run.began
-        self.breaker: Breaker | None = None
-        self.chosen: str | None = None
-        self.is_sending = self.is_exchanged = False
-        self.answer: Any = None
-        self.tour: Tour | None = None
-        self.helped = 0
+    breaker: Breaker | None = None
+    chosen: str | None = None
+    answer: Any = None
+    tour: Tour | None = None
+    helped = 0
+    is_announced = is_sending = is_exchanged = is_full = False
 
     @classmethod
     def of(cls, download: Download) -> Attempt:
@@ -179,18 +155,16 @@ class Attempt(_Waits):
         Raises:
             DownloadError: A handler exchanged the writer or a validation, and that can't be.
         """
-        if self._is_announced:
+        if self.is_announced:
             return
-        self._is_announced = True
-        download = self._download
+        self.is_announced = True
+        download, handlers = self._download, self._download.router.handlers
         download.reply = reply
-        if download.router.has(Event.SENT):
+        if Event.SENT in handlers:
             download.router.send(Sent(download))
-        if download.router.has(Event.REPLIED):
+        if Event.REPLIED in handlers:
             download.router.send(Replied(download))
-        if download.writer is not self._run.writer or (
-            download.validations != self._run.validations
-        ):
+        if handlers:
             self.adopt()
 
     def expect(self, total: int | None) -> None:
@@ -262,9 +236,8 @@ class Attempt(_Waits):
         Returns:
             The limit in seconds; None for no limit.
         """
-        timeout = self._download.timeout
+        timeout, left = self._download.timeout, self._run.time_left()
         seconds = timeout.connect if isinstance(timeout, Timeout) else None
-        left = self._run.time_left()
         return seconds if left is None else left if seconds is None else min(seconds, left)
 
     def note_life(self) -> None:
@@ -272,8 +245,10 @@ class Attempt(_Waits):
         if self.breaker is not None and self.breaker.has_failed:
             self.breaker.succeeded()
 
-    def note_source(self) -> None:
-        """Remember for other files that the source has brought this one."""
+    def note_success(self) -> None:
+        """Remember for other files that the host is up, and which source has brought this one."""
+        if self.breaker is not None and self.breaker.has_failed:
+            self.breaker.succeeded()
         if self.tour is not None:
             size, seconds = self.fetched - self.helped, time.monotonic() - self.began
             self.tour.succeeded(size, seconds, is_alone=not self._run.may_mix)
@@ -294,15 +269,14 @@ class Attempt(_Waits):
             return
         run, content, download = self._run, self.content, self._download
         run.token.check()
-        if not self._is_announced:
+        if not self.is_announced:
             self.announce()
         if download.writer is not run.writer or download.validations != run.validations:
             self.adopt()
         if not content.is_begun:
             content.begin(run.writer, run.validations)
-        content.take(buffer, run.writer, run.validations)
-        self.fetched += len(buffer)
-        if run.outlet is not None or download.router.has(Event.FETCHED):
+        self.fetched += content.take(buffer, run.writer, run.validations)
+        if run.outlet is not None or Event.FETCHED in download.router.handlers:
             _tell(self, download, run, buffer)
 
     def begin(self, can_resume: bool) -> None:
@@ -347,17 +321,16 @@ class Attempt(_Waits):
             if not writer.is_open:
                 writer.open()
             if not self.content.is_begun:
-                self._recall(writer, may_recall)
+                if (note := writer.recall()) is not None:
+                    self._recall(writer, note, may_recall)
+                elif writer.resume:
+                    # A note without bytes must not be found beside those that come now.
+                    writer.remember(None)
         except OSError as error:
             raise unwritable(writer, error) from error
 
-    def _recall(self, writer: Writer, may_recall: bool) -> None:
-        run, content, note = self._run, self.content, writer.recall()
-        if note is None:
-            if writer.resume:
-                # A note without bytes must not be found beside those that come now.
-                writer.remember(None)
-            return
+    def _recall(self, writer: Writer, note: str, may_recall: bool) -> None:
+        run, content = self._run, self.content
         known = partial.recall(
             writer, note, self._download, run, self.protocol, content, may_recall
         )
@@ -405,20 +378,14 @@ class Record:
         tracing (Tracing | None): What traces the runs; None for nothing.
     """
 
-    __slots__ = (
-        "attempt",
-        "content",
-        "context",
-        "limits",
-        "outlet",
-        "owns_context",
-        "protocol",
-        "run",
-        "running",
-        "tracing",
-        "wait",
-        "watchers",
-    )
+    run: Run | Ended | None = None
+    protocol: Protocol | None = None
+    attempt: Attempt | None = None
+    limits: Limits | None = None
+    wait: Wait | None = None
+    watchers: tuple[Callable[[Record], object], ...] = ()
+    outlet: Outlet | None = None
+    tracing: Tracing | None = None
 
     def __init__(
         self,
@@ -437,14 +404,6 @@ class Record:
         self.owns_context = owns_context
         self.running = set() if running is None else running
         self.content = Content()
-        self.run: Run | Ended | None = None
-        self.protocol: Protocol | None = None
-        self.attempt: Attempt | None = None
-        self.limits: Limits | None = None
-        self.wait: Wait | None = None
-        self.watchers: tuple[Callable[[Record], object], ...] = ()
-        self.outlet: Outlet | None = None
-        self.tracing: Tracing | None = None
 
     def show(self, wait: Wait | None) -> None:
         """Tell those who show progress that a wait begins.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .. import redact
@@ -23,7 +23,7 @@ class Content:
 
     Attributes:
         writer (Writer | None): The writer that has the bytes.
-        validations (list[Validation]): The validations that have processed them.
+        validations (Sequence[Validation]): The validations that have processed them.
         position (int): The number of bytes that all of these have.
         received (int): The number of bytes fetched. Larger than ``position`` if a buffer failed.
         is_begun (bool): The writer or a validation may have received bytes.
@@ -34,29 +34,13 @@ class Content:
         is_wrong (bool): A validation failed, so no later run may resume them.
     """
 
-    __slots__ = (
-        "_file",
-        "is_begun",
-        "is_mixed",
-        "is_torn",
-        "is_wrong",
-        "position",
-        "received",
-        "validations",
-        "writer",
-    )
-
-    def __init__(self) -> None:
-        """Start with no bytes."""
-        self._clear()
-
-    def _clear(self) -> None:
-        self.writer: Writer | None = None
-        self.validations: list[Validation] = []
-        self.position = self.received = 0
-        self.is_begun = self.is_torn = self.is_mixed = self.is_wrong = False
-        # The open file of the writer. If the writer has opened another one, the bytes are gone.
-        self._file: object = None
+    # An object has attributes of its own only once there are bytes.
+    writer: Writer | None = None
+    validations: Sequence[Validation] = ()
+    position = received = 0
+    is_begun = is_torn = is_mixed = is_wrong = False
+    # The open file of the writer. If the writer has opened another one, the bytes are gone.
+    _file: object = None
 
     def belongs_to(self, writer: Writer | None, validations: list[Validation]) -> bool:
         """Return whether exactly this writer and these validations have all the bytes.
@@ -72,7 +56,7 @@ class Content:
             and (writer is None or (writer.is_open and getattr(writer, "fp", None) is self._file))
         )
 
-    def take(self, buffer: bytes, writer: Writer | None, validations: list[Validation]) -> None:
+    def take(self, buffer: bytes, writer: Writer | None, validations: list[Validation]) -> int:
         """Pass the next bytes to the writer, then to the validations.
 
         Args:
@@ -80,12 +64,16 @@ class Content:
             writer: The writer; None if it has the bytes already.
             validations: The validations.
 
+        Returns:
+            The length of the buffer (bytes).
+
         Raises:
             DownloadFailed: The writer failed.
             ValidationError: A validation failed.
         """
+        size = len(buffer)
         self.is_torn = True
-        self.received = self.position + len(buffer)
+        self.received = self.position + size
         if writer is not None:
             try:
                 writer.append(buffer)
@@ -95,6 +83,7 @@ class Content:
             validation.update(buffer)
         self.position = self.received
         self.is_torn = False
+        return size
 
     def begin(self, writer: Writer | None, validations: list[Validation]) -> None:
         """Set the writer and the validations that are about to receive the first bytes.
@@ -141,7 +130,7 @@ class Content:
             except OSError as error:
                 raise unwritable(writer, error) from error
         reset(validations)
-        self._clear()
+        vars(self).clear()
 
     def replay(self, writer: Writer, validations: list[Validation], size: int) -> Iterator[bytes]:
         """Pass the partial content of an earlier run to the validations.

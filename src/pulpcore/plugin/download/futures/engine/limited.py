@@ -244,8 +244,6 @@ class LimitedAttempt(Attempt):
             were taken.
     """
 
-    __slots__ = ("_limits", "is_full", "limits")
-
     def __init__(self, download: Download, run: Run, protocol: Protocol, limits: RunLimits) -> None:
         """Begin an attempt.
 
@@ -258,7 +256,6 @@ class LimitedAttempt(Attempt):
         super().__init__(download, run, protocol)
         self._limits = limits
         self.limits = limits.limits
-        self.is_full = False
 
     def write(self, buffer: bytes) -> None:
         """Write the next bytes of the content in pieces, each when the bandwidth allows it.

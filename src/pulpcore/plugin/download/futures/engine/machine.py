@@ -36,7 +36,6 @@ from .claim import Claims
 from .pipeline import Driver, Line, Request
 from .run import Run, discard
 from .steps import FULL, KEPT, Steps
-from .tracing import Requests
 
 if TYPE_CHECKING:
     from .subject import Download
@@ -89,6 +88,12 @@ class Life:
         state (str): The state that comes next.
     """
 
+    state = PREPARE
+    _request: Request | None = None
+    _error: BaseException | None = None
+    _has_thread = False
+    _hold: Hold | None = None
+
     def __init__(self, download: Download, parent: Cancellation | None = None) -> None:
         """Make a run that has not begun. What cancels the caller's work cancels it too.
 
@@ -97,16 +102,11 @@ class Life:
             parent: The token of the work that the run is part of; None for that of the caller.
         """
         self.download = download
-        self.state = PREPARE
         self._record = record_of(download)
         self._moves = self._live()
         self._run = Run(parent or current(), Claims(self._moves))
         self._steps = Steps(download, self._run)
         self.token = self._run.token
-        self._request: Request | None = None
-        self._error: BaseException | None = None
-        self._has_thread = False
-        self._hold: Hold | None = None
 
     @property
     def may_be_pipelined(self) -> bool:
@@ -138,8 +138,7 @@ class Life:
             RuntimeError: The download is running already, or shares a writer or a validation with
                 one that is.
         """
-        self._hold = hold
-        self._run.train = None
+        self._hold, self._run.train = hold, None
         outer = enter(self.token)
         try:
             until = next(self._moves, None)
@@ -196,9 +195,8 @@ class Life:
         self._record.run, self._record.wait = run, None
         run.outlet = self._record.outlet
         try:
-            self._record.running.add(id(self))
-            if self._record.tracing is not None:
-                run.trace = Requests(self._record.tracing.begin(self.download))
+            if self._record.owns_context:
+                self._record.running.add(id(self))
             while self.state in MOVES:
                 if self._hold is not None and self.state == ATTEMPT and self._is_held(self._hold):
                     yield HELD
@@ -214,7 +212,7 @@ class Life:
             self._fail(error)
         else:
             run.is_done = True
-            if self.download.router.has(Event.SUCCEEDED):
+            if Event.SUCCEEDED in self.download.router.handlers:
                 self.download.router.send(Succeeded(self.download))
         finally:
             self._end()
@@ -224,12 +222,12 @@ class Life:
         return hold(self)
 
     def _move(self) -> None:
-        """Take steps, each where the outcome of the last one leads, until a wait or an attempt."""
+        """Take steps, each where the outcome of the last one leads, until a wait or a hold."""
         steps = self._steps
         try:
             while self.state in MOVES:
                 self.state = MOVES[self.state][STEPS[self.state](steps) or DONE]
-                if steps.until is not None or self.state == ATTEMPT:
+                if steps.until is not None or (self.state == ATTEMPT and self._hold is not None):
                     return
         except Exception as error:
             # Nothing here keeps the error, whose traceback holds this frame.
@@ -284,9 +282,11 @@ class Life:
             if trace is not None:
                 trace.end(self._error)
                 trace.run.end(self._error)
-            record.running.discard(id(self))
-            if record.owns_context and record.context is not None and not record.running:
-                record.context.close()
+            if record.running:
+                # If nobody has set the context, it ends with the last run that uses it.
+                record.running.discard(id(self))
+                if record.owns_context and record.context is not None and not record.running:
+                    record.context.close()
         finally:
             self._run.claims.release()
 

@@ -94,28 +94,20 @@ class Run:
         trace (Requests | None): Traces the requests, while it runs.
     """
 
-    __slots__ = (
-        "_alarm",
-        "_late",
-        "attempts",
-        "began",
-        "budget",
-        "can_continue",
-        "claims",
-        "deadline",
-        "is_done",
-        "may_mix",
-        "outlet",
-        "refused_alone",
-        "repairs",
-        "token",
-        "total",
-        "trace",
-        "train",
-        "validations",
-        "was_late",
-        "writer",
-    )
+    # An object has attributes of its own only for what differs, which for most runs is little.
+    budget: Budget
+    attempts = repairs = 0
+    is_done = can_continue = was_late = False
+    may_mix = True
+    total: int | None = None
+    refused_alone = -inf
+    deadline: float | None = None
+    writer: Writer | None = None
+    train: Driver | None = None
+    outlet: Outlet | None = None
+    trace: Requests | None = None
+    _late = ""
+    _alarm: Alarm | None = None
 
     def __init__(self, parent: Cancellation | None, claims: Claims) -> None:
         """Begin a run.
@@ -125,25 +117,9 @@ class Run:
             claims: The claims of the run.
         """
         self.claims = claims
-        self.writer: Writer | None = None
         self.validations: list[Validation] = []
-        self.outlet: Outlet | None = None
-        self.trace: Requests | None = None
         self.token = Cancellation(parent)
-        self.budget: Budget
         self.began = time.monotonic()
-        self.attempts = 0
-        self.repairs = 0
-        self.is_done = False
-        self.can_continue = False
-        self.may_mix = True
-        self.total: int | None = None
-        self.train: Driver | None = None
-        self.refused_alone = -inf
-        self.was_late = False
-        self.deadline: float | None = None
-        self._late = ""
-        self._alarm: Alarm | None = None
 
     def use(self, download: Download, content: Content) -> None:
         """Claim the writer and the validations that a download has now, and release others.

@@ -25,6 +25,7 @@ from .protocol import Protocol, protocol_of, validate
 from .run import Run, Wait
 from .sources import Site, Tour
 from .speed import send_at_pace
+from .tracing import Requests
 
 if TYPE_CHECKING:
     from .subject import Download
@@ -49,6 +50,20 @@ _send = operator.methodcaller("_send")
 class _Prospects:
     """What is still possible for a run after an attempt failed."""
 
+    _protocol: Protocol
+    _attempt: Attempt
+    # What is known of the host, and since which attempt.
+    _host: Host | None = None
+    _host_key: Hashable = None
+    _host_of = 0
+    # The mismatch after which the protocol reads the content in its other way.
+    _mismatch: DownloadError | None = None
+    _has_switched = False
+    _limits: RunLimits | None = None
+    _tour: Tour | None = None
+    until: float | None = None
+    answer: Any = None
+
     def __init__(self, download: Download, run: Run) -> None:
         """Make the steps of a run.
 
@@ -58,19 +73,6 @@ class _Prospects:
         """
         self._download, self._run = download, run
         self._record = record_of(download)
-        self._protocol: Protocol
-        self._attempt: Attempt
-        # What is known of the host, and since which attempt.
-        self._host: Host | None = None
-        self._host_key: Hashable = None
-        self._host_of = 0
-        # The mismatch after which the protocol reads the content in its other way.
-        self._mismatch: DownloadError | None = None
-        self._has_switched = False
-        self._limits: RunLimits | None = None
-        self._tour: Tour | None = None
-        self.until: float | None = None
-        self.answer: Any = None
 
     def _can_go_on(self, error: DownloadError) -> bool:
         """Whether another attempt is possible. Notes whether it may resume."""
@@ -148,12 +150,14 @@ class Steps(_Prospects):
             RuntimeError: Another download that is running has the writer or a validation.
         """
         download, run = self._download, self._run
+        if self._record.tracing is not None:
+            run.trace = Requests(self._record.tracing.begin(download))
         download.reply = None
         self._protocol = self._record.protocol = protocol_of(type(download))()
-        if download.router.has(Event.PREPARED):
+        if Event.PREPARED in download.router.handlers:
             download.router.send(Prepared(download))
         run.use(download, self._record.content)
-        _check(self._download, self._protocol, self._record.limits)
+        _check(download, self._protocol, self._record.limits)
         if download.limits is not None or self._record.limits is not None:
             self._limits = RunLimits(run, download)
         run.budget = Budget(download.retry, download.retry_after_max)
@@ -170,17 +174,16 @@ class Steps(_Prospects):
 
     def take_turn(self) -> None:
         """Make an attempt, and ask the rate limiter when it may begin."""
-        run, limiter = self._run, self._download.rate_limiter
+        download, run, limiter = self._download, self._run, self._download.rate_limiter
         run.attempts += 1
-        run.total = None
-        self._protocol.status = 0
+        run.total, self._protocol.status = None, 0
         if self._limits is None:
-            attempt = Attempt(self._download, run, self._protocol)
+            attempt = Attempt(download, run, self._protocol)
         else:
-            attempt = LimitedAttempt(self._download, run, self._protocol, self._limits)
+            attempt = LimitedAttempt(download, run, self._protocol, self._limits)
         self._attempt = self._record.attempt = attempt
-        if self._download.mirrors:
-            self._tour = attempt.tour = _tour(self._tour, self._download, self._protocol)
+        if download.mirrors:
+            self._tour = attempt.tour = _tour(self._tour, download, self._protocol)
             attempt.chosen = None if self._tour is None else self._tour.source
         if limiter is not None and (delay := limiter.delay()) > 0:
             self._wait(time.monotonic() + delay, "the limit of requests a second")
@@ -220,7 +223,8 @@ class Steps(_Prospects):
         attempt.is_sending = True
         attempt.answer, self.answer = self.answer, None
         self._send(attempt)
-        attempt.announce()
+        if not attempt.is_announced:
+            attempt.announce()
         if host is not None:
             host.leave(run)
         if limits is not None:
@@ -261,8 +265,7 @@ class Steps(_Prospects):
                     raise unwritable(writer, error) from error
             else:
                 writer.discard()
-        attempt.note_life()
-        attempt.note_source()
+        attempt.note_success()
 
     def recover(self) -> None:
         """Find out how to try again after an attempt failed.

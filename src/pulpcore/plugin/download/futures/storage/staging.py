@@ -159,7 +159,8 @@ class Temporary(Stage):
             # ``secrets`` module would cost a system call.
             self._path = f"{folder}.download-{_random.getrandbits(64):016x}"
             try:
-                self.file = DescriptorFile(_create(self._path, os.O_WRONLY, self._mode))
+                descriptor = _create(self._path, os.O_WRONLY, self._mode)
+                self.file = DescriptorFile(descriptor)
                 break
             except FileExistsError:
                 left -= 1
@@ -168,7 +169,7 @@ class Temporary(Stage):
                     self._path = None
                     raise
         if self._mode is not None:
-            _set_mode(self.file.fileno(), self._mode)
+            _set_mode(descriptor, self._mode)
 
     def _rename(self) -> None:
         os.replace(self._path or "", self._target)
@@ -555,7 +556,7 @@ def _write(path: str, content: bytes) -> None:
 
 def _set_mode(descriptor: int, mode: int | None) -> None:
     """Set the permission bits if they differ. Ignore a file system that refuses it."""
-    if mode is None or stat.S_IMODE(os.fstat(descriptor).st_mode) == mode:
+    if mode is None or os.fstat(descriptor).st_mode & 0o7777 == mode:
         return
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, mode)
