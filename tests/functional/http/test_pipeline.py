@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import functools
 import hashlib
 import threading
 import time
@@ -239,7 +240,7 @@ def contradictory(download):
 
 def shadowed(download):
     """Replace `_write` in the object."""
-    download._write = download._write
+    download._write = functools.partial(download._write)
 
 
 def own_validation(download):

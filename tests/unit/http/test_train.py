@@ -9,7 +9,7 @@ from pulpcore.plugin.download.futures.http.pipeline import HttpLine, PipelinedRe
 from pulpcore.plugin.download.futures.http.wire.connection import Connection
 from pulpcore.plugin.download.futures.http.wire.framing import ReplyParser
 from pulpcore.plugin.download.futures.http.wire.pool import IdleConnections, Pool
-from pulpcore.plugin.download.futures.http.wire.train import ROOM, StoredBody, Train
+from pulpcore.plugin.download.futures.http.wire.train import StoredBody, Train
 from pulpcore.plugin.download.futures.settings import Timeout
 from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
 
@@ -58,9 +58,9 @@ def test_connections_that_end_at_a_time(trains, is_off):
 
 
 def test_unsendable():
-    """A request that can't be written fits in no train."""
-    request = PipelinedRequest(Options, None, (None, None, None), Refusing(), Health())
-    assert request.size > ROOM
+    """A request that can't be written is none for a train."""
+    with pytest.raises(http.client.HTTPException):
+        PipelinedRequest(Options, None, None, None, Refusing(), Health())
 
 
 def test_connection_that_cannot_send():

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import http.client
 import logging
+import operator
 from collections.abc import Hashable, Sequence
 
 import requests
 
 from .. import redact
 from ..download import Download
+from ..engine.attempt import Attempt
 from ..engine.pipeline import Depth, Driver, Health
 from ..engine.tracing import Requests, RequestTrace
 from ..error import DownloadFailed, transient
@@ -24,7 +26,6 @@ from ..validation import DigestValidation, SizeValidation
 from . import resume
 from .exchange import Exchange
 from .options import Options
-from .route import Route
 from .wire.adapter import Adapter, Destination, Response
 from .wire.train import BODY_LIMIT, ROOM, StoredBody, Train
 
@@ -48,6 +49,8 @@ _TRACED = 600
 
 # Methods that decide which request is sent, and how the content is written.
 _OURS = frozenset({"__call__", "_send", "_write"})
+_methods = operator.attrgetter("_send", "_write")
+_functions = operator.attrgetter("_send.__func__", "_write.__func__")
 # Headers that make a request conditional, partial or special, or may end the connection.
 _SPECIAL = frozenset(
     {
@@ -92,9 +95,14 @@ class Expected:
         Args:
             data: The content.
         """
-        return len(data) == self.size and all(
-            _digest(data, each) == each.expected for each in self._digests
-        )
+        if len(data) != self.size:
+            return False
+        for validation in self._digests:
+            digest = validation.algorithm.copy()
+            digest.update(data)
+            if digest.hexdigest() != validation.expected:
+                return False
+        return True
 
     def is_of_another(self, data: bytes, others: Sequence[Expected]) -> bool:
         """Return whether the content belongs to another request of the train.
@@ -111,6 +119,8 @@ class PipelinedRequest:
 
     Attributes:
         key (Hashable): Only requests with equal keys may be in one train.
+        head (bytes): The head of the request.
+        size (int): The size of the head (bytes), with room for a trace.
         expected (Expected): What the content must be.
         timeout (float | None): The time-out of each read (seconds).
         health (Health): What is known of the host.
@@ -118,14 +128,14 @@ class PipelinedRequest:
         traced (RequestTrace | None): The trace of this request, until its reply counts.
     """
 
-    trace: Requests | None = None
     traced: RequestTrace | None = None
 
     def __init__(
         self,
         download: Options,
         expected: Expected,
-        made: tuple[URL, Route, requests.PreparedRequest],
+        url: URL,
+        request: requests.PreparedRequest,
         destination: Destination,
         health: Health,
     ) -> None:
@@ -134,29 +144,21 @@ class PipelinedRequest:
         Args:
             download: The download.
             expected: What the content must be.
-            made: The URL, the route to it, and the request.
+            url: The URL.
+            request: The request.
             destination: The server to send it to, with its connection pool.
             health: What is known of the host.
+
+        Raises:
+            http.client.HTTPException: The request can't be sent.
         """
         self.expected, self.health = expected, health
         self.timeout = (download.timeout or Timeout()).read
         self.key: Hashable = destination
-        self._url, _, self._request = made
-        self._destination = destination
-
-    @functools.cached_property
-    def head(self) -> bytes:
-        """The head of the request; b"" if it is invalid."""
-        try:
-            return self._destination.head(self._request, self._url)
-        except http.client.HTTPException:
-            # It fails with its own error when it is sent alone.
-            return b""
-
-    @property
-    def size(self) -> int:
-        """The size of the head (bytes), with room for a trace. An invalid head is too large."""
-        return (len(self.head) or ROOM + 1) + (0 if self.trace is None else _TRACED)
+        self._url, self._request, self._destination = url, request, destination
+        self.head = destination.head(request, url)
+        self.trace: Requests | None = Attempt.of(download).trace  # type: ignore[arg-type]
+        self.size = len(self.head) + (0 if self.trace is None else _TRACED)
 
     def head_for(self, trace: Requests) -> bytes:
         """Begin the trace of this request, and return the head that carries it.
@@ -196,11 +198,10 @@ class PipelinedRequest:
         """
         if body.head.status != requests.codes.ok:
             return None
-        reply = Response(body, self._request)
-        if not resume.is_whole(reply):
+        reply, fields, length = Response(body, self._request), body.head.fields, body.length
+        if "content-range" in fields and not resume.is_whole(reply):
             return None
-        length = body.length
-        if "content-encoding" in body.head.fields and length is None:
+        if "content-encoding" in fields and length is None:
             # A server may send a .gz file with "Content-Encoding: gzip": then the coded bytes are
             # the file. Without a length that can't be told.
             return None
@@ -326,20 +327,23 @@ def pipelined(download: Options, health: Health) -> PipelinedRequest | None:
     if expected is None:
         return None
     try:
-        made = url, route, request = Exchange(download, {}, lambda _: None).first()
+        url, route, request = Exchange(download, {}, lambda _: None).first()
         adapter = route.adapter(url.text)
         if type(adapter) is not Adapter:
             return None
         destination = adapter.destination(url, route.proxies)
-    except (ValueError, DownloadFailed):
+        has_hook = (
+            # It may act on any reply, but those of a train may not be for this request.
+            download.auth is not None
+            and request.hooks["response"]
+            and not getattr(download.auth, "answers_refusals_only", False)
+        )
+        if destination.is_direct and not has_hook:
+            return PipelinedRequest(download, expected, url, request, destination, health)
+    except (ValueError, DownloadFailed, http.client.HTTPException):
         # It fails with its own error when it is sent alone.
-        return None
-    if not destination.is_direct or (
-        # A hook may act on any reply, but those of a train may not be for this request.
-        request.hooks["response"] and not getattr(download.auth, "answers_refusals_only", False)
-    ):
-        return None
-    return PipelinedRequest(download, expected, made, destination, health)
+        pass
+    return None
 
 
 def _is_plain(download: Options) -> bool:
@@ -348,7 +352,7 @@ def _is_plain(download: Options) -> bool:
     return (
         download.method == "GET"
         and _is_ours(type(download))
-        and _OURS.isdisjoint(vars(download))
+        and _has_our_methods(download)
         and download.rate_limiter is None
         and download.limits is None
         and not download.mirrors
@@ -360,7 +364,7 @@ def _is_plain(download: Options) -> bool:
         and timeout.least_speed is None
         # A writer that resumes may need a Range request for the rest of a partial file.
         and (writer is None or not writer.resume)
-        and not (download.headers and any(map(_is_special, download.headers)))
+        and (not download.headers or not any(map(_is_special, download.headers)))
     )
 
 
@@ -376,25 +380,30 @@ def _is_ours(kind: type[Download]) -> bool:
     )
 
 
+def _has_our_methods(download: Options) -> bool:
+    """Return whether the object has no attributes in place of the methods of its class."""
+    try:
+        # Not by vars(), which would make a dict for the object.
+        return _functions(download) == _methods(type(download))
+    except AttributeError:
+        return False
+
+
 def _is_special(name: str) -> bool:
     return name.lower() in _SPECIAL
 
 
 def _expected(download: Options) -> Expected | None:
     """Return the expected size and digests; None if they can't prove whose content it is."""
-    sizes, digests = [], []
+    size, digests = None, []
     for validation in download.validations:
         # Only these exact classes: a subclass may validate in another way.
         if type(validation) is SizeValidation and validation.enforced:
-            sizes.append(validation.expected)
+            if size not in (None, validation.expected):
+                return None
+            size = validation.expected
         elif type(validation) is DigestValidation and validation.enforced:
             digests.append(validation)
-    if not digests or len(set(sizes)) != 1 or sizes[0] > BODY_LIMIT:
+    if not digests or size is None or size > BODY_LIMIT:
         return None
-    return Expected(sizes[0], digests)
-
-
-def _digest(data: bytes, validation: DigestValidation) -> str:
-    digest = validation.algorithm.copy()
-    digest.update(data)
-    return digest.hexdigest()
+    return Expected(size, digests)

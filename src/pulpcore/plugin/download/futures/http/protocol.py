@@ -8,7 +8,6 @@ from typing import Any
 import requests
 
 from ..engine.attempt import Attempt
-from ..engine.pipeline import Health
 from ..engine.protocol import Protocol
 from ..error import DownloadError
 from ..net.url import parse
@@ -16,7 +15,7 @@ from ..validation import DigestValidation
 from . import condition, resume, splice
 from .check import check
 from .options import Options
-from .pipeline import PipelinedRequest, pipelined
+from .pipeline import pipelined
 from .redirect import SCHEMES
 
 # What is replied when the host, or what is behind it, is down.
@@ -36,6 +35,7 @@ class HttpProtocol(Protocol):
     """
 
     check = staticmethod(check)
+    pipelined = staticmethod(pipelined)
     has_requests = True
     source: str | None = None
     beginning: splice.Beginning | None = None
@@ -243,15 +243,6 @@ class HttpProtocol(Protocol):
             self.validators = condition.Validators.named(version.validator)
         self.beginning = beginning
         return True
-
-    def pipelined(self, download: Options, health: Health) -> PipelinedRequest | None:
-        """Return the request for the content if it may be sent before others are answered.
-
-        Args:
-            download: The download.
-            health: What is known of the host.
-        """
-        return pipelined(download, health)
 
     def note_reply(self, reply: requests.Response | None) -> None:
         """Keep what a reply's status says; None if there is no reply any more.

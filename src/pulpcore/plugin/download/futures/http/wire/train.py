@@ -137,7 +137,8 @@ class Train:
         try:
             connection.settimeout(head_timeout)
             head, parser = connection.next_reply()
-            connection.settimeout(timeout)
+            if head_timeout != timeout:
+                connection.settimeout(timeout)
             return self._read(head, parser)
         except FAILURES:
             self._end()
