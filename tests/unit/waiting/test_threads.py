@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 import weakref
-from collections import deque
 
 import pytest
 from processes import forked
@@ -301,7 +300,7 @@ def test_forked_child():
 def test_idle_thread_gone():
     """If the idle thread is taken just before it can be woken, another one is started."""
 
-    class Idle(deque):
+    class Idle(module.Waiters):
         def pop(self):
             super().pop()
             raise IndexError
@@ -372,3 +371,150 @@ def test_reserve():
     assert done.get(timeout=SECONDS) == "reserve"
     reserve.clear()
     end(workers)
+
+
+def named(names, count):
+    """Return functions that note the name of their thread."""
+    return [lambda: names.append(threading.current_thread().name)] * count
+
+
+class Line:
+    """A pool, and a first function in it that runs until the test lets it go on."""
+
+    def __init__(self, most=4, reserve=None):
+        self.workers = Workers(most, "w", reserve=reserve)
+        self.go_on, self.is_begun = threading.Event(), threading.Event()
+
+    def block(self):
+        """Run the first function."""
+        self.workers.run(self._wait)
+        assert self.is_begun.wait(SECONDS)
+
+    def _wait(self):
+        self.is_begun.set()
+        self.go_on.wait(SECONDS)
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Let no function count as one that takes long."""
+    monkeypatch.setattr(module, "_STUCK", SECONDS)
+
+
+def test_single(patient):
+    """A single thread runs all functions, while the others sleep. `stop()` ends them at once."""
+    line, names = Line(), []
+    line.block()
+    workers = line.workers
+    workers.is_single = True
+    for function in named(names, 500):
+        workers.run(function)
+    until(lambda: workers._idle or workers._running == 1)
+    line.go_on.set()
+    until(lambda: len(names) == 500)
+    assert len(set(names)) == 1
+    end(workers)
+    assert not workers._workers
+
+
+def test_single_is_stuck():
+    """If the function of a single thread takes long, the other threads run the others."""
+    line, done = Line(), threading.Event()
+    line.workers.is_single = True
+    line.block()
+    line.workers.run(done.set)
+    assert done.wait(SECONDS)
+    assert not line.workers.is_single
+    line.go_on.set()
+    end(line.workers)
+
+
+def test_single_starts_one_that_watches():
+    """A single thread without another one that watches starts one before it runs a function."""
+    line, done = Line(most=2), threading.Event()
+    line.workers.run(lambda: setattr(line.workers, "is_single", True))
+    until(lambda: line.workers.is_single)
+    line.block()
+    until(lambda: line.workers._idle)
+    line.workers.run(done.set)
+    assert done.wait(SECONDS)
+    line.go_on.set()
+    end(line.workers)
+
+
+def test_single_that_nobody_can_watch(refused):
+    """If the system can't start a thread that watches, a single thread works all the same."""
+    line, done = Line(), threading.Event()
+    line.block()
+    line.workers.is_single = True
+    refused.set()
+    line.workers.run(done.set)
+    line.go_on.set()
+    assert done.wait(SECONDS)
+    refused.clear()
+    end(line.workers)
+
+
+def test_single_with_a_reserve():
+    """The thread that watches takes what a stuck function holds, also if the queue is empty."""
+
+    class Reserve(list):
+        def take(self):
+            return self.pop() if self else None
+
+    done, reserve = threading.Event(), Reserve()
+    line = Line(reserve=reserve)
+    line.workers.is_single = True
+    line.block()
+    until(lambda: line.workers._idle)
+    reserve.append(done.set)
+    assert done.wait(SECONDS)
+    line.go_on.set()
+    end(line.workers)
+
+
+@pytest.mark.parametrize(("others", "goes_on"), [(1, False), (0, True)])
+def test_one_is_enough_to_watch(monkeypatch, others, goes_on):
+    """A thread that watches ends after a moment if another one watches, too."""
+    workers, waiter = Workers(4, "w"), module.Waiter()
+    workers.is_single = True
+    # The single thread makes progress: it takes ten functions, of which the last one takes long.
+    heads = iter([*range(10), 9, 9])
+    monkeypatch.setattr(module, "_first", lambda _: next(heads))
+    monkeypatch.setattr(module, "_STUCK", 0)
+    monkeypatch.setattr(module, "_IDLE", 0)
+    workers._idle.extend([waiter, *(module.Waiter() for _ in range(others))])
+    assert workers._watch(waiter) is goes_on
+    assert workers.is_single is not goes_on
+
+
+def test_nothing_to_watch(monkeypatch):
+    """A thread that watches ends after a moment if the queue stays empty."""
+    workers, waiter = Workers(4, "w"), module.Waiter()
+    workers.is_single = True
+    monkeypatch.setattr(module, "_STUCK", 0)
+    monkeypatch.setattr(module, "_IDLE", 0)
+    workers._idle.append(waiter)
+    assert not workers._watch(waiter)
+    assert not workers._idle
+
+
+@pytest.mark.parametrize("is_single", [True, False])
+def test_watch_that_is_woken_late(monkeypatch, is_single):
+    """A thread that watches goes on if it is woken just as it gives up waiting."""
+    workers = Workers(2, "w")
+    monkeypatch.setattr(module, "_STUCK", 0)
+    monkeypatch.setattr(module, "_IDLE", 0)
+    workers.is_single = is_single
+    # Another thread has taken its waiter.
+    assert workers._watch(module.Waiter())
+
+
+def test_watch_ends_with_the_single_thread(monkeypatch):
+    """A thread that watches goes on as usual when all threads are to run functions again."""
+    workers = Workers(2, "w")
+    monkeypatch.setattr(module, "_STUCK", 0)
+    waiter = module.Waiter()
+    workers._idle.append(waiter)
+    assert workers._watch(waiter)
+    assert not workers._idle

@@ -21,6 +21,7 @@ from ..error import DownloadFailed
 from ..waiting.cancellation import Cancellation, Cancelled
 from ..waiting.threads import Start, Workers
 from ..waiting.timer import Alarm, timer
+from .contention import contention
 from .gate import Gate
 from .train import Run, Trains
 from .window import Plan
@@ -60,15 +61,16 @@ class Threads:
         """
         self.cancellation = cancellation
         depth = Depth.of(pipeline)
-        self._trains = None if depth is None else Trains(depth, most)
-        self._workers = Workers(most, name, lend, self._trains)
-        self._gate = Gate(self._workers, cancellation)
+        self.trains = None if depth is None else Trains(depth, most)
+        self.workers = Workers(most, name, lend, self.trains)
+        self.gate = Gate(self.workers, cancellation)
+        self.contention = contention(self.workers, most)
         stop_at_exit(self)
 
     @property
     def queued(self) -> int:
         """The number of plans that wait for a thread."""
-        return self._workers.queued
+        return self.workers.queued
 
     def start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
         """Execute a plan in a thread, in a copy of the caller's ``contextvars`` context.
@@ -79,13 +81,13 @@ class Threads:
             plan: The plan.
             complete: Called with the plan when it has ended.
         """
-        run = _Run(plan, complete, self._workers, self.cancellation, self._gate, self._trains)
+        run = _Run(plan, complete, self, self.trains)
         try:
-            self._workers.run(run)
+            self.workers.run(run)
         except RuntimeError as error:
             # The system can't start a thread. Python 3.12 refuses after the main thread has ended.
             if _may_block():
-                _Run(plan, complete, self._workers, self.cancellation, self._gate, None)()
+                _Run(plan, complete, self, None)()
                 return
             reason = self.cancellation.reason
             plan.error = DownloadFailed(plan.download, reason) if reason else error
@@ -93,7 +95,7 @@ class Threads:
 
     def stop(self) -> None:
         """Make the threads end once every plan that was started has ended."""
-        self._workers.stop()
+        self.workers.stop()
 
     def join(self, seconds: float = float("inf")) -> None:
         """Wait until the threads have ended, after :meth:`stop`.
@@ -101,7 +103,7 @@ class Threads:
         Args:
             seconds: The time-out (seconds).
         """
-        self._workers.join(seconds)
+        self.workers.join(seconds)
         forget(self)
 
 
@@ -112,16 +114,12 @@ class _Run(Run):
         self,
         plan: Plan,
         complete: Callable[[Plan], object],
-        workers: Workers,
-        cancellation: Cancellation,
-        gate: Gate,
+        engine: Threads,
         trains: Trains | None,
     ) -> None:
         self._plan = plan
-        self._gate = gate
         self._complete = complete
-        self._workers = workers
-        self._cancellation = cancellation
+        self._engine = engine
         self._trains = trains
         self.context = copy_context()
 
@@ -138,12 +136,12 @@ class _Run(Run):
         if not self._plan.claim():
             return
         if not self.may_join:
-            if self._gate.admit(self._plan, self.go_on):
+            if self._engine.gate.admit(self._plan, self.go_on):
                 self.go_on()
         elif self._trains is None:
             self.go_on()
         else:
-            self._trains.run(self, self._workers)
+            self._trains.run(self, self._engine.workers)
 
     def claim(self) -> bool:
         return self._plan.claim()
@@ -151,17 +149,19 @@ class _Run(Run):
     def go_on(self, hold: Hold | None = None) -> None:
         until = None
         try:
-            until = self.context.run(self._plan.advance, self._cancellation, hold)
+            until = self.context.run(self._plan.advance, self._engine.cancellation, hold)
         finally:
             if until is None:
                 # Even after an unexpected exception: the iterating thread waits for this.
                 self._complete(self._plan)
+                if self._engine.contention is not None:
+                    self._engine.contention.count()
                 if self._plan.hand_back is not None:
                     # What failed takes no space any more.
-                    self._gate.wake()
+                    self._engine.gate.wake()
         if until is not None and until != HELD:
-            token = self._plan.token or self._cancellation
-            _Sleep(self, self._workers, token).begin(until - time.monotonic())
+            token = self._plan.token or self._engine.cancellation
+            _Sleep(self, self._engine.workers, token).begin(until - time.monotonic())
 
 
 class _Sleep:

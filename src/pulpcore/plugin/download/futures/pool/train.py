@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable
 from contextvars import Context
+from itertools import islice
 from typing import NamedTuple
 
 from ..engine.machine import Hold, Life
@@ -209,10 +210,10 @@ class _Train:
     def _gather(self) -> None:
         left = min(self._line.depth - 1, self._share())
         # The queue also has functions that aren't plans, and plans that have begun.
-        waiting = [
+        waiting = (
             each for each in self._workers.queue() if isinstance(each, Run) and each.may_join
-        ]
-        for run in filter(self._takes, waiting[:left]):
+        )
+        for run in filter(self._takes, islice(waiting, left)):
             self._go_on(run)
             self._seat(run)
 

@@ -30,6 +30,12 @@ Downloads = Iterable[D_co] | AsyncIterable[D_co]
 
 _QUICK = 0.001
 
+_COALESCE = 0.002
+"""If plans complete faster than this, how long the consumer sleeps to collect several (seconds)."""
+
+_PLENTY = 64
+"""The consumer sleeps only if so many plans have not completed, so that no thread goes idle."""
+
 
 class NotYet(Exception):
     """An iterator of downloads has none at the moment, but may have one later."""
@@ -225,6 +231,7 @@ class Window(Generic[D_co]):
         self._exhausted = False
         self._error: Exception | None = None
         self._quick = True
+        self._is_busy = False
         self._waiter: Waiter | None = None
 
     @property
@@ -274,11 +281,19 @@ class Window(Generic[D_co]):
 
     def wait(self) -> None:
         """Block until a plan completes, or for a moment, so that Python can run signal handlers."""
+        if self._is_busy and len(self._started) - len(self.completed) >= _PLENTY:
+            # Waking this thread for each plan takes the interpreter lock from the workers.
+            time.sleep(_COALESCE)
+            self._is_busy = len(self.completed) > 1
+            if self.completed:
+                return
+        began = time.monotonic()
         waiter = self._waiter = Waiter()
         if not self.completed:
             waiter.wait(HEARING)
         # Nobody has to wake it any more.
         self._waiter = None
+        self._is_busy = time.monotonic() - began < _COALESCE
 
     def add(self, download: Download) -> None:
         """Start a download that an async iterable has yielded.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -64,6 +65,36 @@ class Waiter:
             if self._lock.acquire(timeout=HEARING):
                 return True
         return self._lock.acquire(timeout=max(left, 0))
+
+
+class Waiters(deque[Waiter]):
+    """The waiters of several threads."""
+
+    def wake(self) -> bool:
+        """Wake the thread whose waiter was added last. Return False if there is none."""
+        try:
+            waiter = self.pop()
+        except IndexError:
+            return False
+        waiter.wake()
+        return True
+
+    def wake_all(self) -> None:
+        """Wake all threads."""
+        while self.wake():
+            pass
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """Remove a waiter. Return False if another thread has woken it.
+
+        Args:
+            waiter: The waiter.
+        """
+        try:
+            self.remove(waiter)
+        except ValueError:
+            return False
+        return True
 
 
 class Cell(Generic[T]):

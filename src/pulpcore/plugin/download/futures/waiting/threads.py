@@ -11,11 +11,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from .atomic import HEARING, Waiter
+from .atomic import HEARING, Waiter, Waiters
 from .lock import this_process
 
 _IDLE = 0.05
 """How long an idle thread waits for work before it ends (seconds)."""
+
+_STUCK = 0.02
+"""How long a function may take while other threads leave the queue to its thread (seconds)."""
 
 
 # Keeps references to the threads that started last. Freeing a Thread runs a callback of the
@@ -85,6 +88,10 @@ class Workers:
 
     Any thread and any signal handler may call :meth:`run` and :meth:`join`, which take no lock. If
     an interrupt cuts :meth:`run` short, the function may stay queued until the next call.
+
+    Attributes:
+        is_single (bool): One thread runs all functions, while the others sleep. When a function
+            takes long, they wake up as by :meth:`use_all`. Only threads of the pool set this.
     """
 
     def __init__(
@@ -109,18 +116,19 @@ class Workers:
         self._name = name
         self._numbers = itertools.count()
         self._is_stopped = False
+        self.is_single = False
         self._begin()
 
     def _begin(self) -> None:
         self._process = this_process()
         self._functions: deque[Callable[[], object]] = deque()
         # One waiter for each idle thread.
-        self._idle: deque[Waiter] = deque()
+        self._idle = Waiters()
         # The threads that are starting or running, and the one that was started last.
         self._workers: dict[_Worker, None] = {}
         self._latest: _Worker | None = None
         # One waiter for each caller of join().
-        self._joining: deque[Waiter] = deque()
+        self._joining = Waiters()
         # Guards _running. Only worker threads take it, and they handle no signals.
         self._lock = threading.Lock()
         self._running = 0
@@ -146,6 +154,14 @@ class Workers:
                 with contextlib.suppress(ValueError):
                     self._functions.remove(function)
                 raise
+
+    def use_all(self) -> None:
+        """Have all threads run functions again. Only a thread of the pool may call this."""
+        self.is_single = False
+        # The calling thread runs them if no other can be started.
+        with contextlib.suppress(RuntimeError):
+            for _ in range(min(len(self._functions), self._most)):
+                self._call(is_interruptible=False)
 
     @property
     def queued(self) -> int:
@@ -177,7 +193,7 @@ class Workers:
         self._functions.appendleft(function)
         # The calling thread runs it if no other can be started.
         with contextlib.suppress(RuntimeError):
-            self._call()
+            self._call(is_interruptible=False)
 
     def stop(self) -> None:
         """Make the threads end once the queue is empty.
@@ -188,9 +204,7 @@ class Workers:
         if self._lend is not None and self._functions and not self._is_working():
             with contextlib.suppress(RuntimeError):
                 start(self._drain, self._name)
-        with contextlib.suppress(IndexError):
-            while True:
-                self._idle.pop().wake()
+        self._idle.wake_all()
 
     def join(self, seconds: float = float("inf")) -> None:
         """Wait until the threads have ended, after :meth:`stop`.
@@ -227,21 +241,25 @@ class Workers:
             while True:
                 self._functions.popleft()()
 
-    def _call(self) -> None:
-        """Wake an idle thread, or start another if the pool may have more."""
-        if self._idle:
-            try:
-                self._idle.pop().wake()
-            except IndexError:
-                pass
-            else:
-                return
+    def _call(self, *, is_interruptible: bool = True) -> None:
+        """Wake an idle thread, or start another if the pool may have more.
+
+        Args:
+            is_interruptible: A signal handler may interrupt the calling thread.
+        """
+        if self.is_single and self._running > len(self._idle):
+            # The thread that is awake runs it.
+            return
+        if self._idle and self._idle.wake():
+            return
         latest = self._latest
         if latest is not None and not latest.is_asked:
             # An interrupt came between creating the worker and starting its thread.
             self._ask(latest)
         elif len(self._workers) < self._most:
-            self._latest = worker = _Worker()
+            worker = _Worker()
+            if is_interruptible:
+                self._latest = worker
             self._workers[worker] = None
             self._ask(worker)
 
@@ -282,11 +300,15 @@ class Workers:
         if self._functions:
             # run() queued them while this thread still counted as one that would take them.
             with contextlib.suppress(RuntimeError):
-                self._call()
+                self._call(is_interruptible=False)
 
     def _next(self) -> Callable[[], object] | None:
         """Return the next function; None if the thread has been idle for too long, or must end."""
         while True:
+            if self.is_single and (waiter := self._stand_by()) is not None:
+                if self._watch(waiter):
+                    continue
+                return None
             try:
                 return self._functions.popleft()
             except IndexError:
@@ -300,17 +322,63 @@ class Workers:
             self._idle.append(waiter)
             # Check again: run() may have queued a function before it could see the waiter.
             if self._functions or self._is_stopped or not waiter.wait(_IDLE):
-                try:
-                    self._idle.remove(waiter)
-                except ValueError:
+                if not self._idle.withdraw(waiter):
                     # Another thread has just woken it, so there is work.
                     continue
                 if not self._functions and (self._is_stopped or not reserve):
                     return None
 
+    def _stand_by(self) -> Waiter | None:
+        """Return what wakes this thread if it is to sleep, because another one is awake."""
+        if self._is_stopped:
+            return None
+        with self._lock:
+            if self._running - len(self._idle) > 1:
+                waiter = Waiter()
+                self._idle.append(waiter)
+                return waiter
+        if not self._idle and self._running == len(self._workers) < self._most:
+            # Somebody must notice when a function takes long.
+            worker = _Worker()
+            self._workers[worker] = None
+            with contextlib.suppress(RuntimeError):
+                self._ask(worker)
+        return None
+
+    def _watch(self, waiter: Waiter) -> bool:
+        """Sleep while another thread runs the functions, and notice when one takes long.
+
+        Args:
+            waiter: What wakes this thread. It is among the idle ones.
+
+        Returns:
+            Whether the thread goes on. If not, it must end: another one watches.
+        """
+        end = time.monotonic() + _IDLE
+        first = _first(self._functions)
+        while not waiter.wait(_STUCK):
+            seen, first = first, _first(self._functions)
+            is_stuck = first is seen and (first is not None or bool(self._reserve))
+            is_idle = time.monotonic() >= end and (first is None or len(self._idle) > 1)
+            if self.is_single and not (is_stuck or is_idle):
+                continue
+            if not self._idle.withdraw(waiter):
+                # Another thread has just woken it, so there is work.
+                break
+            if self.is_single and is_stuck:
+                self.use_all()
+            return is_stuck or not is_idle
+        return True
+
     def _leave(self, worker: _Worker) -> None:
         self._workers.pop(worker, None)
         if not self._workers:
-            with contextlib.suppress(IndexError):
-                while True:
-                    self._joining.pop().wake()
+            self._joining.wake_all()
+
+
+def _first(functions: deque[Callable[[], object]]) -> Callable[[], object] | None:
+    """Return the first item; None if the queue is empty."""
+    try:
+        return functions[0]
+    except IndexError:
+        return None

@@ -1,0 +1,135 @@
+"""Chooses between all threads of a batch and a single one.
+
+Small files from a server nearby keep Python busy, and only one thread at a time holds the
+interpreter lock. Each system call gives the lock away, and a thread that wants it back has to wait
+for another thread's next system call. With eight threads, these hand-overs cost as much CPU as
+the downloads do. One thread alone then completes more files, in half of the CPU time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import time
+
+from ..waiting.threads import Workers
+
+SAMPLE = 64
+"""How many plans end between two measurements."""
+
+SHORT = 0.001
+"""Only if plans end faster than this, on average, a single thread is tried (seconds)."""
+
+BUSY = (0.75, 1.5)
+"""How many processors the process uses when threads contend for the interpreter lock."""
+
+IDLE = 0.6
+"""A single thread that uses less than this share of a processor waits too much."""
+
+MARGIN = 0.1
+"""All threads must be faster than a single one by this share, because they need more CPU."""
+
+PAUSE, LONGEST = 1.0, 30.0
+"""The first and the longest time between two trials (seconds)."""
+
+
+class Contention:
+    """Measures how fast plans end, and sets how many threads execute them.
+
+    Sometimes it tries the other number of threads for a moment, and keeps what is faster.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        """Begin with all threads.
+
+        Args:
+            workers: The threads.
+        """
+        self._workers = workers
+        self._ended = itertools.count(1)
+        # Only threads of the pool take it, and they handle no signals.
+        self._lock = threading.Lock()
+        self._at = self._cpu = 0.0
+        # How long the last sample before a trial took; None if no trial is going on.
+        self._before: float | None = None
+        # How long a sample took when the number of threads was last confirmed.
+        self._usual = 0.0
+        self._was_single = False
+        self._is_mixed = True
+        self._due = float("-inf")
+        self._pause = PAUSE
+
+    def count(self) -> None:
+        """Note that a plan has ended. Only a thread of the pool may call this."""
+        if next(self._ended) % SAMPLE == 0 and self._lock.acquire(blocking=False):
+            try:
+                self._measure()
+            finally:
+                self._lock.release()
+
+    def _measure(self) -> None:
+        now, cpu = time.monotonic(), time.process_time()
+        seconds, used = now - self._at, cpu - self._cpu
+        self._at, self._cpu = now, cpu
+        is_single = self._workers.is_single
+        if is_single is not self._was_single:
+            # A plan took long, so the pool has woken all threads.
+            self._settle(now, PAUSE)
+        elif self._is_mixed:
+            # The threads of the other mode took part in this sample.
+            self._is_mixed = False
+        elif self._before is not None:
+            self._judge(now, seconds, self._before)
+        elif is_single and used < IDLE * seconds:
+            self._switch()
+            self._settle(now, PAUSE)
+        elif self._is_worth_a_trial(now, seconds, used):
+            self._before = seconds
+            self._switch()
+
+    def _is_worth_a_trial(self, now: float, seconds: float, used: float) -> bool:
+        if self._workers.is_single:
+            return now >= self._due or seconds > 2 * self._usual
+        low, high = BUSY
+        is_contended = seconds < SAMPLE * SHORT and low * seconds <= used <= high * seconds
+        return now >= self._due and is_contended
+
+    def _judge(self, now: float, seconds: float, before: float) -> None:
+        """End a trial: go back unless it was faster."""
+        worth = 1 + MARGIN if self._workers.is_single else 1 - MARGIN
+        if seconds < worth * before:
+            self._settle(now, PAUSE)
+            self._usual = seconds
+        else:
+            self._pause = min(2 * self._pause, LONGEST)
+            self._switch()
+            self._settle(now, self._pause)
+            self._usual = before
+
+    def _switch(self) -> None:
+        if self._workers.is_single:
+            self._workers.use_all()
+        else:
+            self._workers.is_single = True
+        self._was_single = self._workers.is_single
+        self._is_mixed = True
+
+    def _settle(self, now: float, pause: float) -> None:
+        """Make no trial for a while."""
+        self._was_single = self._workers.is_single
+        self._before = None
+        self._is_mixed = True
+        self._pause, self._due = pause, now + pause
+
+
+def contention(workers: Workers, most: int) -> Contention | None:
+    """Return what chooses the number of threads; None if it is always best to use all.
+
+    Args:
+        workers: The threads.
+        most: The maximum number of threads.
+    """
+    is_locking = getattr(sys, "_is_gil_enabled", None)
+    has_lock = is_locking is None or is_locking()
+    return Contention(workers) if most > 1 and has_lock else None

@@ -1,0 +1,169 @@
+"""Tests of when a single thread executes the plans of a batch."""
+
+import sys
+import threading
+from itertools import chain, repeat
+
+import pytest
+from stubs import Nop
+
+from pulpcore.plugin.download.futures import Batch
+from pulpcore.plugin.download.futures.pool import contention as module
+from pulpcore.plugin.download.futures.pool.contention import BUSY, LONGEST, PAUSE, SAMPLE, SHORT
+from pulpcore.plugin.download.futures.waiting.threads import Workers
+
+QUICK = SAMPLE * SHORT / 2
+SLOW = SAMPLE * SHORT * 2
+
+
+class Pool:
+    """Workers that note how often the number of threads was changed."""
+
+    is_single = False
+
+    def use_all(self):
+        """Use all threads."""
+        self.is_single = False
+
+
+class Clock:
+    """Plans that end, and the time and the processor time that they take."""
+
+    def __init__(self, monkeypatch):
+        self.now = self.cpu = 0.0
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(module.time, "process_time", lambda: self.cpu)
+        self.pool = Pool()
+        self.contention = module.Contention(self.pool)
+        # The first measurement has nothing to compare with.
+        self.sample(QUICK)
+
+    def sample(self, seconds, processors=1.0):
+        """End some plans. Return whether a single thread executes the next ones."""
+        self.now += seconds
+        self.cpu += processors * seconds
+        for _ in range(SAMPLE):
+            self.contention.count()
+        return self.pool.is_single
+
+    def trial(self, seconds):
+        """Try the other number of threads, and return whether a single thread goes on."""
+        before = self.pool.is_single
+        self.now += LONGEST
+        while self.pool.is_single is before:
+            self.sample(QUICK)
+        # The first sample of a trial has plans that were begun before.
+        self.sample(SLOW)
+        assert self.pool.is_single is not before
+        return self.sample(seconds)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A batch on a virtual clock."""
+    return Clock(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "processors"),
+    [(SLOW, 1.0), (QUICK, BUSY[0] - 0.1), (QUICK, BUSY[1] + 0.1)],
+)
+def test_no_contention(clock, seconds, processors):
+    """A single thread isn't tried if plans take long, or threads wait, or use several cores."""
+    assert not any(clock.sample(seconds, processors) for _ in range(100))
+
+
+def test_faster(clock):
+    """A single thread goes on if it is faster than all threads, or hardly slower."""
+    assert clock.trial(QUICK)
+    assert clock.sample(QUICK)
+
+
+def test_slower(clock):
+    """All threads go on if they are faster. A single thread is tried ever more seldom."""
+    assert not clock.trial(1.2 * QUICK)
+    pauses = []
+    for _ in range(6):
+        began = clock.now
+        while not clock.sample(QUICK):
+            pass
+        pauses.append(round(clock.now - began))
+        clock.sample(SLOW)
+        assert not clock.sample(1.2 * QUICK)
+    assert pauses == [2 * PAUSE, 4 * PAUSE, 8 * PAUSE, 16 * PAUSE, LONGEST, LONGEST]
+
+
+@pytest.mark.parametrize(("seconds", "is_single"), [(0.95 * QUICK, True), (0.8 * QUICK, False)])
+def test_all_again(clock, seconds, is_single):
+    """All threads are tried again, and go on if they are clearly faster."""
+    assert clock.trial(QUICK)
+    assert clock.trial(seconds) is is_single
+
+
+def test_slower_plans(clock):
+    """All threads are tried at once if plans take much longer than before."""
+    assert clock.trial(QUICK)
+    assert clock.sample(QUICK)
+    assert clock.sample(1.5 * QUICK)
+    assert not clock.sample(2.5 * QUICK)
+
+
+def test_waits(clock):
+    """All threads go on at once if a single thread waits more than it works."""
+    assert clock.trial(QUICK)
+    assert clock.sample(QUICK)
+    assert not clock.sample(QUICK, module.IDLE - 0.1)
+    # For a while no single thread is tried.
+    assert not any(clock.sample(QUICK) for _ in range(int(PAUSE / QUICK) - 2))
+
+
+def test_stuck(clock):
+    """If a plan took long, so that the pool has woken all threads, they go on for a while."""
+    assert clock.trial(QUICK)
+    assert clock.sample(QUICK)
+    clock.pool.use_all()
+    assert not any(clock.sample(QUICK) for _ in range(int(PAUSE / QUICK) - 2))
+    assert clock.trial(QUICK)
+
+
+def test_measured_once_at_a_time(clock):
+    """A thread whose plan ends while another thread measures goes on without waiting."""
+    clock.now += LONGEST
+    with clock.contention._lock:
+        clock.sample(QUICK)
+    assert clock.contention._at < clock.now
+
+
+def test_where_it_makes_no_sense(monkeypatch):
+    """One thread has nothing to contend with, and without an interpreter lock nobody has."""
+    workers = Workers(1, "w")
+    assert module.contention(workers, 1) is None
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert module.contention(workers, 2) is None
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True)
+    assert module.contention(workers, 2) is not None
+    monkeypatch.delattr(sys, "_is_gil_enabled")
+    assert module.contention(workers, 2) is not None
+
+
+def test_plan_that_takes_long(monkeypatch):
+    """A plan that blocks doesn't stop the others, though a single thread executes the plans."""
+    monkeypatch.setattr(module.Contention, "count", lambda _: None)
+    others, blocked = threading.Event(), []
+
+    class Blocked(Nop):
+        def __call__(self):
+            super().__call__()
+            blocked.append(others.wait(20))
+
+    downloads = chain(repeat(None, 100), [Blocked], repeat(None, 100))
+    ended = 0
+    with Batch((Nop() if made is None else made() for made in downloads), concurrent=4) as batch:
+        batch._engine.workers.is_single = True
+        for plan in batch():
+            plan.result()
+            ended += 1
+            if ended == 200:
+                others.set()
+    assert ended == 201
+    assert blocked == [True]
