@@ -112,6 +112,12 @@ def test_a_chunk_fills_while_all_workers_run():
     assert policy.next(full, 0, 4, 2) == policy.next(0, 0, 2, 2) == 0
 
 
+def test_idle_workers_share_what_waits():
+    """Workers without a chunk get equal parts of the downloads that wait, rounded up."""
+    policy = portions.Portions(1, None)
+    assert [policy.next(9, 0, sent, 4) for sent in range(4)] == [3, 3, 5, 9]
+
+
 def test_chunks_of_a_long_batch_are_larger():
     """The last chunks of a short batch keep no worker busy for long while others are idle."""
     policy = portions.Portions(4, None)

@@ -191,7 +191,11 @@ def test_many_threads(timer):
 
 
 def test_no_thread_to_be_had(timer, monkeypatch):
-    """If no timer thread can be started, the caller is told, and the next alarm starts one."""
+    """If no timer thread can be started, the caller is told, and the next alarm starts one.
+
+    The alarm that could not be set never rings.
+    """
+    rung = []
 
     def refuse(function, arguments):
         raise RuntimeError("can't start new thread")
@@ -199,10 +203,11 @@ def test_no_thread_to_be_had(timer, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(_thread, "start_new_thread", refuse)
         with pytest.raises(RuntimeError, match="new thread"):
-            timer.set(0, print)
+            timer.set(0, functools.partial(rung.append, "refused"))
     done = threading.Event()
     timer.set(0, done.set)
     assert done.wait(SECONDS)
+    assert rung == []
 
 
 def test_forked_child(timer):
