@@ -484,8 +484,100 @@ def test_one_is_enough_to_watch(monkeypatch, others, goes_on):
     monkeypatch.setattr(module, "_STUCK", 0)
     monkeypatch.setattr(module, "_IDLE", 0)
     workers._idle.extend([waiter, *(module.Waiter() for _ in range(others))])
+    workers._running = 2 + others
     assert workers._watch(waiter) is goes_on
     assert workers.is_single is not goes_on
+
+
+def test_watching_an_empty_queue(monkeypatch):
+    """As long as the single thread runs a function, another one watches for those that come."""
+    workers, waiter = Workers(4, "w"), module.Waiter()
+    workers.is_single = True
+    heads = iter([None] * 10 + [1, 1])
+    monkeypatch.setattr(module, "_first", lambda _: next(heads))
+    monkeypatch.setattr(module, "_STUCK", 0)
+    monkeypatch.setattr(module, "_IDLE", 0)
+    workers._idle.append(waiter)
+    workers._running = 2
+    assert workers._watch(waiter)
+    assert not workers.is_single
+
+
+def test_stopped_just_before_watching(monkeypatch):
+    """A thread that watches ends soon even if `stop()` came before it could be woken."""
+    workers, waiter = Workers(4, "w"), module.Waiter()
+    workers.stop()
+    workers.is_single = True
+    heads = iter(range(10))
+    monkeypatch.setattr(module, "_first", lambda _: next(heads))
+    monkeypatch.setattr(module, "_STUCK", 0)
+    workers._idle.append(waiter)
+    workers._running = 2
+    assert workers._watch(waiter)
+
+
+def test_nobody_watches(monkeypatch):
+    """If nobody watches a single thread, the next function starts a thread that does."""
+    line, done = Line(), threading.Event()
+    monkeypatch.setattr(line.workers, "_stand_by", lambda: None)
+    line.workers.is_single = True
+    line.block()
+    line.workers.run(done.set)
+    assert done.wait(SECONDS)
+    line.go_on.set()
+    end(line.workers)
+
+
+def test_nobody_is_awake():
+    """A thread doesn't sleep if the other one becomes idle at the same moment."""
+
+    class Idle(module.Waiters):
+        def append(self, waiter):
+            super().append(module.Waiter())
+            super().append(waiter)
+
+    workers = Workers(4, "w")
+    workers._idle = Idle()
+    workers._running = 2
+    assert workers._stand_by() is None
+    assert len(workers._idle) == 1
+
+
+def test_single_forked():
+    """A forked child of a pool with a single thread uses all."""
+    workers = Workers(4, "w")
+    workers.is_single = True
+
+    def child():
+        workers.run(int)
+        assert not workers.is_single
+        end(workers)
+
+    assert forked(child) == 0
+
+
+def test_reserve_filled_while_the_last_one_leaves(monkeypatch):
+    """What a running function holds is taken even if the thread that watched is just leaving."""
+    monkeypatch.setattr(module, "_IDLE", 0)
+
+    class Reserve(list):
+        def take(self):
+            return self.pop() if self else None
+
+    reserve, done = Reserve(), threading.Event()
+    workers = Workers(1, "w", None, reserve)
+    real = workers._next
+
+    def next_function():
+        function = real()
+        if function is None and not done.is_set():
+            reserve.append(done.set)
+        return function
+
+    monkeypatch.setattr(workers, "_next", next_function)
+    workers.run(int)
+    assert done.wait(SECONDS)
+    end(workers)
 
 
 def test_nothing_to_watch(monkeypatch):

@@ -116,7 +116,6 @@ class Workers:
         self._name = name
         self._numbers = itertools.count()
         self._is_stopped = False
-        self.is_single = False
         self._begin()
 
     def _begin(self) -> None:
@@ -132,6 +131,7 @@ class Workers:
         # Guards _running. Only worker threads take it, and they handle no signals.
         self._lock = threading.Lock()
         self._running = 0
+        self.is_single = False
 
     def run(self, function: Callable[[], object]) -> None:
         """Queue a function for the threads.
@@ -247,8 +247,8 @@ class Workers:
         Args:
             is_interruptible: A signal handler may interrupt the calling thread.
         """
-        if self.is_single and self._running > len(self._idle):
-            # The thread that is awake runs it.
+        if self.is_single and self._running > len(self._idle) > 0:
+            # The thread that is awake runs it, and another one watches.
             return
         if self._idle and self._idle.wake():
             return
@@ -297,8 +297,8 @@ class Workers:
                 with self._lock:
                     self._running -= 1
             self._leave(worker)
-        if self._functions:
-            # run() queued them while this thread still counted as one that would take them.
+        if self._functions or (self._reserve and not self._is_stopped):
+            # They came while this thread still counted as one that would take them.
             with contextlib.suppress(RuntimeError):
                 self._call(is_interruptible=False)
 
@@ -336,7 +336,10 @@ class Workers:
             if self._running - len(self._idle) > 1:
                 waiter = Waiter()
                 self._idle.append(waiter)
-                return waiter
+                # Check again: the other one may have become idle, and so this one has to run
+                # what run() queued in between.
+                if self._running > len(self._idle) or not self._idle.withdraw(waiter):
+                    return waiter
         if not self._idle and self._running == len(self._workers) < self._most:
             # Somebody must notice when a function takes long.
             worker = _Worker()
@@ -359,8 +362,10 @@ class Workers:
         while not waiter.wait(_STUCK):
             seen, first = first, _first(self._functions)
             is_stuck = first is seen and (first is not None or bool(self._reserve))
-            is_idle = time.monotonic() >= end and (first is None or len(self._idle) > 1)
-            if self.is_single and not (is_stuck or is_idle):
+            # As long as a thread runs a function, somebody watches: more may be queued later.
+            is_needed = len(self._idle) <= 1 < self._running
+            is_idle = time.monotonic() >= end and not is_needed
+            if self.is_single and not (is_stuck or is_idle or self._is_stopped):
                 continue
             if not self._idle.withdraw(waiter):
                 # Another thread has just woken it, so there is work.
