@@ -268,7 +268,7 @@ class Download(ABC, Generic[W_co]):
                 of its validations.
         """
         # In a context of its own: it is left by the interpreter, whenever an interrupt comes.
-        copy_context().run(Life(self).finish)
+        copy_context().run(Life(self, has_thread=True).advance)
 
     def stream(self) -> Stream:
         """Return the content as a readable binary file, which is fetched while it is read.

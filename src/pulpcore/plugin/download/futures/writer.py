@@ -509,6 +509,9 @@ class FileWriter(Writer):
             fp, self.fp = self.fp, None
             if fp is not None:
                 fp.close()
+            if not stage.file.closed:
+                # A subclass has made an ``fp`` of its own, which writes to the file.
+                stage.file.close()
             stage.publish()
         except BaseException:
             stage.drop()
@@ -706,16 +709,9 @@ def _target(path: str) -> tuple[str, int | None]:
     """Return the absolute path, links resolved, and the mode of the file there (None: no file)."""
     if not path:
         raise FileNotFoundError(errno.ENOENT, "The path of the file is empty")
-    if "\0" in path:
-        raise OSError(errno.EINVAL, "The path of the file has a NUL character")
-    if not path.isascii():
-        try:
-            os.fsencode(path)
-        except UnicodeEncodeError as error:
-            raise OSError(errno.EILSEQ, "The path of the file can't be encoded") from error
     if path.rpartition("/")[2] in ("", ".", ".."):
         raise IsADirectoryError(errno.EISDIR, "The path is that of a folder", path)
-    target = path if path.startswith("/") else os.path.join(os.getcwd(), path)
+    target = path if path[0] == "/" else os.path.join(os.getcwd(), path)
     try:
         found = os.lstat(target)
         if stat.S_ISLNK(found.st_mode):
@@ -723,6 +719,10 @@ def _target(path: str) -> tuple[str, int | None]:
             found = os.lstat(target)
     except FileNotFoundError:
         return target, None
+    except UnicodeEncodeError as error:
+        raise OSError(errno.EILSEQ, "The path of the file can't be encoded") from error
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "The path of the file has a NUL character") from error
     except NotADirectoryError as error:
         raise NotADirectoryError(
             errno.ENOTDIR, "A part of the path is no folder", target

@@ -18,7 +18,7 @@ None. Each time it calls again at the returned time, or when ``life.token`` is c
 is advanced in its own copy of the context (``copy_context()``), because several lives may take
 turns in one thread.
 
-:meth:`Download.__call__` has a thread of its own to wait in, and calls :meth:`Life.finish`.
+:meth:`Download.__call__` has a thread of its own to wait in, and advances its life once.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ Hold = Callable[["Life"], bool]
 """Whether a run is to be held before its next attempt."""
 
 
-class Life:
+class Life(Steps):
     """One run of a download, advanced in steps.
 
     Attributes:
@@ -91,33 +91,41 @@ class Life:
     state = PREPARE
     _request: Request | None = None
     _error: BaseException | None = None
-    _has_thread = False
     _hold: Hold | None = None
 
-    def __init__(self, download: Download, parent: Cancellation | None = None) -> None:
+    def __init__(
+        self,
+        download: Download,
+        parent: Cancellation | None = None,
+        has_thread: bool = False,
+    ) -> None:
         """Make a run that has not begun. What cancels the caller's work cancels it too.
 
         Args:
             download: The download.
             parent: The token of the work that the run is part of; None for that of the caller.
+            has_thread: The thread that advances the run waits where that has to be.
         """
         self.download = download
         self._record = record_of(download)
         self._moves = self._live()
         self._run = Run(parent or current(), Claims(self._moves))
-        self._steps = Steps(download, self._run)
         self.token = self._run.token
+        self._has_thread = has_thread
 
     @property
     def may_be_pipelined(self) -> bool:
-        """Whether it is worth asking for the request of the next attempt."""
-        return self._steps.may_pipeline()
+        """Whether the host may be sent several requests together, for all that is known."""
+        if self._run.attempts > 1:
+            return False
+        host = self._find_host()
+        return host is not None and not host.health.is_resting
 
     @property
     def request(self) -> Request | None:
         """The request of the next attempt, for ``hold``; None if it may not be pipelined."""
         if self._request is None:
-            self._request = self._steps.pipelined()
+            self._request = self.pipelined()
             if self._request is not None:
                 self._request.trace = self._run.trace
         return self._request
@@ -172,18 +180,8 @@ class Life:
             sends the request again.
         """
         with scope(self.token):
-            self._steps.answer = line.receive()
-        return self._steps.answer is not None
-
-    def finish(self) -> None:
-        """Go on to the end, and wait in this thread where that has to be.
-
-        Raises:
-            DownloadError: As :meth:`advance`.
-            RuntimeError: As :meth:`advance`.
-        """
-        self._has_thread = True
-        self.advance()
+            self.answer = line.receive()
+        return self.answer is not None
 
     def _live(self) -> Iterator[float]:
         """Run. A generator, so that the interpreter keeps whether it still runs: see Claims."""
@@ -201,11 +199,11 @@ class Life:
                 if self._hold is not None and self.state == ATTEMPT and self._is_held(self._hold):
                     yield HELD
                 self._move()
-                if (until := self._steps.until) is not None:
-                    self._steps.until = None
+                if (until := self.until) is not None:
+                    self.until = None
                     if not self._has_thread:
                         yield min(until, run.deadline or until)
-                    self._wait(until)
+                    self._sleep(until)
                     self._record.wait = None
         except BaseException as error:  # noqa: BLE001 - advance() raises it
             self._error = error
@@ -223,11 +221,10 @@ class Life:
 
     def _move(self) -> None:
         """Take steps, each where the outcome of the last one leads, until a wait or a hold."""
-        steps = self._steps
         try:
             while self.state in MOVES:
-                self.state = MOVES[self.state][STEPS[self.state](steps) or DONE]
-                if steps.until is not None or (self.state == ATTEMPT and self._hold is not None):
+                self.state = MOVES[self.state][STEPS[self.state](self) or DONE]
+                if self.until is not None or (self.state == ATTEMPT and self._hold is not None):
                     return
         except Exception as error:
             # Nothing here keeps the error, whose traceback holds this frame.
@@ -237,7 +234,7 @@ class Life:
                 raise
             self.state = MOVES[self.state][FAILURE]
 
-    def _wait(self, until: float) -> None:
+    def _sleep(self, until: float) -> None:
         run = self._run
         left = until - time.monotonic()
         if self._has_thread and left > 0:
@@ -251,21 +248,21 @@ class Life:
         """Whether it is a failure of the attempt and no bug; noted for the step that recovers."""
         reason = self.token.reason
         if isinstance(error, DownloadError):
-            self._steps.failure = error
+            self.failure = error
             if isinstance(error, ValidationError):
                 # Empty content isn't kept anyway.
                 self._record.content.is_wrong = self._record.content.is_begun
         elif reason is not None:
-            self._steps.failure = DownloadFailed(self.download, reason)
-            self._steps.failure.__cause__ = None if isinstance(error, Cancelled) else error
+            self.failure = DownloadFailed(self.download, reason)
+            self.failure.__cause__ = None if isinstance(error, Cancelled) else error
         return reason is not None or isinstance(error, DownloadError)
 
     def _fail(self, error: BaseException) -> None:
         """Leave nothing of the run, but what a later run can go on with."""
         self.state = FAILED
-        self._steps.leave()
+        self.leave()
         if isinstance(error, DownloadError):
-            self._steps.describe(error)
+            self.describe(error)
         writer = self._run.writer
         try:
             if writer is not None:

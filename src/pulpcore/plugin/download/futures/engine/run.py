@@ -18,6 +18,8 @@ from .claim import Claims
 from .content import Content, reset
 
 if TYPE_CHECKING:
+    from urllib3.util import Retry
+
     from ..validation import Validation
     from .outlet import Outlet
     from .pipeline import Driver
@@ -75,7 +77,7 @@ class Run:
 
     Attributes:
         token (Cancellation): The cancellation token of the run.
-        budget (Budget): How often it is tried again.
+        policy (tuple[Retry | None, float]): The policy of its retries, and the longest Retry-After.
         began (float): When it began (``time.monotonic()``).
         attempts (int): How many attempts were begun.
         repairs (int): How often handlers have repaired.
@@ -95,7 +97,7 @@ class Run:
     """
 
     # An object has attributes of its own only for what differs, which for most runs is little.
-    budget: Budget
+    policy: tuple[Retry | None, float]
     attempts = repairs = 0
     is_done = can_continue = was_late = False
     may_mix = True
@@ -120,6 +122,11 @@ class Run:
         self.validations: list[Validation] = []
         self.token = Cancellation(parent)
         self.began = time.monotonic()
+
+    @functools.cached_property
+    def budget(self) -> Budget:
+        """How often it is tried again."""
+        return Budget(*self.policy)
 
     def use(self, download: Download, content: Content) -> None:
         """Claim the writer and the validations that a download has now, and release others.

@@ -15,8 +15,7 @@ from ..event import Error, Event, Prepared
 from ..net.used_up import used_up
 from ..settings import Limits, Timeout
 from . import backoff, existing
-from .attempt import Attempt, record_of
-from .backoff import Budget
+from .attempt import Attempt, Record, record_of
 from .content import unwritable
 from .host import PAUSE, Host
 from .limited import LimitedAttempt, RunLimits
@@ -50,6 +49,9 @@ _send = operator.methodcaller("_send")
 class _Prospects:
     """What is still possible for a run after an attempt failed."""
 
+    download: Download
+    _run: Run
+    _record: Record
     _protocol: Protocol
     _attempt: Attempt
     # What is known of the host, and since which attempt.
@@ -64,16 +66,6 @@ class _Prospects:
     until: float | None = None
     answer: Any = None
 
-    def __init__(self, download: Download, run: Run) -> None:
-        """Make the steps of a run.
-
-        Args:
-            download: The download.
-            run: The run.
-        """
-        self._download, self._run = download, run
-        self._record = record_of(download)
-
     def _can_go_on(self, error: DownloadError) -> bool:
         """Whether another attempt is possible. Notes whether it may resume."""
         run, attempt, content = self._run, self._attempt, self._record.content
@@ -86,7 +78,7 @@ class _Prospects:
         return (
             not content.is_begun
             or attempt.can_start_over()
-            or (run.can_continue and self._protocol.can_resume(self._download))
+            or (run.can_continue and self._protocol.can_resume(self.download))
         )
 
     def _has_alternative(self, error: DownloadError) -> bool:
@@ -120,18 +112,19 @@ class _Prospects:
         """How long to wait before the download is tried again; None if it isn't."""
         breaker, budget = self._attempt.breaker, self._run.budget
         if self._tour is not None and not (error.local or self._attempt.is_exchanged):
-            found = self._tour.transient(self._download.retry_after_max)
+            found = self._tour.transient(self.download.retry_after_max)
             return None if found is None else budget.delay(found)
         return None if breaker is not None and breaker.is_open else budget.delay(error)
 
     def _can_repair(self) -> bool:
-        return self._run.repairs < self._download.retries
+        return self._run.repairs < self.download.retries
 
 
 class Steps(_Prospects):
     """The steps of one run. Which comes when is up to the machine.
 
     Attributes:
+        download (Download): The download.
         failure (DownloadError): Why the last attempt failed, while it is being recovered from.
         until (float | None): When the next step is due (``time.monotonic()``); None for at once.
         answer (Any): The reply for the next attempt, if it has come already; else None.
@@ -149,7 +142,7 @@ class Steps(_Prospects):
             DownloadFailed: A setting is wrong.
             RuntimeError: Another download that is running has the writer or a validation.
         """
-        download, run = self._download, self._run
+        download, run = self.download, self._run
         if self._record.tracing is not None:
             run.trace = Requests(self._record.tracing.begin(download))
         download.reply = None
@@ -160,7 +153,7 @@ class Steps(_Prospects):
         _check(download, self._protocol, self._record.limits)
         if download.limits is not None or self._record.limits is not None:
             self._limits = RunLimits(run, download)
-        run.budget = Budget(download.retry, download.retry_after_max)
+        run.policy = download.retry, download.retry_after_max
         timeout = download.timeout
         if isinstance(timeout, Timeout) and timeout.total is not None:
             run.limit(timeout.total)
@@ -174,7 +167,7 @@ class Steps(_Prospects):
 
     def take_turn(self) -> None:
         """Make an attempt, and ask the rate limiter when it may begin."""
-        download, run, limiter = self._download, self._run, self._download.rate_limiter
+        download, run, limiter = self.download, self._run, self.download.rate_limiter
         run.attempts += 1
         run.total, self._protocol.status = None, 0
         if self._limits is None:
@@ -203,7 +196,7 @@ class Steps(_Prospects):
         run.token.check()
         if run.attempts > 1:
             # A handler of Error may have changed them.
-            _check(self._download, self._protocol, self._record.limits)
+            _check(self.download, self._protocol, self._record.limits)
         # Before the writer is opened: whoever waits for a place holds no file descriptor.
         host, limits = self._find_host(), self._limits
         if limits is not None:
@@ -216,7 +209,7 @@ class Steps(_Prospects):
             if limits is not None:
                 limits.leave()
             return FULL
-        attempt.begin(run.can_continue and self._protocol.can_resume(self._download))
+        attempt.begin(run.can_continue and self._protocol.can_resume(self.download))
         if host is not None:
             attempt.breaker = host.breaker
             host.breaker.admit()
@@ -239,7 +232,7 @@ class Steps(_Prospects):
         """
         if self._run.trace is not None:
             self._run.trace.end()
-        if self._protocol.has_content(self._download):
+        if self._protocol.has_content(self.download):
             self._attempt.adopt()
             for validation in self._run.validations:
                 validation()
@@ -256,7 +249,7 @@ class Steps(_Prospects):
             outlet.complete()
             self._run.pause(outlet.wait_for_end)
         if writer is not None:
-            if self._protocol.has_content(self._download):
+            if self._protocol.has_content(self.download):
                 # If close() fails, nobody knows what the writer still holds.
                 self._record.content.is_torn = True
                 try:
@@ -287,7 +280,7 @@ class Steps(_Prospects):
                 return
             self._examine(error)
             if run.token.reason is not None and error.reason != run.token.reason:
-                error, cause = DownloadFailed(self._download, run.token.reason), error
+                error, cause = DownloadFailed(self.download, run.token.reason), error
                 error.__cause__ = cause
             self.describe(error)
             if not self._go_on(error):
@@ -320,7 +313,7 @@ class Steps(_Prospects):
 
     def _go_on(self, error: DownloadError) -> bool:
         """Decide whether and when to try again, after the handlers of Error were called."""
-        run, download = self._run, self._download
+        run, download = self._run, self.download
         possible = self._can_go_on(error)
         free = self._free_way(error) if possible else None
         moves = possible and free is None and self._can_move(error)
@@ -358,14 +351,7 @@ class Steps(_Prospects):
     def pipelined(self) -> Request | None:
         """Return the request of the next attempt if it may be pipelined; only of the first one."""
         host = self._find_host() if self._run.attempts == 1 else None
-        return None if host is None else self._protocol.pipelined(self._download, host.health)
-
-    def may_pipeline(self) -> bool:
-        """Return whether the host may be sent several requests together, for all that is known."""
-        if self._run.attempts > 1:
-            return False
-        host = self._find_host()
-        return host is not None and not host.health.is_resting
+        return None if host is None else self._protocol.pipelined(self.download, host.health)
 
     # What the steps need.
 
@@ -375,7 +361,7 @@ class Steps(_Prospects):
             record, self._host = self._record, None
             shared = None if record.owns_context else record.context
             if shared is not None or self._limits is not None:
-                key = self._host_key = self._protocol.host(self._download)
+                key = self._host_key = self._protocol.host(self.download)
                 if shared is not None and key is not None:
                     # Those who share the context share what is known.
                     self._host = shared.cache.once(("host", key), Host)
@@ -389,15 +375,15 @@ class Steps(_Prospects):
 
     def _send(self, attempt: Attempt) -> None:
         """Send under the limit of speed, which ends an attempt and not the run."""
-        timeout, token = self._download.timeout, self._run.token
+        timeout, token = self.download.timeout, self._run.token
         if self._run.trace is not None and not self._protocol.has_requests:
             self._run.trace.begin("", redact.url(attempt.source), {})
         if not isinstance(timeout, Timeout) or timeout.least_speed is None:
-            _send(self._download)
+            _send(self.download)
             # Cancelling shuts the socket down, which the reader sees as an end of file.
             token.check()
             return
-        send = functools.partial(_send, self._download)
+        send = functools.partial(_send, self.download)
         send_at_pace(send, token, timeout.least_speed, timeout.window, attempt.progress)
 
     def _examine(self, error: DownloadError) -> None:
@@ -424,10 +410,10 @@ class Steps(_Prospects):
             error: The error.
         """
         if error.download is None:
-            error.download = self._download
+            error.download = self.download
         # That of another download, which this one ran, has its own.
-        if error.facts is None and error.download is self._download:
-            error.facts = _facts(self._download, self._run, self._protocol)
+        if error.facts is None and error.download is self.download:
+            error.facts = _facts(self.download, self._run, self._protocol)
 
 
 def _summary(tour: Tour | None, error: DownloadError, run: Run) -> DownloadError | None:

@@ -110,15 +110,13 @@ class Stage(ABC):
             OSError: The file can't be created, opened or locked.
         """
 
+    @abstractmethod
     def publish(self) -> None:
-        """Close the file, and rename it to its target.
+        """Rename the file, which is closed, to its target.
 
         Raises:
-            OSError: The file can't be closed or renamed.
+            OSError: The file can't be renamed.
         """
-        if not self.file.closed:
-            self.file.close()
-        self._rename()
 
     def drop(self) -> None:
         """Close the file, and remove it unless it stays for a later run."""
@@ -128,10 +126,6 @@ class Stage(ABC):
         # A forked child that unwinds the stack must not remove the file of its parent.
         if self._process is this_process():
             self._remove()
-
-    @abstractmethod
-    def _rename(self) -> None:
-        """Rename the file to its target."""
 
     @abstractmethod
     def _remove(self) -> None:
@@ -171,7 +165,12 @@ class Temporary(Stage):
         if self._mode is not None:
             _set_mode(descriptor, self._mode)
 
-    def _rename(self) -> None:
+    def publish(self) -> None:
+        """Rename the file to its target.
+
+        Raises:
+            OSError: The file can't be renamed.
+        """
         os.replace(self._path or "", self._target)
 
     def _remove(self) -> None:
@@ -208,8 +207,7 @@ class Partial(Stage):
         key = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
         self._path = os.path.join(folder, f".download-{key}.partial")
         self._note_path = os.path.join(folder, f".download-{key}.note")
-        # Whether drop() leaves the file. If an error occurs before the note has been read, the file
-        # may be good, so it stays.
+        # Whether drop() leaves the file, which may be good as long as its note was not read.
         self._is_kept = True
         # Whether the next write appends to the content of the earlier run.
         self._is_resumed = False
@@ -336,7 +334,8 @@ class Partial(Stage):
         if not self._is_resumed:
             self.forget()
 
-    def _rename(self) -> None:
+    def publish(self) -> None:
+        """Remove the note, and rename the file to its target."""
         if not _is_at(self._path, os.fstat(self._lock)):
             raise OSError(errno.ESTALE, "The partial file was taken away", self._path)
         note, self.note = self.note, None

@@ -40,7 +40,13 @@ class Cancellation:
 
     No method takes a lock. ``attach()`` and ``watch()`` add to a set before they read the reason;
     :meth:`cancel` sets the reason before it reads the sets. So at least one side sees the other.
+
+    Attributes:
+        reason (str | None): Why the work was cancelled; None as long as it wasn't.
     """
+
+    # The object has one of its own once it is cancelled.
+    reason: str | None = None
 
     def __init__(self, parent: Cancellation | None = None) -> None:
         """Create a token that is cancelled together with its parent.
@@ -48,8 +54,6 @@ class Cancellation:
         Args:
             parent: The parent. Cancelling it cancels this token too, until :meth:`close`.
         """
-        # A dict for its atomic setdefault(). It has the key "reason" once the token is cancelled.
-        self._reasons: dict[str, str] = {}
         self._sockets: set[socket.socket] = set()
         # Sockets that cancel() has taken from their readers and is about to shut down.
         self._doomed: set[socket.socket] = set()
@@ -62,14 +66,9 @@ class Cancellation:
             if parent.reason is not None:
                 self.cancel(parent.reason)
 
-    @property
-    def reason(self) -> str | None:
-        """Why the work was cancelled; None as long as it wasn't."""
-        return self._reasons.get("reason")
-
     def is_cancelled(self) -> bool:
         """Return whether the work was cancelled."""
-        return bool(self._reasons)
+        return self.reason is not None
 
     def cancel(self, reason: str) -> None:
         """Cancel the work: wake its waiting threads and shut its sockets down.
@@ -79,7 +78,8 @@ class Cancellation:
         Args:
             reason: Why, as a phrase for a person.
         """
-        reason = self._reasons.setdefault("reason", reason)
+        # One step: of two that cancel at once, the first counts.
+        reason = vars(self).setdefault("reason", reason)
         for sleeper in self._sleepers.copy():
             sleeper.wake()
         if self._process is this_process():
@@ -100,8 +100,8 @@ class Cancellation:
         Raises:
             Cancelled: It was.
         """
-        if self._reasons:
-            raise Cancelled(self._reasons["reason"])
+        if self.reason is not None:
+            raise Cancelled(self.reason)
 
     def wait(self, seconds: float) -> None:
         """Sleep, and stop sleeping as soon as the work is cancelled.
@@ -127,7 +127,7 @@ class Cancellation:
             sleeper: The object. It stays attached until :meth:`detach`.
         """
         self._sleepers.add(sleeper)
-        if self._reasons:
+        if self.reason is not None:
             sleeper.wake()
 
     def detach(self, sleeper: Wakeable) -> None:
@@ -145,7 +145,7 @@ class Cancellation:
             sock: The socket.
         """
         self._sockets.add(sock)
-        if self._reasons:
+        if self.reason is not None:
             self._take_away(sock)
 
     def unwatch(self, sock: socket.socket) -> None:
