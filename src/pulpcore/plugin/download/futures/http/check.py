@@ -111,8 +111,9 @@ def _coerce(download: Options) -> None:
         proxy_of(download.proxy_url)
     if download.auth is not None:
         auth_of(download.auth)
-    if not isinstance(download.headers, CaseInsensitiveDict):
-        download.headers = headers_of(download.headers)
+    headers = download.headers
+    if type(headers) is not CaseInsensitiveDict and not isinstance(headers, CaseInsensitiveDict):
+        download.headers = headers_of(headers)
 
 
 def method_of(value: object) -> str:

@@ -80,8 +80,7 @@ def asked_for(download: Options, source: str) -> dict[str, str]:
     """
     etag, modified, writer = download.known_etag, download.known_last_modified, download.writer
     if (
-        not (etag or modified)
-        or source != download.url
+        source != download.url
         or any(name in download.headers for name in HEADERS)
         or (writer is not None and writer.is_missing())
     ):

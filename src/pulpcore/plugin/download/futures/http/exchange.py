@@ -151,7 +151,7 @@ class Exchange:
             ValueError: The URL or a setting isn't usable.
         """
         url = self._begin()
-        return self._route(url, True, self._login(url, True))
+        return self._route(url, True)[0]
 
     def _begin(self) -> URL:
         """Return the URL to ask first."""
@@ -170,8 +170,13 @@ class Exchange:
         self._urls.append(url)
         self.urls.append(url.text)
 
-    def _route(self, url: URL, is_home: bool, login: tuple[str, str] | None) -> Route:
+    def _route(self, url: URL, is_home: bool) -> tuple[Route, tuple[str, str] | None]:
+        """Return the route to a URL, and the user to send there; None but for a netrc file's."""
         download, ssl = self._download, self._ssl
+        login = self._own_login if is_home else None
+        if self._is_mirror:
+            login = _mirror_login(self._urls[0], url) or login
+        user = login
         if not is_home:
             ssl = without_client(ssl)
             if login is None and (
@@ -181,10 +186,10 @@ class Exchange:
                 or self._own_login is not None
                 or "Authorization" in download.headers
             ):
-                login = ("", "")
-        return find_route(
+                user = ("", "")
+        route = find_route(
             url,
-            login,
+            user,
             download.proxy_url or None,
             ssl,
             download.context,
@@ -192,6 +197,7 @@ class Exchange:
             self._limits,
             key_of(download.auth) if is_home and self._auth and download.auth else None,
         )
+        return route, login
 
     def _check_redirect(self, target: URL) -> None:
         download = self._download
@@ -253,8 +259,7 @@ class Exchange:
         home = self._home
         is_home = url is home or redirect.may_have_credentials(home.origin, url.origin)
         try:
-            login = self._login(url, is_home)
-            route = self._route(url, is_home, login)
+            route, login = self._route(url, is_home)
             self._routes.append(route)
             request = self._prepare(route, url, is_home, login)
         except ValueError as error:
@@ -318,16 +323,12 @@ class Exchange:
             HTTPBasicAuth(auth[0].encode(), auth[1].encode())(request)
         return request
 
-    def _login(self, url: URL, is_home: bool) -> tuple[str, str] | None:
-        """The user to send to a URL; None for nobody, but for a netrc file's."""
-        first = self._urls[0]
-        if (
-            self._is_mirror
-            and first.user is not None
-            and redirect.may_have_credentials(first.origin, url.origin)
-        ):
-            return first.user, first.password or ""
-        return self._own_login if is_home else None
+
+def _mirror_login(mirror: URL, url: URL) -> tuple[str, str] | None:
+    """Return the user in the URL of a mirror if a URL may get it; None for nobody."""
+    if mirror.user is None or not redirect.may_have_credentials(mirror.origin, url.origin):
+        return None
+    return mirror.user, mirror.password or ""
 
 
 def _span(trace: Requests, request: requests.PreparedRequest, shown: str) -> RequestTrace:

@@ -91,8 +91,9 @@ class Transfer:
             reply.close()
 
     def _exchange(self, headers: dict[str, str]) -> requests.Response:
-        headers = headers or condition.asked_for(self._download, self._source)
-        attempt = self._attempt
+        download, attempt = self._download, self._attempt
+        if not headers and (download.known_etag or download.known_last_modified):
+            headers = condition.asked_for(download, self._source)
         answer: requests.Response | None = attempt.answer
         if answer is not None and not headers:
             # Its request was pipelined. It is a plain 200, with the right content.
@@ -100,7 +101,7 @@ class Transfer:
             self._protocol.note_reply(answer)
             return answer
         exchange = Exchange(
-            self._download,
+            download,
             headers,
             attempt.wait_for_turn,
             attempt.connect_timeout,
@@ -113,7 +114,7 @@ class Transfer:
         finally:
             self._urls = exchange.urls
             self._protocol.note_reply(exchange.reply)
-            self._has_content = self._protocol.has_content(self._download)
+            self._has_content = self._protocol.has_content(download)
 
     def _expect(self, total: int | None) -> None:
         self._total = total
@@ -145,7 +146,7 @@ class Transfer:
             self._attempt.start_over(_CHANGED)
             protocol.validators = condition.Validators.asked(reply).updated(reply)
         elif status in _CONTENT:
-            if not resume.is_whole(reply):
+            if "content-range" in self._found.fields and not resume.is_whole(reply):
                 raise DownloadFailed(
                     f"the server replied {status}, as for the whole file, and said that it brings "
                     "a part of it only (Content-Range)"

@@ -45,6 +45,7 @@ _IPV6 = re.compile(r"([0-9a-f:.]+)(?:%(?:25)?([A-Za-z0-9\-._~]+))?", re.IGNORECA
 _NAME = re.compile(r"[a-z0-9\-_~!$&'()+,;=][a-z0-9\-._~!$&'()*+,;=]*")
 # What is no character of a URL (RFC 3986 section 2), and a '%' that encodes nothing.
 _TO_ENCODE = re.compile(r"[^A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]|%(?![0-9A-Fa-f]{2})")
+_BEHIND_SCHEME = len("http://")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -166,7 +167,7 @@ def join(base: URL, reference: str, schemes: tuple[str, ...] = tuple(PORTS)) -> 
 # Each attempt and each redirect asks for it again.
 @functools.lru_cache(maxsize=256)
 def _parse(text: str, schemes: tuple[str, ...]) -> URL:
-    start = text.find("/", len("http://"))
+    start = text.find("/", _BEHIND_SCHEME)
     if start > 0 and _PLAIN_TARGET.fullmatch(text, start):
         origin, prefix = _plain_origin(text[:start])
         if origin is not None and origin.scheme in schemes:

@@ -135,6 +135,7 @@ class Response(requests.Response):
         self.length = body.length
         self.fields: Mapping[str, str] = body.head.fields
         self.take: Callable[[int], bytes] = body.read1
+        self.drain, self.close = body.drain, body.close  # type: ignore[method-assign]
         self._body = body
         self._headers: CaseInsensitiveDict[str] | None = None
 
@@ -175,14 +176,6 @@ class Response(requests.Response):
             size: The number of bytes that :meth:`take` has returned.
         """
         return self._body.delivered == size
-
-    def drain(self) -> None:
-        """Read the rest if it is small and available, to reuse the connection; else close that."""
-        self._body.drain()
-
-    def close(self) -> None:
-        """Release the connection. Close it if the body wasn't read to its end."""
-        self._body.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Read to its end, it is one like any other of requests.

@@ -11,8 +11,7 @@ import functools
 import http
 import http.client
 import re
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .error import FramingError
 
@@ -169,7 +168,10 @@ class ReplyParser:
         while (block := self._head_block()) is not None:
             first, *lines = block.split(b"\n")
             version, status, reason = _status(first)
-            found = _fields(lines, _plain if len(block) > _LONG else _known)
+            found: list[Any] = list(map(_plain if len(block) > _LONG else _known, lines))
+            if None in found:
+                # A line has an unusual form, or continues the one before.
+                found = _odd_fields([each.removesuffix(b"\r") for each in lines])
             if not 100 <= status < 200:
                 head = Head(version, status, reason, found, _by_name(found))
                 self._frame(head)
@@ -279,10 +281,8 @@ class ReplyParser:
         left, rest = self._left, self.rest
         if left is not None and left < size:
             size = left
-        if len(rest) <= size:
-            data, self.rest = rest, b""
-        else:
-            data, self.rest = rest[:size], rest[size:]
+        # All of it isn't copied.
+        data, self.rest = rest[:size], rest[size:]
         if left is not None:
             self._left = left - len(data)
         return data
@@ -382,20 +382,6 @@ def _status(line: bytes) -> tuple[int, int, str]:
         raise FramingError("the status line isn't that of HTTP/1")
     version = 10 if match.group(2) == b"0" else 11
     return version, int(match.group(3)), (match.group(4) or b"").decode("latin-1").strip()
-
-
-def _fields(lines: list[bytes], parse: Callable[[bytes], Field | None]) -> list[Field]:
-    """Parse the fields of a head (RFC 9112 section 5).
-
-    Args:
-        lines: The lines, without the LF at their ends.
-        parse: :func:`_plain`, or what remembers its results.
-    """
-    found = list(map(parse, lines))
-    if None in found:
-        # A line has an unusual form, or continues the one before.
-        return _odd_fields([each.removesuffix(b"\r") for each in lines])
-    return found  # type: ignore[return-value]
 
 
 def _plain(line: bytes) -> Field | None:
