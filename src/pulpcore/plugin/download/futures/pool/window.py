@@ -33,7 +33,7 @@ _QUICK = 0.001
 _COALESCE = 0.002
 """If plans complete faster than this, how long the consumer sleeps to collect several (seconds)."""
 
-_PLENTY = 64
+_PLENTY = 256
 """The consumer sleeps only if so many plans have not completed, so that no thread goes idle."""
 
 
