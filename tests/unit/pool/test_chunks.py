@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import BrokenExecutor, CancelledError, ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from pulpcore.plugin.download.futures.engine.spec import BLOCK, Packer, blocks, 
 from pulpcore.plugin.download.futures.event import Failed, Fetched
 from pulpcore.plugin.download.futures.pool import chunks, executors, pending, portions, worker
 from pulpcore.plugin.download.futures.pool.folder import Folder
+from pulpcore.plugin.download.futures.pool.threads import Threads
 from pulpcore.plugin.download.futures.pool.window import Plan
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
 from pulpcore.plugin.download.futures.rate import RateLimiter
@@ -276,6 +278,34 @@ def test_threads_of_a_worker_stay(inline):
     assert len(after) >= 2
     assert len({id(engine) for ((engine,),) in after}) == 1
     assert after[0][0][0].cancellation.is_cancelled()
+
+
+class Second(Nop):
+    """A download that ends when the worker sleeps."""
+
+    slept = threading.Event()
+
+    def __call__(self):
+        """Wait for that."""
+        assert self.slept.wait(SECONDS)
+
+
+@pytest.mark.parametrize("is_single", [True, False])
+def test_reports_of_quick_downloads(inline, monkeypatch, is_single):
+    """A worker in which one thread runs all downloads collects several reports at a time."""
+    monkeypatch.setattr(Threads, "is_single", is_single)
+    monkeypatch.setattr(Second, "slept", threading.Event())
+    monkeypatch.setattr(worker, "time", Mock(monotonic=time.monotonic, sleep=Mock()))
+    worker.time.sleep.side_effect = lambda _: Second.slept.set()
+    if not is_single:
+        Second.slept.set()
+    number = 2 * worker._PLENTY
+    monkeypatch.setattr(worker, "_AHEAD", number)
+    in_one_chunk(monkeypatch, number)
+    downloads = [Nop(), Second(), *(Nop() for _ in range(number - 2))]
+    plans = run(downloads, inline(1), concurrent=1, backlog=number)
+    assert all(plan.executed and plan.error is None for plan in plans.values())
+    assert worker.time.sleep.called is is_single
 
 
 def test_errors(inline):

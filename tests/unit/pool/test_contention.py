@@ -9,7 +9,16 @@ from stubs import Nop
 
 from pulpcore.plugin.download.futures import Batch
 from pulpcore.plugin.download.futures.pool import contention as module
-from pulpcore.plugin.download.futures.pool.contention import BUSY, LONGEST, PAUSE, SAMPLE, SHORT
+from pulpcore.plugin.download.futures.pool.contention import (
+    BUSY,
+    LONGEST,
+    PAUSE,
+    SAMPLE,
+    SHORT,
+    SLOWER,
+    STEP,
+    STEPS,
+)
 from pulpcore.plugin.download.futures.waiting.threads import Workers
 
 QUICK = SAMPLE * SHORT / 2
@@ -35,26 +44,36 @@ class Clock:
         monkeypatch.setattr(module.time, "process_time", lambda: self.cpu)
         self.pool = Pool()
         self.contention = module.Contention(self.pool)
-        # The first measurement has nothing to compare with.
-        self.sample(QUICK)
+        # The first look at the clocks has nothing to compare with.
+        self.step(QUICK)
+
+    def step(self, seconds, processors=1.0):
+        """End some plans, in the time of a whole sample divided by the number of its steps."""
+        self.now += seconds / STEPS
+        self.cpu += processors * seconds / STEPS
+        for _ in range(STEP):
+            self.contention.count()
 
     def sample(self, seconds, processors=1.0):
-        """End some plans. Return whether a single thread executes the next ones."""
-        self.now += seconds
-        self.cpu += processors * seconds
-        for _ in range(SAMPLE):
-            self.contention.count()
+        """End the plans of a sample. Return whether a single thread executes the next ones."""
+        for _ in range(STEPS):
+            self.step(seconds, processors)
         return self.pool.is_single
+
+    def begin_trial(self):
+        """Go on until the other number of threads is tried, and its first plans have ended."""
+        before = self.pool.is_single
+        self.now += LONGEST
+        self.contention._at += LONGEST
+        while self.pool.is_single is before:
+            self.step(QUICK)
+        # The plans of this step may have begun before, so its time doesn't count.
+        self.step(10 * SLOW)
+        assert self.pool.is_single is not before
 
     def trial(self, seconds):
         """Try the other number of threads, and return whether a single thread goes on."""
-        before = self.pool.is_single
-        self.now += LONGEST
-        while self.pool.is_single is before:
-            self.sample(QUICK)
-        # The first sample of a trial has plans that were begun before.
-        self.sample(SLOW)
-        assert self.pool.is_single is not before
+        self.begin_trial()
         return self.sample(seconds)
 
 
@@ -85,12 +104,21 @@ def test_slower(clock):
     pauses = []
     for _ in range(6):
         began = clock.now
-        while not clock.sample(QUICK):
-            pass
+        while not clock.pool.is_single:
+            clock.step(QUICK)
         pauses.append(round(clock.now - began))
-        clock.sample(SLOW)
+        clock.step(SLOW)
         assert not clock.sample(1.2 * QUICK)
     assert pauses == [2 * PAUSE, 4 * PAUSE, 8 * PAUSE, 16 * PAUSE, LONGEST, LONGEST]
+
+
+def test_much_slower(clock):
+    """A trial ends at its first step if that takes much longer than before."""
+    clock.begin_trial()
+    clock.step(0.9 * SLOWER * QUICK)
+    assert clock.pool.is_single
+    clock.step(1.1 * SLOWER * QUICK)
+    assert not clock.pool.is_single
 
 
 @pytest.mark.parametrize(("seconds", "is_single"), [(0.95 * QUICK, True), (0.8 * QUICK, False)])
@@ -114,21 +142,22 @@ def test_waits(clock):
     assert clock.sample(QUICK)
     assert not clock.sample(QUICK, module.IDLE - 0.1)
     # For a while no single thread is tried.
-    assert not any(clock.sample(QUICK) for _ in range(int(PAUSE / QUICK) - 2))
+    assert not any(clock.sample(QUICK) for _ in range(int(PAUSE / QUICK) - 3))
 
 
-def test_stuck(clock):
+@pytest.mark.parametrize("is_trial", [True, False])
+def test_stuck(clock, is_trial):
     """If a plan took long, so that the pool has woken all threads, they go on for a while."""
-    assert clock.trial(QUICK)
-    assert clock.sample(QUICK)
+    clock.begin_trial()
+    if not is_trial:
+        assert clock.sample(QUICK)
     clock.pool.use_all()
-    assert not any(clock.sample(QUICK) for _ in range(int(PAUSE / QUICK) - 2))
+    assert not any(clock.sample(QUICK) for _ in range(int(PAUSE / QUICK) - 3))
     assert clock.trial(QUICK)
 
 
 def test_measured_once_at_a_time(clock):
     """A thread whose plan ends while another thread measures goes on without waiting."""
-    clock.now += LONGEST
     with clock.contention._lock:
         clock.sample(QUICK)
     assert clock.contention._at < clock.now

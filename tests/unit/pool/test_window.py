@@ -6,7 +6,7 @@ import pytest
 from stubs import Nop
 
 from pulpcore.plugin.download.futures.pool import window as module
-from pulpcore.plugin.download.futures.pool.window import Window
+from pulpcore.plugin.download.futures.pool.window import COALESCE, Window
 
 BACKLOG = 2 * module._PLENTY
 
@@ -94,7 +94,7 @@ def test_seldom(waits):
     """The consumer is woken for each plan if they take long."""
     consumer = waits()
     for _ in range(5):
-        consumer.wait(1, 2 * module._COALESCE)
+        consumer.wait(1, 2 * COALESCE)
     assert (consumer.slept, consumer.woken) == (0, 5)
 
 

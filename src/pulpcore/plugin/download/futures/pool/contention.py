@@ -15,17 +15,23 @@ import time
 
 from ..waiting.threads import Workers
 
-SAMPLE = 64
-"""How many plans end between two measurements."""
+STEP, STEPS = 16, 4
+"""How many plans end between two looks at the clocks, and how many looks make a sample."""
+
+SAMPLE = STEP * STEPS
+"""How many plans a measurement needs."""
 
 SHORT = 0.001
 """Only if plans end faster than this, on average, a single thread is tried (seconds)."""
 
-BUSY = (0.75, 1.5)
+BUSY = (0.5, 1.5)
 """How many processors the process uses when threads contend for the interpreter lock."""
 
-IDLE = 0.6
+IDLE = 0.4
 """A single thread that uses less than this share of a processor waits too much."""
+
+SLOWER = 3.0
+"""A trial ends early if a step takes so many times as long as before."""
 
 MARGIN = 0.1
 """All threads must be faster than a single one by this share, because they need more CPU."""
@@ -50,38 +56,50 @@ class Contention:
         self._ended = itertools.count(1)
         # Only threads of the pool take it, and they handle no signals.
         self._lock = threading.Lock()
+        # The clocks at the last look, and what the steps of this sample took (seconds).
         self._at = self._cpu = 0.0
+        self._steps: list[tuple[float, float]] = []
         # How long the last sample before a trial took; None if no trial is going on.
         self._before: float | None = None
         # How long a sample took when the number of threads was last confirmed.
         self._usual = 0.0
         self._was_single = False
+        # Plans that ended in this step may have begun before the number of threads changed.
         self._is_mixed = True
         self._due = float("-inf")
         self._pause = PAUSE
 
     def count(self) -> None:
         """Note that a plan has ended. Only a thread of the pool may call this."""
-        if next(self._ended) % SAMPLE == 0 and self._lock.acquire(blocking=False):
+        if next(self._ended) % STEP == 0 and self._lock.acquire(blocking=False):
             try:
-                self._measure()
+                self._look()
             finally:
                 self._lock.release()
 
-    def _measure(self) -> None:
+    def _look(self) -> None:
         now, cpu = time.monotonic(), time.process_time()
-        seconds, used = now - self._at, cpu - self._cpu
+        step = now - self._at, cpu - self._cpu
         self._at, self._cpu = now, cpu
-        is_single = self._workers.is_single
-        if is_single is not self._was_single:
+        if self._workers.is_single is not self._was_single:
             # A plan took long, so the pool has woken all threads.
+            self._was_single, self._is_mixed = False, True
             self._settle(now, PAUSE)
         elif self._is_mixed:
-            # The threads of the other mode took part in this sample.
             self._is_mixed = False
-        elif self._before is not None:
+        elif self._before is not None and step[0] > SLOWER * self._before / STEPS:
+            self._judge(now, step[0] * STEPS, self._before)
+        else:
+            self._steps.append(step)
+            if len(self._steps) == STEPS:
+                seconds, used = map(sum, zip(*self._steps, strict=True))
+                self._steps.clear()
+                self._measure(now, seconds, used)
+
+    def _measure(self, now: float, seconds: float, used: float) -> None:
+        if self._before is not None:
             self._judge(now, seconds, self._before)
-        elif is_single and used < IDLE * seconds:
+        elif self._was_single and used < IDLE * seconds:
             self._switch()
             self._settle(now, PAUSE)
         elif self._is_worth_a_trial(now, seconds, used):
@@ -89,7 +107,7 @@ class Contention:
             self._switch()
 
     def _is_worth_a_trial(self, now: float, seconds: float, used: float) -> bool:
-        if self._workers.is_single:
+        if self._was_single:
             return now >= self._due or seconds > 2 * self._usual
         low, high = BUSY
         is_contended = seconds < SAMPLE * SHORT and low * seconds <= used <= high * seconds
@@ -97,29 +115,27 @@ class Contention:
 
     def _judge(self, now: float, seconds: float, before: float) -> None:
         """End a trial: go back unless it was faster."""
-        worth = 1 + MARGIN if self._workers.is_single else 1 - MARGIN
+        worth = 1 + MARGIN if self._was_single else 1 - MARGIN
         if seconds < worth * before:
             self._settle(now, PAUSE)
             self._usual = seconds
         else:
-            self._pause = min(2 * self._pause, LONGEST)
             self._switch()
-            self._settle(now, self._pause)
+            self._settle(now, min(2 * self._pause, LONGEST))
             self._usual = before
 
     def _switch(self) -> None:
-        if self._workers.is_single:
-            self._workers.use_all()
-        else:
+        self._was_single = not self._was_single
+        if self._was_single:
             self._workers.is_single = True
-        self._was_single = self._workers.is_single
+        else:
+            self._workers.use_all()
         self._is_mixed = True
 
     def _settle(self, now: float, pause: float) -> None:
         """Make no trial for a while."""
-        self._was_single = self._workers.is_single
         self._before = None
-        self._is_mixed = True
+        self._steps.clear()
         self._pause, self._due = pause, now + pause
 
 

@@ -72,6 +72,11 @@ class Threads:
         """The number of plans that wait for a thread."""
         return self.workers.queued
 
+    @property
+    def is_single(self) -> bool:
+        """Whether a single thread executes the plans, because that is faster than all of them."""
+        return self.workers.is_single
+
     def start(self, plan: Plan, complete: Callable[[Plan], object]) -> None:
         """Execute a plan in a thread, in a copy of the caller's ``contextvars`` context.
 

@@ -30,7 +30,7 @@ Downloads = Iterable[D_co] | AsyncIterable[D_co]
 
 _QUICK = 0.001
 
-_COALESCE = 0.002
+COALESCE = 0.002
 """If plans complete faster than this, how long the consumer sleeps to collect several (seconds)."""
 
 _PLENTY = 256
@@ -283,7 +283,7 @@ class Window(Generic[D_co]):
         """Block until a plan completes, or for a moment, so that Python can run signal handlers."""
         if self._is_busy and len(self._started) - len(self.completed) >= _PLENTY:
             # Waking this thread for each plan takes the interpreter lock from the workers.
-            time.sleep(_COALESCE)
+            time.sleep(COALESCE)
             self._is_busy = len(self.completed) > 1
             if self.completed:
                 return
@@ -293,7 +293,7 @@ class Window(Generic[D_co]):
             waiter.wait(HEARING)
         # Nobody has to wake it any more.
         self._waiter = None
-        self._is_busy = time.monotonic() - began < _COALESCE
+        self._is_busy = time.monotonic() - began < COALESCE
 
     def add(self, download: Download) -> None:
         """Start a download that an async iterable has yielded.

@@ -29,7 +29,7 @@ from ..waiting.cancellation import Cancellation
 from ..waiting.timer import Alarm, timer
 from .folder import Folder
 from .threads import Threads
-from .window import Plan
+from .window import COALESCE, Plan
 
 STOPPED = "the batch was shut down"
 PATIENCE = 2.0
@@ -46,6 +46,9 @@ _AHEAD = 16
 
 The rest of a chunk stays packed, where it costs neither memory nor a search for garbage.
 """
+
+_PLENTY = 32
+"""Reports are collected in several at once only if so many downloads wait for a thread."""
 
 _KEPT = 10.0
 """How long a worker keeps the connections of a batch after its last chunk (seconds)."""
@@ -264,6 +267,10 @@ class _Run:
         while self._left:
             with contextlib.suppress(queue.Empty):
                 self._report(self._done.get(timeout=_POLL))
+                if self._engine.is_single and self._engine.queued >= _PLENTY:
+                    time.sleep(COALESCE)
+                    while True:
+                        self._report(self._done.get_nowait())
             self._fill(self._ahead)
             now = time.monotonic()
             if now < look:
