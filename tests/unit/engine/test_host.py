@@ -206,7 +206,7 @@ def test_a_forked_child_has_no_attempts_of_its_parent(full, runners, monkeypatch
     """The attempts that were being made when the process was forked count in the parent only."""
     assert enter(full, runners[2:3]) == [False]
     process = Process()
-    monkeypatch.setattr(module, "this_process", lambda: process)
+    monkeypatch.setattr(Process, "current", process)
     assert enter(full, runners[3:4]) == [False]
     assert enter(full, runners[3:6]) == [True, True, False]
 

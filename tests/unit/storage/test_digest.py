@@ -298,7 +298,7 @@ def test_no_thread_when_it_is_asked(monkeypatch):
     while digest._queue._buffers and not digest._queue._working.locked():
         time.sleep(0.001)
     digest.update(PART)
-    helpers = module._helpers_of(module.this_process())
+    helpers = module._helpers_of(module.Process.current)
     with monkeypatch.context() as patch:
         patch.setattr(digest._queue, "_working", threading.Lock())
         patch.setattr(helpers, "run", refuse)

@@ -269,7 +269,7 @@ def test_sockets_of_the_parent_process(pair, monkeypatch):
     """A cancellation in a forked child leaves the sockets of its parent alone."""
     token = Cancellation()
     with scope(token), watched(pair[0]):
-        monkeypatch.setattr(module, "this_process", object)
+        monkeypatch.setattr(module.Process, "current", module.Process())
         token.cancel("stop")
         pair[0].sendall(b"a")
         assert pair[1].recv(1) == b"a"

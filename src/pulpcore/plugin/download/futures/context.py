@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 from .waiting.atomic import HEARING, Waiter
 from .waiting.cancellation import current
-from .waiting.lock import Process, this_process
+from .waiting.lock import Process
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Cache:
                 found: T = item.object
                 return found
             # In a forked child, what another thread of the parent was making is never made.
-            name = this_process(), key
+            name = Process.current, key
             mine = _Making(self._make(name, make))
             making = self._making.setdefault(name, mine)
             if making is mine:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 from . import redact
 from .context import Context
 from .engine.attempt import Attempt, Record, record_of
+from .engine.backoff import RETRY_AFTER_MAX
 from .engine.machine import Life
 from .engine.protocol import Protocol
 from .event import EventRouter, Handler
@@ -102,7 +103,7 @@ class Download(ABC, Generic[W_co]):
     """The default of ``retries``."""
 
     retry: Retry | None = None
-    retry_after_max: float = 120
+    retry_after_max: float = RETRY_AFTER_MAX
     reply: Any = None
     timeout: Timeout | None = None
     rate_limiter: RateLimiter | None = None

@@ -268,7 +268,8 @@ class Attempt(_Waits):
         if not buffer:
             return
         run, content, download = self._run, self.content, self._download
-        run.token.check()
+        if run.token.reason is not None:
+            run.token.check()
         if not self.is_announced:
             self.announce()
         if download.writer is not run.writer or download.validations != run.validations:
@@ -279,14 +280,15 @@ class Attempt(_Waits):
         if run.outlet is not None or Event.FETCHED in download.router.handlers:
             _tell(self, download, run, buffer)
 
-    def begin(self, can_resume: bool) -> None:
+    def begin(self, can_resume: bool, breaker: Breaker | None) -> None:
         """Have writer and validations stand where the attempt begins.
 
         Args:
             can_resume: It may begin where the last one ended, for all that the protocol knows.
+            breaker: The circuit breaker of the host.
 
         Raises:
-            DownloadFailed: That isn't possible.
+            DownloadFailed: That isn't possible, or the breaker is open.
         """
         run, content = self._run, self.content
         if run.attempts > 1:
@@ -296,6 +298,9 @@ class Attempt(_Waits):
         ):
             self.start_over()
         self._open(may_recall=True)
+        self.breaker = breaker
+        if breaker is not None and breaker.has_failed:
+            breaker.admit()
 
     def adopt(self) -> None:
         """Go on with the writer and the validations that a handler has set.

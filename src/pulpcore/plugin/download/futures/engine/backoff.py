@@ -13,7 +13,7 @@ from typing import Any
 from urllib3.util import Retry
 
 from ..error import DownloadError
-from ..settings import NUMBERS, is_number
+from ..settings import is_number
 
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses of temporary failures, after which a run retries."""
@@ -26,6 +26,9 @@ DEFAULT = Retry(
 Their back-offs last between 12.6 s and 25.2 s in total, so that no file fails if a server is down
 for 10 s.
 """
+
+RETRY_AFTER_MAX = 120
+"""The default of the longest Retry-After to wait for (seconds)."""
 
 FOREVER = 100 * 365 * 86400.0
 """The limit for the value of Retry-After, so that it can be converted to a date (seconds)."""
@@ -116,11 +119,10 @@ def check(policy: object, retry_after_max: Any) -> None:
     Raises:
         ValueError: A setting is invalid. The message names the attribute.
     """
-    if policy is not None and policy is not DEFAULT and not isinstance(policy, Retry):
+    if policy is not None and not isinstance(policy, Retry):
         raise ValueError(f"retry: must be a urllib3.util.Retry, or None: {policy!r}")
     # 0 refuses any Retry-After. None is invalid: it would mean to wait for ever.
-    is_valid = type(retry_after_max) in NUMBERS or is_number(retry_after_max)
-    if not is_valid or not retry_after_max >= 0:
+    if not is_number(retry_after_max) or not retry_after_max >= 0:
         raise ValueError(f"retry_after_max: must be a number from 0: {retry_after_max!r}")
 
 

@@ -63,7 +63,7 @@ class Breaker:
 
     Attributes:
         has_failed (bool): An attempt has failed since the last success. As long as none has,
-            :meth:`succeeded` has nothing to do.
+            :meth:`admit` and :meth:`succeeded` have nothing to do.
     """
 
     def __init__(self) -> None:
@@ -83,8 +83,6 @@ class Breaker:
         Raises:
             DownloadFailed: The breaker is open, and the next attempt is not due yet.
         """
-        if not self.has_failed:
-            return
         row = self._row.value
         if not row.is_open:
             return

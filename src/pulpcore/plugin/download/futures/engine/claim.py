@@ -87,4 +87,4 @@ class Claims:
         """Release all objects. Only the run itself may call this, while it executes."""
         for key in self._held:
             del _owners[key]
-        self._held.clear()
+        self._held = {}

@@ -93,7 +93,7 @@ class Content:
             validations: The validations.
         """
         self.writer, self.validations = writer, validations
-        self._file = getattr(writer, "fp", None)
+        self._file = None if writer is None else writer.fp
         self.is_begun = True
 
     def can_restart(self, writer: Writer | None, validations: list[Validation]) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from ..waiting.lock import this_process
+from ..waiting.lock import Process
 from .breaker import Breaker
 from .pipeline import Health
 from .run import Run
@@ -58,15 +58,15 @@ class Host:
         """Make a host of which nothing is known."""
         self.breaker = Breaker()
         self.health = Health()
-        self._process = this_process()
+        self._process = Process.current
         self._active: dict[Run, None] = {}
         # In the order in which they came. Those that were refused are first: they had a place.
         # False while a run that was refused lets the server recover, and looks for no place yet.
         self._refused: dict[Run, bool] = {}
         self._waiting: dict[Run, bool] = {}
         self._limit: _Limit | None = None
-        # The run whose attempt was the last to succeed, and when.
-        self._left = 0, 0.0
+        # When the last attempt has ended well.
+        self._left = 0.0
 
     def enter(self, run: Run) -> float | None:
         """Let an attempt begin if there is a place for it.
@@ -91,7 +91,7 @@ class Host:
             run: The run that made it.
         """
         self._active.pop(run, None)
-        self._left = id(run), time.monotonic()
+        run.left = self._left = time.monotonic()
         if self._limit is not None:
             self._wake()
 
@@ -119,8 +119,8 @@ class Host:
             server may not have noticed, which excuses one refusal of a run. But not if the run was
             refused alone lately.
         """
-        now, others, (last, ended) = time.monotonic(), self._others(run), self._left
-        is_late = last != id(run) and ended >= began - LAG and not run.was_late
+        now, others, ended = time.monotonic(), self._others(run), self._left
+        is_late = ended != run.left and ended >= began - LAG and not run.was_late
         if not others and not is_late:
             # The number isn't why. One file that can't be had must not slow all others down.
             run.refused_alone = now
@@ -165,7 +165,7 @@ class Host:
             if not each.claims.is_live:
                 self._refused.pop(each, None)
                 waiting.pop(each, None)
-        soon = min(max((now - max(limit.since, self._left[1])) / 8, _SOONEST), _LATEST)
+        soon = min(max((now - max(limit.since, self._left)) / 8, _SOONEST), _LATEST)
         return now + (soon if run in first else min(max(soon, len(waiting) / _LOOKS), _LATEST))
 
     def _others(self, run: Run) -> int:
@@ -173,9 +173,9 @@ class Host:
 
         The attempts that wait in a train use one connection, and count as one.
         """
-        if self._process is not this_process():
+        if self._process is not Process.current:
             # A forked child: the attempts of its parent never end here.
-            self._process = this_process()
+            self._process = Process.current
             for runs in self._active, self._refused, self._waiting:
                 runs.clear()
         others, trains = 0, set()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..error import DownloadFailed
 from ..settings import Limits
-from ..waiting.lock import this_process
+from ..waiting.lock import Process
 from .attempt import Attempt, record_of
 from .bucket import Bucket, piece
 from .places import Places, enter_all
@@ -60,7 +60,7 @@ class Shared:
             limits: The limits.
         """
         # By process: a forked child counts its own connections, not those of its parent.
-        found: Shared = limits.shared.setdefault(this_process(), cls())
+        found: Shared = limits.shared.setdefault(Process.current, cls())
         return found
 
     def places(self, host: Hashable) -> Places:

@@ -85,6 +85,7 @@ class Run:
         can_continue (bool): The last attempt failed in a way that leaves what was fetched good.
         may_mix (bool): What one source brought may be continued from another one.
         total (int | None): The size of the content (bytes), where the server has said it.
+        left (float): When an attempt of it last ended well, and left the host.
         refused_alone (float): When the host refused it last though it was the only one there.
         was_late (bool): The host may have refused it since it hadn't noticed the end of another.
         deadline (float | None): When it must have ended (``time.monotonic()``).
@@ -102,7 +103,7 @@ class Run:
     is_done = can_continue = was_late = False
     may_mix = True
     total: int | None = None
-    refused_alone = -inf
+    left = refused_alone = -inf
     deadline: float | None = None
     writer: Writer | None = None
     train: Driver | None = None

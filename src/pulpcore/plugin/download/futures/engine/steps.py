@@ -54,6 +54,7 @@ class _Prospects:
     _record: Record
     _protocol: Protocol
     _attempt: Attempt
+    _has_content: bool
     # What is known of the host, and since which attempt.
     _host: Host | None = None
     _host_key: Hashable = None
@@ -209,10 +210,10 @@ class Steps(_Prospects):
             if limits is not None:
                 limits.leave()
             return FULL
-        attempt.begin(run.can_continue and self._protocol.can_resume(self.download))
-        if host is not None:
-            attempt.breaker = host.breaker
-            host.breaker.admit()
+        attempt.begin(
+            run.can_continue and self._protocol.can_resume(self.download),
+            None if host is None else host.breaker,
+        )
         attempt.is_sending = True
         attempt.answer, self.answer = self.answer, None
         self._send(attempt)
@@ -232,7 +233,8 @@ class Steps(_Prospects):
         """
         if self._run.trace is not None:
             self._run.trace.end()
-        if self._protocol.has_content(self.download):
+        self._has_content = self._protocol.has_content(self.download)
+        if self._has_content:
             self._attempt.adopt()
             for validation in self._run.validations:
                 validation()
@@ -249,7 +251,7 @@ class Steps(_Prospects):
             outlet.complete()
             self._run.pause(outlet.wait_for_end)
         if writer is not None:
-            if self._protocol.has_content(self.download):
+            if self._has_content:
                 # If close() fails, nobody knows what the writer still holds.
                 self._record.content.is_torn = True
                 try:
@@ -467,7 +469,9 @@ def _check(download: Download, protocol: Protocol, shared: Limits | None) -> Non
         DownloadFailed: A setting is wrong.
     """
     try:
-        backoff.check(download.retry, download.retry_after_max)
+        policy, longest = download.retry, download.retry_after_max
+        if policy is not backoff.DEFAULT or longest != backoff.RETRY_AFTER_MAX:
+            backoff.check(policy, longest)
         protocol.check(download)
         if download.rate_limiter is not None:
             _check_limiter(download.rate_limiter)

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 
 from ..waiting.atomic import HEARING, Waiter
-from ..waiting.lock import Process, this_process
+from ..waiting.lock import Process
 from ..waiting.threads import Workers
 
 LARGE = 1024 * 1024
@@ -155,7 +155,7 @@ class _Queue:
         self._renew_lock()
 
     def _renew_lock(self) -> None:
-        self._process = this_process()
+        self._process = Process.current
         # The helper thread that hashes holds it. Only the main thread runs signal handlers, so a
         # signal can't leave this lock held.
         self._working = threading.Lock()
@@ -193,7 +193,7 @@ class _Queue:
         Returns:
             False if no helper thread can be started.
         """
-        if self._process is not this_process():
+        if self._process is not Process.current:
             # This is a forked child. It has none of its parent's threads, and the lock may be held
             # by one of them. So hash here, and start with a new lock.
             self._done, self._done_size = self._sum(), self._added_size

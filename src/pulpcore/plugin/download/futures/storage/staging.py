@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from ..waiting.lock import this_process
+from ..waiting.lock import Process
 from .descriptor import DescriptorFile
 
 # The version of the note's format. A bug that left wrong notes also needs a new number.
@@ -100,7 +100,7 @@ class Stage(ABC):
         """
         self._target = target
         self._mode = mode
-        self._process = this_process()
+        self._process = Process.current
 
     @abstractmethod
     def open(self) -> None:
@@ -124,7 +124,7 @@ class Stage(ABC):
         with contextlib.suppress(OSError, AttributeError):
             self.file.close()
         # A forked child that unwinds the stack must not remove the file of its parent.
-        if self._process is this_process():
+        if self._process is Process.current:
             self._remove()
 
     @abstractmethod

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import Protocol
 
 from .atomic import Waiter
-from .lock import this_process
+from .lock import Process
 
 
 class Cancelled(Exception):
@@ -60,7 +60,7 @@ class Cancellation:
         self._sleepers: set[Wakeable] = set()
         self._children: set[Cancellation] = set()
         self._parent = parent
-        self._process = this_process()
+        self._process = Process.current
         if parent is not None:
             parent._children.add(self)
             if parent.reason is not None:
@@ -82,7 +82,7 @@ class Cancellation:
         reason = vars(self).setdefault("reason", reason)
         for sleeper in self._sleepers.copy():
             sleeper.wake()
-        if self._process is this_process():
+        if self._process is Process.current:
             # In a forked child the sockets are the parent's, which still uses them.
             for sock in self._sockets.copy():
                 self._take_away(sock)

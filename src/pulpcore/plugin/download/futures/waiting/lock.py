@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
+from typing import ClassVar
 
 
 class Process:
-    """Identifies a process. A forked child gets a new instance."""
+    """Identifies a process.
+
+    Attributes:
+        current (Process): The object of this process. A forked child gets another one.
+            ``os.getpid()`` would be a system call, and every download asks several times.
+    """
+
+    current: ClassVar[Process]
 
 
-_process = Process()
+Process.current = Process()
 
 
 def this_process() -> Process:
-    """Return the object that identifies this process. A forked child gets another one.
-
-    ``os.getpid()`` would be a system call, and every download calls this several times.
-    """
-    return _process
+    """Return the object that identifies this process: ``Process.current``."""
+    return Process.current
 
 
 def _begin() -> None:
-    global _process  # noqa: PLW0603 - a fork replaces it
-    _process = Process()
+    Process.current = Process()
 
 
 os.register_at_fork(after_in_child=_begin)
