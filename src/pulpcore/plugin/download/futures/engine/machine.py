@@ -124,6 +124,8 @@ class Life(Steps):
     @property
     def request(self) -> Request | None:
         """The request of the next attempt, for ``hold``; None if it may not be pipelined."""
+        if self._run.attempts > 1:
+            return None
         if self._request is None:
             self._request = self.pipelined()
             if self._request is not None:
@@ -146,7 +148,7 @@ class Life(Steps):
             RuntimeError: The download is running already, or shares a writer or a validation with
                 one that is.
         """
-        self._hold, self._run.train = hold, None
+        self._hold, self._request, self._run.train = hold, None, None
         outer = enter(self.token)
         try:
             until = next(self._moves, None)
@@ -196,7 +198,7 @@ class Life(Steps):
             if self._record.owns_context:
                 self._record.running.add(id(self))
             while self.state in MOVES:
-                if self._hold is not None and self.state == ATTEMPT and self._is_held(self._hold):
+                if self._hold is not None and self.state == ATTEMPT and self._hold(self):
                     yield HELD
                 self._move()
                 if (until := self.until) is not None:
@@ -214,10 +216,6 @@ class Life(Steps):
                 self.download.router.send(Succeeded(self.download))
         finally:
             self._end()
-
-    def _is_held(self, hold: Hold) -> bool:
-        self._request = None
-        return hold(self)
 
     def _move(self) -> None:
         """Take steps, each where the outcome of the last one leads, until a wait or a hold."""

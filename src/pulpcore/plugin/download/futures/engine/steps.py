@@ -194,7 +194,8 @@ class Steps(_Prospects):
         """
         run, attempt = self._run, self._attempt
         attempt.began = time.monotonic()
-        run.token.check()
+        if run.token.reason is not None:
+            run.token.check()
         if run.attempts > 1:
             # A handler of Error may have changed them.
             _check(self.download, self._protocol, self._record.limits)
@@ -351,8 +352,8 @@ class Steps(_Prospects):
         return True
 
     def pipelined(self) -> Request | None:
-        """Return the request of the next attempt if it may be pipelined; only of the first one."""
-        host = self._find_host() if self._run.attempts == 1 else None
+        """Return the request of the next attempt if it may be pipelined."""
+        host = self._find_host()
         return None if host is None else self._protocol.pipelined(self.download, host.health)
 
     # What the steps need.
@@ -382,8 +383,9 @@ class Steps(_Prospects):
             self._run.trace.begin("", redact.url(attempt.source), {})
         if not isinstance(timeout, Timeout) or timeout.least_speed is None:
             _send(self.download)
-            # Cancelling shuts the socket down, which the reader sees as an end of file.
-            token.check()
+            if token.reason is not None:
+                # Cancelling shuts the socket down, which the reader sees as an end of file.
+                token.check()
             return
         send = functools.partial(_send, self.download)
         send_at_pace(send, token, timeout.least_speed, timeout.window, attempt.progress)
