@@ -38,12 +38,12 @@ class Pool:
 class Clock:
     """Plans that end, and the time and the processor time that they take."""
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, most=STEP):
         self.now = self.cpu = 0.0
         monkeypatch.setattr(module.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(module.time, "process_time", lambda: self.cpu)
         self.pool = Pool()
-        self.contention = module.Contention(self.pool)
+        self.contention = module.Contention(self.pool, most)
         # The first look at the clocks has nothing to compare with.
         self.step(QUICK)
 
@@ -145,15 +145,39 @@ def test_waits(clock):
     assert not any(clock.sample(QUICK) for _ in range(int(PAUSE / QUICK) - 3))
 
 
-@pytest.mark.parametrize("is_trial", [True, False])
-def test_stuck(clock, is_trial):
-    """If a plan took long, so that the pool has woken all threads, they go on for a while."""
+@pytest.mark.parametrize(("is_trial", "pause"), [(True, 2 * PAUSE), (False, PAUSE)])
+def test_stuck(clock, is_trial, pause):
+    """If a plan took long, so that the pool has woken all threads, they go on for a while.
+
+    They do so for longer if this ended a trial.
+    """
     clock.begin_trial()
     if not is_trial:
         assert clock.sample(QUICK)
     clock.pool.use_all()
-    assert not any(clock.sample(QUICK) for _ in range(int(PAUSE / QUICK) - 3))
+    assert not any(clock.sample(QUICK) for _ in range(int(pause / QUICK) - 3))
     assert clock.trial(QUICK)
+
+
+def test_slow_plan(clock):
+    """A trial of a single thread doesn't wait for the rest of a step that takes too long."""
+    clock.begin_trial()
+    clock.contention.count()
+    assert clock.pool.is_single
+    clock.now += 1.1 * SLOWER * QUICK / STEPS
+    clock.contention.count()
+    assert not clock.pool.is_single
+
+
+def test_many_threads(monkeypatch):
+    """The plans that many threads have begun before a trial don't count for it."""
+    clock = Clock(monkeypatch, most=5 * STEP)
+    for _ in range(4):
+        clock.step(QUICK)
+    assert clock.sample(QUICK)
+    for _ in range(5):
+        clock.step(0.1 * QUICK)
+    assert not clock.sample(1.2 * QUICK)
 
 
 def test_measured_once_at_a_time(clock):

@@ -9,6 +9,7 @@ the downloads do. One thread alone then completes more files, in half of the CPU
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import threading
 import time
@@ -46,11 +47,12 @@ class Contention:
     Sometimes it tries the other number of threads for a moment, and keeps what is faster.
     """
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, most: int) -> None:
         """Begin with all threads.
 
         Args:
             workers: The threads.
+            most: The maximum number of threads.
         """
         self._workers = workers
         self._ended = itertools.count(1)
@@ -64,18 +66,28 @@ class Contention:
         # How long a sample took when the number of threads was last confirmed.
         self._usual = 0.0
         self._was_single = False
-        # Plans that ended in this step may have begun before the number of threads changed.
-        self._is_mixed = True
+        # How many steps may have plans that began before the number of threads changed: one plan
+        # of each thread. And how many of these steps are left.
+        self._mixing = self._mixed = math.ceil(most / STEP)
         self._due = float("-inf")
         self._pause = PAUSE
 
     def count(self) -> None:
         """Note that a plan has ended. Only a thread of the pool may call this."""
-        if next(self._ended) % STEP == 0 and self._lock.acquire(blocking=False):
+        is_step = next(self._ended) % STEP == 0
+        # A trial of a single thread doesn't wait for all plans of a slow step.
+        is_tried = self._was_single and self._before is not None
+        if (is_step or is_tried) and self._lock.acquire(blocking=False):
             try:
-                self._look()
+                if is_step or self._is_slow(time.monotonic() - self._at):
+                    self._look()
             finally:
                 self._lock.release()
+
+    def _is_slow(self, seconds: float) -> bool:
+        """Whether a step of a trial takes too long."""
+        before = None if self._mixed else self._before
+        return before is not None and seconds > SLOWER * before / STEPS
 
     def _look(self) -> None:
         now, cpu = time.monotonic(), time.process_time()
@@ -83,11 +95,11 @@ class Contention:
         self._at, self._cpu = now, cpu
         if self._workers.is_single is not self._was_single:
             # A plan took long, so the pool has woken all threads.
-            self._was_single, self._is_mixed = False, True
-            self._settle(now, PAUSE)
-        elif self._is_mixed:
-            self._is_mixed = False
-        elif self._before is not None and step[0] > SLOWER * self._before / STEPS:
+            self._was_single, self._mixed = False, self._mixing
+            self._settle(now, PAUSE if self._before is None else self._longer)
+        elif self._mixed:
+            self._mixed -= 1
+        elif self._before is not None and self._is_slow(step[0]):
             self._judge(now, step[0] * STEPS, self._before)
         else:
             self._steps.append(step)
@@ -121,8 +133,13 @@ class Contention:
             self._usual = seconds
         else:
             self._switch()
-            self._settle(now, min(2 * self._pause, LONGEST))
+            self._settle(now, self._longer)
             self._usual = before
+
+    @property
+    def _longer(self) -> float:
+        """The pause after a trial that has failed (seconds)."""
+        return min(2 * self._pause, LONGEST)
 
     def _switch(self) -> None:
         self._was_single = not self._was_single
@@ -130,7 +147,7 @@ class Contention:
             self._workers.is_single = True
         else:
             self._workers.use_all()
-        self._is_mixed = True
+        self._mixed = self._mixing
 
     def _settle(self, now: float, pause: float) -> None:
         """Make no trial for a while."""
@@ -148,4 +165,4 @@ def contention(workers: Workers, most: int) -> Contention | None:
     """
     is_locking = getattr(sys, "_is_gil_enabled", None)
     has_lock = is_locking is None or is_locking()
-    return Contention(workers) if most > 1 and has_lock else None
+    return Contention(workers, most) if most > 1 and has_lock else None
