@@ -47,7 +47,7 @@ from pulpcore.plugin.download.futures import (
     Writer,
 )
 from pulpcore.plugin.download.futures.context import Context
-from pulpcore.plugin.download.futures.engine import ramp
+from pulpcore.plugin.download.futures.engine import ramp, sources
 from pulpcore.plugin.download.futures.http import part as one_part
 from pulpcore.plugin.download.futures.http import parts
 from pulpcore.plugin.download.futures.waiting.threads import Workers
@@ -139,6 +139,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> Fetched:
     monkeypatch.setattr(parts, "Ramp", Eager)
     # A mirror isn't slow because the machine is busy.
     monkeypatch.setattr(parts, "_PATIENCE", 60.0)
+    monkeypatch.setattr(parts, "_SILENCE", 60.0)
     monkeypatch.setattr(HttpDownload, "BLOCK", 16 * KIB)
     fetch = parts.Team._fetch
 
@@ -620,6 +621,34 @@ BAD_AT_A_MIRROR = {
 }
 
 
+class Brought:
+    """Sets an event when a mirror has brought three quarters of a part.
+
+    Attributes:
+        size: So many bytes.
+        event: The event.
+    """
+
+    size = SIZE * 3 // 4
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+
+@pytest.fixture
+def brought(fetched: Fetched, monkeypatch: pytest.MonkeyPatch) -> Brought:
+    """Tell when a mirror has brought so much of a part that the stream ends there."""
+    found, came = Brought(), parts.Team._came
+
+    def counted(team: parts.Team, part: parts.Part) -> None:
+        if part.fetcher.is_helper and part.received == found.size:
+            found.event.set()
+        came(team, part)
+
+    monkeypatch.setattr(parts.Team, "_came", counted)
+    return found
+
+
 class TestMirrors:
     """Parts from mirrors, where an enforced digest checks the whole."""
 
@@ -727,24 +756,76 @@ class TestMirrors:
         assert counts[0] < counts[1] < counts[2] < counts[3] < counts[4] == counts[5] == counts[6]
 
     def test_slow_mirror(
-        self, fetched: Fetched, file_server: Serve, monkeypatch: pytest.MonkeyPatch
+        self, file_server: Serve, brought: Brought, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A mirror that is much slower gets no more parts, and another source brings the rest."""
-        brought, has_come = SIZE * 3 // 4, threading.Event()
-        came = parts.Team._came
-
-        def counted(team: parts.Team, part: parts.Part) -> None:
-            if part.fetcher.is_helper and part.received == brought:
-                has_come.set()
-            came(team, part)
-
-        monkeypatch.setattr(parts.Team, "_came", counted)
         monkeypatch.setattr(parts, "_PATIENCE", 0.01)
-        home = file_server({"/a": FILE}, faults={0: HoldAfter(KIB, has_come)})
-        mirror = file_server({"/a": FILE}, faults=lambda *_: StallAfter(brought))
+        home = file_server({"/a": FILE}, faults={0: HoldAfter(KIB, brought.event)})
+        mirror = file_server({"/a": FILE}, faults=lambda *_: StallAfter(brought.size))
         assert content(with_mirrors(home, mirror, timeout=1000)) == BODY
         assert ranges(mirror) == [span(1)]
-        assert f"bytes={SIZE + brought}-{2 * SIZE - 1}" in ranges(home)
+        assert f"bytes={SIZE + brought.size}-{2 * SIZE - 1}" in ranges(home)
+
+    def test_silent_mirror(
+        self,
+        file_server: Serve,
+        brought: Brought,
+        no_leaks: None,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A mirror that stalls in a part gets no others, and after four files in a row none."""
+        monkeypatch.setattr(parts, "_SILENCE", 0.01)
+        monkeypatch.setattr(sources, "RETEST", 0)
+        context, is_asked = Context(), [True]
+
+        def hold(_: int, request: Request) -> Fault | None:
+            is_held = is_asked[0] and not request.header("Range")
+            return HoldAfter(KIB, brought.event) if is_held else None
+
+        home = file_server({"/a": FILE}, faults=hold)
+        mirror = file_server({"/a": FILE}, faults=lambda *_: StallAfter(brought.size))
+        rest = f"bytes={SIZE + brought.size}-{2 * SIZE - 1}"
+        for count in (1, 2, 3, 4, 4):
+            is_asked[0] = mirror.count < 4
+            brought.event.clear()
+            download = with_mirrors(home, mirror, timeout=1000, retry=None)
+            download.context = context
+            events = record(download)
+            assert content(download) == BODY
+            assert names(events) == ["PREPARED", "SENT", "REPLIED", "FETCHED", "SUCCEEDED"]
+            assert ranges(mirror) == [span(1)] * count
+            assert ranges(home).count(rest) == count
+
+    def test_all_pause(
+        self, file_server: Serve, brought: Brought, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A mirror that is silent while the source of the attempt is silent, too, is kept."""
+        resumed = threading.Event()
+        measure, seen, looks = parts.Team.measure, [0], []
+
+        def paused(team: parts.Team, _: float, *rest: Any) -> None:
+            # Each look takes an hour, as soon as nothing comes any more.
+            received = [part.received for part in team.parts]
+            is_paused = not resumed.is_set() and 0 not in received and received == seen
+            seen[:] = received
+            measure(team, 3600.0 * is_paused, *rest)
+            if is_paused:
+                looks.append(len(team.fetchers))
+            if len(looks) == 5:
+                resumed.set()
+
+        monkeypatch.setattr(parts.Team, "measure", paused)
+        home = file_server(
+            {"/a": FILE},
+            faults=lambda index, _: HoldAfter(KIB, resumed if index else brought.event),
+        )
+        mirror = file_server({"/a": FILE}, faults=lambda *_: HoldAfter(brought.size, resumed))
+        download = with_mirrors(home, mirror, timeout=1000, retry=None)
+        events = record(download)
+        assert content(download) == BODY
+        assert names(events) == ["PREPARED", "SENT", "REPLIED", "FETCHED", "SUCCEEDED"]
+        assert looks[:5] == [2] * 5
+        assert len(set(ranges(home) + ranges(mirror))) == home.count + mirror.count
 
     def test_mirror_in_the_way_of_the_stream(
         self,

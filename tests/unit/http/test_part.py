@@ -7,7 +7,7 @@ import pytest
 
 from pulpcore.plugin.download.futures import DownloadFailed
 from pulpcore.plugin.download.futures.http import parts
-from pulpcore.plugin.download.futures.http.part import PAUSE, delay
+from pulpcore.plugin.download.futures.http.part import PAUSE, Part, delay
 from pulpcore.plugin.download.futures.http.parts import Reader, Team
 
 
@@ -47,6 +47,80 @@ def test_places(monkeypatch):
         assert team.collect() == [part]
         assert taken == []
     team.close()
+
+
+@pytest.fixture
+def running():
+    """A part of the source of the attempt, and one of a mirror, and the team that fetches them."""
+    home, mirror = Mock(is_helper=False), Mock(is_helper=True)
+    team = Team([home, mirror], Mock(), 2, 1)
+    found = [Part(0, 9, Mock(), home), Part(9, 18, Mock(), mirror)]
+    team._running.update(found)
+    yield team, *found
+    team.close()
+
+
+def test_silence(running):
+    """The silence of a mirror is counted while another source brings bytes, until it does, too."""
+    team, home, mirror = running
+    for expected in (0.2, 0.4):
+        home.received += 1
+        team.measure(0.2, False, ())
+        assert (home.quiet, mirror.quiet) == (0, expected)
+    mirror.received += 1
+    team.measure(0.2, False, ())
+    assert (home.quiet, mirror.quiet) == (0.2, 0)
+    assert (home.spent, mirror.spent) == (0.2, 0.4)
+
+
+def test_silence_beside_others(running):
+    """The stream, and a fetch that has just ended, show that only the mirror is silent."""
+    team, home, mirror = running
+    team.measure(0.2, True, {home.fetcher})
+    assert mirror.quiet == 0.2
+    team.measure(0.2, True, {mirror.fetcher})
+    assert mirror.quiet == 0.2
+
+
+def test_silence_of_all(running):
+    """A pause of all sources counts against none of them."""
+    team, home, mirror = running
+    for has_stream in (True, False):
+        team.measure(100.0, has_stream, ())
+        assert (home.quiet, mirror.quiet, mirror.spent) == (0, 0, 0)
+
+
+def test_silence_while_others_have_nothing_to_do(running):
+    """A mirror may not keep the only source waiting that could bring its part."""
+    team, home, mirror = running
+    team._running.discard(home)
+    team.measure(0.2, True, ())
+    assert mirror.quiet == 0
+    team.measure(0.2, False, ())
+    assert mirror.quiet == 0.2
+
+
+def test_silence_of_an_earlier_fetch(running):
+    """A part that is fetched again isn't judged by the source that had it before."""
+    _, part, _ = running
+    part.measure(9.0)
+    part.received = 5
+    part.begin(1.0, Mock())
+    assert (part.quiet, part.spent, part.seen, part.kept, part.began) == (0, 0, 5, 5, 1)
+
+
+def test_pause_of_the_writer(monkeypatch):
+    """The time in which the download's thread does something else is no silence of a mirror."""
+    reader = Reader(
+        Mock(parts=2, BLOCK=1), Mock(position=0), Mock(elapsed=timedelta()), [Mock(total=9)], Mock()
+    )
+    measured = []
+    monkeypatch.setattr(reader._team, "measure", lambda seconds, *_: measured.append(seconds))
+    monkeypatch.setattr(reader, "_looked", -1000.0)
+    reader._measure(1000.0, ())
+    reader._measure(1000.0 + parts._STEP / 4, ())
+    assert measured == [parts._STEP, pytest.approx(parts._STEP / 4)]
+    reader.close()
 
 
 def test_a_bug_beside_a_part_that_was_dropped(monkeypatch):

@@ -154,8 +154,8 @@ class Fetcher:
 class Part:
     """A range of the file that a thread fetches into memory.
 
-    Until ``is_ended`` is set, only that thread sets the attributes, except ``handed``. The
-    download's thread reads the bytes that have come.
+    Until ``is_ended`` is set, only that thread sets the attributes, except ``handed`` and those of
+    :meth:`measure`. The download's thread reads the bytes that have come.
 
     Attributes:
         first (int): The position of its first byte.
@@ -166,6 +166,9 @@ class Part:
         fetcher (Fetcher): Sends the request, to the source that was chosen last.
         began (float): When the last fetch was started (``time.monotonic()``).
         kept (int): How much had come before it (bytes).
+        seen (int): How much had come when the download's thread looked last (bytes).
+        spent (float): How long the last fetch has taken, as :meth:`measure` counts it (seconds).
+        quiet (float): How long it has brought nothing (seconds).
         is_joined (bool): Whether another source than that of the attempt brought any of it.
         token (Cancellation): Cancels the fetch.
         failures (int): How often it has failed in a row.
@@ -187,12 +190,35 @@ class Part:
         """
         self.fetcher, self.began, self.is_joined = fetcher, 0.0, False
         self.first, self.end, self.memory = first, end, memory
-        self.received = self.handed = self.kept = 0
+        self.received = self.handed = self.kept = self.seen = 0
+        self.spent = self.quiet = 0.0
         self.token = Cancellation()
         self.failures = 0
         self.error: DownloadError = DownloadFailed(SHORT)
         self.bug: BaseException | None = None
         self.is_ended = self.has_place = False
+
+    def begin(self, now: float, token: Cancellation) -> None:
+        """Note that a thread is about to fetch what is missing.
+
+        Args:
+            now: The time (seconds).
+            token: Cancels the fetch.
+        """
+        self.is_ended, self.token, self.began = False, token, now
+        self.kept = self.seen = self.received
+        self.spent = self.quiet = 0.0
+
+    def measure(self, seconds: float) -> None:
+        """Count for how long it is fetched, and for how long nothing has come.
+
+        Args:
+            seconds: How much time to count since the last call (seconds).
+        """
+        received = self.received
+        self.spent += seconds
+        self.quiet = 0.0 if received > self.seen else self.quiet + seconds
+        self.seen = received
 
     def read(self, size: int) -> bytes:
         """Return bytes that have come and were not handed on yet.

@@ -12,9 +12,9 @@ validations see nothing new.
 5. When one connection is enough again, it becomes a new stream.
 
 Where an enforced digest checks the whole, parts are also fetched from the mirrors that were not
-asked yet: each part from the source with the fewest connections. A mirror that fails, or is much
-slower than the source of the attempt, gets no more parts of this file. The other sources bring what
-is missing.
+asked yet: each part from the source with the fewest connections. A mirror that fails, stalls, or is
+much slower than the source of the attempt, gets no more parts of this file. The other sources bring
+what is missing.
 
 The reply for each part passes the same checks as the reply that resumes a broken transfer: status,
 Content-Range, validator and URL (:meth:`.resume.Version.is_continued`).
@@ -25,7 +25,7 @@ from __future__ import annotations
 import mmap
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import copy_context
 from functools import partial
 
@@ -65,6 +65,21 @@ _SLOW = 2.0
 
 _PATIENCE = 0.25
 """How long a part from a mirror may take in any case (seconds)."""
+
+_SILENCE = 0.25
+"""How long a mirror may bring nothing of the part that is handed on next (seconds).
+
+The longer of this and :data:`_TRIPS` holds. :meth:`Team.measure` says what time counts.
+"""
+
+_TRIPS = 4
+"""The same in round trips, because the first bytes need several of them."""
+
+_STEP = 0.05
+"""The most time to count between two looks (seconds).
+
+A pause of the whole machine, or of a writer, is no silence of a mirror.
+"""
 
 _LOOK = 0.02
 """How often the download's thread checks which parts have ended and starts more (seconds)."""
@@ -160,6 +175,22 @@ class Team:
         """Return the number of running fetches whose parts have received bytes."""
         return sum(1 for part in self._running if part.received)
 
+    def measure(self, seconds: float, has_stream: bool, heard: Iterable[Fetcher]) -> None:
+        """Count for how long each source has brought nothing while another one brought bytes.
+
+        If none brings any, the network or this machine pauses, and no time counts. But time does
+        count while the source of the attempt fetches nothing: it could fetch the part instead.
+
+        Args:
+            seconds: The time since the last call (seconds).
+            has_stream: Whether the download's thread reads the stream.
+            heard: The sources of the stream and of fetches that have ended, if these brought bytes.
+        """
+        is_idle = not has_stream and all(each.fetcher.is_helper for each in self._running)
+        came = {each.fetcher for each in self._running if each.received > each.seen}.union(heard)
+        for part in self._running:
+            part.measure(seconds if is_idle or came - {part.fetcher} else 0.0)
+
     def buffered(self) -> int:
         """Return how much has been received and not handed on (bytes)."""
         return sum(part.received - part.handed for part in self.parts)
@@ -212,8 +243,7 @@ class Team:
         """
         if not any(self._enter(part, each, has_stream) for each in self._by_load(part, has_stream)):
             return False
-        part.is_ended, part.began, part.kept = False, time.monotonic(), part.received
-        part.token = Cancellation(self._token)
+        part.begin(time.monotonic(), Cancellation(self._token))
         self._running.add(part)
         try:
             self._workers.run(partial(copy_context().run, self._fetch, part))
@@ -371,6 +401,9 @@ class Reader:
         self._ramp = Ramp(self._most, time.monotonic(), self._trip, SIZE)
         # The time that this thread has spent in reading and waiting, and when to plan again.
         self._waited = self._due = 0.0
+        # When the sources were measured last, and whether the stream has brought bytes since.
+        self._looked, self._has_streamed = time.monotonic(), False
+        self._patience = max(_SILENCE, _TRIPS * self._trip)
         self._attempt, self._longest = attempt, download.retry_after_max
         # The reply that this thread reads, how much it brought, and its failures in a row.
         self._stream: requests.Response | None = reply
@@ -412,6 +445,7 @@ class Reader:
         if not ended and now < self._due:
             return
         self._due = now + _LOOK
+        self._measure(now, ended)
         for part in ended:
             came = part.received - part.kept
             if came and not (part.failures or part.fetcher.is_helper):
@@ -429,6 +463,15 @@ class Reader:
             following = self._next()
             if following is None or not self._start(following, now):
                 break
+
+    def _measure(self, now: float, ended: Iterable[Part]) -> None:
+        """Count for how long the mirrors have brought nothing."""
+        heard = {part.fetcher for part in ended if part.received > part.seen}
+        if self._has_streamed:
+            heard.add(self._fetcher)
+        seconds = min(now - self._looked, _STEP)
+        self._looked, self._has_streamed = now, False
+        self._team.measure(seconds, self._stream is not None, heard)
 
     def _next(self) -> Part | None:
         """Return the part to fetch next; None if there is none, or no memory for it."""
@@ -481,12 +524,31 @@ class Reader:
         return (error.retry_after or 0.0) > self._longest
 
     def _give_up(self, part: Part, now: float) -> None:
-        """Fetch no more parts from the source of a part, which isn't that of the attempt."""
+        """Fetch no more parts from the source of a part, which isn't that of the attempt.
+
+        Other files are told if it failed, or stalled in the part, but not if it is only slow or
+        far away.
+        """
         fetcher, tour = part.fetcher, self._attempt.tour
-        is_new = fetcher in self._team.fetchers and part.failures > 0
-        if is_new and tour is not None and used_up(part.error) is None:
-            tour.blame(fetcher.source, part.error, now - part.began)
+        error, seconds = (part.error, now - part.began) if part.failures else (None, part.quiet)
+        if error is None and self._is_silent(part) and part.received > part.kept:
+            error = DownloadFailed("it brought no more bytes, while other sources did")
+        if (
+            error is not None
+            and fetcher in self._team.fetchers
+            and tour is not None
+            and used_up(error) is None
+        ):
+            tour.blame(fetcher.source, error, seconds)
         self._team.give_up(fetcher)
+
+    def _is_silent(self, part: Part) -> bool:
+        """Whether its source has stalled."""
+        return part.quiet > self._patience
+
+    def _is_slow(self, part: Part) -> bool:
+        """Whether its source is much slower than that of the attempt."""
+        return self._usual is not None and part.spent > max(_SLOW * self._usual, _PATIENCE)
 
     def _drop(self, part: Part) -> None:
         if part in self._failed:
@@ -527,10 +589,12 @@ class Reader:
         if part.received == part.handed:
             if part.is_ended and part.failures >= FAILURES:
                 raise _final(part.error, part.first, part.end)
-            if part.fetcher.is_helper and self._usual is not None:
-                now = time.monotonic()
-                if now - part.began > max(_SLOW * self._usual, _PATIENCE):
-                    self._give_up(part, now)
+            if (
+                part.fetcher.is_helper
+                and not part.is_ended
+                and (self._is_silent(part) or self._is_slow(part))
+            ):
+                self._give_up(part, time.monotonic())
             team.wait(part, _LOOK)
         buffer = part.read(self._block)
         if buffer:
@@ -564,6 +628,7 @@ class Reader:
             self._stream_failed(DownloadFailed(SHORT))
             return b""
         self._read_size += len(buffer)
+        self._has_streamed = True
         self.source = self._fetcher.source
         return buffer
 
