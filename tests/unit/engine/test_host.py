@@ -176,6 +176,17 @@ def test_interrupted(full, runners):
     assert runners[2].run not in full._waiting
 
 
+def test_nobody_is_behind_a_run_that_was_interrupted(full, runners):
+    """Once a waiting run is seen to have ended, who comes next gets a free place at once."""
+    assert enter(full, runners[2:3]) == [False]
+    runners[2].interrupt()
+    full.leave(runners[0].run)
+    assert enter(full, runners[3:4]) == [False]
+    assert enter(full, runners[3:4]) == [True]
+    full.leave(runners[1].run)
+    assert enter(full, runners[4:5]) == [True]
+
+
 def test_a_run_within_another_doesnt_wait_for_it(runners, clock):
     """A download that a handler runs gets a place, though that of the handler's is the only one."""
     host = Host()
