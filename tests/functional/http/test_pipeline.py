@@ -169,6 +169,14 @@ def test_argument(serving, pipeline, delay, depths):
     assert server.depth == max(depths)
 
 
+def test_no_time_out(serving):
+    """Downloads without a read time-out are pipelined, too."""
+    server = serving()
+    timeout = Timeout(read=None)
+    fetched(run(server, [small(server, path, timeout=timeout) for path in FILES]))
+    assert server.depth == 8
+
+
 def test_near_by_default(serving, monkeypatch):
     """By default there are no trains where a round trip is short."""
     monkeypatch.setattr("pulpcore.plugin.download.futures.engine.pipeline.TRIP", 60.0)

@@ -397,17 +397,23 @@ def test_exchanged_after_bytes_had_come(script, retry, tmp_path):
 
 
 def test_a_validation_that_is_added_later_sees_all():
-    """A validation added after the first byte sees the whole content in the next attempt."""
+    """A validation added after the first byte sees the whole content in the next attempt.
+
+    The attempt that has begun without it ends at once.
+    """
     download = Scripted([b"abc", b"def"], [b"abc", b"def"])
     size = SizeValidation(6)
+    offsets = []
 
     def add(event):
+        offsets.append(event.offset)
         if size not in download.validations:
             download.validations.append(size)
 
     download.register(Event.FETCHED, add)
     download()
     assert size.actual == 6
+    assert offsets == [0, 0, 3]
 
 
 def test_exchanged_again_and_again():
