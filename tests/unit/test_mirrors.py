@@ -76,9 +76,10 @@ class TestMirrors:
     def test_parse(self, caplog):
         """A mirrorlist has a URL a line; comments are left out, and other lines with a warning."""
         text = "# list\n\n http://a.example/x/ \nftp://b.example/s3cret\nhttps://c.example\nhttp://d/?q"
+        text += "\nhttp://d/#f"
         mirrors = Mirrors.parse(text)
         assert mirrors.bases == ("http://a.example/x/", "https://c.example")
-        assert [record.args for record in caplog.records] == [(4,), (6,)]
+        assert [record.args for record in caplog.records] == [(4,), (6,), (7,)]
         assert "s3cret" not in caplog.text
 
     @pytest.mark.parametrize("text", ["", "# http://h/\n", "no such release\n"])

@@ -375,6 +375,8 @@ class TestFailure:
             error = failure(download, kind)
             assert error.reason.startswith("auth: ")
             assert str(status) in error.reason
+            if auth is by_ourselves:
+                assert server.url("/token") in error.reason
             assert "s3cret" not in str(error)
             assert (error.transient, error.download) == (transient, download)
             assert error.auth_failed
