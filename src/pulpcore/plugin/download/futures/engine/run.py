@@ -109,6 +109,7 @@ class Run:
     train: Driver | None = None
     outlet: Outlet | None = None
     trace: Requests | None = None
+    _budget: Budget | None = None
     _late = ""
     _alarm: Alarm | None = None
 
@@ -124,10 +125,12 @@ class Run:
         self.token = Cancellation(parent)
         self.began = time.monotonic()
 
-    @functools.cached_property
+    @property
     def budget(self) -> Budget:
-        """How often it is tried again."""
-        return Budget(*self.policy)
+        """How often it is tried again. Few runs need one, so the first failure makes it."""
+        if self._budget is None:
+            self._budget = Budget(*self.policy)
+        return self._budget
 
     def use(self, download: Download, content: Content) -> None:
         """Claim the writer and the validations that a download has now, and release others.
