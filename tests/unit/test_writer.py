@@ -727,6 +727,19 @@ def test_start_again(again, folder):
     assert tree(folder) == {"a": NEW}
 
 
+@pytest.mark.parametrize("fp", [None, io.BytesIO()])
+def test_staging_file_is_closed(folder, fp):
+    """The staging file is closed and published, whatever a subclass has put in place of ``fp``."""
+    writer = FileWriter(folder / "target")
+    writer.open()
+    file = writer.fp
+    writer.append(b"new")
+    writer.fp = fp
+    writer.close()
+    assert file.closed
+    assert tree(folder) == {"target": b"new"}
+
+
 def test_close_twice(folder):
     """A second close() does nothing, even if the file was removed meanwhile."""
     writer = FileWriter("a")

@@ -124,9 +124,7 @@ class Life(Steps):
     @property
     def request(self) -> Request | None:
         """The request of the next attempt, for ``hold``; None if it may not be pipelined."""
-        if self._run.attempts > 1:
-            return None
-        if self._request is None:
+        if self._request is None or self._run.attempts > 1:
             self._request = self.pipelined()
             if self._request is not None:
                 self._request.trace = self._run.trace

@@ -352,8 +352,8 @@ class Steps(_Prospects):
         return True
 
     def pipelined(self) -> Request | None:
-        """Return the request of the next attempt if it may be pipelined."""
-        host = self._find_host()
+        """Return the request of the next attempt if it may be pipelined; only of the first one."""
+        host = self._find_host() if self._run.attempts == 1 else None
         return None if host is None else self._protocol.pipelined(self.download, host.health)
 
     # What the steps need.
