@@ -161,7 +161,7 @@ def test_socks_without_credentials():
 )
 def test_status(status, kind, text):
     """Each HTTP status raises its error class. A status without a name is shown by its number."""
-    failed = failure.from_status(status, None)
+    failed = failure.from_status(status, None, False)
     assert type(failed) is kind
     assert text in failed.reason
     assert failed.retry_after is None
@@ -169,6 +169,6 @@ def test_status(status, kind, text):
 
 def test_retry_after():
     """The error message says when the server asked us to retry."""
-    failed = failure.from_status(503, 7.0)
+    failed = failure.from_status(503, 7.0, False)
     assert "ready in 7 s, at " in failed.reason
     assert failed.retry_after == 7

@@ -91,7 +91,7 @@ def from_reply(reply: requests.Response, download: Options) -> DownloadFailed:
 
 
 def from_status(
-    status: int, retry_after: float | None, has_credentials: bool = False, peer: str = "server"
+    status: int, retry_after: float | None, has_credentials: bool, peer: str = "server"
 ) -> DownloadFailed:
     """Return the error for a status without a file.
 
