@@ -53,6 +53,7 @@ OF_OBJECTS = {
     "distributed.cfexecutor.ClientExecutor._client",
     "multiprocessing.queues.Queue._reader",
     "multiprocessing.queues.Queue._writer",
+    "sys._is_gil_enabled",
     "threading._register_atexit",
 }
 

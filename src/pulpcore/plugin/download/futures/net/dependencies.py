@@ -45,6 +45,8 @@ NAMES = {
     "and past any cancellation",
     "socks.socksocket._negotiate_SOCKS5": "the same",
     "ssl.SSL_ERROR_EOF": "the number of an SSLEOFError, for one of our own",
+    "sys._is_gil_enabled": "tells whether Python has its lock; without it, which is before 3.13, "
+    "a batch takes it to have one",
     "threading._register_atexit": "ends batches that were left open, before concurrent.futures "
     "waits for their chunks; without it the program waits, too",
     "urllib3.HTTPResponse(sock_shutdown)": "lets `reply.raw.shutdown()` reach our connection",
@@ -53,7 +55,7 @@ NAMES = {
 """The names, with a parameter in parentheses, and the purpose of each."""
 
 # Of libraries that may be missing, and attributes of objects, which a class doesn't show.
-_OPTIONAL = ("aiohttp.", "concurrent.", "distributed.", "multiprocessing.", "socks.")
+_OPTIONAL = ("aiohttp.", "concurrent.", "distributed.", "multiprocessing.", "socks.", "sys.")
 # urllib3-future installs itself as urllib3. The third number of its versions is 900 or more.
 _FORK = 900
 
