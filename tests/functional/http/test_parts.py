@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,11 @@ from pulpcore.plugin.download.futures import (
     Writer,
 )
 from pulpcore.plugin.download.futures.context import Context
-from pulpcore.plugin.download.futures.engine import ramp, sources
+from pulpcore.plugin.download.futures.engine import breaker, ramp, sources
+from pulpcore.plugin.download.futures.engine.host import host_of
 from pulpcore.plugin.download.futures.http import part as one_part
 from pulpcore.plugin.download.futures.http import parts
+from pulpcore.plugin.download.futures.net.url import parse
 from pulpcore.plugin.download.futures.waiting.threads import Workers
 
 KIB = 1024
@@ -823,14 +826,18 @@ class TestMirrors:
     ) -> None:
         """A mirror that is silent while the source of the attempt is silent, too, is kept."""
         resumed = threading.Event()
-        measure, seen, looks = parts.Team.measure, [0], []
+        measure, looks = parts.Team.measure, []
+        was_still = [False]
 
-        def paused(team: parts.Team, _: float, *rest: Any) -> None:
-            # Each look takes an hour, as soon as nothing comes any more.
-            received = [part.received for part in team.parts]
-            is_paused = not resumed.is_set() and 0 not in received and received == seen
-            seen[:] = received
-            measure(team, 3600.0 * is_paused, *rest)
+        def paused(team: parts.Team, _: float, has_stream: bool, *rest: Any) -> None:
+            # Each look takes an hour, as soon as all bytes before the pause were seen.
+            is_still = not has_stream and all(
+                part.received == (brought.size if part.fetcher.is_helper else KIB) == part.seen
+                for part in team.parts
+            )
+            is_paused = is_still and was_still[0] and not resumed.is_set()
+            was_still[0] = is_still
+            measure(team, 3600.0 * is_paused, has_stream, *rest)
             if is_paused:
                 looks.append(len(team.fetchers))
             if len(looks) == 5:
@@ -925,6 +932,23 @@ class TestMirrors:
             download.context = context
             assert content(download) == BODY
             assert mirror.count == count
+
+    @pytest.mark.parametrize("is_due", [False, True])
+    def test_breaker(
+        self, held: Serve, file_server: Serve, monkeypatch: pytest.MonkeyPatch, is_due: bool
+    ) -> None:
+        """A mirror whose host is down is asked for no part, but for one that is a probe."""
+        home, mirror = held(1), file_server({"/a": FILE})
+        download = with_mirrors(home, mirror, parts=2)
+        download.context = Context()
+        download.limits = Limits(per_host=4)
+        origin = parse(mirror.url("/a"), ("http",)).origin
+        found = host_of(download.context, origin).breaker
+        for _ in range(breaker.FAILURES):
+            found.failed(time.monotonic() - breaker.SILENCE)
+        monkeypatch.setattr(breaker, "PROBE", 0.0 if is_due else 1000.0)
+        assert content(download) == BODY
+        assert (mirror.count > 0, found.is_open) == (is_due, not is_due)
 
 
 class TestAdapters:

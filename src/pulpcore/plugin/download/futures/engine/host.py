@@ -11,8 +11,10 @@ lock: what counts is the runs that are noted here and still run, which is asked 
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from typing import NamedTuple
 
+from ..context import Context
 from ..waiting.lock import Process
 from .breaker import Breaker
 from .pipeline import Health
@@ -187,3 +189,13 @@ class Host:
             elif other is not run and not run.token.within(other.token):
                 others += 1
         return others + sum(not train.waits_for(run.token) for train in trains)
+
+
+def host_of(context: Context, key: Hashable) -> Host:
+    """Return what those who share a context know of a host.
+
+    Args:
+        context: The context.
+        key: What :meth:`.protocol.Protocol.host` returns.
+    """
+    return context.cache.once(("host", key), Host)

@@ -17,7 +17,7 @@ from ..settings import Limits, Timeout
 from . import backoff, existing
 from .attempt import Attempt, Record, record_of
 from .content import unwritable
-from .host import PAUSE, Host
+from .host import PAUSE, Host, host_of
 from .limited import LimitedAttempt, RunLimits
 from .pipeline import Request
 from .protocol import Protocol, protocol_of, validate
@@ -367,7 +367,7 @@ class Steps(_Prospects):
                 key = self._host_key = self._protocol.host(self.download)
                 if shared is not None and key is not None:
                     # Those who share the context share what is known.
-                    self._host = shared.cache.once(("host", key), Host)
+                    self._host = host_of(shared, key)
             self._host_of = self._run.attempts
         return self._host
 

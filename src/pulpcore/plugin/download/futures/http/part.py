@@ -12,6 +12,8 @@ from typing import NamedTuple
 import requests
 
 from ..engine.attempt import Attempt
+from ..engine.breaker import Breaker
+from ..engine.host import host_of
 from ..engine.tracing import Requests, branch
 from ..error import DownloadError, DownloadFailed
 from ..net.url import parse
@@ -133,6 +135,27 @@ class Fetcher:
         except failure.ANTICIPATED as error:
             secrets = self._origin.source, reply.url or ""
             raise failure.from_exception(error, *secrets) from error
+
+    def is_admitted(self) -> bool:
+        """Return whether a part may be asked for: not of a mirror whose host seems to be down."""
+        try:
+            if self.is_helper:
+                self._breaker.admit()
+        except DownloadFailed:
+            return False
+        return True
+
+    def succeeded(self) -> None:
+        """Tell the circuit breaker of a mirror's host that a part has come.
+
+        A part that failed isn't counted there, because other sources bring it.
+        """
+        if self.is_helper:
+            self._breaker.succeeded()
+
+    @property
+    def _breaker(self) -> Breaker:
+        return host_of(self._download.context, parse(self.source, SCHEMES).origin).breaker
 
     @property
     def hosts(self) -> list[Hashable]:

@@ -276,13 +276,16 @@ class Team:
         )
 
     def _enter(self, part: Part, fetcher: Fetcher, has_stream: bool) -> bool:
-        """Take a place for a part at a source, if one is free."""
+        """Take a place for a part at a source, if one is free and its host doesn't seem down."""
         # The run has one place by ``Limits.per_host`` at the source of its attempt. The stream uses
         # it, or else one part.
         needs_place = (
             fetcher.is_helper or has_stream or any(not each.has_place for each in self._running)
         )
         if needs_place and not take_place(self._attempt, part, fetcher.hosts):
+            return False
+        if not fetcher.is_admitted():
+            leave_place(self._attempt, part)
             return False
         part.fetcher, part.has_place = fetcher, needs_place
         return True
@@ -450,6 +453,8 @@ class Reader:
             came = part.received - part.kept
             if came and not (part.failures or part.fetcher.is_helper):
                 self._usual = (now - part.began) * SIZE / came
+            if came and not part.failures:
+                part.fetcher.succeeded()
             if part not in team.parts:
                 continue
             if part.bug is not None:
