@@ -637,9 +637,15 @@ class TestRun:
     """The entry point of the script, with its exit statuses."""
 
     def test_help(self, call):
-        """The program prints its help with --help and for a command without arguments."""
+        """The program prints its help with --help and for a command without arguments.
+
+        The help of a command has the options in groups.
+        """
         assert call("--help").exit_code == 0
-        assert call("sync", "-h").exit_code == 0
+        help_of_sync = call("sync", "-h")
+        assert help_of_sync.exit_code == 0
+        groups = [text.strip().partition("\n") for text in help_of_sync.stdout.split("\n\n")]
+        assert [title for title, _, text in groups if "--ca FILE" in text] == ["Connection:"]
         assert "Commands:" in call().output
 
     def test_version(self, call):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pulpcore.plugin.download.futures import FileDownload, FileWriter
 from pulpcore.plugin.download.futures.cli import jobs as module
 from pulpcore.plugin.download.futures.cli.jobs import Job, Run
 from pulpcore.plugin.download.futures.cli.output import Output, Result
@@ -47,3 +48,18 @@ def test_never_begun(monkeypatch, capsys, as_json, is_iterator):
         if as_json and not is_iterator
         else []
     )
+
+
+@pytest.mark.parametrize("session", [None, SimpleNamespace(has=lambda *_: False)])
+def test_durable_with_a_session(monkeypatch, session):
+    """Files are written durably only with --session, whose journal may not name a lost file."""
+    download = FileDownload("file:///a", FileWriter("a"))
+    monkeypatch.setattr(module, "transfer", lambda downloads, *_: list(downloads))
+    options = SimpleNamespace(
+        concurrent=1, limits=None, processes=1, as_json=False, keeps=False, prepare=print
+    )
+    progress = Progress()
+    progress.watch = progress.count_file = lambda *_: None
+    job = Job("a", "file:///a", 1, "0" * 64, lambda: download, "a")
+    Run(options, Output(), session).run([job], progress)
+    assert download.writer.durable == (session is not None)

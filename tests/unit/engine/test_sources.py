@@ -3,7 +3,7 @@
 from stubs import Stub
 
 from pulpcore.plugin.download.futures.engine.protocol import Protocol
-from pulpcore.plugin.download.futures.engine.sources import Site, Source, Tour
+from pulpcore.plugin.download.futures.engine.sources import ENOUGH, Site, Source, Tour, ranked
 from pulpcore.plugin.download.futures.error import transient
 
 
@@ -62,6 +62,17 @@ def test_what_is_left_of_the_retry_after_is_waited_for():
     # Too early for both, since the policy ignores Retry-After.
     tour.again(120, 2.0)
     assert (tour.source, tour.has_next) == ("b", False)
+
+
+def test_sites_that_are_about_equally_good_share_the_files():
+    """A site comes first by chance if another is up to 22 % faster, and never if it is 25 %."""
+    for faster, order in (1.2, ["a", "b"]), (1.25, ["b", "a"]):
+        sites = {"a": Site(), "b": Site()}
+        for _ in range(ENOUGH):
+            sites["a"].succeeded(1000, 1.0)
+            sites["b"].succeeded(int(1000 * faster), 1.0)
+        # The last one decides whether any site is tried first.
+        assert ranked(sites, iter([0.999, 0.0, 0.5]).__next__) == order
 
 
 def test_others():

@@ -617,6 +617,16 @@ class TestForeignBytes:
         stage.file.close()
         stage.drop()
 
+    def test_abandoned_before_it_has_a_file(self, target):
+        """A child forked while the file is opened can let go of the lock before there is a file."""
+        stage = opened(Partial(str(target)))
+        file = stage.file
+        del stage.file
+        stage.abandon()
+        assert stage._lock == -1
+        staging._held.clear()
+        file.close()
+
     def test_interrupted_while_it_is_opened(self, target, monkeypatch):
         """A Ctrl-C just after a good partial file was opened keeps it for the next run."""
         partial, _ = paths(target)
