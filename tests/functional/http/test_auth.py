@@ -177,10 +177,11 @@ class TestCallable:
         assert content(into_memory(home.url("/a"), auth=add_token)) == BODY
         assert sent(there) == [basic("me", "pw"), None]
 
-    def test_echo(self, file_server: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """What the callable sends isn't shown when a server repeats it in a redirect."""
+    @pytest.mark.parametrize("key", ["s3cret-key-1", "s3cret-key-2"])
+    def test_echo(self, file_server: Any, caplog: pytest.LogCaptureFixture, key: str) -> None:
+        """A key that the callable or its hook sends isn't shown when a redirect repeats it."""
         caplog.set_level(logging.DEBUG)
-        server = file_server({"/a": Redirect("http://127.0.0.1:1/s3cret-key-1/s3cret-key-2")})
+        server = file_server({"/a": Redirect(f"http://127.0.0.1:1/{key}")})
 
         def auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
             request.headers["X-Api-Key"] = "s3cret-key-1"
@@ -220,6 +221,17 @@ class TestCallable:
         headers = {"authorization": "Mine abc"}
         assert content(into_memory(server.url("/a"), auth=pytest.fail, headers=headers)) == BODY
         assert sent(server) == ["Mine abc"]
+
+    def test_connections_without_it(self, file_server: Any) -> None:
+        """Downloads whose callable isn't called share connections, however many callables."""
+        server = file_server({"/a": BODY})
+        context = Context()
+        for auth in (add_token, pytest.fail, None):
+            download = into_memory(server.url("/a"), auth=auth, headers={"authorization": "Mine"})
+            download.context = context
+            assert content(download) == BODY
+        context.close()
+        assert server.connections == 1
 
     def test_elsewhere(self, file_server: Any) -> None:
         """After a redirect to another origin the callable isn't called, but back at home it is."""
