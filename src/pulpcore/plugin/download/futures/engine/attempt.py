@@ -50,6 +50,8 @@ class _Waits:
         """
         self._download, self._run, self.protocol = download, run, protocol
         self.content, self.trace = record_of(download).content, run.trace
+        self.chosen: str | None = None
+        self.is_announced = False
 
     def wait_for_turn(self, host: Hashable = None) -> None:
         """Wait until another request may be sent.
@@ -111,11 +113,10 @@ class Attempt(_Waits):
     began: float
     limits: tuple[Limits, ...] = ()
     breaker: Breaker | None = None
-    chosen: str | None = None
     answer: Any = None
     tour: Tour | None = None
     helped = 0
-    is_announced = is_sending = is_exchanged = is_full = False
+    is_sending = is_exchanged = is_full = False
 
     @classmethod
     def of(cls, download: Download) -> Attempt:

@@ -34,13 +34,19 @@ class Content:
         is_wrong (bool): A validation failed, so no later run may resume them.
     """
 
-    # An object has attributes of its own only once there are bytes.
+    # The defaults, to which restart() returns.
     writer: Writer | None = None
     validations: Sequence[Validation] = ()
     position = received = 0
     is_begun = is_torn = is_mixed = is_wrong = False
     # The open file of the writer. If the writer has opened another one, the bytes are gone.
     _file: object = None
+
+    def __init__(self) -> None:
+        """Start with no bytes."""
+        # Asked often: an attribute of the object is found sooner than one of its class.
+        self.is_begun = False
+        self.position = 0
 
     def belongs_to(self, writer: Writer | None, validations: list[Validation]) -> bool:
         """Return whether exactly this writer and these validations have all the bytes.

@@ -88,7 +88,7 @@ class Life(Steps):
         state (str): The state that comes next.
     """
 
-    state = PREPARE
+    # What nearly every step reads is set in the constructor: the interpreter finds it sooner there.
     _request: Request | None = None
     _error: BaseException | None = None
     _hold: Hold | None = None
@@ -107,6 +107,8 @@ class Life(Steps):
             has_thread: The thread that advances the run waits where that has to be.
         """
         self.download = download
+        self.state = PREPARE
+        self.until = self._limits = None
         self._record = record_of(download)
         self._moves = self._live()
         self._run = Run(parent or current(), Claims(self._moves))

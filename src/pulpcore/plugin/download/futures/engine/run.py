@@ -97,18 +97,16 @@ class Run:
         trace (Requests | None): Traces the requests, while it runs.
     """
 
-    # An object has attributes of its own only for what differs, which for most runs is little.
+    # Defaults of what most runs never set, and seldom read. An attribute of the object is found
+    # sooner than one of its class.
     policy: tuple[Retry | None, float]
-    attempts = repairs = 0
+    repairs = 0
     is_done = can_continue = was_late = False
     may_mix = True
     total: int | None = None
     left = refused_alone = -inf
     deadline: float | None = None
-    writer: Writer | None = None
     train: Driver | None = None
-    outlet: Outlet | None = None
-    trace: Requests | None = None
     _budget: Budget | None = None
     _late = ""
     _alarm: Alarm | None = None
@@ -121,7 +119,11 @@ class Run:
             claims: The claims of the run.
         """
         self.claims = claims
+        self.attempts = 0
+        self.writer: Writer | None = None
         self.validations: list[Validation] = []
+        self.outlet: Outlet | None = None
+        self.trace: Requests | None = None
         self.token = Cancellation(parent)
         self.began = time.monotonic()
 
