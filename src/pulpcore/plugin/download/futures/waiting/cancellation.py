@@ -45,15 +45,13 @@ class Cancellation:
         reason (str | None): Why the work was cancelled; None as long as it wasn't.
     """
 
-    # The object has one of its own once it is cancelled.
-    reason: str | None = None
-
     def __init__(self, parent: Cancellation | None = None) -> None:
         """Create a token that is cancelled together with its parent.
 
         Args:
             parent: The parent. Cancelling it cancels this token too, until :meth:`close`.
         """
+        self.reason: str | None = None
         self._sockets: set[socket.socket] = set()
         # Sockets that cancel() has taken from their readers and is about to shut down.
         self._doomed: set[socket.socket] = set()
@@ -79,7 +77,7 @@ class Cancellation:
             reason: Why, as a phrase for a person.
         """
         # One step: of two that cancel at once, the first counts.
-        reason = vars(self).setdefault("reason", reason)
+        self.reason = reason = vars(self).setdefault("_first", reason)
         for sleeper in self._sleepers.copy():
             sleeper.wake()
         if self._process is Process.current:
