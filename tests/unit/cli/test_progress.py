@@ -163,6 +163,16 @@ def test_bar_of_files(files, share):
     assert size
 
 
+def test_reason_of_a_wait(monkeypatch):
+    """While all downloads wait, the bar's line has the reason, and the files at its right end."""
+    monkeypatch.setattr(Bars, "wait", Wait("busy", math.inf))
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=60, color_system=None)
+    with Bars("name", 2, None, console):
+        pass
+    assert "waiting: busy".ljust(51) + "0/2 files" in stream.getvalue()
+
+
 def test_unknown_number_of_files():
     """Where the number of files isn't known, a progress line tells how many are done."""
     progress, written, clock = lines(files=None, size=4_000_000)
