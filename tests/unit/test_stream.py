@@ -31,7 +31,6 @@ from pulpcore.plugin.download.futures.engine.claim import Claims
 from pulpcore.plugin.download.futures.engine.outlet import Outlet
 from pulpcore.plugin.download.futures.engine.run import Run
 from pulpcore.plugin.download.futures.error import transient
-from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
 
 LINES = b"one\ntwo and six\n\nlast"
 PIECES = [b"one\ntw", b"o and", b" six\n", b"\nlas", b"t"]
@@ -489,7 +488,7 @@ def test_no_secret():
 def test_cancelled_as_it_ends():
     """A download that ends while the reader looks whether it was cancelled is no end of file."""
 
-    class Token(Cancellation):
+    class Token:
         @property
         def reason(self):
             outlet.end(DownloadFailed("enough"))
