@@ -93,6 +93,7 @@ class File:
         "began",
         "budget",
         "is_live",
+        "left",
         "place",
         "refused_alone",
         "site",
@@ -110,7 +111,7 @@ class File:
         self.url = site.name
         self.budget = None
         self.attempts = self.turn = 0
-        self.refused_alone = float("-inf")
+        self.left, self.refused_alone = 0.0, float("-inf")
         self.is_live = self.was_late = False
 
     @property
@@ -359,8 +360,9 @@ class Simulation:
         """Give back what hasn't started, and report what has ended."""
         if each.chunk is not chunk:
             return
-        unstarted = [file for file in chunk.queue if not file.attempts]
-        chunk.queue = deque(file for file in chunk.queue if file.attempts)
+        # What has waited for a place at its host has been started.
+        unstarted = [file for file in chunk.queue if not (file.attempts or file.turn)]
+        chunk.queue = deque(file for file in chunk.queue if file.attempts or file.turn)
         ended, chunk.unreported = chunk.unreported, 0
         # The batch reads the report when it next polls.
         self._at(self.clock.now + LOOK / 2, self._read, unstarted, ended)
