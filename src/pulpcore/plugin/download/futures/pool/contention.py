@@ -13,6 +13,7 @@ import math
 import sys
 import threading
 import time
+from collections import deque
 
 from ..waiting.threads import Workers
 
@@ -31,7 +32,10 @@ BUSY = (0.5, 1.5)
 IDLE = 0.4
 """A single thread that uses less than this share of a processor waits too much."""
 
-SLOWER = 3.0
+RECENT, TRIES = 4, 2
+"""The best of so many samples counts: any may be disturbed. The second is for a trial."""
+
+SLOWER = 5.0
 """A trial ends early if a step takes so many times as long as before."""
 
 MARGIN = 0.1
@@ -61,7 +65,9 @@ class Contention:
         # The clocks at the last look, and what the steps of this sample took (seconds).
         self._at = self._cpu = 0.0
         self._steps: list[tuple[float, float]] = []
-        # How long the last sample before a trial took; None if no trial is going on.
+        # How long the last samples took, with the present number of threads.
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        # How long a sample took before the trial; None if no trial is going on.
         self._before: float | None = None
         # How long a sample took when the number of threads was last confirmed.
         self._usual = 0.0
@@ -100,7 +106,7 @@ class Contention:
         elif self._mixed:
             self._mixed -= 1
         elif self._before is not None and self._is_slow(step[0]):
-            self._judge(now, step[0] * STEPS, self._before)
+            self._go_back(now, self._before)
         else:
             self._steps.append(step)
             if len(self._steps) == STEPS:
@@ -109,32 +115,37 @@ class Contention:
                 self._measure(now, seconds, used)
 
     def _measure(self, now: float, seconds: float, used: float) -> None:
+        self._recent.append(seconds)
+        best = min(self._recent)
         if self._before is not None:
-            self._judge(now, seconds, self._before)
+            self._judge(now, best, self._before)
         elif self._was_single and used < IDLE * seconds:
             self._switch()
             self._settle(now, PAUSE)
-        elif self._is_worth_a_trial(now, seconds, used):
-            self._before = seconds
+        elif self._is_worth_a_trial(now, best, used / seconds):
+            self._before = best
             self._switch()
 
-    def _is_worth_a_trial(self, now: float, seconds: float, used: float) -> bool:
+    def _is_worth_a_trial(self, now: float, best: float, processors: float) -> bool:
+        is_due = now >= self._due
         if self._was_single:
-            return now >= self._due or seconds > 2 * self._usual
+            return is_due or (len(self._recent) == RECENT and best > 2 * self._usual)
         low, high = BUSY
-        is_contended = seconds < SAMPLE * SHORT and low * seconds <= used <= high * seconds
-        return now >= self._due and is_contended
+        return is_due and best < SAMPLE * SHORT and low <= processors <= high
 
-    def _judge(self, now: float, seconds: float, before: float) -> None:
-        """End a trial: go back unless it was faster."""
+    def _judge(self, now: float, best: float, before: float) -> None:
+        """Keep what is tried if it is faster. Otherwise go back after the last try."""
         worth = 1 + MARGIN if self._was_single else 1 - MARGIN
-        if seconds < worth * before:
+        if best < worth * before:
             self._settle(now, PAUSE)
-            self._usual = seconds
-        else:
-            self._switch()
-            self._settle(now, self._longer)
-            self._usual = before
+            self._usual = best
+        elif len(self._recent) == TRIES:
+            self._go_back(now, before)
+
+    def _go_back(self, now: float, before: float) -> None:
+        self._switch()
+        self._settle(now, self._longer)
+        self._usual = before
 
     @property
     def _longer(self) -> float:
@@ -148,6 +159,7 @@ class Contention:
         else:
             self._workers.use_all()
         self._mixed = self._mixing
+        self._recent.clear()
 
     def _settle(self, now: float, pause: float) -> None:
         """Make no trial for a while."""

@@ -247,8 +247,9 @@ class Workers:
         Args:
             is_interruptible: A signal handler may interrupt the calling thread.
         """
-        if self.is_single and self._running > len(self._idle) > 0:
-            # The thread that is awake runs it, and another one watches.
+        is_watched = self._idle or len(self._workers) > self._running
+        if self.is_single and is_watched and self._running > len(self._idle):
+            # The thread that is awake runs it, and another one watches, or is about to.
             return
         if self._idle and self._idle.wake():
             return
