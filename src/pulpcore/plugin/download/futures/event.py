@@ -195,15 +195,11 @@ E = TypeVar("E", bound=Event)
 
 
 class EventRouter:
-    """Registers handlers for events by name, and calls them.
-
-    Attributes:
-        handlers (dict[str, tuple[Handler, ...]]):
-            The handlers by the names of their events, for reading only.
-    """
+    """Registers handlers for events by name, and calls them."""
 
     def __init__(self) -> None:
-        # Immutable tuples: send() may iterate over one while a handler is registered.
+        # By the names of their events. The engine only reads them. The tuples are immutable, since
+        # send() may iterate over one while a handler is registered.
         self.handlers: dict[str, tuple[Handler, ...]] = {}
 
     def __contains__(self, name: object) -> bool:
