@@ -610,3 +610,30 @@ def test_watch_ends_with_the_single_thread(monkeypatch):
     workers._idle.append(waiter)
     assert workers._watch(waiter)
     assert not workers._idle
+
+
+def test_single_starts_one_at_a_time(monkeypatch, patient):
+    """While the thread that is to watch is starting, no function starts another one."""
+    line, asked = Line(most=8), []
+    line.block()
+    line.workers.is_single = True
+    monkeypatch.setattr(line.workers, "_lend", lambda *_: asked.append(1))
+    for _ in range(5):
+        line.workers.run(int)
+    assert len(asked) == 1
+    line.go_on.set()
+    line.workers.stop()
+
+
+def test_single_after_an_interrupt(monkeypatch):
+    """A thread whose start was interrupted is asked for, and then watches a single thread."""
+    line, done = Line(), threading.Event()
+    line.block()
+    line.workers.is_single = True
+    # What an interrupt leaves that comes just before the thread is asked for.
+    worker = line.workers._latest = module._Worker()
+    line.workers._workers[worker] = None
+    line.workers.run(done.set)
+    assert done.wait(SECONDS)
+    line.go_on.set()
+    end(line.workers)

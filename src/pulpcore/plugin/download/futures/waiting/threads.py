@@ -247,14 +247,15 @@ class Workers:
         Args:
             is_interruptible: A signal handler may interrupt the calling thread.
         """
+        latest = self._latest
+        is_interrupted = latest is not None and not latest.is_asked
         is_watched = self._idle or len(self._workers) > self._running
-        if self.is_single and is_watched and self._running > len(self._idle):
-            # The thread that is awake runs it, and another one watches, or is about to.
+        if self.is_single and is_watched and self._running > len(self._idle) and not is_interrupted:
+            # The thread that is awake runs it. Another one watches, or is about to.
             return
         if self._idle and self._idle.wake():
             return
-        latest = self._latest
-        if latest is not None and not latest.is_asked:
+        if latest is not None and is_interrupted:
             # An interrupt came between creating the worker and starting its thread.
             self._ask(latest)
         elif len(self._workers) < self._most:
@@ -369,7 +370,6 @@ class Workers:
             if self.is_single and not (is_stuck or is_idle or self._is_stopped):
                 continue
             if not self._idle.withdraw(waiter):
-                # Another thread has just woken it, so there is work.
                 break
             if self.is_single and is_stuck:
                 self.use_all()
