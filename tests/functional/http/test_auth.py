@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import pickle
+import socket
 import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -36,6 +37,7 @@ from pulpcore.plugin.download.futures import (
 from pulpcore.plugin.download.futures.auth import BearerAuth
 from pulpcore.plugin.download.futures.context import Context
 from pulpcore.plugin.download.futures.engine.spec import Packer, check, unpack
+from pulpcore.plugin.download.futures.waiting.cancellation import current
 
 BODY = b"content " * 1000
 
@@ -1042,3 +1044,21 @@ class TestPickle:
             Batch(downloads, executor=executor) as batch,
         ):
             assert [plan.result().status for plan in batch()] == [200, 200]
+
+
+def test_cancelled_in_auth(file_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download that is cancelled while ``auth`` runs doesn't look up its host any more."""
+    server = file_server({"/a": BODY})
+    looked: list[object] = []
+
+    def auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        token = current()
+        assert token is not None
+        token.cancel("shut down")
+        return request
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", lambda *args: looked.append(args))
+        error = failure(into_memory(server.url("/a"), quick(), auth=auth), DownloadFailed)
+    assert error.reason == "shut down"
+    assert not looked

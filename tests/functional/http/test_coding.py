@@ -15,6 +15,7 @@ from pulpcore.plugin.download.futures import (
     DigestValidation,
     DownloadFailed,
     DownloadMonitor,
+    Event,
     HttpDownload,
     SizeMismatch,
     SizeValidation,
@@ -126,6 +127,14 @@ class TestPublished:
 
 class TestCompressed:
     """A server that compresses whatever it sends: the content is decoded."""
+
+    def test_by_handler(self, raw_server: Any) -> None:
+        """A handler of Replied that adds the Content-Encoding which the server forgot is heard."""
+        server = raw_server([[Recv(), Send(reply(body=GZIP))]])
+        download = into_memory(server.url())
+        coding = {"Content-Encoding": "gzip"}
+        download.register(Event.REPLIED, lambda event: event.download.reply.headers.update(coding))
+        assert content(download) == TEXT
 
     @pytest.mark.parametrize("method", ["length", "chunked", "close"])
     @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from http_tools import content, failure, into_memory, names, quick, record
 from servers.files import CutAfter, File, Status
 from servers.raw import Recv, Send, chunked, reply, serve
@@ -548,3 +549,30 @@ class TestWhoMay:
         assert monitor.facts()["sha256"] == hashlib.sha256(body).hexdigest()
         assert "RESTARTED" not in names(events)
         assert server.count == 15
+
+
+@pytest.mark.parametrize("is_hook", [False, True])
+def test_of_an_exchanged_writer(file_server: Any, tmp_path: Path, is_hook: bool) -> None:
+    """A writer that resumes keeps the content, though no handler is left of what has set it."""
+    server = file_server({"/a": File(OLD, etag='"e"')})
+    server.faults = {0: CutAfter(CUT)}
+    target = tmp_path / "a"
+    download = HttpDownload(server.url("/a"), None)
+    download.retry = None
+
+    def exchange(*_: Any, **__: Any) -> None:
+        download.writer = FileWriter(target, resume=True)  # type: ignore[assignment]
+        download.router.clear()
+
+    def auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.register_hook("response", exchange)
+        return request
+
+    if is_hook:
+        download.auth = auth
+    else:
+        download.register(Event.REPLIED, exchange)
+    failure(download, DownloadFailed)
+    HttpDownload(server.url("/a"), FileWriter(target, resume=True))()
+    assert target.read_bytes() == OLD
+    assert server.requests[1].header("Range") == f"bytes={CUT}-"

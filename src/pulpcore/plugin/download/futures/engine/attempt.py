@@ -62,11 +62,13 @@ class _Waits:
         Raises:
             Cancelled: The run was cancelled.
         """
+        if self._run.token.reason is not None:
+            # It may have been cancelled since the attempt began, such as while ``auth`` ran.
+            self._run.token.check()
         if self._is_first:
-            # Just before the attempt the engine has waited for its turn, and looked at the token.
+            # Just before the attempt the engine has waited for its turn.
             self._is_first = False
             return
-        self._run.token.check()
         limiter = self._download.rate_limiter
         if limiter is not None and (delay := limiter.delay()) > 0:
             self.wait_by(functools.partial(self._run.token.wait, delay))
@@ -165,7 +167,9 @@ class Attempt(_Waits):
             download.router.send(Sent(download))
         if Event.REPLIED in handlers:
             download.router.send(Replied(download))
-        if handlers:
+        run = self._run
+        if download.writer is not run.writer or download.validations != run.validations:
+            # Not only handlers change them: hooks of ``auth`` may, too.
             self.adopt()
 
     def expect(self, total: int | None) -> None:

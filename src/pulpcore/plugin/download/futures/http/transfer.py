@@ -43,9 +43,8 @@ class Transfer:
         self._asked: resume.Version | splice.Beginning | None = None
         self._source = attempt.source
         self._urls = [self._source]
-        # The reply, and its Content-Encoding.
+        # The reply. A handler may change its headers.
         self._found: Reply
-        self._coding: str | None = None
         self._has_content = True
         # Reads ahead over several connections, if the download allows them.
         self._parts: parts.Reader | None = None
@@ -68,7 +67,7 @@ class Transfer:
             self._asked = None
             reply = self._exchange({})
         try:
-            self._found, self._coding = of(reply), header(reply, "content-encoding")
+            self._found = of(reply)
             self._total = self._total_of(reply)
             attempt.expect(self._total)
             attempt.announce(reply)
@@ -159,7 +158,7 @@ class Transfer:
             )
             if self._download.mirrors:
                 protocol.beginning = splice.Beginning.of(
-                    self._download, self._source, self._total, self._coding
+                    self._download, self._source, self._total, header(reply, "content-encoding")
                 )
             self._remember()
         elif status == requests.codes.partial_content:
@@ -222,7 +221,7 @@ class Transfer:
             if part is None:
                 return None
             return part.total if own_range(self._download) is None else part.last - part.first + 1
-        if not self._has_content or self._coding is not None:
+        if not self._has_content or "content-encoding" in self._found.fields:
             return None
         return self._found.length if reply.status_code in _FILE else None
 
@@ -231,7 +230,7 @@ class Transfer:
             drain(reply)
             return iter(())
         self._protocol.has_alternative = False
-        if self._coding is not None and (codings := self._codings(reply)):
+        if "content-encoding" in self._found.fields and (codings := self._codings(reply)):
             return self._decoded(reply, codings)
         return self._read_ahead(reply) if self._download.parts > 1 else self._read(reply)
 
