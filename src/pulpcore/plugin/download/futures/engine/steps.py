@@ -472,7 +472,7 @@ def _check(download: Download, protocol: Protocol, shared: Limits | None) -> Non
     """
     try:
         policy, longest = download.retry, download.retry_after_max
-        if policy is not backoff.DEFAULT or longest != backoff.RETRY_AFTER_MAX:
+        if policy is not backoff.DEFAULT or longest is not backoff.RETRY_AFTER_MAX:
             backoff.check(policy, longest)
         protocol.check(download)
         if download.rate_limiter is not None:
