@@ -28,7 +28,7 @@ from pulpcore.plugin.download.futures.engine import machine
 from pulpcore.plugin.download.futures.engine.attempt import Attempt
 from pulpcore.plugin.download.futures.engine.machine import MOVES, begin
 from pulpcore.plugin.download.futures.engine.protocol import Protocol, protocol_of
-from pulpcore.plugin.download.futures.event import Event
+from pulpcore.plugin.download.futures.event import Event, EventRouter
 from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation, current, scope
 
 NEW = b"abcdef"
@@ -376,6 +376,19 @@ def test_exchanged_before_the_first_byte(name, tmp_path):
     download()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"new": NEW}
     assert size.actual == 6
+
+
+def test_exchanged_router():
+    """The router that a handler of Sent has set calls the handlers of Replied."""
+    download, replies = Scripted([NEW]), []
+
+    def exchange(event):
+        download.router = EventRouter()
+        download.register(Event.REPLIED, replies.append)
+
+    download.register(Event.SENT, exchange)
+    download()
+    assert len(replies) == 1
 
 
 @pytest.mark.parametrize("retry", [None, Retry(total=1, backoff_factor=0)])

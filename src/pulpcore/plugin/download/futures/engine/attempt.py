@@ -161,13 +161,12 @@ class Attempt(_Waits):
         if self.is_announced:
             return
         self.is_announced = True
-        download, handlers = self._download, self._download.router.handlers
+        download, run = self._download, self._run
         download.reply = reply
-        if Event.SENT in handlers:
+        if Event.SENT in download.router.handlers:
             download.router.send(Sent(download))
-        if Event.REPLIED in handlers:
+        if Event.REPLIED in download.router.handlers:
             download.router.send(Replied(download))
-        run = self._run
         if download.writer is not run.writer or download.validations != run.validations:
             # Not only handlers change them: hooks of ``auth`` may, too.
             self.adopt()
