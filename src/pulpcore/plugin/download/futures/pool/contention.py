@@ -3,7 +3,7 @@
 Small files from a server nearby keep Python busy, and only one thread at a time holds the
 interpreter lock. Each system call gives the lock away, and a thread that wants it back has to wait
 for another thread's next system call. With eight threads, these hand-overs cost as much CPU as
-the downloads do. One thread alone then completes more files, in half of the CPU time.
+the downloads do. One thread alone then completes more files, in two thirds of the CPU time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SAMPLE = STEP * STEPS
 SHORT = 0.001
 """Only if plans end faster than this, on average, a single thread is tried (seconds)."""
 
-BUSY = (0.5, 1.5)
+BUSY = (0.5, 1.25)
 """How many processors the process uses when threads contend for the interpreter lock."""
 
 IDLE = 0.4
