@@ -13,7 +13,7 @@ from .engine.attempt import record_of
 from .engine.outlet import Outlet
 from .error import DownloadError, DownloadFailed
 from .waiting.cancellation import Cancellation, current, scope
-from .waiting.lock import this_process
+from .waiting.lock import Process
 from .waiting.threads import Workers
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Stream(io.BufferedIOBase):
         self.download = download
         self._outlet = Outlet(Cancellation(current()), self)
         self._workers = Workers(1, "download-stream")
-        self._process = this_process()
+        self._process = Process.current
         self._is_started = False
         # The buffer that is being read, and its offset.
         self._buffer = b""
@@ -209,7 +209,7 @@ class Stream(io.BufferedIOBase):
         """Wait for the buffer that has the next byte; b"" at the end."""
         if self.closed:
             raise ValueError("I/O operation on a closed stream")
-        if self._process is not this_process():
+        if self._process is not Process.current:
             raise RuntimeError("the process was forked: read the stream in the parent only")
         self._start()
         if self._position == self._offset + len(self._buffer):

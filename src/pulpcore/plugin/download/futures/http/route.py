@@ -23,7 +23,7 @@ from ..net.dial import AddressMemory
 from ..net.tls import shared_context
 from ..net.url import URL, Origin
 from ..settings import SSL, Limits
-from ..waiting.lock import Process, this_process
+from ..waiting.lock import Process
 from .wire.adapter import Adapter
 from .wire.pool import IdleConnections
 from .wire.request import CommonHeaders
@@ -164,7 +164,7 @@ def find_route(
     # The key has the values, not the settings object: that is mutable, and equal ones must share.
     values = _values(ssl)
     # Equal to a Key, which takes longer to make.
-    key = (url.origin, user, proxy, values, bool(public_only), limits, this_process(), auth)
+    key = (url.origin, user, proxy, values, bool(public_only), limits, Process.current, auth)
     return context.cache.once(key, lambda: Route(url.text, Key(*key), ssl, context))
 
 
@@ -223,7 +223,7 @@ def _tls(settings: SSL, context: Context | None) -> Callable[[], TlsContext]:
 
 def _shared(context: Context, kind: type[T]) -> T:
     """Return the object of a type that a context shares within this process."""
-    found: T = context.cache.setdefault((kind, this_process()), kind())
+    found: T = context.cache.setdefault((kind, Process.current), kind())
     return found
 
 

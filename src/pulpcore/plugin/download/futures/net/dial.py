@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from ..address import check_peer
 from ..context import Context
 from ..waiting.cancellation import current, watched
-from ..waiting.lock import this_process
+from ..waiting.lock import Process
 
 DELAY = 0.25
 """Head start of an address before the next one is tried in parallel (seconds).
@@ -71,7 +71,7 @@ class AddressMemory:
         Args:
             context: The context.
         """
-        memory: AddressMemory = context.cache.setdefault((cls, this_process()), cls())
+        memory: AddressMemory = context.cache.setdefault((cls, Process.current), cls())
         return memory
 
     def is_silent(self, sockaddr: Any) -> bool:

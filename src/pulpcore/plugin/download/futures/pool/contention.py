@@ -27,16 +27,16 @@ SHORT = 0.001
 """Only if plans end faster than this, on average, a single thread is tried (seconds)."""
 
 BUSY = (0.5, 1.25)
-"""How many processors the process uses when threads contend for the interpreter lock."""
+"""A process whose threads contend for the interpreter lock uses so many processors (from, to)."""
 
 IDLE = 0.4
 """A single thread that uses less than this share of a processor waits too much."""
 
 RECENT, TRIES = 4, 2
-"""The best of so many samples counts: any may be disturbed. The second is for a trial."""
+"""The best of the last samples counts, since any may be disturbed: how many, and in a trial."""
 
 SLOWER = 5.0
-"""A trial ends early if a step takes so many times as long as before."""
+"""A trial ends early if a step takes this many times as long as before the trial."""
 
 MARGIN = 0.1
 """All threads must be faster than a single one by this share, because they need more CPU."""

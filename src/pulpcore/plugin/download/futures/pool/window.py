@@ -34,7 +34,7 @@ COALESCE = 0.002
 """If plans complete faster than this, how long the consumer sleeps to collect several (seconds)."""
 
 _PLENTY = 256
-"""The consumer sleeps only if so many plans have not completed, so that no thread goes idle."""
+"""The consumer sleeps only while at least this many plans run or wait, so no thread goes idle."""
 
 
 class NotYet(Exception):

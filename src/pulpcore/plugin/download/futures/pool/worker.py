@@ -48,7 +48,7 @@ The rest of a chunk stays packed, where it costs neither memory nor a search for
 """
 
 _PLENTY = 32
-"""Reports are collected in several at once only if so many downloads wait for a thread."""
+"""A worker collects several reports at once only while this many downloads wait for a thread."""
 
 _KEPT = 10.0
 """How long a worker keeps the connections of a batch after its last chunk (seconds)."""

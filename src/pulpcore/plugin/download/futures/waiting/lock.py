@@ -20,11 +20,6 @@ class Process:
 Process.current = Process()
 
 
-def this_process() -> Process:
-    """Return the object that identifies this process: ``Process.current``."""
-    return Process.current
-
-
 def _begin() -> None:
     Process.current = Process()
 

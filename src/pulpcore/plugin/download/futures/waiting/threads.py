@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from .atomic import HEARING, Waiter, Waiters
-from .lock import this_process
+from .lock import Process
 
 _IDLE = 0.05
 """How long an idle thread waits for work before it ends (seconds)."""
@@ -119,7 +119,7 @@ class Workers:
         self._begin()
 
     def _begin(self) -> None:
-        self._process = this_process()
+        self._process = Process.current
         self._functions: deque[Callable[[], object]] = deque()
         # One waiter for each idle thread.
         self._idle = Waiters()
@@ -142,7 +142,7 @@ class Workers:
         Raises:
             RuntimeError: The system can't start a thread, and the pool has none yet.
         """
-        if self._process is not this_process():
+        if self._process is not Process.current:
             # A forked child has neither the threads of its parent nor the parent's work.
             self._begin()
         self._functions.append(function)
@@ -212,7 +212,7 @@ class Workers:
         Args:
             seconds: The time-out (seconds).
         """
-        if self._process is not this_process():
+        if self._process is not Process.current:
             return
         workers = self._workers.copy()
         end = time.monotonic() + seconds
