@@ -1,9 +1,17 @@
 """Tests of the sources of a run that no download of a mirror shows."""
 
+import pytest
 from stubs import Stub
 
 from pulpcore.plugin.download.futures.engine.protocol import Protocol
-from pulpcore.plugin.download.futures.engine.sources import ENOUGH, Site, Source, Tour, ranked
+from pulpcore.plugin.download.futures.engine.sources import (
+    ENOUGH,
+    FAILURES,
+    Site,
+    Source,
+    Tour,
+    ranked,
+)
 from pulpcore.plugin.download.futures.error import transient
 
 
@@ -91,3 +99,22 @@ def test_others():
     assert tour.others == ["c", "d"]
     # What failed to bring a part was not asked for the file.
     assert tour.summary() is None
+
+
+@pytest.mark.parametrize(
+    ("is_blamed", "is_alone", "rests"),
+    [(False, False, False), (True, False, True), (False, True, True)],
+)
+def test_helpers(is_blamed, is_alone, rests):
+    """Right parts end the row of failures, unless parts failed, too, or a digest was wrong."""
+    mirror = Site()
+    for _ in range(FAILURES - 1):
+        mirror.failed(0.01)
+    tour = Tour(["a", "b"], {"a": Site(), "b": mirror}.__getitem__, lambda: 0.0, keep_first=True)
+    tour.helped("b")
+    if is_blamed:
+        tour.blame("b", transient("gone"), 0.01)
+    tour.succeeded(10, 1.0, is_alone)
+    assert mirror.is_resting == rests
+    mirror.failed(0.01)
+    assert mirror.is_resting == rests

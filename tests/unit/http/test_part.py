@@ -100,13 +100,35 @@ def test_silence_while_others_have_nothing_to_do(running):
     assert mirror.quiet == 0.2
 
 
+def test_silence_of_all_mirrors(running):
+    """Where only mirrors fetch, and all of them are silent, none is worse than the others."""
+    team, home, mirror = running
+    home.fetcher.is_helper = True
+    team.measure(0.2, False, ())
+    assert (home.quiet, mirror.quiet) == (0.2, 0.2)
+    assert (home.is_outdone, mirror.is_outdone) == (False, False)
+    for _ in range(2):
+        home.received += 1
+        team.measure(0.2, False, ())
+        assert (home.is_outdone, mirror.is_outdone) == (False, True)
+    team.measure(0.2, False, ())
+    assert (home.is_outdone, mirror.is_outdone) == (False, True)
+    mirror.received += 1
+    team.measure(0.2, False, ())
+    assert (home.is_outdone, mirror.is_outdone) == (True, False)
+    team._running.discard(home)
+    team.measure(0.2, False, ())
+    assert mirror.is_outdone
+
+
 def test_silence_of_an_earlier_fetch(running):
     """A part that is fetched again isn't judged by the source that had it before."""
     _, part, _ = running
-    part.measure(9.0)
+    part.measure(9.0, True)
     part.received = 5
     part.begin(1.0, Mock())
     assert (part.quiet, part.spent, part.seen, part.kept, part.began) == (0, 0, 5, 5, 1)
+    assert not part.is_outdone
 
 
 def test_pause_of_the_writer(monkeypatch):
@@ -120,6 +142,19 @@ def test_pause_of_the_writer(monkeypatch):
     reader._measure(1000.0, ())
     reader._measure(1000.0 + parts._STEP / 4, ())
     assert measured == [parts._STEP, pytest.approx(parts._STEP / 4)]
+    reader.close()
+
+
+@pytest.mark.parametrize("is_outdone", [False, True])
+def test_blame_for_silence(is_outdone):
+    """A mirror that stalls in a part counts as failed if others did better meanwhile."""
+    attempt, origins = Mock(position=0, source="a"), [Mock(total=9, source=url) for url in "ab"]
+    reader = Reader(Mock(parts=2, BLOCK=1), attempt, Mock(elapsed=timedelta()), origins, Mock())
+    part = Part(0, 9, Mock(), reader._team.fetchers[1])
+    part.received, part.quiet, part.is_outdone = 1, 1000.0, is_outdone
+    reader._give_up(part, 1000.0)
+    assert [each.source for each in reader._team.fetchers] == ["a"]
+    assert attempt.tour.blame.called == is_outdone
     reader.close()
 
 

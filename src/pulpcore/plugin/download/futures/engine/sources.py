@@ -115,6 +115,10 @@ class Site:
 
         self._past.change(change)
 
+    def helped(self) -> None:
+        """Note that parts of a file came from it, all right. The row of failures ends."""
+        self._past.change(lambda past: past._replace(row=0))
+
     def missed(self, seconds: float) -> None:
         """Count a request for a file that isn't there. It takes time, but isn't the site's failure.
 
@@ -267,6 +271,7 @@ class Tour:
         self._failures: dict[str, Failure] = {}
         # By the source that was asked: the others that brought parts of the file meanwhile.
         self._helpers: dict[str, set[str]] = {}
+        self._blamed: set[str] = set()
         self.source = self._left.pop(0)
 
     @property
@@ -292,7 +297,7 @@ class Tour:
         self._helpers.setdefault(self.source, set()).add(source)
 
     def succeeded(self, size: int, seconds: float, is_alone: bool) -> None:
-        """Note that the source has brought the file.
+        """Note that the source has brought the file, and what that says of those that helped.
 
         Args:
             size: The bytes that came.
@@ -301,8 +306,11 @@ class Tour:
                 one was among them, the others count as failed: one of them brought wrong bytes.
         """
         self._sites[self.source].succeeded(size, seconds)
-        for helper in self._helpers.get(self.source, ()) if is_alone else ():
-            self._sites[helper].failed(seconds)
+        for helper in self._helpers.get(self.source, ()):
+            if is_alone:
+                self._sites[helper].failed(seconds)
+            elif helper not in self._blamed:
+                self._sites[helper].helped()
 
     def failed(self, error: DownloadError, seconds: float) -> None:
         """Note why the source failed.
@@ -324,6 +332,7 @@ class Tour:
         """
         if error.local:
             return
+        self._blamed.add(source)
         # Other sources may lack the file, too, or this one may not have synced it yet.
         site = self._sites[source]
         (site.missed if isinstance(error, NotFound) else site.failed)(seconds)

@@ -192,6 +192,8 @@ class Part:
         seen (int): How much had come when the download's thread looked last (bytes).
         spent (float): How long the last fetch has taken, as :meth:`measure` counts it (seconds).
         quiet (float): How long it has brought nothing (seconds).
+        is_outdone (bool): Whether, since its last bytes, others brought some, or had no part left
+            to fetch.
         is_joined (bool): Whether another source than that of the attempt brought any of it.
         token (Cancellation): Cancels the fetch.
         failures (int): How often it has failed in a row.
@@ -214,7 +216,7 @@ class Part:
         self.fetcher, self.began, self.is_joined = fetcher, 0.0, False
         self.first, self.end, self.memory = first, end, memory
         self.received = self.handed = self.kept = self.seen = 0
-        self.spent = self.quiet = 0.0
+        self.spent, self.quiet, self.is_outdone = 0.0, 0.0, False
         self.token = Cancellation()
         self.failures = 0
         self.error: DownloadError = DownloadFailed(SHORT)
@@ -230,17 +232,21 @@ class Part:
         """
         self.is_ended, self.token, self.began = False, token, now
         self.kept = self.seen = self.received
-        self.spent = self.quiet = 0.0
+        self.spent, self.quiet, self.is_outdone = 0.0, 0.0, False
 
-    def measure(self, seconds: float) -> None:
+    def measure(self, seconds: float, is_outdone: bool) -> None:
         """Count for how long it is fetched, and for how long nothing has come.
 
         Args:
             seconds: How much time to count since the last call (seconds).
+            is_outdone: Whether others brought bytes since then, or had no part to fetch.
         """
         received = self.received
         self.spent += seconds
-        self.quiet = 0.0 if received > self.seen else self.quiet + seconds
+        if received > self.seen:
+            self.quiet, self.is_outdone = 0.0, False
+        else:
+            self.quiet, self.is_outdone = self.quiet + seconds, self.is_outdone or is_outdone
         self.seen = received
 
     def read(self, size: int) -> bytes:

@@ -188,8 +188,11 @@ class Team:
         """
         is_idle = not has_stream and all(each.fetcher.is_helper for each in self._running)
         came = {each.fetcher for each in self._running if each.received > each.seen}.union(heard)
+        asked = {each.fetcher for each in self._running}
         for part in self._running:
-            part.measure(seconds if is_idle or came - {part.fetcher} else 0.0)
+            others = asked - {part.fetcher}
+            is_outdone = bool(came - {part.fetcher}) or (is_idle and not others)
+            part.measure(seconds if is_idle or is_outdone else 0.0, is_outdone)
 
     def buffered(self) -> int:
         """Return how much has been received and not handed on (bytes)."""
@@ -531,13 +534,14 @@ class Reader:
     def _give_up(self, part: Part, now: float) -> None:
         """Fetch no more parts from the source of a part, which isn't that of the attempt.
 
-        Other files are told if it failed, or stalled in the part, but not if it is only slow or
-        far away.
+        Other files are told if it failed, or stalled in the part while others did better, but not
+        if it is only slow or far away.
         """
         fetcher, tour = part.fetcher, self._attempt.tour
         error, seconds = (part.error, now - part.began) if part.failures else (None, part.quiet)
-        if error is None and self._is_silent(part) and part.received > part.kept:
-            error = DownloadFailed("it brought no more bytes, while other sources did")
+        has_stalled = self._is_silent(part) and part.received > part.kept and part.is_outdone
+        if error is None and has_stalled:
+            error = DownloadFailed("it brought no more bytes")
         if (
             error is not None
             and fetcher in self._team.fetchers
