@@ -162,6 +162,16 @@ def test_attached_to_another():
     assert monitor.facts() == facts(b"second")
 
 
+def test_attached_after_the_handlers_are_gone():
+    """A monitor can be attached although somebody has removed its handlers."""
+    first, second = Parts([b"first"]), Parts([b"second"])
+    monitor = DownloadMonitor(first)
+    first.router.clear()
+    monitor.attach(second)
+    second()
+    assert monitor.facts() == facts(b"second")
+
+
 def test_two_monitors():
     """Two monitors of one download don't affect each other."""
     download = Parts([b"content"])

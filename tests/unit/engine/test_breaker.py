@@ -135,6 +135,15 @@ def test_sign_of_life(host, clock):
     assert not host.is_open
 
 
+def test_nothing_to_do(host, clock):
+    """A breaker costs nothing until an attempt fails, and again after the next success."""
+    assert not host.has_failed
+    fail(host, clock, 1)
+    assert host.has_failed
+    host.succeeded()
+    assert not host.has_failed
+
+
 def test_in_a_row(host, clock):
     """Failures with successes between them never open the breaker."""
     for _ in range(10):

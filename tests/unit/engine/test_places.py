@@ -71,6 +71,20 @@ def test_an_interrupted_run(runners):
     assert places.enter(runners[2].run, 1) is None
 
 
+def test_many_interrupted_runs():
+    """Of many runs that wait, the first that wasn't interrupted asks often, and is woken."""
+    places, holder = Places(), Runner()
+    places.enter(holder.run, 1)
+    waiting = [Runner() for _ in range(20)]
+    for each in waiting:
+        places.enter(each.run, 1)
+    for each in waiting[:8]:
+        each.interrupt()
+    assert places.enter(waiting[8].run, 1) - 1000 == pytest.approx(0.05)
+    places.leave(holder.run)
+    assert [each.woken for each in waiting[7:10]] == [0, 1, 0]
+
+
 def test_a_run_within_another():
     """A download that is run by a handler of another doesn't wait for that one's place."""
     places, outer, other = Places(), Runner(), Runner()

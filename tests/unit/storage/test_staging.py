@@ -259,6 +259,24 @@ class TestPartial:
         finish(stage)
         assert beside(target) == []
 
+    def test_remember_in_a_folder_that_became_read_only(self, target, monkeypatch):
+        """A note that can be neither written nor removed says why it couldn't be written."""
+        stage = opened(Partial(str(target)))
+
+        def refuse_to_remove(*unused):
+            raise OSError(errno.EROFS, "read only")
+
+        def refuse(*unused):
+            patch.setattr(os, "unlink", refuse_to_remove)
+            raise OSError(errno.ENOSPC, "full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", refuse)
+            with pytest.raises(OSError, match="full"):
+                stage.remember(NOTE)
+        finish(stage)
+        assert beside(target) == []
+
     def test_no_byte(self, target):
         """An empty partial file and its note aren't kept."""
         stage = opened(Partial(str(target)))
