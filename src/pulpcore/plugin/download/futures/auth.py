@@ -225,7 +225,7 @@ class BearerAuth(AuthBase):
 
     def _own(self) -> _Timed:
         """Call the function that the caller gave, and check what it returns."""
-        # Declared, because what it returns is checked.
+        # Declared as Any, because the result is checked.
         found: Any = self._fetch()  # type: ignore[misc]
         is_pair = isinstance(found, tuple) and len(found) == 2
         value, life = found if is_pair else (found, _LONGEST)
@@ -277,7 +277,7 @@ def _challenge(response: requests.Response) -> Challenge | None:
         except ValueError:
             continue
         sent = secret.of([response.request.url], [], response.request.headers)
-        # The URL of the realm is logged. A server could put what it was sent into it.
+        # The realm's URL is logged, and a malicious server could put the request's secrets into it.
         if not secret.repeated(realm, sent):
             return Challenge(home, realm, parameters.get("service"), parameters.get("scope", ""))
     return None
@@ -315,7 +315,8 @@ def _ask(challenge: Challenge, base: Options | None, user: User) -> _Timed:
     if realm.origin != home.origin and (
         realm.scheme != "https" or (has_user and home.scheme != "https")
     ):
-        # The message has no URL of the realm: a server could put what it was sent into it.
+        # The message doesn't show the realm's URL: a server could put the request's secrets into
+        # it.
         raise NotAuthorized(
             "the server wants a token from another server, which must be asked by https"
             + (", and not with a user unless the server is, too" if has_user else "")
@@ -358,7 +359,8 @@ def _request(
         if is_home and user.name is None:
             download.user = _user_of(base)
     if not is_home and user.name is None:
-        # An `auth` that does nothing turns netrc off: the server chose this host, not the user.
+        # An `auth` that does nothing turns netrc off, because the server chose this host, not the
+        # user.
         download.auth = _as_it_is
     return download
 

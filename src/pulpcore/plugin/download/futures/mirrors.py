@@ -224,10 +224,10 @@ class Metalink(NamedTuple):
         try:
             reader.read(raw)
         except expat.ExpatError as error:
-            # Without the text of the document.
+            # The exception chain must not contain the document's text.
             raise ValueError(f"the Metalink document is not well-formed: {error}") from None
         for file in reader.files:
-            # Here, and not at each URL: a document may have a hundred thousand of them.
+            # Sort once at the end, because a document may have a hundred thousand URLs.
             file.urls.sort(key=lambda url: url.priority)
         if not any(file.urls for file in reader.files):
             raise ValueError("the Metalink document has no http URL")
@@ -241,7 +241,7 @@ class _Reader:
     version (Fedora's ``alternates``).
     """
 
-    # The elements that have text, by version and place.
+    # The elements whose text is used, by version and by path below the file element.
     _PLACES: dict[str, dict[tuple[str, ...], str]] = {  # noqa: RUF012 - never changed
         _VERSION_4: {("size",): "size", ("hash",): "hash", ("url",): "url"},
         _VERSION_3: {

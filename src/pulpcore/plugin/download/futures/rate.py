@@ -26,7 +26,7 @@ class RateLimiter:
         self._last = Cell(float("-inf"))
 
     def __reduce__(self) -> tuple[type[RateLimiter], tuple[float]]:
-        # Without the time of the last request, which another machine's clock doesn't know.
+        # Leave out the time of the last request: another machine has another clock.
         return type(self), (1 / self._interval,)
 
     def delay(self) -> float:

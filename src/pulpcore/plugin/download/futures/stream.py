@@ -188,7 +188,8 @@ class Stream(io.BufferedIOBase):
             token.cancel(_CLOSED)
             token.close()
             self._workers.stop()
-            # A handler of the download would wait for itself.
+            # If a handler of the download closes the stream, joining would wait for the handler
+            # itself.
             if work is None or not work.within(token):
                 self._workers.join(_LONGEST)
         super().close()

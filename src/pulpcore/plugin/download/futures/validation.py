@@ -170,7 +170,7 @@ class _Blank:
 
     def __get__(self, validation: DigestValidation, kind: type[Any]) -> Digest:
         state = vars(validation)
-        # One step: if two threads make it, both get the first.
+        # setdefault() is atomic: if two threads create a digest, both get the first.
         made: Digest = state.setdefault("_digest", Digest(state["_name"]))
         return made
 

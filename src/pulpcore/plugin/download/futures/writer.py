@@ -539,7 +539,7 @@ class FileWriter(Writer):
         is_absolute = os.path.isabs(self.path)
         path = self.path if is_absolute else os.path.join(os.getcwd(), self.path)
         if type(self).__copy__ is FileWriter.__copy__:
-            # The same as below, without a copy.
+            # The same as below, but without a copy of the writer.
             return {**vars(self), "path": path, "fp": None, "_stage": None}
         return super().__getstate__() | {"path": path}
 

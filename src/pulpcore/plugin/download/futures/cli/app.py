@@ -28,7 +28,7 @@ from .wanted import STDIO, Wanted
 
 DEMO = "pulp-futures-demo"
 
-# So that shells complete paths. What else is wrong with a path is said where it is used.
+# The type lets shells complete paths. The code that uses a path checks it.
 _PATH = click.Path(readable=False)
 _FOLDER = click.Path(readable=False, file_okay=False)
 
@@ -68,7 +68,7 @@ def _run(arguments: list[str]) -> int:
             click.UsageError(message, getattr(error, "ctx", None)).show()
             return error.exit_code
         except click.Abort as abort:
-            # A prompt of click doesn't chain the signal as the cause, but as the context.
+            # A signal during a prompt of click is the exception's context, not its cause.
             cause = abort.__cause__ or abort.__context__
             return cause.status if isinstance(cause, Interrupted) else STOPPED
         except OSError as error:

@@ -154,7 +154,7 @@ class Grouped(click.Command):
         """
         groups: dict[str, list[tuple[str, str]]] = {"Files": []}
         for parameter in self.get_params(context):
-            # Some versions of click list arguments here.
+            # In some versions of click, get_params() also returns arguments.
             record = parameter.get_help_record(context)
             if record is not None and isinstance(parameter, click.Option):
                 title = _GROUPS.get(parameter.opts[-1].lstrip("-"), "Files")

@@ -133,7 +133,7 @@ class Output:
         reason = result.reason or ""
         if self.verbose or not sys.stderr.isatty():
             return f"failed: {name}: {reason}" if name else f"failed: {reason}"
-        # The name says which file it is. The URL would take the place of the reason.
+        # The name identifies the file, so leave out the URL to make room for the reason.
         reason = reason.replace(f"{redact.url(result.url or '')}: ", "", 1)
         return short(printable(name), printable(reason), Console(stderr=True).width)
 

@@ -229,7 +229,8 @@ class _Polling(RichProgress):
         self._wide = (self._title, bar, size, speed, left, files)
         self._middle = (self._title, bar, size, files)
         self._narrow = (bar, size, files)
-        # While it waits. The width is what is left beside the files.
+        # The columns while a download waits. The reason gets the width that the number of files
+        # leaves.
         why = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         text = TextColumn("{task.fields[waiting]}", markup=False, table_column=why)
         self._waits = (text, files)

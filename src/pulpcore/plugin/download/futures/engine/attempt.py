@@ -66,7 +66,7 @@ class _Waits:
             # It may have been cancelled since the attempt began, such as while ``auth`` ran.
             self._run.token.check()
         if self._is_first:
-            # Just before the attempt the engine has waited for its turn.
+            # The engine has just asked the rate limiter, before the attempt.
             self._is_first = False
             return
         limiter = self._download.rate_limiter
@@ -130,14 +130,15 @@ class Attempt(_Waits):
         """
         record = record_of(download)
         if record.attempt is None:
-            # Nobody drives this run, so it claims nothing: its generator never starts.
+            # No engine drives this run, so it must claim nothing. The claims of a generator that
+            # never starts don't count.
             run = record.run = Run(current(), Claims(None for _ in range(0)))
             run.writer, run.validations = download.writer, list(download.validations)
             protocol = record.protocol = protocol_of(type(download))()
             record.attempt = cls(download, run, protocol)
         return record.attempt
 
-    # What a protocol may ask for.
+    # For protocols.
 
     @property
     def source(self) -> str:
@@ -257,7 +258,7 @@ class Attempt(_Waits):
             size, seconds = self.fetched - self.helped, time.monotonic() - self.began
             self.tour.succeeded(size, seconds, is_alone=not self._run.may_mix)
 
-    # What the engine does with it.
+    # For the engine.
 
     def write(self, buffer: bytes) -> None:
         """Take the next bytes of the content: writer, validations, then the Fetched event.
@@ -319,7 +320,7 @@ class Attempt(_Waits):
             self.is_exchanged = True
             raise transient("its writer or a validation was exchanged after bytes had come")
         run.use(download, content)
-        # The reply begins at byte 0, whatever an earlier run left.
+        # The reply begins at byte 0, so a partial file of an earlier run is useless.
         self._open(may_recall=False)
 
     def _open(self, may_recall: bool) -> None:
@@ -333,7 +334,8 @@ class Attempt(_Waits):
                 if (note := writer.recall()) is not None:
                     self._recall(writer, note, may_recall)
                 elif writer.resume:
-                    # A note without bytes must not be found beside those that come now.
+                    # There is no partial file. Remove its note, or a later run would apply it to
+                    # the bytes of this one.
                     writer.remember(None)
         except OSError as error:
             raise unwritable(writer, error) from error

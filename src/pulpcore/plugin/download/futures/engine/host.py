@@ -29,8 +29,8 @@ PAUSE = 0.1
 LAG = 0.2
 """Seconds that a server may take to notice that a connection has ended."""
 
-# How often those who wait for a place look for one: the first of them often, unless no attempt has
-# ended for a while, and all others together so many times a second.
+# Runs that wait for a place poll for it. The first _FIRST do so every _SOONEST seconds, or more
+# slowly if no attempt has ended for a while. The others share _LOOKS polls a second.
 _FIRST = 8
 _SOONEST, _LATEST = 0.02, 2.0
 _LOOKS = 200
@@ -62,12 +62,13 @@ class Host:
         self.health = Health()
         self._process = Process.current
         self._active: dict[Run, None] = {}
-        # In the order in which they came. Those that were refused are first: they had a place.
-        # False while a run that was refused lets the server recover, and looks for no place yet.
+        # Both in the order of arrival. Refused runs come first, because they had a place already.
+        # The value is False while a refused run pauses to let the server recover; it doesn't poll
+        # then.
         self._refused: dict[Run, bool] = {}
         self._waiting: dict[Run, bool] = {}
         self._limit: _Limit | None = None
-        # When the last attempt has ended well.
+        # When an attempt last ended successfully.
         self._left = 0.0
 
     def enter(self, run: Run) -> float | None:
@@ -124,7 +125,8 @@ class Host:
         now, others, ended = time.monotonic(), self._others(run), self._left
         is_late = ended != run.left and ended >= began - LAG and not run.was_late
         if not others and not is_late:
-            # The number isn't why. One file that can't be had must not slow all others down.
+            # The server refuses even a single connection, so a limit would not help. It would only
+            # slow down the host's other files.
             run.refused_alone = now
             self._limit = None
             return False
@@ -149,7 +151,7 @@ class Host:
         if limit is not None and now - limit.since >= MEMORY:
             limit = self._limit = None
         if limit is None or self.breaker.is_open:
-            # The circuit breaker lets hardly anybody through.
+            # The open circuit breaker keeps nearly all runs away already.
             waiting.pop(run, None)
             return None
         # A newcomer mustn't take the place of a run that waits.

@@ -110,7 +110,7 @@ class Outlet:
         """
         if self._is_comparing:
             raise _changed()
-        # Set first: the reader compares it with its position.
+        # Set this before handing over the last buffer: the reader compares it with its position.
         self._total = self._given + len(self._held)
         self._hand_over()
         self._wake("reader")
@@ -201,7 +201,7 @@ class Outlet:
             DownloadError: The download has failed, or was cancelled.
             Exception: The download raised it.
         """
-        # Ask this first: end() sets the error before it.
+        # Read this before the error, because end() sets it after the error.
         is_ended = self._is_ended
         if self._error is not None:
             # Otherwise each call would add its frames to the traceback.
@@ -213,7 +213,7 @@ class Outlet:
         is_at_end = self.is_last(position) and not self._is_end_wanted
         return bool(self._chunks) or self._is_ended or is_at_end
 
-    # Both.
+    # Both threads.
 
     def _wait(self, who: str, is_due: Callable[[], bool]) -> None:
         """Sleep until something is due, or the stream was cancelled."""

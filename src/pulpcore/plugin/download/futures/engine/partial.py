@@ -59,7 +59,8 @@ def recall(
         OSError: It can't be read or removed.
         ValidationError: A validation refuses it. It can be started again.
     """
-    # What is replayed and refused must be started again.
+    # If a validation refuses the partial file, the writer and the validations must be able to
+    # restart.
     may_recall = may_recall and can_restart(writer, run.validations)
     if not may_recall or not protocol.recall(download, note):
         writer.truncate()

@@ -163,7 +163,7 @@ def enter_all(run: Run, wanted: Sequence[tuple[Places, int]]) -> float | None:
         if until is not None:
             for other, _ in wanted:
                 if other is not places:
-                    # No hold and wait, so there is no deadlock.
+                    # A waiting run holds no places, so runs can't deadlock.
                     other.leave(run)
             return until
     return None

@@ -147,8 +147,8 @@ class Protocol:
         return None
 
 
-# Once a class, and not for each run. Looked for in the classes only, and by type, so that a plugin
-# may have a `_protocol` that is something else.
+# Cached by class, so that runs don't repeat the search. It skips instances and any `_protocol` that
+# isn't a Protocol, because a plugin may use that name for something else.
 @functools.lru_cache(maxsize=128)
 def protocol_of(kind: type[Any]) -> type[Protocol]:
     """Return the protocol of a class of downloads.
@@ -158,7 +158,7 @@ def protocol_of(kind: type[Any]) -> type[Protocol]:
     """
     # A list and not a generator: an interrupt while a generator is closed would get lost.
     candidates = [vars(cls).get("_protocol") for cls in kind.__mro__]
-    # Download, the base class of all, has one.
+    # The list isn't empty: Download, the base class, has a protocol.
     protocols: list[type[Protocol]] = [
         found for found in candidates if isinstance(found, type) and issubclass(found, Protocol)
     ]

@@ -98,7 +98,7 @@ class Report(NamedTuple):
         record = record_of(download)
         record.content = Content()
         record.content.position = self.position
-        # So that another run starts over, and says so.
+        # If bytes were fetched, the next run restarts, and its handlers learn of it.
         record.content.is_begun = self.position > 0
         record.protocol = self.protocol
         record.wait = None

@@ -97,8 +97,8 @@ class Run:
         trace (Requests | None): Traces the requests, while it runs.
     """
 
-    # Defaults of what most runs never set, and seldom read. An attribute of the object is found
-    # sooner than one of its class.
+    # Class attributes for values that most runs never set and rarely read. Setting these for each
+    # run would take longer.
     policy: tuple[Retry | None, float]
     repairs = 0
     is_done = can_continue = was_late = False

@@ -158,7 +158,7 @@ class Source(str):
 
     site: Site
 
-    # A str can't have slots that aren't empty; this one has a dict.
+    # A subclass of str can't have non-empty __slots__, so instances have a __dict__.
     __slots__ = ("__dict__",)
 
     def __new__(cls, url: str, site: Site) -> Source:
@@ -173,7 +173,7 @@ class Source(str):
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What is known of the base stays in this process.
+        # Unpickles as a plain str: the state of the site stays in this process.
         return str, (str(self),)
 
 
@@ -269,7 +269,8 @@ class Tour:
         self.home = sources[0]
         self._left = ranked(self._sites, chance, keep_first)
         self._failures: dict[str, Failure] = {}
-        # By the source that was asked: the others that brought parts of the file meanwhile.
+        # For each source that was asked, the other sources that brought parts of the file
+        # meanwhile.
         self._helpers: dict[str, set[str]] = {}
         self._blamed: set[str] = set()
         self.source = self._left.pop(0)

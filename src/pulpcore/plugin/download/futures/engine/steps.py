@@ -37,9 +37,9 @@ FULL = "full"
 KEPT = "kept"
 """What the first step returns if the target has the content already."""
 
-# The ways to try the same source again that spend no retry: fetch all from it alone, because what
-# several sources brought doesn't belong together; have the protocol read the content otherwise; or
-# use the writer and the validations that a handler has set.
+# Ways to try the same source again without spending a retry: fetch the whole file from it alone,
+# because the parts from several sources don't belong to one version; have the protocol read the
+# content in its other way; or use the writer and validations that a handler has replaced.
 _ALONE, _OTHERWISE, _EXCHANGED = "alone", "otherwise", "exchanged"
 
 # The one method that a protocol must have.
@@ -55,7 +55,7 @@ class _Prospects:
     _protocol: Protocol
     _attempt: Attempt
     _has_content: bool
-    # What is known of the host, and since which attempt.
+    # The host's state, its key, and the number of the attempt that they belong to.
     _host: Host | None = None
     _host_key: Hashable = None
     _host_of = 0
@@ -158,7 +158,7 @@ class Steps(_Prospects):
         timeout = download.timeout
         if isinstance(timeout, Timeout) and timeout.total is not None:
             run.limit(timeout.total)
-        # The reader of a stream wants the content, wherever else it is.
+        # A stream needs the content itself, even if the target has it already.
         is_read = run.outlet is not None
         if download.skip_existing and not is_read and self._protocol.has_content(download):
             self._record.show(Wait("checking the file that is there"))
@@ -253,7 +253,7 @@ class Steps(_Prospects):
             self._run.pause(outlet.wait_for_end)
         if writer is not None:
             if self._has_content:
-                # If close() fails, nobody knows what the writer still holds.
+                # If close() fails, the writer's content is unknown.
                 self._record.content.is_torn = True
                 try:
                     writer.close()
@@ -274,7 +274,8 @@ class Steps(_Prospects):
         del self.failure
         try:
             if self._mismatch is not None and isinstance(error, MismatchError):
-                # Both readings are wrong. The usual one is told, and is what a repair tries again.
+                # The content is wrong both ways. Report the error of the usual way, and retry in
+                # that way.
                 error, self._mismatch = self._mismatch, None
                 self._protocol.is_alternative = False
             run.expire()
@@ -356,7 +357,7 @@ class Steps(_Prospects):
         host = self._find_host() if self._run.attempts == 1 else None
         return None if host is None else self._protocol.pipelined(self.download, host.health)
 
-    # What the steps need.
+    # Helpers of the steps.
 
     def _find_host(self) -> Host | None:
         """Return what is known of the host of the attempt; None if nothing is kept of it."""
@@ -366,7 +367,7 @@ class Steps(_Prospects):
             if shared is not None or self._limits is not None:
                 key = self._host_key = self._protocol.host(self.download)
                 if shared is not None and key is not None:
-                    # Those who share the context share what is known.
+                    # All downloads that share the context share the host's state.
                     self._host = host_of(shared, key)
             self._host_of = self._run.attempts
         return self._host
@@ -398,7 +399,7 @@ class Steps(_Prospects):
         if error.local:
             return
         if self._can_move(error):
-            # The breaker stops what has no other way.
+            # The breaker doesn't count this failure, because another source may have the file.
             return
         if attempt.breaker is not None and attempt.is_sending and self._run.token.reason is None:
             is_up = self._protocol.is_up(error)
@@ -415,7 +416,7 @@ class Steps(_Prospects):
         """
         if error.download is None:
             error.download = self.download
-        # That of another download, which this one ran, has its own.
+        # A handler may run another download, whose error has its own facts.
         if error.facts is None and error.download is self.download:
             error.facts = _facts(self.download, self._run, self._protocol)
 

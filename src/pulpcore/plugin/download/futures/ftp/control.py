@@ -33,7 +33,8 @@ class NoTls(ftplib.error_perm):
     """The server refuses TLS."""
 
 
-# What servers say with 530, or another code, that has two meanings.
+# Phrases by which servers report too many connections. The code alone, such as 530, may also mean a
+# wrong password.
 _TOO_MANY = re.compile(
     r"too many|maximum|max(imal)? (number|client|user)|limit|already (connected|logged)|try again"
     r"|(no|not) (more|enough) (connection|user|client|slot)|(server|system) (is )?(full|busy)",
@@ -116,7 +117,7 @@ class Control(ftplib.FTP):
         self.welcome = self.getresp()
         if self._tls is not None and not at_once:
             self._demand("AUTH TLS")
-            # With what came behind the reply, in the clear: anybody may have sent it.
+            # Discard the buffered reader: an attacker may have injected plain text after the reply.
             file.close()
             self._listen(self._secure(sock, self._tls))
 
@@ -185,14 +186,14 @@ class Control(ftplib.FTP):
         except (ValueError, OverflowError):
             port = 0
         if not 0 < port < 1 << 16:
-            # A number in the reply that is none, has too many digits, or is no port.
+            # The port isn't a number, or is out of range.
             raise DownloadFailed("the server's reply can't be read")
         data = dial(host, port, self._connect_timeout, receive_buffer=self._receive_buffer)
         try:
             size = self._begin(path, position)
             if self._tls is not None:
-                # Many servers demand the session of the control connection, which proves that it
-                # is the same client who comes.
+                # Many servers require the TLS session of the control connection. It proves that
+                # both connections come from the same client.
                 data = self._secure(data, self._tls, getattr(self.sock, "session", None))
             data.settimeout(self._read_timeout)
         except BaseException:
@@ -208,7 +209,7 @@ class Control(ftplib.FTP):
         """
         reply = super().sendcmd(cmd)
         if cmd.startswith("REST ") and not reply.startswith("350"):
-            # ftplib takes any good reply for a yes.
+            # ftplib accepts any reply below 400.
             raise NoRest(reply)
         return reply
 
@@ -256,7 +257,7 @@ class Control(ftplib.FTP):
     def _listen(self, sock: socket.socket) -> TextIO:
         self.sock = sock
         sock.settimeout(self._read_timeout)
-        # In whatever encoding a server writes, the digits are ASCII. The rest is shown to people.
+        # The digits are ASCII in any encoding that servers use. The rest is only shown to users.
         self.file = file = sock.makefile(
             "r", encoding=ENCODING, errors="backslashreplace", newline="\n"
         )
@@ -272,7 +273,7 @@ class Control(ftplib.FTP):
                 raise NoFile(*error.args) from None
             raise
         if reply.startswith("2"):
-            # Some servers reply twice, at first that they have connected.
+            # Some servers send a 2xx reply first, to report that they have connected.
             reply = self.getresp()
         if not reply.startswith("1"):
             raise OddReply(reply)

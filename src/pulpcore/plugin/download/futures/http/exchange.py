@@ -180,7 +180,7 @@ class Exchange:
         if not is_home:
             ssl = without_client(ssl)
             if login is None and (
-                # The download has credentials of its own: a netrc file has no say elsewhere either.
+                # The download has its own credentials, so netrc isn't used for other hosts either.
                 self._is_mirror
                 or self._auth is not None
                 or self._own_login is not None
@@ -224,17 +224,18 @@ class Exchange:
             request: What a hook of ``auth`` sends by the route of the last request. None for a new
                 request.
         """
-        # An error from here on has no status: that of a redirect would be read as the host's.
+        # The errors that follow must not have the status of a redirect. It would count as that of
+        # this host.
         self.reply = None
         if request is None:
             request = self._made(url)
         route = self._routes[-1]
         adapter = route.adapter(url.text)
         asked = url if self._auth is None else parse(request.url or "", SCHEMES)
-        # Ends, for each time a connection less is kept.
+        # Terminates: each repetition uses up one idle connection.
         while True:
             self._before(url.origin)
-            # Each is sent with a trace of its own, also one that is sent again.
+            # Each request gets its own trace span, even if it repeats the one before.
             traced = None if self._trace is None else _span(self._trace, request, self._shown(url))
             try:
                 if type(adapter) is Adapter:
@@ -266,13 +267,13 @@ class Exchange:
             redact.exception(error)
             raise DownloadFailed(f"a setting is wrong: {error}") from error
         except OSError as error:
-            # The system refused what the route needs, such as a file to read.
+            # The system reports an error, for example that a CA file can't be read.
             raise self._failure(error, url) from error
         return self._auth.apply(request) if is_home and self._auth is not None else request
 
     def _failure(self, error: Exception, url: URL) -> DownloadFailed:
         is_redirected = len(self._urls) > 1
-        # What the server redirected to may repeat what it was sent.
+        # The redirect's target may repeat secrets of the request.
         secrets = secret.repeated(url, self._secrets()) if is_redirected else ()
         failed = failure.from_exception(
             error, *secrets, self._download.url, self._source or "", url.text
@@ -280,7 +281,7 @@ class Exchange:
         failed.refused = failed.refused or failure.is_refusal(error)
         tunnel, retry = failure.find(error, TunnelRefused), self._download.retry
         if tunnel is not None and retry is not None:
-            # The caller's policy names the statuses of a proxy as those of a server.
+            # The caller's status_forcelist also applies to a proxy's replies.
             failed.transient = tunnel.status in retry.status_forcelist
         if is_redirected:
             secret.hide(failed, secrets)
@@ -310,7 +311,7 @@ class Exchange:
                 ):
                     request.headers[name] = value
         if route.is_tunnel:
-            # Within the tunnel the server would see it.
+            # The server at the end of the tunnel must not see the proxy's credentials.
             request.headers.pop("Proxy-Authorization", None)
         if self._headers:
             request.headers.update(self._headers)

@@ -159,7 +159,7 @@ def _translate(error: Exception) -> DownloadFailed:
     if (framing := find(error, FramingError)) is not None:
         return DownloadFailed(f"the reply can't be trusted: {framing}")
     if find(error, ForbiddenAddress) is not None:
-        # Without the address: the reader of the message may not be allowed to know it.
+        # The message doesn't show the address: its reader may not be allowed to know it.
         return DownloadFailed("the host's address is not public, which public_only forbids")
     if (tunnel := find(error, TunnelRefused)) is not None:
         retry_after = backoff.retry_after(tunnel.retry_after)
@@ -169,7 +169,7 @@ def _translate(error: Exception) -> DownloadFailed:
         return kind(f"the SOCKS proxy could not connect to the server: {socks}")
     if (used_up := next(filter(None, map(from_used_up, _chain(error))), None)) is not None:
         return used_up
-    # The second kind comes from an adapter that the caller has mounted.
+    # An adapter that the caller has mounted raises the error of requests.
     is_proxy = find(error, ProxyError) or find(error, requests.exceptions.ProxyError)
     return _of_network(error, "server" if is_proxy is None else "proxy")
 

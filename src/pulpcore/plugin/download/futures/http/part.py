@@ -105,7 +105,7 @@ class Fetcher:
         )
         reply = exchange.run(() if is_again else where.urls)
         status = reply.status_code
-        # Without a length, a range that is too long or too short would show at its end only.
+        # Only a reply with a length shows at once that its range is too long or too short.
         if (
             status == requests.codes.partial_content
             and length(reply) is not None
@@ -280,7 +280,7 @@ class Part:
             self.failures += 1
             self.error = error.with_traceback(None)
         except Cancelled:
-            # The team has dropped the part, or given its source up.
+            # The team has dropped the part or abandoned its source.
             self.failures += 1
         except BaseException as error:  # noqa: BLE001 - the thread of the download raises it
             self.bug = error.with_traceback(None)

@@ -333,7 +333,8 @@ def pipelined(download: Options, health: Health) -> PipelinedRequest | None:
             return None
         destination = adapter.destination(url, route.proxies)
         has_hook = (
-            # It may act on any reply, but those of a train may not be for this request.
+            # The hook may act on any reply, and a train may receive replies that belong to other
+            # requests.
             download.auth is not None
             and request.hooks["response"]
             and not getattr(download.auth, "answers_refusals_only", False)
@@ -341,7 +342,7 @@ def pipelined(download: Options, health: Health) -> PipelinedRequest | None:
         if destination.is_direct and not has_hook:
             return PipelinedRequest(download, expected, url, request, destination, health)
     except (ValueError, DownloadFailed, http.client.HTTPException):
-        # It fails with its own error when it is sent alone.
+        # Sent alone, the request fails with this error.
         pass
     return None
 

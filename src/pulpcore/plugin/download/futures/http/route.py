@@ -29,10 +29,10 @@ from .wire.pool import IdleConnections
 from .wire.request import CommonHeaders
 from .wire.tunnel import Proxy, parse_proxy
 
-# "identity" because with another coding, servers may not send the file as they published it.
+# "identity": with another coding, the server might not send the file as published.
 _HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity"}
 
-# Unlike vars() it makes no dict, which the object would keep.
+# Unlike vars(), this doesn't create a dict that the object would keep.
 _values = operator.attrgetter(*(each.name for each in dataclasses.fields(SSL)))
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ class Route(Resource):
         """
         if self.session.adapters == self._adapters:
             return self._adapter
-        # The owner of the session has mounted other adapters.
+        # The session's owner has mounted other adapters.
         return self.session.get_adapter(url)
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ def find_route(
     """
     # The key has the values, not the settings object: that is mutable, and equal ones must share.
     values = _values(ssl)
-    # Equal to a Key, which takes longer to make.
+    # A tuple is equal to the Key, and is created faster.
     key = (url.origin, user, proxy, values, bool(public_only), limits, Process.current, auth)
     return context.cache.once(key, lambda: Route(url.text, Key(*key), ssl, context))
 

@@ -92,7 +92,7 @@ class Beginning(NamedTuple):
         """
         if self.total is None or position >= self.total:
             return False
-        # A class of the caller's may take less than the whole into its digest.
+        # The exact class: a subclass may hash only a part of the content.
         return any(
             type(each) is DigestValidation and each.enforced for each in download.validations
         )

@@ -61,7 +61,7 @@ class Transfer:
         asked = self._asked = protocol.rest(self._download) if content.position else None
         reply = self._exchange({} if asked is None else asked.headers(content.position))
         if asked is not None and self._is_refused(reply, asked):
-            # The refusal causes no event: the whole file is requested instead.
+            # Don't send Restarted yet: first request the whole file.
             drain(reply)
             protocol.refuse(asked)
             self._asked = None
@@ -74,7 +74,8 @@ class Transfer:
             self._accept(reply)
             attempt.note_life()
             for buffer in self._content(reply):
-                # What comes may change the total: that of decoded content isn't known.
+                # Look this up each time: it becomes None when the content turns out to need
+                # decoding.
                 total = self._total
                 if total is not None and content.position + len(buffer) > total:
                     self._refuse_rest()
@@ -86,7 +87,8 @@ class Transfer:
         finally:
             if self._parts is not None:
                 self._parts.close()
-            # Gives the connection back, or closes it where the content wasn't read to its end.
+            # This returns the connection to the pool, or closes it if the body wasn't read to its
+            # end.
             reply.close()
 
     def _exchange(self, headers: dict[str, str]) -> requests.Response:
@@ -95,7 +97,7 @@ class Transfer:
             headers = condition.asked_for(download, self._source)
         answer: requests.Response | None = attempt.answer
         if answer is not None and not headers:
-            # Its request was pipelined. It is a plain 200, with the right content.
+            # The reply to a pipelined request. It is a plain 200 with the whole file.
             attempt.answer = None
             self._protocol.note_reply(answer)
             return answer
@@ -141,7 +143,8 @@ class Transfer:
         """Raise unless the reply brings the file from the current position."""
         protocol, status = self._protocol, reply.status_code
         if protocol.is_unchanged:
-            # What is here was of another version. The caller's own headers ask each time.
+            # Drop any fetched bytes: they belong to another version. There are some only if the
+            # caller's own headers make a resumed request conditional.
             self._attempt.start_over(_CHANGED)
             protocol.validators = condition.Validators.asked(reply).updated(reply)
         elif status in _CONTENT:
@@ -150,7 +153,8 @@ class Transfer:
                     f"the server replied {status}, as for the whole file, and said that it brings "
                     "a part of it only (Content-Range)"
                 )
-            # Not the rest: another version, or a server that knows no ranges.
+            # The server sends the whole file: the version is another one, or the server doesn't
+            # support ranges.
             self._attempt.start_over(_CHANGED)
             protocol.make_by(
                 partial(condition.NOTHING.updated, reply),
@@ -197,8 +201,8 @@ class Transfer:
                 self._remember()
             return
         elif self._found.length is None:
-            # Only its end will show that the body has the range that the head names. If it breaks
-            # off, nothing can be resumed.
+            # The end of the body will show whether it has the length of its range. If it breaks off
+            # earlier, the download can't be resumed.
             protocol.version = protocol.beginning = None
             self._remember()
         known = protocol.validators if self._attempt.position else condition.NOTHING
@@ -235,7 +239,7 @@ class Transfer:
         return self._read_ahead(reply) if self._download.parts > 1 else self._read(reply)
 
     def _decoded(self, reply: requests.Response, codings: list[str]) -> Iterator[bytes]:
-        # Positions in what is decoded say nothing about what is sent.
+        # Positions in the decoded content don't tell positions in the encoded body.
         self._protocol.version = None
         self._expect(None)
         self._remember()

@@ -28,7 +28,7 @@ PORTS = {
 """The schemes that can be parsed, with their default ports."""
 
 _LABEL = r"[a-z0-9][a-z0-9\-]{0,62}"
-# Nearly all URLs: nothing in them has to be decoded, encoded or looked at twice.
+# A fast path for nearly all URLs: they need no decoding, encoding or further checks.
 _PLAIN_ORIGIN = re.compile(
     rf"(https?)://({_LABEL}(?:\.{_LABEL})*)(?::([1-9][0-9]{{0,3}}|[1-5][0-9]{{4}}))?"
 )
@@ -39,11 +39,12 @@ _PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)([^#]*)", re.DOTALL)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST_AND_PORT = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
-# The zone is `%25eth0` by RFC 6874, and `%eth0` to most programs.
+# RFC 6874 writes the zone as `%25eth0`, but most programs write `%eth0`.
 _IPV6 = re.compile(r"([0-9a-f:.]+)(?:%(?:25)?([A-Za-z0-9\-._~]+))?", re.IGNORECASE)
-# RFC 3986 section 3.2.2, encoded characters aside.
+# RFC 3986 section 3.2.2, without percent-encoded characters.
 _NAME = re.compile(r"[a-z0-9\-_~!$&'()+,;=][a-z0-9\-._~!$&'()*+,;=]*")
-# What is no character of a URL (RFC 3986 section 2), and a '%' that encodes nothing.
+# Characters that a URL must not contain (RFC 3986 section 2), and '%' without two hexadecimal
+# digits.
 _TO_ENCODE = re.compile(r"[^A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]|%(?![0-9A-Fa-f]{2})")
 _BEHIND_SCHEME = len("http://")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -125,7 +126,7 @@ def parse(text: str, schemes: tuple[str, ...] = tuple(PORTS)) -> URL:
     except (AttributeError, TypeError):
         if isinstance(text, str):
             raise
-    # Not asked before: nearly all are, and are found in the cache.
+    # Check the type only here, because nearly all URLs are valid and found in the cache.
     raise ValueError(f"it must be a str, not {type(text).__name__}")
 
 
@@ -145,7 +146,7 @@ def join(base: URL, reference: str, schemes: tuple[str, ...] = tuple(PORTS)) -> 
     """
     scheme, colon, rest = reference.partition(":")
     if colon and scheme.lower() == base.scheme and not rest.startswith("//"):
-        # Obsolete, and servers still mean a relative one by it (section 5.2.2).
+        # Obsolete, but some servers still send a relative reference in this form (section 5.2.2).
         reference = rest
     if _SCHEME.match(reference):
         return _parse(reference, schemes)
@@ -160,11 +161,11 @@ def join(base: URL, reference: str, schemes: tuple[str, ...] = tuple(PORTS)) -> 
         if relative or own_mark:
             mark, query = own_mark, own_query
         reference = path + mark + query
-    # Not `base._replace(...)`: what nobody can send must be refused here, too.
+    # Not `base._replace(...)`: the result must be validated, too.
     return _parse(f"{base.text.removesuffix(base.target)}{reference}", schemes)
 
 
-# Each attempt and each redirect asks for it again.
+# Cached, because each attempt and each redirect parses the URL again.
 @functools.lru_cache(maxsize=256)
 def _parse(text: str, schemes: tuple[str, ...]) -> URL:
     start = text.find("/", _BEHIND_SCHEME)
@@ -174,7 +175,8 @@ def _parse(text: str, schemes: tuple[str, ...]) -> URL:
             target = text[start:]
             return URL(origin, None, None, target, prefix + target)
     if _CONTROL.search(text.partition("/")[0]) or text.startswith(" "):
-        # urllib.parse leaves such characters out, and others don't.
+        # urllib.parse ignores such characters, and other parsers don't. They would find another
+        # host.
         raise ValueError("there is a blank or a control character in or before its scheme")
     parts = _PARTS.match(text)
     scheme = text.partition(":")[0].lower() if parts is None else parts.group(1).lower()

@@ -164,7 +164,7 @@ class _Bell:
             return
         call = _Call()
         self._workers.run(functools.partial(self._begin, call))
-        # Not before: an interrupt may cut run() short.
+        # Set this last: an interrupt may cut run() short.
         self._latest = call
 
     def _begin(self, call: _Call) -> None:
@@ -199,7 +199,7 @@ class Chunks:
             pipeline: How many requests a worker sends together; None for the default.
         """
         self.cancellation = cancellation
-        # The thread that takes the plans.
+        # The thread that iterates over the batch; None before it starts.
         self.consumer: int | None = None
         self._executor = executor
         self._settings = executor.is_local, concurrent, pipeline

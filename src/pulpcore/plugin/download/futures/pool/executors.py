@@ -218,7 +218,7 @@ class Renewed(Processes, Executor):
                 return killed.submit(self._pool, function, *arguments)
             except BrokenExecutor:
                 killed.shut_down(self._pool, wait=False)
-        # A server that forks, and not a fork of this process, which has threads.
+        # "forkserver": forking this process, which has threads, could deadlock.
         self._pool = ProcessPoolExecutor(
             self._number, mp_context=get_context("forkserver"), initializer=_ignore_interrupts
         )

@@ -17,7 +17,7 @@ from ..waiting.atomic import HEARING, Waiter
 from ..waiting.cancellation import Cancellation, scope
 
 if TYPE_CHECKING:
-    # For the default (PEP 696): see W_co.
+    # With a default, for type checkers (PEP 696): see ``W_co`` in the module ``writer``.
     from typing_extensions import TypeVar
 
     D_co = TypeVar("D_co", bound=Download, default=Download, covariant=True)
@@ -291,7 +291,7 @@ class Window(Generic[D_co]):
         waiter = self._waiter = Waiter()
         if not self.completed:
             waiter.wait(HEARING)
-        # Nobody has to wake it any more.
+        # Worker threads need not wake this thread any more.
         self._waiter = None
         self._is_busy = time.monotonic() - began < COALESCE
 
@@ -384,7 +384,7 @@ class Window(Generic[D_co]):
                     self._exhausted = True
                     self._taken.clear()
                     return
-                # isinstance() asks an abstract class at length.
+                # Remember the class, because isinstance() is slow for an abstract class.
                 self._kind = type(plan)
                 plan = self._taken[0] = Plan(plan)
             # An interrupt may start a plan twice. Plan.claim() and this dict make it count once.

@@ -215,7 +215,7 @@ class _Run:
         self._specs = unpack(chunk.specs, session.twins)
         self._problem = ""
         self._done: queue.SimpleQueue[Plan] = queue.SimpleQueue()
-        # The last reports, and the pickled blocks of those before.
+        # The newest reports. Earlier ones are in the pickled blocks.
         self._reports: list[tuple[int, Report]] = []
         self._blocks: list[bytes] = []
         # When each download ended, in seconds from the beginning.
@@ -248,7 +248,7 @@ class _Run:
                 for download, agents in specs:
                     self._start(download, agents)
         except Exception as error:  # noqa: BLE001 - of a plugin's class
-            # The batch sends those that are not reported once more, one by one.
+            # The batch sends the downloads without a report again, one by one.
             self._problem = _text(error)
 
     def _start(self, download: Download, agents: list[Any]) -> None:

@@ -21,7 +21,8 @@ class DescriptorFile(io.RawIOBase):
 
     sync = False
 
-    # Until __init__() has set it. An interrupt may come before: then the finalizer closes nothing.
+    # The value until __init__() sets it. If an interrupt comes before, the finalizer closes
+    # nothing.
     _descriptor = -1
 
     def __init__(self, descriptor: int) -> None:

@@ -207,7 +207,7 @@ class Partial(Stage):
         key = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
         self._path = os.path.join(folder, f".download-{key}.partial")
         self._note_path = os.path.join(folder, f".download-{key}.note")
-        # Whether drop() leaves the file, which may be good as long as its note was not read.
+        # Whether drop() leaves the file, which may be useful until its note was read.
         self._is_kept = True
         # Whether the next write appends to the content of the earlier run.
         self._is_resumed = False

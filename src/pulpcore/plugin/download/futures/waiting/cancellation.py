@@ -76,7 +76,7 @@ class Cancellation:
         Args:
             reason: Why, as a phrase for a person.
         """
-        # One step: of two that cancel at once, the first counts.
+        # setdefault() is atomic: if two threads cancel at once, the first reason counts.
         self.reason = reason = vars(self).setdefault("_first", reason)
         for sleeper in self._sleepers.copy():
             sleeper.wake()
@@ -189,7 +189,7 @@ def _shut_down(sock: socket.socket) -> None:
 _current: ContextVar[Cancellation | None] = ContextVar("cancellation", default=None)
 
 
-# What a scope does at its beginning and at its end, for who can't afford the object.
+# The two halves of scope(), for code that runs too often for a context manager.
 enter = _current.set
 leave = _current.reset
 

@@ -251,7 +251,7 @@ class Workers:
         is_interrupted = latest is not None and not latest.is_asked
         is_watched = self._idle or len(self._workers) > self._running
         if self.is_single and is_watched and self._running > len(self._idle) and not is_interrupted:
-            # The thread that is awake runs it. Another one watches, or is about to.
+            # The awake thread runs it. Another thread watches, or is about to.
             return
         if self._idle and self._idle.wake():
             return
@@ -338,8 +338,8 @@ class Workers:
             if self._running - len(self._idle) > 1:
                 waiter = Waiter()
                 self._idle.append(waiter)
-                # Check again: the other one may have become idle, and so this one has to run
-                # what run() queued in between.
+                # Check again: if the other one has become idle, this one has to run what run() has
+                # queued.
                 if self._running > len(self._idle) or not self._idle.withdraw(waiter):
                     return waiter
         if not self._idle and self._running == len(self._workers) < self._most:

@@ -178,7 +178,7 @@ class Response(requests.Response):
         return self._body.delivered == size
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Read to its end, it is one like any other of requests.
+        # Unpickles as a plain Response of requests. Its state includes the whole content.
         return requests.Response, (), self.__getstate__()
 
     @property
@@ -191,7 +191,7 @@ class Response(requests.Response):
 
     @headers.setter
     def headers(self, headers: CaseInsensitiveDict[str]) -> None:
-        # They may be changed, so they count from now on.
+        # The caller may change the headers, so use this object for lookups from now on.
         self.fields = self._headers = headers
 
     def _all_headers(self) -> CaseInsensitiveDict[str]:
@@ -348,7 +348,7 @@ class Adapter(BaseAdapter):
         Raises:
             ValueError: The proxy can't be used.
         """
-        # Selecting a proxy is slow, and for the mapping of the route the result is known.
+        # Selecting a proxy is slow. For the route's own mapping, the result was computed before.
         proxy = self._proxy if proxies is self._proxies else _proxy_for(url, proxies)
         found = self._destinations.get((url.origin, proxy))
         if found is None:
@@ -458,6 +458,6 @@ def _as_requests(error: Exception, request: requests.PreparedRequest) -> request
         kind = requests.exceptions.SSLError
     elif isinstance(error, UnsendableError | ValueError):
         kind = requests.exceptions.InvalidURL
-    # Where it happened: an error of the system doesn't say.
+    # Show the host and port, because an OSError doesn't.
     authority = redact.url(request.url or "").partition("//")[2].partition("/")[0]
     return kind(f"{authority}: {error}", request=request)

@@ -67,14 +67,14 @@ class Connection:
         # The methods of the requests that have no reply yet.
         self._asked: deque[str] = deque()
         self._replies = 0
-        # How many whole replies by HTTP/1.1 came in a row after which the server went on.
+        # How many complete HTTP/1.1 replies in a row left the connection open.
         self._proofs = 0
-        # The last reply was by HTTP/1.1, and not by HTTP/1.0.
+        # Whether the last reply was HTTP/1.1 rather than 1.0.
         self._is_new = False
         self._sent_at = 0.0
         self.trip = self.least_trip = float("inf")
         self.trains = 0
-        # What was received behind the last reply.
+        # Bytes that were received after the last reply.
         self._received = b""
         self._timeout: float | None = -1.0
         self._token: Cancellation | None = None

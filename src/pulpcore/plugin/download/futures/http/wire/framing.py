@@ -243,7 +243,7 @@ class ReplyParser:
         buffer = self.rest
         # Where the empty line is. Searching for a pattern would take 20 times as long.
         crlf = buffer.find(b"\n\r\n", self._searched)
-        # Without one with CR LF, up to the end.
+        # If there is no CR LF, search to the end.
         lf = buffer.find(b"\n\n", self._searched, None if crlf < 0 else crlf + 1)
         found = crlf if lf < 0 else lf
         end = found - (buffer[found - 1 : found] == b"\r") if found > 0 else len(buffer)
@@ -281,7 +281,7 @@ class ReplyParser:
         left, rest = self._left, self.rest
         if left is not None and left < size:
             size = left
-        # All of it isn't copied.
+        # A slice of all bytes doesn't copy them.
         data, self.rest = rest[:size], rest[size:]
         if left is not None:
             self._left = left - len(data)
