@@ -116,7 +116,7 @@ def check(plans, folder, count=COUNT):
 
 
 def test_local_cluster(server, tmp_path):
-    """A LocalCluster of two processes brings 5,000 files, of which 2 % break, each once."""
+    """On a LocalCluster of two processes, 5,000 files of which 2 % break each come once."""
     folder = tmp_path / "new"
     with (
         dask.config.set({"distributed.worker.daemon": True}),

@@ -170,7 +170,7 @@ def published(
 
 @pytest.mark.parametrize("kind", [CutAfter, ResetAfter])
 def test_breaks(app, published, kind) -> None:
-    """A client gets each byte once though the source breaks, and so does the storage."""
+    """Although the source breaks off, a client gets each byte once, and so does the storage."""
     file = published()
     file.server.faults = lambda index, request: kind(200_000) if index < 4 else None
     assert app.get(file.path) == (file.content, True)
@@ -193,7 +193,7 @@ def test_two_clients(app, published) -> None:
 
 
 def test_range(app, published) -> None:
-    """A client that asks for a part gets it, while the whole is saved and the source breaks."""
+    """A client that asks for a range gets it while the whole file is saved."""
     file = published()
     file.server.faults = lambda index, request: CutAfter(200_000) if index < 3 else None
     with closing(app.ask(file.path, Range="bytes=300000-699999")) as reply:
@@ -207,7 +207,7 @@ def test_range(app, published) -> None:
 
 
 def test_streamed(app, published) -> None:
-    """By the policy "streamed" nothing is saved."""
+    """With the policy "streamed", nothing is saved."""
     file = published(policy="streamed")
     file.server.faults = {0: CutAfter(200_000)}
     assert app.get(file.path) == (file.content, True)
@@ -246,7 +246,7 @@ def test_broken(app, published, case) -> None:
 
 
 def test_wrong_digest(app, published) -> None:
-    """A file of another digest never arrives as a whole, and its source isn't asked again."""
+    """A file with a wrong digest is never completed, and its source isn't asked again."""
     file = published()
     file.server.files["/file"] = File(os.urandom(SIZE), etag='"2"')
     assert not app.get(file.path)[1]
@@ -305,7 +305,7 @@ def test_pull_through(app, domain, file_server, synced) -> None:
 
 @pytest.mark.parametrize("fault", ["refused", Status(404), Status(503), CutAfter(0, whole=True)])
 def test_alternate_content_source(app, published, file_server, synced, fault) -> None:
-    """A source that fails before its first byte is passed over, an alternate one that is first."""
+    """If an alternate source fails before its first byte, the next source is asked."""
     from pulp_file.app.models import FileAlternateContentSource
 
     file = published()
@@ -319,7 +319,7 @@ def test_alternate_content_source(app, published, file_server, synced, fault) ->
 
 
 def test_alternate_content_source_breaks(app, published, file_server, synced) -> None:
-    """Once a source has sent data no other one is asked: a client never gets parts of two."""
+    """Once a source has sent data, no other is asked: a client never gets parts of two."""
     from pulp_file.app.models import FileAlternateContentSource
 
     file = published()

@@ -105,9 +105,9 @@ def test_replaced_handler(hooked, loop, workdir, file_server, synced) -> None:
 
 
 def test_broken_after_data(hooked, loop, workdir, file_server, synced) -> None:
-    """What was passed to a replaced `handle_data` can't be taken back: another version fails.
+    """Data that was passed to a replaced `handle_data` can't be withdrawn: a new version fails.
 
-    The error isn't one that the content app takes for "nothing was sent yet".
+    The content app doesn't take the error for "nothing was sent yet".
     """
     import aiohttp
 

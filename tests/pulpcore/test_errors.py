@@ -81,7 +81,7 @@ def test_mismatch(remote, workdir, file_server, kind, expected) -> None:
     ],
 )
 def test_disable_retry_list(remote, loop, workdir, file_server, kind, fault) -> None:
-    """Only errors that `disable_retry_list` doesn't name are tried again."""
+    """An error with a status that `disable_retry_list` names isn't retried."""
     import aiohttp
 
     from pulpcore.plugin import exceptions
@@ -188,7 +188,7 @@ def test_throttler(remote, workdir, file_server) -> None:
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, asyncio.CancelledError])
 def test_handler_fails(remote, workdir, file_server, kind) -> None:
-    """What `handle_data` raises ends the download, which isn't tried again."""
+    """An exception of `handle_data` ends the download without a retry."""
     server = file_server({"/file": b"content"})
     downloader = remote(server).get_downloader(url=server.url("/file"))
 
@@ -294,7 +294,7 @@ class TestPulpErrors:
             run("http://127.0.0.1:1/file")
 
     def test_others(self, pulp) -> None:
-        """An error that isn't ours passes."""
+        """An exception of other code is passed on unchanged."""
         from pulpcore.plugin.download.futures.pulp import pulp_errors
 
         with pytest.raises(ZeroDivisionError), pulp_errors():

@@ -103,7 +103,7 @@ def test_small_files(front, files, tmp_path, trains, noted, pipeline):
 
 
 def test_large_file(front, files, tmp_path):
-    """A large file whose transfer is cut goes on where it was, if the server answers ranges."""
+    """A large file whose transfer is cut is resumed, if the server supports ranges."""
     with Cutting(front.port, 1_000_000) as cutting:
         download = download_of(front.through(cutting.port), files, LARGE, tmp_path)
         download.retry = quick()
@@ -115,7 +115,7 @@ def test_large_file(front, files, tmp_path):
 
 
 def test_range(front, files):
-    """A range that the caller asks for is the right part of the file."""
+    """A range that the caller requests has the right part of the file."""
     if not front.kind.ranges:
         pytest.skip("the server answers no ranges")
     options = {} if front.proxy is None else {"proxy_url": front.proxy}

@@ -97,7 +97,7 @@ def simulate(mirrors, seed=0, files=FILES):
 
 
 def test_troubles():
-    """Of many files from mirrors in every kind of trouble none is lost, near the best time."""
+    """With every kind of mirror trouble no file is lost, and the time is near the best."""
     mirrors = {
         "slow": Mirror(1.0),
         "wrong": Mirror(0.05, wrong=1.0),
@@ -143,7 +143,7 @@ def test_rest():
 
 
 def test_missing_files_are_no_failure():
-    """What a mirror hasn't got says nothing about the mirror."""
+    """A missing file (404) doesn't count against a mirror."""
     site = Site(Clock())
     for _ in range(FAILURES):
         Tour(["a"], lambda _: site).failed(NotFound("x"), 0.01)
@@ -152,7 +152,7 @@ def test_missing_files_are_no_failure():
 
 
 def test_nothing_worth_another_round():
-    """A source that failed for good, or asks for too long a wait, isn't asked again."""
+    """A source with a permanent error, or too long a Retry-After, isn't asked again."""
     tour = Tour(["a", "b"], lambda _: Site(Clock()))
     tour.failed(DownloadFailed("x"), 0.01)
     tour.advance()

@@ -25,7 +25,7 @@ def run(**values):
 
 @pytest.mark.parametrize("workers", [1, 100])
 def test_faults(workers):
-    """Of many files, of which one in a hundred requests fails, none is lost, near the best time."""
+    """If one request in a hundred fails, no file is lost, and the time is near the best."""
     outcome = run(workers=workers, fault=0.01)
     assert outcome.lost == 0
     assert outcome.requests == pytest.approx(101_000, rel=0.005)
@@ -33,7 +33,7 @@ def test_faults(workers):
 
 
 def test_restarts():
-    """Hosts that are away for ten seconds cost no file, also where many are."""
+    """Hosts that are down for ten seconds cost no file, even if there are many of them."""
     outcome = run(restarts=0.5, fault=0.001)
     assert outcome.lost == 0
     assert outcome.share("failed") > 0.01
@@ -61,14 +61,14 @@ def test_small_chunks():
 
 
 def test_all_time_is_accounted_for():
-    """The parts add up to the time of all threads."""
+    """The reported parts of the time add up to the time of all threads."""
     outcome = run(files=10_000, restarts=0.05, outages=0.05, dead=0.05, fault=0.01)
     total = sum(getattr(outcome, name) for name in PARTS)
     assert total == pytest.approx(outcome.seconds * 10 * 4, rel=0.01)
 
 
 def test_a_recorded_run():
-    """A real run on loopback takes on the virtual clock the time that it took."""
+    """Replayed on the virtual clock, a real run on loopback takes its real time."""
     trace = Trace()
     outcome = trace.replay()
     assert outcome.lost == trace.lost == 0
@@ -77,7 +77,7 @@ def test_a_recorded_run():
 
 
 def test_the_page():
-    """The tables of the page are those that the simulation prints."""
+    """The tables on the documentation page are those that the simulation prints."""
     done = subprocess.run(
         [sys.executable, "-m", "simulation.scale", "--files", "200"],
         env=environment(),

@@ -24,7 +24,7 @@ class Nop(Download):
 
 
 def test_defaults_and_positions():
-    """Without arguments nothing is limited; arguments may be positional."""
+    """Limits() limits nothing. Arguments may be positional."""
     limits = Limits()
     assert isinstance(limits, Settings)
     assert (limits.bandwidth, limits.per_host, limits.in_flight) == (None, None, None)
@@ -36,7 +36,7 @@ def test_defaults_and_positions():
 @pytest.mark.parametrize("name", ["bandwidth", "per_host", "in_flight"])
 @pytest.mark.parametrize("value", [0, -1, "1", True, float("nan")])
 def test_wrong_values(name, value):
-    """A limit that isn't a number above 0 is refused by name, and not before it is checked."""
+    """A limit that isn't a number above 0 is refused by name, when it is checked."""
     limits = Limits(**{name: value})
     with pytest.raises(ValueError, match=rf"^{name}: "):
         limits.validate()

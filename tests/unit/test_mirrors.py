@@ -125,7 +125,7 @@ class TestMirrors:
         assert pickle.loads(pickle.dumps(firsts[0])) == firsts[0]
 
     def test_text(self):
-        """No secret of a base is shown."""
+        """The repr of mirrors shows no secret of a base."""
         assert repr(Mirrors(["http://me:s3cret@a/x"])) == "<Mirrors http://a/x>"
 
 
@@ -157,7 +157,7 @@ class TestFactory:
 
 class TestMetalink:
     def test_version_4(self):
-        """A document of RFC 5854 is read: what is of a piece or of another namespace is not."""
+        """A document of RFC 5854 is read, without its pieces and without other namespaces."""
         first, second = Metalink.parse(VERSION_4).files
         assert (first.name, first.size) == ("sub/a.iso", 1)
         assert first.digests == {"sha256": DIGEST, "md5": MD5}
@@ -193,7 +193,7 @@ class TestMetalink:
         assert (download.validations, download.mirrors) == ([], ())
 
     def test_no_download(self, tmp_path):
-        """A file without an http URL makes no download, nor one that a link leads away."""
+        """A file without an http URL, or behind a link that leads away, can't be downloaded."""
         first, second = Metalink.parse(VERSION_4).files
         with pytest.raises(ValueError, match="no http URL"):
             second.download(tmp_path)
@@ -289,7 +289,7 @@ class TestMetalink:
         assert len(Metalink.parse(many).files[0].urls) > 50_000
 
     def test_text(self):
-        """No secret of a URL is shown."""
+        """No message and no repr shows a secret of a document's URL."""
         document = version_4("").replace("http://h", "http://me:s3cret@h")
         assert "s3cret" not in repr(Metalink.parse(document))
 

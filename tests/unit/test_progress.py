@@ -331,7 +331,7 @@ class TestWaiting:
         assert re.fullmatch(r"waiting 1[01]\d s: the server asked for it \(status 503\)", texts[-1])
 
     def test_to_try_again(self, lives):
-        """A back-off is told with the reason of the failure."""
+        """While a download waits in its back-off, the monitor shows the reason of the failure."""
         error = DownloadFailed("connection refused")
         error.transient = True
         download = Sized(1, error=error)
@@ -342,7 +342,7 @@ class TestWaiting:
         assert monitor.waiting.endswith(" s: it then tries again (connection refused)")
 
     def test_the_first_of_many(self, lives):
-        """Of several waits the monitor tells the one that ends first."""
+        """If several downloads wait, the monitor shows the wait that ends first."""
         downloads = [Sized(1), Sized(1)]
         monitor = ProgressMonitor()
         for download, seconds in zip(downloads, (200, 100), strict=True):
@@ -352,7 +352,7 @@ class TestWaiting:
         assert monitor.waiting == "waiting 100 s: the limit of requests a second"
 
     def test_not_while_others_get_on(self, lives):
-        """While one download gets on, the monitor says nothing of those that wait."""
+        """While one download makes progress, the monitor doesn't show the waits of others."""
         waits, runs = Sized(1), Stub(lambda _: texts.append(monitor.waiting))
         texts = []
         monitor = ProgressMonitor()
@@ -364,7 +364,7 @@ class TestWaiting:
         assert monitor.waiting.startswith("waiting 100 s")
 
     def test_for_bandwidth(self):
-        """A long wait for bandwidth is told, and its end."""
+        """The monitor shows a long wait for bandwidth, until it ends."""
         download = Sized(1, 1, size=2)
         download.limits = Limits(bandwidth=1)
         # Others have reserved the next 100 seconds.
@@ -399,7 +399,7 @@ class TestWaiting:
         assert seen == ["waiting: the limit of bytes in flight", ""]
 
     def test_over(self):
-        """When the wait is over the monitor says nothing of it, nor after the end."""
+        """The monitor no longer shows a wait that is over, nor one of a download that has ended."""
         texts = []
         download = Stub(lambda _: texts.append(monitor.waiting))
         download.rate_limiter = Wait(0.001)

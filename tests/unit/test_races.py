@@ -48,7 +48,7 @@ def repeated(function, times):
 
 
 def test_cancellation():
-    """A token is cancelled while other threads add to what it has to wake, and take from it."""
+    """A token can be cancelled while threads add and remove what it has to wake."""
     token = Cancellation()
     near, far = socket.socketpair()
 
@@ -114,7 +114,7 @@ class Connection:
 
 
 def test_pool_of_connections():
-    """No connection is given to two threads, and looking at the last one takes none."""
+    """No connection is given to two threads, even if a third one looks at it."""
     pool = Pool(None, IdleConnections())
     used = Counter()
 
@@ -134,7 +134,7 @@ def test_pool_of_connections():
 
 
 def test_claims():
-    """A run that goes on counts as live at every moment, whether it runs or waits."""
+    """A running or waiting run counts as live at every moment."""
     is_ended = threading.Event()
 
     def steps():
@@ -179,7 +179,7 @@ def test_cache():
 
 
 def test_cell():
-    """No change of a value gets lost."""
+    """No update of a cell gets lost."""
     cell = Cell(0)
     at_once(*[repeated(lambda: cell.change(lambda value: value + 1), 100)] * THREADS)
     assert cell.value == THREADS * 100
@@ -196,7 +196,7 @@ class Run:
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_places(most):
-    """Never more runs than there are places have one, and each run gets one in the end."""
+    """A host never has more runs than places, and each run gets a place in the end."""
     places, using, seen = Places(), set(), []
 
     def use():

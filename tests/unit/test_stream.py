@@ -72,7 +72,7 @@ def wait_until(condition):
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100, None, -1])
 def test_read(size):
-    """Reads return as many bytes as they ask for until the end, however the content arrives."""
+    """Reads return as many bytes as requested until the end, however the content arrives."""
     with of(*PIECES).stream() as file:
         found = list(file.iter_content(size))
         assert b"".join(found) == LINES
@@ -138,7 +138,7 @@ def test_without_with():
 
 
 def test_without_content():
-    """A download that does nothing, as those of plugins of 2017 may, is an empty stream."""
+    """A download that does nothing, as in plugins of 2017, is an empty stream."""
     for download in Nop(), of():
         with download.stream() as file:
             assert file.read() == b""
@@ -146,7 +146,7 @@ def test_without_content():
 
 @pytest.mark.parametrize("is_size", [True, False])
 def test_mismatch(tmp_path, is_size):
-    """Content that fails a validation raises before its last buffer, at each read from then on."""
+    """If a validation fails, each read from before the last buffer on raises."""
     download = of(b"aa", b"bb", b"cc", writer=tmp_path / "file")
     kind = SizeMismatch if is_size else DigestMismatch
     download.validations.append(
@@ -164,7 +164,7 @@ def test_mismatch(tmp_path, is_size):
 
 
 def test_published_at_end(tmp_path):
-    """The file is published before a read tells the end, and not before."""
+    """The file is published when a read returns the end, and not earlier."""
     path = tmp_path / "file"
     download = of(*PIECES, writer=path)
     events = record(download)
@@ -177,7 +177,7 @@ def test_published_at_end(tmp_path):
 
 
 def test_published_after_last_byte(tmp_path):
-    """A reader that stops at the last byte and leaves the `with` has the file published."""
+    """A reader that stops after the last byte and leaves the `with` block publishes the file."""
     path = tmp_path / "file"
     download = of(*PIECES, writer=path)
     with download.stream() as file:
@@ -219,7 +219,7 @@ def test_verify(tmp_path):
 
 
 def test_unwritable(tmp_path):
-    """A file that can't be published is an error of the read that asks for the end."""
+    """If the file can't be published, the read that would return the end raises."""
     path = tmp_path / "file"
     file = of(b"a", b"b", writer=path).stream()
     assert file.read(2) == b"ab"
@@ -232,7 +232,7 @@ def test_unwritable(tmp_path):
 
 
 def test_closed_by_another_thread():
-    """`close` in another thread ends a read that waits, by an error."""
+    """If another thread calls `close`, a waiting read raises."""
     sending, released = threading.Event(), threading.Event()
 
     def send(download):
@@ -266,7 +266,7 @@ def test_closed_by_another_thread():
 
 
 def test_closed_by_handler():
-    """A handler may close the stream, which doesn't wait for the thread that the handler is in."""
+    """A handler may close the stream. `close` doesn't wait for the handler's own thread then."""
     download = of(b"a", b"b", b"c")
     file = download.stream()
     download.register(Event.FETCHED, lambda event: file.close())
@@ -276,7 +276,7 @@ def test_closed_by_handler():
 
 
 def test_dropped():
-    """A stream that nobody has any more cancels its download."""
+    """A stream without references cancels its download."""
     download = of(*[b"x"] * 9)
     events = record(download)
     file = download.stream()
@@ -287,7 +287,7 @@ def test_dropped():
 
 
 def test_memory_is_bounded():
-    """A download waits for its reader when three buffers are there, whatever its size."""
+    """A download waits for its reader when three buffers are unread, whatever their size."""
     download = of(*[b"x"] * 100)
     count = []
     download.register(Event.FETCHED, lambda event: count.append(event.offset))
@@ -323,21 +323,21 @@ def test_pauses_count_for_no_limit(monkeypatch):
 
 
 def test_starts_again():
-    """Content that starts again is handed out once, from where the reader is."""
+    """If the content restarts, the reader gets each byte once."""
     download = attempts([b"one\n", b"two\n"], [b"on"], [b"o", b"ne\nt", b"wo\nthree"])
     with download.stream() as file:
         assert file.read() == b"one\ntwo\nthree"
 
 
 def test_starts_again_before_it_was_read():
-    """Another content replaces a first one of which nothing was handed out."""
+    """If the content changes before anything was read, the new content is read."""
     with attempts([b"one"], [b"two"]).stream() as file:
         assert file.read() == b"two"
 
 
 @pytest.mark.parametrize("second", [[b"oNe\n", b"two"], [b"on"], []])
 def test_starts_again_with_other_content(tmp_path, second):
-    """Content that starts again and differs from what was read raises, and is not published."""
+    """If the content changes after bytes were read, the read raises, and nothing is published."""
     download = attempts([b"one\n", b"two\n"], second, writer=tmp_path / "file")
     with download.stream() as file:
         assert file.read(4) == b"one\n"
@@ -347,7 +347,7 @@ def test_starts_again_with_other_content(tmp_path, second):
 
 
 def test_repaired_with_other_content():
-    """A handler that repairs doesn't make a stream go on with other content either."""
+    """A handler's repair doesn't make a stream continue with other content."""
     download = attempts([b"one\n", b"two\n"], [b"three", b"four"], [b"three", b"four"])
     download.register(Event.ERROR, lambda event: setattr(event, "repaired", True))
     with download.stream() as file, pytest.raises(DownloadFailed, match="differs"):
@@ -355,7 +355,7 @@ def test_repaired_with_other_content():
 
 
 def test_error_is_swallowed():
-    """A class that overrides `__call__` and catches the error doesn't make half a file whole."""
+    """If a class overrides `__call__` and catches the error, half a file still isn't complete."""
 
     class Quiet(Stub):
         def __call__(self):
@@ -371,7 +371,7 @@ def test_error_is_swallowed():
 
 
 def test_called_twice():
-    """A class that overrides `__call__` may run the download again: the stream goes on."""
+    """A class that overrides `__call__` may run the download again, and the stream continues."""
 
     class Stubborn(Stub):
         def __call__(self):
@@ -419,7 +419,7 @@ def test_runs_already():
 
 
 def test_part_of_other_work():
-    """What cancels the work that a stream is part of cancels the stream."""
+    """Cancelling the work that a stream is part of cancels the stream."""
     inner = of(*[b"x"] * 9)
     caught = []
 
@@ -437,7 +437,7 @@ def test_part_of_other_work():
 
 
 def test_forked():
-    """A forked child, which has no thread of the download, can't read; the parent goes on."""
+    """A forked child, which lacks the download's thread, can't read. The parent can."""
     with of(b"a", b"b", b"c").stream() as file:
         assert file.read(1) == b"a"
         child = os.fork()
@@ -453,7 +453,7 @@ def test_forked():
 
 
 def test_interrupted():
-    """After Ctrl-C at any place a stream goes on without a gap or raises, and never hangs."""
+    """After Ctrl-C at any place, a stream continues without a gap or raises. It never hangs."""
 
     def scenario(armed):
         found = b""
@@ -486,7 +486,7 @@ def test_no_secret():
 
 
 def test_cancelled_as_it_ends():
-    """A download that ends while the reader looks whether it was cancelled is no end of file."""
+    """If the download ends during a check for cancellation, that isn't an end of file."""
 
     class Token:
         @property

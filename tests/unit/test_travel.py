@@ -33,7 +33,7 @@ class Slotted(Remote):
 
 
 def test_settings_travel(tmp_path, monkeypatch):
-    """The settings of a download travel. Relative paths become absolute."""
+    """The settings of a download can be pickled. Relative paths become absolute."""
     monkeypatch.chdir(tmp_path)
     ssl = SSL("ca.pem", "-----BEGIN", "/k.pem", False)
     download = HttpDownload(
@@ -67,7 +67,7 @@ def test_headers_travel(headers):
 
 
 def test_what_stays_at_home():
-    """Handlers, context, reply and attachment of a download stay at home."""
+    """Handlers, context, reply and attachment of a download aren't pickled."""
     download = Nop(attachment=lambda: None)
     download.register(Event.PREPARED, lambda event: None)
     download.context.token = object()
@@ -81,7 +81,7 @@ def test_what_stays_at_home():
 
 
 def test_validations_travel_unfed():
-    """Validations travel as if they had seen no bytes."""
+    """Pickled validations have seen no bytes."""
     download = Remote("test://a/bytes/3", None)
     download.validations = [SizeValidation(3), DigestValidation("md5", "0" * 32, enforced=False)]
     download()
@@ -97,7 +97,7 @@ def test_validations_travel_unfed():
 
 
 def test_slots_travel():
-    """The slots of a subclass travel."""
+    """The slots of a subclass are pickled."""
     download = Slotted("test://a/bytes/3", BufferWriter())
     download.extra = 5
     found = travelled(download)
@@ -110,14 +110,14 @@ def test_slots_travel():
     "download", [FileDownload("file:///a", "/b"), FtpDownload("ftp://host/a", "/b")]
 )
 def test_each_protocol(download):
-    """Downloads of each protocol travel."""
+    """Downloads of each protocol can be pickled."""
     found = travelled(download)
     assert type(found) is type(download)
     assert (found.url, found.writer.path) == (download.url, "/b")
 
 
 def test_a_monitor_travels_unfed():
-    """A monitor travels attached to no download, and without bytes."""
+    """A pickled monitor is attached to no download, and has no bytes."""
     monitor = DownloadMonitor(algorithms=["md5"])
     monitor.update(b"abc")
     found = travelled(monitor)

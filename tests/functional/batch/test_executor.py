@@ -299,7 +299,7 @@ def test_async_on_the_caller_s_threads():
 
 
 def test_file_downloads(tmp_path):
-    """A FileDownload says its errno at home."""
+    """A FileDownload that failed in a worker process reports its errno in the parent."""
     (tmp_path / "a").write_bytes(BODY)
     good = FileDownload(f"file://{tmp_path}/a", tmp_path / "b")
     bad = FileDownload(f"file://{tmp_path}/c", tmp_path / "d")
@@ -330,7 +330,7 @@ def test_the_caller_s_threads_run_it():
 
 
 def test_busy_threads():
-    """A batch whose executor never comes to it can be shut down."""
+    """A batch can be shut down while its executor has not yet run anything of it."""
     held = threading.Event()
     with ThreadPoolExecutor(1) as executor:
         executor.submit(held.wait)
@@ -361,7 +361,7 @@ def test_shutdown_with_the_caller_s_threads():
 
 
 def test_refused():
-    """What is no executor, and one that isn't supported, is refused in one sentence."""
+    """An object that isn't a supported executor is refused in one sentence."""
     with pytest.raises(TypeError, match=r"^executor: must be a concurrent\.futures\.Executor"):
         Batch([], executor=4)
 
@@ -376,14 +376,14 @@ def test_refused():
 
 
 def test_no_context():
-    """A context can't be shared with worker processes, and is refused by name."""
+    """A context can't be shared with worker processes, so it is refused by name."""
     with forkserver() as executor, pytest.raises(ValueError, match=r"^context: can't be shared"):
         Batch([], context=object(), executor=executor)
 
 
 @pytest.mark.usefixtures("from_terminal")
 def test_interrupted(tmp_path):
-    """After Ctrl-C in the loop, the `with` ends what runs in the workers."""
+    """After Ctrl-C in the loop, leaving the `with` block ends the downloads in the workers."""
     downloads = [Remote(f"test://a/block/{number}", tmp_path / str(number)) for number in range(9)]
     with forkserver() as executor:
         timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))

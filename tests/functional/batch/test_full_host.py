@@ -130,7 +130,7 @@ def one_failure_is_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestNoFileIsLost:
     @pytest.mark.parametrize("way", ["503", "429", "reset", "closed", "nobody listens"])
     def test_connections(self, running: Any, way: str) -> None:
-        """A connection too many isn't a failure: no retry, no Error event, no open breaker."""
+        """A refused surplus connection is no failure: no retry, no Error event, no open breaker."""
         server = running(FullServer, way)
         downloads = [into_memory(server.url("/a")) for _ in range(FILES)]
         assert fetch(downloads) == []
@@ -149,7 +149,7 @@ class TestNoFileIsLost:
         assert {download.writer.getvalue() for download in downloads} == {BODY}
 
     def test_requests(self, file_server: Any) -> None:
-        """Nor is a request too many, on a connection that the server leaves open."""
+        """A refused surplus request on a connection that stays open is no failure, either."""
         server = file_server({"/a": BODY})
         server.faults = busy(server, MOST)
         downloads = [into_memory(server.url("/a")) for _ in range(FILES)]
@@ -184,7 +184,7 @@ def at_full_ftp(running: Any, go_on: threading.Event, folder: Path) -> Any:
 
 @pytest.mark.parametrize("scheme", ["http", "ftp"])
 def test_other_hosts_go_on(scheme: str, running: Any, file_server: Any, tmp_path: Path) -> None:
-    """What waits for a place holds no thread: the one that is left serves another host."""
+    """Downloads that wait for a place at a full host hold no threads, which serve another host."""
     go_on = threading.Event()
     full = {
         "http": lambda: at_full_http(file_server, go_on, tmp_path),
@@ -216,7 +216,7 @@ def test_other_hosts_go_on(scheme: str, running: Any, file_server: Any, tmp_path
 class TestOrdinaryFailures:
     @pytest.mark.parametrize("way", ["503", "429", "reset", "closed"])
     def test_alone(self, running: Any, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where no other download is running at the host, a refusal costs a retry."""
+        """If the host refuses the only download that is running there, that costs a retry."""
         monkeypatch.setattr(f"{__name__}.MOST", 0)
         server = running(FullServer, way)
         download = into_memory(server.url("/a"), quick(total=2))
@@ -229,7 +229,7 @@ class TestOrdinaryFailures:
         assert [event.NAME for event in events].count(Event.ERROR) == 3
 
     def test_one_file_that_is_refused(self, file_server: Any) -> None:
-        """A file that is always refused fails soon, and others don't wait for each other by it."""
+        """A file that is always refused fails soon, and doesn't slow down the host's others."""
 
         def reply(_: int, request: Any) -> Status | None:
             if request.target == "/bad":
@@ -247,7 +247,7 @@ class TestOrdinaryFailures:
         assert server.paths.count("/bad") <= 10
 
     def test_retry_after_is_heard(self, file_server: Any) -> None:
-        """A server that says when to come again isn't asked before, and it costs a retry."""
+        """A server that sends Retry-After isn't asked earlier, and the refusal costs a retry."""
         go_on = threading.Event()
         replies = iter([Hold(go_on), Status(503, {"Retry-After": "1"}.items())])
         server = file_server({"/a": BODY}, faults=lambda *_: next(replies, None))
@@ -266,7 +266,7 @@ class TestOrdinaryFailures:
         assert [error.retry_after for error in errors] == [1]
 
     def test_bug(self, file_server: Any) -> None:
-        """A run that ends by a bug leaves nothing at the host."""
+        """A run that ends with a bug frees its place at the host."""
         server = file_server({"/a": BODY})
         download = into_memory(server.url("/a"))
         with contextlib.closing(Context()) as context:

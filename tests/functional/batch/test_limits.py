@@ -73,7 +73,7 @@ class TestBandwidth:
         assert [event.offset for event in fetched][:2] == [0, len(fetched[0].buffer)]
 
     def test_both_hold(self, bucket, file_server):
-        """A download's own limit and its batch's both hold; one that is both counts once."""
+        """A download obeys its own bandwidth limit and its batch's. A shared one counts once."""
         server = file_server({"/a": b"content"})
         own, shared = Limits(bandwidth=1e6), Limits(bandwidth=1e6)
         for limits, count in (own, 1), (shared, 2):
@@ -114,7 +114,7 @@ class TestBandwidth:
         assert sum(bucket.sizes) == len(BODY)
 
     def test_turned_off_meanwhile(self, file_server):
-        """A bandwidth that a handler sets to None holds no longer."""
+        """If a handler sets the bandwidth limit to None, it no longer applies."""
         server = file_server({"/a": BODY})
         limits = Limits(bandwidth=1000)
         download = limit(into_memory(server.url("/a")), limits)
@@ -133,7 +133,7 @@ class TestBandwidth:
         ],
     )
     def test_receive_buffers(self, rates, size):
-        """A receive buffer holds a sixteenth of a second, unless the system's may be larger."""
+        """With a low bandwidth the receive buffer holds the bytes of a sixteenth of a second."""
         limits = tuple(Limits(bandwidth=rate) for rate in rates)
         assert Ration(limits, "host").receive_buffer() == size
 
@@ -191,7 +191,7 @@ class TestPerHost:
         context.close()
 
     def test_they_are_kept_alive(self, file_server):
-        """Connections are reused under a limit as without."""
+        """With a limit, connections are reused as often as without."""
         server = file_server({"/a": b"content"})
         limits, context = Limits(per_host=1), Context()
         for _ in range(3):
@@ -203,7 +203,7 @@ class TestPerHost:
         context.close()
 
     def test_redirects(self, file_server):
-        """A host to which others redirect is limited too, also from both sides at once."""
+        """Connections to a host count whether downloads name it or are redirected to it."""
         ends = file_server({"/a": b"content"}, record=False)
         begins = file_server({"/a": Redirect(f"http://localhost:{ends.port}/a")}, record=False)
         urls = [begins.url("/a"), f"http://localhost:{ends.port}/a"]
@@ -260,7 +260,7 @@ class TestPerHost:
                 assert {plan.result() for plan in plans} == set(late)
 
     def test_limits_of(self):
-        """The limits of a download are its own, those of its batch, and each once."""
+        """`limits` of a download adds to that of its batch. A shared object counts once."""
         download = into_memory(f"http://{HOST}/")
         assert limits_of(download) == ()
         own = download.limits = Limits()
@@ -268,7 +268,7 @@ class TestPerHost:
 
 
 def test_no_calls_without_limits(file_server, monkeypatch):
-    """A download without limits never comes to the code of the limits."""
+    """A download without limits doesn't execute the code of the limits."""
     monkeypatch.setattr(limited, "time", None)
     monkeypatch.setattr(Ration, "places", None)
     server = file_server({"/a": File(b"content")})
@@ -296,7 +296,7 @@ class TestInFlight:
         return most[0]
 
     def test_known_sizes(self, file_server):
-        """No more bytes are in flight than the limit allows, and every file comes."""
+        """A limit of bytes in flight is never exceeded, and every file comes."""
         server = file_server({"/a": bytes(1000)}, record=False)
         downloads = [into_memory(server.url("/a")) for _ in range(60)]
         for download in downloads:
@@ -304,13 +304,13 @@ class TestInFlight:
         assert self.run(downloads, Limits(in_flight=3000)) <= 3000
 
     def test_unknown_sizes(self, file_server):
-        """A file of unknown size counts with what came, so only those that run may be too much."""
+        """Files of unknown size count as their bytes so far, so only running ones may exceed it."""
         server = file_server({"/a": bytes(1000)}, record=False)
         downloads = [into_memory(server.url("/a")) for _ in range(60)]
         assert self.run(downloads, Limits(in_flight=3000)) <= 3000 + 4 * 1000
 
     def test_one_is_always_admitted(self, file_server):
-        """A file that is larger than the limit comes alone."""
+        """A file that is larger than the limit of bytes in flight is downloaded alone."""
         server = file_server({"/a": bytes(1000)}, record=False)
         downloads = [into_memory(server.url("/a")) for _ in range(10)]
         for download in downloads:
@@ -318,7 +318,7 @@ class TestInFlight:
         assert self.run(downloads, Limits(in_flight=1)) <= 1000
 
     def test_failures_take_no_space(self, file_server):
-        """A download that failed makes room, also while the consumer asks for nothing."""
+        """A failed download frees its share of the limit, even while the consumer is busy."""
         server = file_server({"/a": bytes(1000)}, record=False)
         good = into_memory(server.url("/a"))
         downloads = [*(into_memory(server.url("/none")) for _ in range(5)), good]
@@ -344,7 +344,7 @@ class TestInFlight:
                     assert len([each.result() for each in inside()]) == 3
 
     def test_shutdown(self, file_server):
-        """A shutdown ends downloads that wait, and what a closed batch fetched counts no more."""
+        """A shutdown ends waiting downloads, and the bytes of a closed batch count no longer."""
         server = file_server({"/a": bytes(1000)}, record=False)
         limits = Limits(in_flight=1000)
         first = [into_memory(server.url("/a")) for _ in range(9)]
@@ -358,7 +358,7 @@ class TestInFlight:
         assert self.run(second, limits) <= 3000
 
     def test_a_wrong_limit_fails_the_download(self):
-        """A limit that can't work fails the download, as without a batch."""
+        """An invalid limit fails each download of a batch, as it fails one without a batch."""
         download = limit(into_memory(f"http://{HOST}/"), Limits(in_flight="1"))
         with Batch([download]) as batch:
             (plan,) = batch()

@@ -103,7 +103,7 @@ def get(file_server, tmp_path):
 
 @pytest.mark.parametrize("tag", ['"1"', None], ids=["resumed", "restarted"])
 def test_retried(file_server, get, bar, tag, caplog):
-    """When connections break, the bar ends at the total. It steps back for a restart."""
+    """After a broken connection the bar still ends at the total. It steps back for a restart."""
     seen = set()
 
     def faults(_, request):

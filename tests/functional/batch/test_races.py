@@ -69,7 +69,7 @@ def test_all_shared(file_server, context, no_leaks, pipeline):
 
 
 def test_shut_down(file_server, context, no_leaks):
-    """A batch that is shut down in the middle ends, and says so of each plan that it cut short."""
+    """After a shutdown in the middle the batch ends, and each plan that was cut short says so."""
     server = file_server(FILES)
     for end in range(1, 100, 20):
         told = []

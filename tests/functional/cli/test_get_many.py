@@ -95,7 +95,7 @@ class TestLists:
         ],
     )
     def test_refused_beforehand(self, call, server, work, text, problem):
-        """A list with a bad line, or with two entries for one target, has nothing fetched."""
+        """If a list has a bad line, or two entries for one target, nothing is downloaded."""
         (work / "list").write_text(text.replace("{}", server.url("")))
         status, _, err = call("get", "-i", "list")
         assert status == 2
@@ -103,7 +103,7 @@ class TestLists:
         assert server.count == 0
 
     def test_stdin(self, server, work):
-        """Lines of stdin are fetched as they come; a bad one and a second target fail alone."""
+        """Lines of stdin are fetched as they arrive. Bad lines and repeated targets fail alone."""
         lines = f"{server.url('/a')}\nnonsense\n{server.url('/a')}\n{server.url('/b')}\n"
         done = subprocess.run(
             [*PROGRAM, "get", "-i", "-"],
@@ -120,7 +120,7 @@ class TestLists:
         assert names(work) == ["a", "b"]
 
     def test_checksums(self, call, server, work):
-        """Files are checked by --checksums, and one that it doesn't name isn't fetched."""
+        """Files are checked by --checksums. A file that it doesn't list isn't downloaded."""
         (work / "SUMS").write_text(f"{sha256(FILES['/a'])}  a\n{sha256(b'')} *b\n")
         status, _, err = call("get", "--checksums", "SUMS", *map(server.url, FILES))
         assert status == 1
@@ -236,7 +236,7 @@ class TestLists:
 
 class TestSession:
     def test_again(self, call, server, work):
-        """What is finished isn't asked for again, unless its file is gone or has another size."""
+        """A finished file is skipped by the next run, unless it is gone or has another size."""
         get = "get", "--session", "s", *map(server.url, FILES)
         assert call(*get)[0] == 0
         assert server.count == 3
@@ -337,7 +337,7 @@ class TestStopped:
         assert server.count == 0
 
     def test_there_already(self, call, server, work):
-        """With -c a file that is there with the given size and digest isn't asked for."""
+        """With -c, an existing file with the given size and digest is skipped."""
         arguments = "get", "-c", server.url("/a"), "--size", 1000, "--sha256", sha256(FILES["/a"])
         assert call(*arguments)[0] == 0
         assert call(*arguments) == (0, "a: already there\n", "")

@@ -97,7 +97,7 @@ class TestList:
         assert problem in err
 
     def test_session(self, call, servers, tmp_path):
-        """What a mirror brought isn't asked for again."""
+        """A file that a mirror sent is skipped by the next run."""
         (tmp_path / "list").write_text(f"{DEAD}/r/a\t{servers[0].url('/r/a')}\n")
         for expected in "ok", "skipped":
             status, (record,), _ = call("get", "-i", "list", "--session", "s")
@@ -185,7 +185,7 @@ class TestMetalink:
         assert {each["path"]: each["status"] for each in records}["x/a"] == "skipped"
 
     def test_url(self, call, servers, tmp_path):
-        """Credentials go to the server of the document only, not to whom the document names."""
+        """Credentials go only to the document's server, and not to the servers that it names."""
         home, other = servers
         document = metalink(("a", SHA256, [other.url("/r/a")]), ("b", None, [home.url("/r/d/b")]))
         home.files["/m?t=s3cret"] = document
@@ -215,7 +215,7 @@ class TestMetalink:
 
     @pytest.mark.parametrize("is_redirected", [True, False])
     def test_redirected(self, call, servers, tmp_path, is_redirected):
-        """Nobody gets credentials if another server sent the document; all do by the user's own."""
+        """The user's own document gives credentials to all servers; another server's to none."""
         home, other = servers
         document = metalink(("a", SHA256, [home.url("/r/a")]))
         if is_redirected:
@@ -239,7 +239,7 @@ class TestMetalink:
         ],
     )
     def test_unusable(self, call, file_server, servers, served, reason):
-        """A document that can't be had or read is an object of its own; other files come."""
+        """A document that can't be fetched or read is reported as one failure. Other files come."""
         server = file_server({} if isinstance(served, Status) else {"/m?t=s3cret": served})
         url = server.url("/m?t=s3cret", userinfo="u:s3cret")
         status, records, err = call("get", "--metalink", url, servers[0].url("/r/a"))
@@ -269,7 +269,7 @@ class TestMetalink:
         assert problem in err
 
     def test_interrupted(self, file_server, tmp_path, from_terminal):
-        """Ctrl-C while the document comes reports it, and each file that never began."""
+        """Ctrl-C while the document is fetched reports it, and each file that never began."""
         held = threading.Event()
         server = file_server({"/m": b""}, faults={0: Hold(held)})
         command = [sys.executable, "-m", "pulp_futures", "get", "--json", server.url("/a")]

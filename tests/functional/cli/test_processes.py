@@ -14,7 +14,7 @@ def call(*arguments):
 
 
 def test_files(file_server, tmp_path):
-    """With --processes, other processes bring the files, and --json tells what came of each."""
+    """With --processes, worker processes fetch the files, and --json reports each."""
     files = {f"/{number}": b"x" * (number + 1) for number in range(20)}
     with file_server(files) as server:
         urls = [server.url(f"/{number}") for number in range(21)]

@@ -79,7 +79,7 @@ def screen(tmp_path, monkeypatch):
     [(80, ["Downloading ━"], []), (40, ["━"], ["Downloading"])],
 )
 def test_screen(screen, file_server, columns, has, has_not):
-    """The bar takes one line, an error two at most, and the last line says what came of it."""
+    """The bar takes one line, an error at most two, and the last line is the summary."""
     held = threading.Event()
     files = {"/a": b"A" * 2_000_000, "/b": b"B" * 1000}
     faults = {"/b": Hold(held), LONG: Status(404)}
@@ -116,7 +116,7 @@ def test_wait(screen, file_server, columns):
 
 
 def test_document(screen, file_server):
-    """The error of a document has its reason in two lines of a narrow terminal, and not its URL."""
+    """A document's error shows its reason, not its URL, in two lines of a narrow terminal."""
     server = file_server({})
     lines = screen(40, "get", "--metalink", server.url("/m")).end()
     assert lines[0].startswith("failed: the Metalink document: the")
@@ -125,6 +125,6 @@ def test_document(screen, file_server):
 
 
 def test_content_on_the_same_terminal(screen, file_server):
-    """Content that goes to the terminal has nothing of ours in it."""
+    """The program adds nothing to content that it writes to the terminal."""
     server = file_server({"/a": b"content"})
     assert screen(80, "get", server.url("/a"), "-o", "-").end() == ["content"]

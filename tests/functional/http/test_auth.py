@@ -170,7 +170,7 @@ class TestCallable:
     def test_netrc_elsewhere(
         self, file_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With `auth` the netrc file isn't used, not even after a redirect to another host."""
+        """With `auth`, netrc isn't used, not even after a redirect to another host."""
         (tmp_path / "netrc").write_text("machine localhost login me password pw\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         there = file_server({"/b": BODY})
@@ -181,7 +181,7 @@ class TestCallable:
 
     @pytest.mark.parametrize("key", ["s3cret-key-1", "s3cret-key-2"])
     def test_echo(self, file_server: Any, caplog: pytest.LogCaptureFixture, key: str) -> None:
-        """A key that the callable or its hook sends isn't shown when a redirect repeats it."""
+        """An API key that the callable or its hook sends is redacted if a redirect repeats it."""
         caplog.set_level(logging.DEBUG)
         server = file_server({"/a": Redirect(f"http://127.0.0.1:1/{key}")})
 
@@ -218,7 +218,7 @@ class TestCallable:
         assert sent(server) == [f"Bearer {TOKEN}" if adds else None, basic("me", "pw")]
 
     def test_header_wins(self, file_server: Any) -> None:
-        """An Authorization header of the caller's wins over the callable, which isn't called."""
+        """The caller's Authorization header wins. The callable isn't called then."""
         server = file_server({"/a": BODY})
         headers = {"authorization": "Mine abc"}
         assert content(into_memory(server.url("/a"), auth=pytest.fail, headers=headers)) == BODY
@@ -236,7 +236,7 @@ class TestCallable:
         assert server.connections == 1
 
     def test_elsewhere(self, file_server: Any) -> None:
-        """After a redirect to another origin the callable isn't called, but back at home it is."""
+        """The callable isn't called for a redirect to another origin, but for one back home."""
         there = file_server({})
         home = file_server({"/a": Redirect(there.url("/b")), "/c": BODY})
         there.files["/b"] = Redirect(home.url("/c"))
@@ -245,7 +245,7 @@ class TestCallable:
         assert sent(there) == [None]
 
     def test_mirrors(self, file_server: Any) -> None:
-        """A mirror of another origin gets nothing of the callable."""
+        """The callable isn't called for a mirror of another origin."""
         home, mirror = file_server({}), file_server({"/a": BODY})
         download = into_memory(home.url("/a"), auth=add_token, mirrors=[mirror.url("/a")])
         assert content(download) == BODY
@@ -306,7 +306,7 @@ class TestCallable:
 
     @pytest.mark.parametrize("value", ["me:pw", ("me", "pw"), 5])
     def test_type(self, value: Any) -> None:
-        """What can't be called is refused when the object is made, or by the run."""
+        """An `auth` that isn't callable is refused by the constructor; by the run if set later."""
         text = rf"^auth: must be a callable or None, not {type(value).__name__}$"
         with pytest.raises(TypeError, match=text):
             HttpDownload("http://h/", None, auth=value)
@@ -326,7 +326,7 @@ class TestCallable:
         assert factory.build("ftp://h/a", tmp_path / "a").url == "ftp://h/a"
 
     def test_pipelined(self, file_server: Any) -> None:
-        """Requests that the callable signs are pipelined, but not if it registers a hook."""
+        """Requests signed by the callable are pipelined, unless it registers a hook."""
         server = file_server(FILES)
         hooks = []
 
@@ -346,7 +346,7 @@ class TestFailure:
     """What fails in the callable or its hook."""
 
     def test_network(self, file_server: Any) -> None:
-        """A failure of the network in the callable is tried again, and no failure of the host."""
+        """A network error in the callable is retried, and doesn't count against the host."""
         server = file_server({"/a": BODY})
         tries = []
 
@@ -372,7 +372,7 @@ class TestFailure:
     def test_status(
         self, file_server: Any, status: int, kind: type[DownloadError], transient: bool
     ) -> None:
-        """A refusal of the token's server fails the download, but not as a missing file."""
+        """If the token server refuses, the download fails, but not with NotFound."""
         server = file_server({"/a": BODY}, faults={0: Status(status), 1: Status(status)})
 
         def by_requests(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -397,7 +397,7 @@ class TestFailure:
         assert server.paths == ["/token?key=s3cret"] * 2
 
     def test_no_json(self, file_server: Any) -> None:
-        """A reply to the callable that isn't JSON is a bug, and no failure of the network."""
+        """If the callable can't parse a reply as JSON, that is a bug and not a network error."""
         server = file_server({"/a": BODY})
 
         def broken(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -423,7 +423,7 @@ class TestFailure:
         assert last.status == 200
 
     def test_hook(self, file_server: Any, no_leaks: None) -> None:
-        """A hook that raises leaves no connection open."""
+        """If a hook raises, no connection stays open."""
         server = file_server({})
 
         def broken(reply: requests.Response, **options: Any) -> None:
@@ -439,7 +439,7 @@ class TestFailure:
 
 class TestDigest:
     def test_resume(self, running: Any) -> None:
-        """Digest authentication by requests' own class works, and a broken body is resumed."""
+        """Digest authentication with requests' own class works, and a broken body is resumed."""
         server = running(Digest, {"/a%20b": File(BODY, etag='"1"')}, faults={1: CutAfter(1000)})
         auth = HTTPDigestAuth("me", "s3cret-pass")
         download = into_memory(server.url("/a%20b?d=1"), retry=quick(), auth=auth)
@@ -450,7 +450,7 @@ class TestDigest:
         assert all("s3cret" not in (value or "") for value in sent(server))
 
     def test_threads(self, running: Any) -> None:
-        """Threads share one object, which asks for a challenge once a thread."""
+        """Threads that share an HTTPDigestAuth ask for one challenge each."""
         server = running(Digest, {"/a": BODY})
         auth = HTTPDigestAuth("me", "s3cret-pass")
         downloads = [into_memory(server.url("/a"), auth=auth) for _ in range(40)]
@@ -459,7 +459,7 @@ class TestDigest:
         assert 40 < server.count <= 44
 
     def test_wrong(self, running: Any) -> None:
-        """A wrong password is refused once more, and the error shows nothing of it."""
+        """A wrong password is refused once more, and the error doesn't show it."""
         server = running(Digest, {"/a": BODY})
         auth = HTTPDigestAuth("me", "s3cret-other")
         error = failure(into_memory(server.url("/a"), auth=auth), NotAuthorized)
@@ -553,7 +553,7 @@ class TestBearer:
         assert server.count == 6
 
     def test_no_life(self, running: Any) -> None:
-        """A token that is valid for no time is used for the request that fetched it."""
+        """A token with a lifetime of 0 is used for the request that fetched it."""
         server = running(Refusing, {"/a": BODY})
         fetched = []
 
@@ -581,7 +581,7 @@ class TestBearer:
         assert error.reason == "the server replied 401 Unauthorized: it wants other credentials"
 
     def test_failing_fetch(self, running: Any) -> None:
-        """Those who wait get the error of a fetch that fails. The next one fetches again."""
+        """Threads that wait for a failing fetch get its error. The next download fetches again."""
         server = running(Refusing, {"/a": BODY})
         begun, go = threading.Event(), threading.Event()
         fetched = []
@@ -622,7 +622,7 @@ class TestBearer:
         assert len(fetched) == 2
 
     def test_shutdown(self, running: Any) -> None:
-        """A fetch that ends with its batch fails no download of another batch."""
+        """If a fetch ends because its batch does, no download of another batch fails."""
         server = running(Refusing, {"/a": BODY, "/token": BODY})
         hold = threading.Event()
         begun = threading.Event()
@@ -655,7 +655,7 @@ class TestBearer:
 
     @pytest.mark.parametrize("how", ["shutdown", "total"])
     def test_waiting_is_cut_short(self, running: Any, how: str) -> None:
-        """A download that waits for the fetch of another ends by its own shutdown or limit."""
+        """A download that waits for another's fetch ends by its own shutdown or time limit."""
         server = running(Refusing, {"/a": BODY})
         begun, go = threading.Event(), threading.Event()
 
@@ -693,7 +693,7 @@ class TestBearer:
         assert first.status == 200
 
     def test_itself(self, running: Any) -> None:
-        """A fetch that uses the object itself is a bug that says so, and no deadlock."""
+        """A fetch that uses the BearerAuth itself raises a clear error instead of a deadlock."""
         server = running(Refusing, {"/a": BODY})
         auth = BearerAuth(lambda: content(into_memory(server.url("/a"), auth=auth)).decode())
         with pytest.raises(RuntimeError, match="same BearerAuth"):
@@ -701,13 +701,13 @@ class TestBearer:
 
     @pytest.mark.parametrize("value", [b"token", None, (b"token", 5), ("token",)])
     def test_no_token(self, value: Any) -> None:
-        """A function that returns no str is a bug that says so."""
+        """A fetch function that doesn't return a str raises a clear error."""
         with pytest.raises(TypeError, match=r"^fetch: must return a str, not "):
             into_memory("http://127.0.0.1:1/a", auth=BearerAuth(lambda: value))()
 
     @pytest.mark.parametrize("value", [("token", None), ("token", "300"), ("token", True)])
     def test_no_seconds(self, value: Any) -> None:
-        """So is one that returns no number of seconds beside the token."""
+        """A fetch function whose lifetime isn't a number of seconds raises a clear error."""
         with pytest.raises(TypeError, match=r"^fetch: the seconds must be a number, not "):
             into_memory("http://127.0.0.1:1/a", auth=BearerAuth(lambda: value))()
 
@@ -719,14 +719,14 @@ class TestBearer:
             BearerAuth(user="me:pw")  # type: ignore[arg-type]
 
     def test_session(self, running: Any) -> None:
-        """A session of requests can use the object, too."""
+        """A requests.Session can use a BearerAuth with a function."""
         server = running(Refusing, {"/a": BODY})
         with requests.Session() as session:
             session.auth = BearerAuth(lambda: TOKEN)
             assert session.get(server.url("/a"), timeout=9).content == BODY
 
     def test_pipelined(self, running: Any) -> None:
-        """Requests with tokens are pipelined. Those that are refused in a train are asked alone."""
+        """Requests with tokens are pipelined. One that a train refuses is sent again alone."""
         server = running(Refusing, FILES)
         fetched = []
 
@@ -747,7 +747,7 @@ class TestBearer:
 
 class TestRegistry:
     def test_scopes(self, running: Any) -> None:
-        """A token is fetched once for each scope under 16 threads, and used for what follows."""
+        """16 threads fetch one token for each scope, and later downloads reuse it."""
         paths = [f"/v2/{name}/blobs/{number}" for number in range(20) for name in ("a", "b")]
         server = running(Registry, dict.fromkeys(paths, BODY))
         auth = BearerAuth()
@@ -781,7 +781,7 @@ class TestRegistry:
         assert opened.most == 1
 
     def test_session(self, running: Any) -> None:
-        """A session of requests can use the object, too. Then the library's defaults count."""
+        """A requests.Session can use a BearerAuth without a function, with our default settings."""
         server = running(Registry, {"/v2/a/1": BODY})
         with requests.Session() as session:
             session.auth = BearerAuth()
@@ -826,7 +826,7 @@ class TestRegistry:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """A realm elsewhere gets no credentials but those of the object: no user, no netrc."""
+        """A realm on another origin gets only the object's own credentials: no user, no netrc."""
         (tmp_path / "netrc").write_text("default login me password pw\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
         realm = running(Registry, {}, tls=tls.server())
@@ -860,7 +860,7 @@ class TestRegistry:
         assert len(gate.requests) == 3
 
     def test_public_only(self, running: Any) -> None:
-        """A token is asked for at public addresses only, if the download says so."""
+        """With `public_only`, a token is fetched only from a public address."""
         server = running(Registry, {"/v2/a/1": BODY})
         download = into_memory(server.url("/v2/a/1"), auth=BearerAuth())
 
@@ -883,7 +883,7 @@ class TestRegistry:
         assert realm.asked.total() == 2
 
     def test_untrusted_realm(self, running: Any, tls: Any) -> None:
-        """A realm that isn't asked by https is refused, and so is a user where the server isn't."""
+        """A realm must use https. With a user, the server must use https, too."""
         realm = running(Registry, {})
         server = running(Registry, {"/v2/a/1": BODY}, realm=realm.url("/token"))
         error = failure(into_memory(server.url("/v2/a/1"), auth=BearerAuth()), NotAuthorized)
@@ -895,7 +895,7 @@ class TestRegistry:
         assert (realm.count, server.count) == (0, 2)
 
     def test_wrong_twice(self, running: Any, caplog: pytest.LogCaptureFixture) -> None:
-        """Tokens that are no good fail the download, and are shown nowhere."""
+        """Invalid tokens fail the download, and no message shows them."""
         caplog.set_level(logging.DEBUG)
         server = running(Registry, {"/v2/a/1": BODY})
         server.wrong = True
@@ -918,7 +918,7 @@ class TestRegistry:
         ],
     )
     def test_bad_realm(self, running: Any, reply: Status, reason: str) -> None:
-        """What fails at the realm says so. It is tried again by the download, if that may help."""
+        """A failure at the realm is reported as such. The download retries it if that may help."""
         server = running(Registry, {"/v2/a/1": BODY})
         server.faults = lambda index, request: reply if request.path == "/token" else None
         error = failure(into_memory(server.url("/v2/a/1"), auth=BearerAuth()), DownloadFailed)
@@ -970,7 +970,7 @@ class TestRegistry:
         assert len(auth._challenges) <= 6
 
     def test_no_service(self, file_server: Any) -> None:
-        """A challenge may have a realm alone, and the reply another name for the token."""
+        """A challenge may consist of a realm only. The reply may call the token `access_token`."""
         server = file_server({"/token": b'{"access_token": "s3cret-a"}', "/a": BODY})
         server.faults = lambda index, request: (
             Status(401, {"WWW-Authenticate": f"bearer REALM={server.url('/token')}"})
@@ -1005,7 +1005,7 @@ def test_signed_urls(file_server: Any) -> None:
 
 class TestPickle:
     def test_travels(self) -> None:
-        """An importable callable travels, and so does a BearerAuth, without its tokens."""
+        """An importable callable can be pickled. So can a BearerAuth, without its tokens."""
         download = HttpDownload("http://h/", None, auth=add_token)
         assert pickle.loads(pickle.dumps(download)).auth is add_token
         auth = BearerAuth(the_token, user=("me", "pw"))
@@ -1027,7 +1027,7 @@ class TestPickle:
 
     @pytest.mark.parametrize("auth", [lambda request: request, HTTPDigestAuth("me", "s3cret")])
     def test_refused(self, auth: Any) -> None:
-        """What doesn't pickle is refused by an error that names the attribute."""
+        """An `auth` that can't be pickled raises an error that names the attribute."""
         download = HttpDownload("http://h/", None, auth=auth)
         with pytest.raises(ValueError, match=r"http://h/ can't be sent .*: its attribute auth: "):
             Packer().pack([check(download)])

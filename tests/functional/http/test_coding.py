@@ -129,7 +129,7 @@ class TestCompressed:
     """A server that compresses whatever it sends: the content is decoded."""
 
     def test_by_handler(self, raw_server: Any) -> None:
-        """A handler of Replied that adds the Content-Encoding which the server forgot is heard."""
+        """If a handler of Replied adds a missing Content-Encoding, the content is decoded."""
         server = raw_server([[Recv(), Send(reply(body=GZIP))]])
         download = into_memory(server.url())
         coding = {"Content-Encoding": "gzip"}
@@ -332,7 +332,7 @@ class TestDigestOnly:
         assert len(server.requests) == 2 + cut
 
     def test_decoded(self, raw_server: Any, tmp_path: Any) -> None:
-        """If the digest is that of the decoded content, one request is enough."""
+        """If the decoded content has the digest, there is no second request."""
         server = raw_server([ENCODED])
         download = self.download(tmp_path, server, hashlib.sha256(TEXT).hexdigest())
         events = record(download)
@@ -358,7 +358,7 @@ class TestDigestOnly:
         assert (tmp_path / "blob").read_bytes() == b"old"
 
     def test_each_run(self, raw_server: Any, tmp_path: Any) -> None:
-        """The next run decodes first again."""
+        """A next run of the download decodes first again."""
         server = raw_server([ENCODED] * 3)
         download = self.download(tmp_path, server, hashlib.sha256(GZIP).hexdigest())
         download()
@@ -377,7 +377,7 @@ class TestDigestOnly:
 
     @pytest.mark.parametrize("size", [len(GZIP), len(TEXT), 7])
     def test_size_decides(self, raw_server: Any, tmp_path: Any, size: int) -> None:
-        """If Content-Length and a validated size identify the form, one request is enough."""
+        """If Content-Length and a validated size tell the form, there is no second request."""
         server = raw_server([ENCODED, ENCODED])
         body = GZIP if size == len(GZIP) else TEXT
         download = self.download(tmp_path, server, hashlib.sha256(body).hexdigest())

@@ -75,7 +75,7 @@ class TestCredentials:
         return home, file_server({"/a": BODY, "/to": Redirect(home.url("/a"))})
 
     def test_headers(self, pair: tuple[FileServer, FileServer]) -> None:
-        """A mirror gets User-Agent, Accept and Range of the caller's headers, and no others."""
+        """Of the caller's headers, a mirror gets User-Agent, Accept and Range only."""
         home, mirror = pair
         own = {"Accept": "x/y", "Accept-Language": "de", "User-Agent": "me", "Range": "bytes=0-"}
         secrets = {"Authorization": "Bearer s3cret", "Cookie": "a=b", "X-Token": "s3cret"}
@@ -90,7 +90,7 @@ class TestCredentials:
 
     @pytest.mark.parametrize("own", [{"user": User("me", "s3cret")}, {}])
     def test_userinfo(self, pair: tuple[FileServer, FileServer], own: Any) -> None:
-        """Userinfo in a mirror's URL goes to that mirror, and that of the URL to the URL only."""
+        """Userinfo in a mirror's URL goes to that mirror only, that in the URL not to mirrors."""
         home, mirror = pair
         download = OfSource(home.url("/a", userinfo="me:s3cret"), BufferWriter(), **own)
         download.chosen = mirror.url("/a", userinfo="you:theirs")
@@ -117,7 +117,7 @@ class TestCredentials:
         assert sent == [basic("me", "s3cret")] * 2
 
     def test_client_certificate(self, file_server: Any, tls: Any) -> None:
-        """A mirror doesn't get the client certificate, not even one that demands it."""
+        """A mirror doesn't get the client certificate, even if it demands one."""
         demands = tls.server(client_ca=tls.ca)
         home, mirror = file_server({"/a": BODY}, tls=demands), file_server({}, tls=demands)
         settings = trust(tls.ca, tls.client)
@@ -151,7 +151,7 @@ def broken(server: FileServer, status: int, **headers: str) -> FileServer:
 
 class TestFailover:
     def test_order(self, file_server: Any) -> None:
-        """A source that fails costs one request each, and the next one is asked without retries."""
+        """If a source fails after one request, the next one is asked without a retry."""
         servers = [file_server({"/a": BODY}) for _ in range(4)]
         for server, status in zip(servers, (503, 404, 403), strict=False):
             broken(server, status)
@@ -184,7 +184,7 @@ class TestFailover:
         ],
     )
     def test_all_fail(self, file_server: Any, statuses: Any, kind: Any) -> None:
-        """The error names every source with its reason, without what is secret in the URLs."""
+        """The error names every source and its reason, without the secrets in the URLs."""
         first, second = (broken(file_server({}), status) for status in statuses)
         mirror = second.url("/a?token=s3cret", userinfo="me:s3cret")
         error = failure(into_memory(first.url("/a"), mirrors=[mirror]), kind)
@@ -204,7 +204,7 @@ class TestFailover:
         assert (first.count, second.count) == (1, 1)
 
     def test_mismatch(self, file_server: Any) -> None:
-        """After wrong bytes the next source begins at byte 0; what is cut is continued."""
+        """After wrong bytes the next source starts at byte 0. After a cut it continues."""
         wrong = file_server({"/a": File(b"x" * len(BODY), etag='"e"')})
         cut = file_server({"/a": File(BODY, etag='"e"')}, faults=lambda *_: CutAfter(99))
         right = file_server({"/a": File(BODY, etag='"e"')})
@@ -233,14 +233,14 @@ class TestFailover:
         assert [server.count for server in servers] == [1, 3, 1]
 
     def test_budget(self, file_server: Any) -> None:
-        """The retries are spent by rounds, not by sources."""
+        """`total` limits the rounds through all sources, and not the requests."""
         servers = [broken(file_server({}), 503) for _ in range(2)]
         home, mirror = [server.url("/a") for server in servers]
         failure(into_memory(home, quick(2), mirrors=[mirror]), DownloadFailed)
         assert [server.count for server in servers] == [3, 3]
 
     def test_repaired(self, file_server: Any) -> None:
-        """What a handler has repaired is asked of the same source again."""
+        """If a handler has repaired something, the same source is asked again."""
         home, mirror = file_server({"/a": BODY}, faults={0: Status(401)}), file_server({})
         download = into_memory(home.url("/a"), mirrors=[mirror.url("/a")])
         download.register("ERROR", lambda event: setattr(event, "repaired", True))
@@ -248,7 +248,7 @@ class TestFailover:
         assert (home.count, mirror.count) == (2, 0)
 
     def test_other_url(self, file_server: Any) -> None:
-        """A handler that repairs by another URL has that one asked."""
+        """If a handler has replaced the URL, the new one is asked."""
         home, other = file_server({}), file_server({"/a": BODY})
 
         def repair(event: Any) -> None:
@@ -260,7 +260,7 @@ class TestFailover:
         assert download.source == other.url("/a")
 
     def test_own_fault(self, file_server: Any, tmp_path: Any) -> None:
-        """What can't be written is no fault of a source: no other is asked."""
+        """If the target can't be written, no other source is asked."""
         home, mirror = file_server({"/a": BODY}), file_server({"/a": BODY})
         download = into_memory(home.url("/a"), mirrors=[mirror.url("/a")])
         download.writer = Full()
@@ -268,7 +268,7 @@ class TestFailover:
         assert mirror.count == 0
 
     def test_no_reset(self, file_server: Any) -> None:
-        """What can't begin at byte 0 again isn't fetched from another source."""
+        """If the writer can't restart, the content isn't fetched from another source."""
         home = file_server({"/a": BODY}, faults=lambda *_: CutAfter(99))
         mirror = file_server({"/a": BODY})
         download = into_memory(home.url("/a"), mirrors=[mirror.url("/a")])
@@ -277,7 +277,7 @@ class TestFailover:
         assert mirror.count == 0
 
     def test_insecure(self, file_server: Any, tls: Any) -> None:
-        """An http mirror of an https URL is asked only where a digest is validated."""
+        """An http mirror of an https URL is asked only if a digest is validated."""
         home = broken(file_server({}, tls=tls.server()), 404)
         mirror = file_server({"/a": BODY})
         download = into_memory(home.url("/a"), ssl=trust(tls.ca), mirrors=[mirror.url("/a")])
@@ -287,7 +287,7 @@ class TestFailover:
         assert content(download) == BODY
 
     def test_conditional(self, file_server: Any) -> None:
-        """A mirror isn't asked whether its version is one that the URL named, and names none."""
+        """The known ETag isn't sent to a mirror, and a mirror's validators aren't reported."""
         home = file_server({"/a": File(BODY, etag='"e"')})
         mirror = file_server({"/a": File(BODY, etag='"e"')})
         download = into_memory(home.url("/a"), known_etag='"e"', mirrors=[mirror.url("/a")])
@@ -300,12 +300,12 @@ class TestFailover:
 
     @pytest.mark.parametrize("mirrors", ["http://h/", 5, b"x"])
     def test_wrong_type(self, mirrors: Any) -> None:
-        """Mirrors that aren't an iterable of URLs are a TypeError that names the argument."""
+        """If `mirrors` isn't an iterable of URLs, TypeError names the argument."""
         with pytest.raises(TypeError, match=r"^mirrors: "):
             HttpDownload("http://h/", None, mirrors=mirrors)
 
     def test_wrong_mirror(self) -> None:
-        """A mirror that is no http URL is refused before anything is sent."""
+        """A mirror that isn't an http URL is refused before anything is sent."""
         error = failure(into_memory("http://h/", mirrors=["http://h/", "ftp://h/"]))
         assert "mirrors: number 2: the scheme" in error.reason
 
@@ -320,7 +320,7 @@ class TestFailover:
         assert 3 <= home.count <= 8
 
     def test_dead(self, file_server: Any, silent: str) -> None:
-        """A dead server costs each thread about one time-out, and not one for each file."""
+        """Each thread waits for a dead server about once, and not for each file."""
         files = {f"/{n}": BODY for n in range(200)}
         mirror = file_server(files)
         downloads = [into_memory(silent + n, mirrors=[mirror.url(n)]) for n in files]
@@ -333,7 +333,7 @@ class TestFailover:
         assert 4 <= len(failed) <= 8
 
     def test_connections(self, file_server: Any) -> None:
-        """The limit of connections holds for each mirror by itself."""
+        """The limit of connections applies to each mirror separately."""
         files = {f"/{n}": BODY for n in range(30)}
         home, mirror = broken(file_server(files), 404), file_server(files)
         downloads = [into_memory(home.url(n), mirrors=[mirror.url(n)]) for n in files]

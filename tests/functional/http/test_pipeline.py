@@ -112,7 +112,7 @@ def test_depth(serving):
 
 @pytest.mark.parametrize(("pipeline", "depth"), [(8, 8), (1, 1)])
 def test_workers(serving, tmp_path, pipeline, depth):
-    """The workers of an executor send as many requests together as the batch was told."""
+    """Workers of an executor send as many requests together as the batch allows."""
     server = serving()
     downloads = [small(server, path) for path in FILES]
     for number, download in enumerate(downloads):
@@ -178,7 +178,7 @@ def test_no_time_out(serving):
 
 
 def test_near_by_default(serving, monkeypatch):
-    """By default there are no trains where a round trip is short."""
+    """By default there are no trains if round trips are short."""
     monkeypatch.setattr("pulpcore.plugin.download.futures.engine.pipeline.TRIP", 60.0)
     server = serving()
     fetched(run(server, [small(server, path) for path in FILES], pipeline=None))
@@ -186,7 +186,7 @@ def test_near_by_default(serving, monkeypatch):
 
 
 def test_wrong_argument():
-    """A depth below 1 is a ValueError, and so is what is no whole number."""
+    """A depth that isn't a whole number of at least 1 raises ValueError."""
     for pipeline in (0, -1, 2.5, "8"):
         with pytest.raises(ValueError, match="pipeline: must be"):
             Batch([], pipeline=pipeline)
@@ -307,7 +307,7 @@ def resuming(download):
     ],
 )
 def test_conditions(serving, change):
-    """Without any one of the conditions each request is sent alone."""
+    """If a request doesn't fulfil a single condition of pipelining, it is sent alone."""
     server = serving()
     downloads = [small(server, f"/{number}") for number in range(16)]
     for download in downloads:
@@ -319,7 +319,7 @@ def test_conditions(serving, change):
 
 
 def test_contradictory_sizes(serving):
-    """A download that expects two sizes is asked for alone, and fails."""
+    """A download that expects two different sizes is sent alone, and fails."""
     server = serving()
     downloads = [small(server, f"/{number}") for number in range(8)]
     for download in downloads:
@@ -330,7 +330,7 @@ def test_contradictory_sizes(serving):
 
 @pytest.mark.parametrize("cls", [Calls, Sends, Writes, OwnProtocol])
 def test_overridden(serving, cls):
-    """A class that overrides how it is run, sent or written has each request sent alone."""
+    """A class that overrides how it is run, sent or written is never pipelined."""
     server = serving()
     fetched(run(server, [small(server, f"/{number}", cls) for number in range(16)]))
     assert server.depth == 1
@@ -364,7 +364,7 @@ def test_large(serving, size, depth):
 
 
 def test_mounted_adapter(serving):
-    """With an adapter that the caller has mounted each request is sent alone."""
+    """If the caller has mounted an adapter, each request is sent alone."""
     server = serving()
     downloads = [small(server, f"/{number}") for number in range(16)]
     context = downloads[0].context = Context()
@@ -389,7 +389,7 @@ def test_proxy(serving):
 
 
 def test_unsendable(serving):
-    """A request that can't be sent, or a setting that can't work, fails alone."""
+    """A request that can't be sent, or has an invalid setting, fails alone."""
     server = serving()
     downloads = [small(server, path) for path in FILES]
     bad = downloads[20]
@@ -401,7 +401,7 @@ def test_unsendable(serving):
 
 @pytest.mark.parametrize("number", [8, 20])
 def test_bug_among_others(serving, number):
-    """A bug that shows while a request is prepared fails its own download, and no thread ends."""
+    """A bug during the preparation of a request fails only its download, and ends no thread."""
     server = serving()
     downloads = [small(server, path) for path in FILES]
     bad = downloads[number]
@@ -420,7 +420,7 @@ def test_bug_among_others(serving, number):
 
 
 def test_bug_while_a_reply_is_checked(serving, monkeypatch):
-    """If checking a reply of a train raises, its download is asked for again, alone."""
+    """If checking a pipelined reply raises, its request is sent again alone."""
     server = serving()
     downloads = [small(server, path) for path in FILES]
     original, bugs = Life.receive, []
@@ -437,7 +437,7 @@ def test_bug_while_a_reply_is_checked(serving, monkeypatch):
 
 
 def test_wrong_setting_among_others(serving):
-    """A setting that is found to be wrong when a connection is made fails its download alone."""
+    """A setting whose error shows when a connection is made fails only its download."""
     server = serving()
     downloads = [small(server, path) for path in FILES]
     downloads[8].proxy_url = "nonsense://somewhere"
@@ -584,7 +584,7 @@ def at(server, number, data, *, ends):
 @pytest.mark.parametrize("number", [0, 3, 7])
 @pytest.mark.parametrize("fault", [*UNFIT, *ENDING])
 def test_faults(serving, fault, number):
-    """A reply that doesn't fit costs nothing but a request: no event, no attempt, no retry."""
+    """A reply that doesn't fit costs one more request, but no event, attempt or retry."""
     ends = fault in ENDING
     server = serving()
     server.ready.set()
@@ -611,7 +611,7 @@ def test_faults(serving, fault, number):
 
 
 def test_chunked(serving):
-    """A chunked reply counts if its content fits."""
+    """A chunked reply is accepted if its content fits."""
 
     def answer(paths, _):
         for path in paths:
@@ -625,7 +625,7 @@ def test_chunked(serving):
 
 
 def test_cut_in_the_body(serving):
-    """A reply that breaks off in its body is a failed attempt of its own download only."""
+    """If a body breaks off, its download fails one attempt, and the others don't."""
     cut = []
 
     def answer(paths, _):
@@ -658,7 +658,7 @@ def test_cut_in_the_body(serving):
 
 
 def test_swapped(serving):
-    """Replies that are mixed up are found out, and the host gets no more trains."""
+    """If a server mixes up replies, that is detected, and the host gets no more trains."""
 
     def answer(paths, _):
         order = [paths[1], paths[0], *paths[2:]] if len(paths) == 8 else paths
@@ -704,7 +704,7 @@ def test_refuses(serving, status):
 
 
 def test_ends_now_and_then(serving):
-    """A host that ends a connection after some whole trains goes on to get more."""
+    """A host that ends connections after whole trains gets more trains."""
     count = {}
 
     def answer(paths, connection):
@@ -720,7 +720,7 @@ def test_ends_now_and_then(serving):
 
 
 def test_drops_the_second(serving, monkeypatch):
-    """A server that answers the first request of a train only costs a second, once."""
+    """A server that answers only the first request of a train costs one second, once."""
     monkeypatch.setattr("pulpcore.plugin.download.futures.http.pipeline.PATIENCE", 0.05)
 
     def answer(paths, _):
@@ -735,7 +735,7 @@ def test_drops_the_second(serving, monkeypatch):
 
 
 def test_stalls(serving):
-    """A reply that doesn't come within the time-out is asked for again, and so are the others."""
+    """If a reply times out, its request and those behind it are sent again."""
 
     def answer(paths, connection):
         for index, path in enumerate(paths):
@@ -752,7 +752,7 @@ def test_stalls(serving):
 
 
 def test_timeout_begins_when_the_reply_is_next(serving):
-    """The time that the replies before take doesn't count for the time-out of a reply."""
+    """The time-out of a reply starts only when the replies before it are complete."""
 
     def answer(paths, _):
         for path in paths:
@@ -768,7 +768,7 @@ def test_timeout_begins_when_the_reply_is_next(serving):
 
 @pytest.mark.parametrize("fault", ["404", "mismatch"])
 def test_fails_alone(serving, fault):
-    """What isn't there, or is wrong, fails by the answer to a request that was sent alone."""
+    """A missing or wrong file fails only by the reply to a request that was sent alone."""
 
     def answer(paths, _):
         for path in paths:
@@ -793,7 +793,7 @@ def test_fails_alone(serving, fault):
 
 
 def test_repaired_after_the_train(serving):
-    """A download that fails after its reply has come is tried again when the train is over."""
+    """A download that fails after its reply came is retried when the train is over."""
 
     class Picky(Validation):
         """Fails once."""
@@ -818,7 +818,7 @@ def test_repaired_after_the_train(serving):
 
 
 def test_disk_full(serving):
-    """A writer that fails ends its own download only."""
+    """A failing writer ends only its own download."""
 
     class Full(BufferWriter):
         """A writer without room."""
@@ -836,7 +836,7 @@ def test_disk_full(serving):
 
 
 def test_failed_before_it_is_sent(serving):
-    """A download with a wrong setting fails while the train is made up, and costs it nothing."""
+    """A download with a wrong setting fails before the train is sent, at no cost to the train."""
     server = serving()
     downloads = [small(server, path) for path in FILES]
     downloads[8].retry = 5
@@ -846,7 +846,7 @@ def test_failed_before_it_is_sent(serving):
 
 
 def test_files(serving, tmp_path):
-    """Files that are fetched by a train are published like others."""
+    """Files that a train fetches are published like others."""
     server = serving()
     downloads = []
     for path, data in FILES.items():
@@ -891,7 +891,7 @@ def test_shutdown(serving):
 
 
 def test_idle_threads_help(serving, monkeypatch):
-    """If a train makes no progress, idle threads take its other plans, and ask for them alone."""
+    """If a train makes no progress, idle threads take over its other plans, one by one."""
     monkeypatch.setattr(trains, "PATIENCE", 0.1)
     stuck, done = threading.Event(), threading.Event()
 
@@ -926,7 +926,7 @@ def test_idle_threads_help(serving, monkeypatch):
 
 
 def test_no_plan_is_held_back_before_it_is_sent(serving):
-    """While a handler of Prepared blocks, idle threads execute what else is in the train."""
+    """While a handler of Prepared blocks, idle threads take over the train's other plans."""
     server, blocked, done = serving(), threading.Event(), threading.Event()
 
     def block(_):
@@ -947,7 +947,7 @@ def test_no_plan_is_held_back_before_it_is_sent(serving):
 
 
 def test_few_plans(serving):
-    """With no more plans than threads each is asked for on a connection of its own."""
+    """With no more plans than threads, each request is sent on a connection of its own."""
     server = serving()
     context = Context()
     fetched(run(server, [small(server, f"/{n}") for n in range(20)], context=context))
@@ -967,7 +967,7 @@ def test_few_plans(serving):
 
 
 def test_more_threads(serving, monkeypatch):
-    """Several threads have trains of their own, and at most one connection each."""
+    """Several threads have trains at once, each on at most one connection."""
     monkeypatch.setattr(trains, "PATIENCE", 60)
     server = serving(delay=0.005)
     seen = []
@@ -995,7 +995,7 @@ def test_not_kept_alive(serving):
 
 
 def test_close_is_announced(serving):
-    """After a reply that ends the connection by its head the others are asked for again."""
+    """If a reply's head ends the connection, the requests behind it are sent again."""
 
     def answer(paths, _):
         for index, path in enumerate(paths):

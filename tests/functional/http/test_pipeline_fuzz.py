@@ -177,7 +177,7 @@ def seed(request, monkeypatch):
 
 
 def test_random(running, no_leaks, tls, seed):
-    """A fault within a train changes no event, except for a body that was cut."""
+    """A fault within a train changes no event, unless it cuts a body."""
     chosen = random.Random(seed)
     server, events = fuzzed(running, tls, chosen, seed)
     with Batch(events, **settings(chosen)) as batch:
@@ -188,7 +188,7 @@ def test_random(running, no_leaks, tls, seed):
 
 
 def test_shut_down(running, no_leaks, tls, seed):
-    """A batch that is shut down at any moment returns each plan once, right or failed."""
+    """A batch that is shut down at any moment returns each plan once, complete or failed."""
     chosen = random.Random(seed)
     server, events = fuzzed(running, tls, chosen, seed)
     event = chosen.choice([Event.PREPARED, Event.REPLIED, Event.FETCHED, Event.SUCCEEDED])
@@ -211,7 +211,7 @@ def test_shut_down(running, no_leaks, tls, seed):
 
 
 def test_handlers(running, no_leaks, tls, seed):
-    """Handlers that raise, or wait until other downloads have ended, change nothing."""
+    """Handlers that raise or block until other downloads have ended disturb no train."""
     chosen = random.Random(seed)
     server, events = fuzzed(running, tls, chosen, seed)
     done = []

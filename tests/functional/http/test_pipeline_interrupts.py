@@ -55,7 +55,7 @@ def server(running, context):
 
 
 def test_iterating_on(server, context, from_terminal):
-    """After Ctrl-C within trains, iterating further gives each plan once, each with its events."""
+    """After Ctrl-C during trains, further iteration returns each plan once, with its events."""
 
     def scenario(armed):
         downloads = [small(server, path) for path in FILES]
@@ -77,7 +77,7 @@ def test_iterating_on(server, context, from_terminal):
 
 
 def test_leaving_the_with(server, context, from_terminal):
-    """Ctrl-C within trains ends the `with`, and each download that has begun ends once."""
+    """Ctrl-C during trains ends the `with` block. Each started download ends once."""
 
     def scenario(armed):
         downloads = [small(server, path) for path in FILES]
@@ -98,7 +98,7 @@ def test_leaving_the_with(server, context, from_terminal):
 
 
 def test_at_random(server, context, from_terminal):
-    """A shutdown at any moment of a train ends each download that has begun once."""
+    """A shutdown at any moment of a train ends each started download once."""
     chosen = random.Random(1)
     for _ in range(40):
         downloads = [small(server, path) for path in FILES]

@@ -61,7 +61,7 @@ def validated(server, path):
 @pytest.mark.parametrize("event", [Event.PREPARED, Event.SUCCEEDED])
 @pytest.mark.parametrize("way", ["download", "batch"])
 def test_one_connection(running, mode, event, way):
-    """A nested download gets the connection of the train, whose other requests are sent again."""
+    """A handler's download takes over its train's connection, whose requests are sent again."""
     server = running(OneConnection, mode)
     context, nested = Context(), []
 
@@ -91,7 +91,7 @@ def test_one_connection(running, mode, event, way):
 
 
 def test_many_connections(running):
-    """A host that handlers download from in two trains in a row gets no more trains."""
+    """If handlers download from a host during two trains in a row, it gets no more trains."""
     server = running(TrainServer, FILES)
     context = Context()
 

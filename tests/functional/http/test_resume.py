@@ -330,7 +330,7 @@ CASES = [
 
 
 def test_rest_without_length(raw_server: Any, tmp_path: Path) -> None:
-    """A rest that can't be resumed itself is put behind what is in the partial file."""
+    """A rest without a length, which can't be resumed itself, is appended to the partial file."""
     rest = reply(206, NAMED | {"Transfer-Encoding": "chunked"}, chunked(OLD[CUT:], [3]))
     server = raw_server([[Recv(), Send(GOOD)], serve(rest)])
     download = HttpDownload(server.url(), FileWriter(tmp_path / "file", resume=True))
@@ -343,7 +343,7 @@ def test_rest_without_length(raw_server: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("validated", [False, True], ids=["alone", "validated"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_resume(raw_server: Any, tmp_path: Path, case: Case, validated: bool) -> None:
-    """Each way of resuming gives one complete version, with right digests and facts."""
+    """Each way to resume ends with one complete version, with right digests and facts."""
     server = raw_server(
         [*([Recv(), Send(data)] for data in case.replies[:-1]), serve(case.replies[-1])]
     )
@@ -553,7 +553,7 @@ class TestWhoMay:
 
 @pytest.mark.parametrize("is_hook", [False, True])
 def test_of_an_exchanged_writer(file_server: Any, tmp_path: Path, is_hook: bool) -> None:
-    """A writer that resumes keeps the content, though no handler is left of what has set it."""
+    """A resuming writer keeps its content, even if the handlers that set it are gone."""
     server = file_server({"/a": File(OLD, etag='"e"')})
     server.faults = {0: CutAfter(CUT)}
     target = tmp_path / "a"

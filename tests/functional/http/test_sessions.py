@@ -141,7 +141,7 @@ class TestConnections:
 
     @pytest.mark.parametrize("threads", [1, 4, 16])
     def test_no_more_than_threads(self, file_server: Any, tls: Any, threads: int) -> None:
-        """Many downloads from one host on C threads open at most C connections."""
+        """Many downloads from one host on N threads open at most N connections."""
         server = file_server({"/a": BODY, "/b": Redirect("/a")}, tls=tls.server())
         urls = [server.url("/b" if n % 3 else "/a") for n in range(20 * threads)]
         settings = trust(tls.ca)
@@ -153,7 +153,7 @@ class TestConnections:
         server.until(lambda: server.open_connections == 0)
 
     def test_all_threads_at_once(self, file_server: Any) -> None:
-        """C threads use C connections at once; none waits for another's."""
+        """N threads use N connections at once; none waits for another's."""
         release = threading.Event()
         server = file_server({"/a": BODY}, faults=lambda index, request: Hold(release))
         with Batch([into_memory(server.url("/a")) for _ in range(12)], concurrent=12) as batch:
@@ -396,7 +396,7 @@ class TestEnvironment:
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_fork(file_server: Any) -> None:
-    """A forked child shares no connection with its parent, whose connections keep working."""
+    """A forked child uses no connection of its parent, whose connections keep working."""
     server = file_server({"/a": BODY})
     context = Context()
     download = sharing(context, server.url("/a"))

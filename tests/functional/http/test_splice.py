@@ -70,7 +70,7 @@ class TestContinued:
     @pytest.mark.parametrize("at", [1, CUT, len(BODY) - 1])
     @pytest.mark.parametrize("etag", ['"e"', None])
     def test_cut(self, file_server: Serve, at: int, etag: str | None) -> None:
-        """What is cut anywhere is continued by the next source, whatever its validator is."""
+        """If a source breaks off anywhere, the next one continues, whatever its validator is."""
         home = file_server({"/a": File(BODY, etag=etag)}, faults=cut(at))
         mirror = file_server({"/a": File(BODY, etag='"other"')})
         download = download_of([home, mirror])
@@ -89,7 +89,7 @@ class TestContinued:
         assert (download.source, download.etag) == (mirror.url("/a"), None)
 
     def test_several(self, file_server: Serve) -> None:
-        """Three sources bring a part each, and the first one then brings the rest."""
+        """Three sources send a part each, and the first one then sends the rest."""
         home = file_server({"/a": FILE}, faults={0: CutAfter(CUT)})
         mirrors = [file_server({"/a": FILE}, faults=cut(500)) for _ in range(2)]
         assert content(download_of([home, *mirrors], retry=quick(1))) == BODY
@@ -98,7 +98,7 @@ class TestContinued:
         assert home.requests[1].header("If-Range") is None
 
     def test_home_last(self, file_server: Serve) -> None:
-        """The validators of what another source began aren't those of the URL."""
+        """If another source sent the beginning, its validators don't count as the URL's."""
         home = file_server({"/a": FILE}, faults={0: Status(503)})
         mirror = file_server({"/a": FILE}, faults=cut())
         download = download_of([home, mirror], retry=quick(1))
@@ -107,7 +107,7 @@ class TestContinued:
         assert (download.source, download.etag) == (home.url("/a"), None)
 
     def test_missing(self, file_server: Serve) -> None:
-        """A source that doesn't have the file takes nothing from what the first one brought."""
+        """A source that replies 404 doesn't discard the bytes of the first source."""
         home = file_server({"/a": FILE}, faults={0: CutAfter(CUT)})
         mirror = file_server({})
         download = download_of([home, mirror], retry=quick(1))
@@ -117,7 +117,7 @@ class TestContinued:
         assert download.etag == '"e"'
 
     def test_no_ranges(self, file_server: Serve) -> None:
-        """A source that knows no ranges begins at byte 0."""
+        """A source that doesn't support ranges starts at byte 0."""
         home = file_server({"/a": FILE}, faults=cut())
         mirror = file_server({"/a": File(BODY, ranges=False)})
         download = download_of([home, mirror])
@@ -126,14 +126,14 @@ class TestContinued:
         assert (ranges(mirror), names(events).count("RESTARTED")) == ([REST], 1)
 
     def test_other_size(self, file_server: Serve) -> None:
-        """A file of another size isn't continued; the source is asked for all of its own."""
+        """A source with another file size doesn't continue; it is asked for its whole file."""
         home = file_server({"/a": FILE}, faults=cut())
         mirror = file_server({"/a": OTHER + b"more"})
         assert content(download_of([home, mirror], digest(OTHER + b"more"))) == OTHER + b"more"
         assert ranges(mirror) == [REST, None]
 
     def test_size_validation(self, file_server: Serve) -> None:
-        """Where the first source doesn't say the size, an enforced validation does."""
+        """If the first source doesn't tell the size, an enforced size validation does."""
         coded = File(chunked(BODY, [100]), headers={"Transfer-Encoding": "chunked"})
         home, mirror = file_server({"/a": coded}, faults=cut()), file_server({"/a": FILE})
         assert content(download_of([home, mirror], digest(), SizeValidation(len(BODY)))) == BODY
@@ -142,7 +142,7 @@ class TestContinued:
         assert 900 <= int(asked[6:-1]) < CUT
 
     def test_chunked_rest(self, file_server: Serve) -> None:
-        """A rest without a length is put behind the rest, but nothing is put behind it."""
+        """A rest of unknown length counts, but if it breaks off, the next source starts at 0."""
         headers = {"Transfer-Encoding": "chunked", "Content-Range": "bytes 1000-8191/8192"}
         rest = File(chunked(BODY[CUT:], [100]), status=206, headers=headers)
         home = file_server({"/a": FILE}, faults=cut())
@@ -155,7 +155,7 @@ class TestContinued:
 
 class TestMixedUp:
     def test_liar_first(self, file_server: Serve) -> None:
-        """If the digest fails, the file is fetched once more, from the last source alone."""
+        """If the digest is wrong, the file is fetched once more, from the last source alone."""
         home, mirror = file_server({"/a": OTHER}, faults=cut()), file_server({"/a": FILE})
         download = download_of([home, mirror])
         events = record(download)
@@ -168,7 +168,7 @@ class TestMixedUp:
         assert (download.source, download.etag) == (mirror.url("/a"), None)
 
     def test_lie_that_was_not_fetched(self, file_server: Serve) -> None:
-        """A source whose wrong bytes lie behind those that it brought costs nothing."""
+        """A source's wrong bytes do no harm if they lie behind those that it sent."""
         home = file_server({"/a": BODY[:5000] + OTHER[5000:]}, faults=cut())
         mirror = file_server({"/a": FILE})
         download = download_of([home, mirror])
@@ -178,7 +178,7 @@ class TestMixedUp:
         assert "RESTARTED" not in names(events)
 
     def test_liar_second(self, file_server: Serve) -> None:
-        """A source that is wrong alone, too, has failed. Nothing is mixed any more in this run."""
+        """A source that is wrong alone, too, has failed. The run mixes no sources any more."""
         home = file_server({"/a": FILE}, faults=cut())
         liar = file_server({"/a": OTHER})
         third = file_server({"/a": FILE}, faults=cut())
@@ -188,7 +188,7 @@ class TestMixedUp:
         assert (ranges(third), ranges(fourth)) == ([None], [None])
 
     def test_once(self, file_server: Serve) -> None:
-        """The last source's own wrong bytes fail the download, and it names both sources."""
+        """If the last source is wrong alone, too, the download fails, and the error names both."""
         home, liar = file_server({"/a": FILE}, faults=cut()), file_server({"/a": OTHER})
         error = failure(download_of([home, liar]), DownloadFailed)
         assert "all 2 sources" in error.reason
@@ -204,7 +204,7 @@ class TestMixedUp:
         assert ranges(mirror) == [REST, None, None]
 
     def test_cancelled(self, file_server: Serve) -> None:
-        """A run that was cancelled isn't fetched once more."""
+        """A cancelled run isn't fetched once more."""
         home, mirror = file_server({"/a": OTHER}, faults=cut()), file_server({"/a": FILE})
         download = download_of([home, mirror])
 
@@ -230,7 +230,7 @@ class TestNotContinued:
         ids=["no digest", "not enforced", "another class"],
     )
     def test_no_digest(self, file_server: Serve, validations: list[Validation]) -> None:
-        """Without an enforced digest of the whole the next source begins at byte 0."""
+        """Without an enforced digest of the whole file, the next source starts at byte 0."""
         home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
         assert content(download_of([home, mirror], *validations)) == BODY
         assert ranges(mirror) == [None]
@@ -244,13 +244,13 @@ class TestNotContinued:
         ids=["size unknown", "coded"],
     )
     def test_unknown(self, file_server: Serve, first: File) -> None:
-        """A file without a known size, or one that is coded, isn't continued by a mirror."""
+        """A mirror doesn't continue a file of unknown size, or with a Content-Encoding."""
         home, mirror = file_server({"/a": first}, faults=cut()), file_server({"/a": FILE})
         assert content(download_of([home, mirror])) == BODY
         assert ranges(mirror) == [None]
 
     def test_sizes_differ(self, file_server: Serve) -> None:
-        """Nor is a file whose size isn't the one that is validated."""
+        """A mirror doesn't continue a file whose size differs from the validated one."""
         home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
         failure(download_of([home, mirror], digest(), SizeValidation(len(BODY) + 1)))
         assert ranges(mirror) == [None]
@@ -263,14 +263,14 @@ class TestNotContinued:
         assert ranges(mirror) == ["bytes=0-"]
 
     def test_stream(self, file_server: Serve) -> None:
-        """Nor what a stream hands out while it comes."""
+        """A mirror doesn't continue the content of a stream."""
         home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
         with download_of([home, mirror]).stream() as stream:
             assert stream.read() == BODY
         assert ranges(mirror) == [None]
 
     def test_append(self, file_server: Serve, tmp_path: Path) -> None:
-        """What follows other bytes in a file of the caller's is continued, and begun anew, too."""
+        """Content behind other bytes in the caller's file is continued, and can restart, too."""
         home, liar = file_server({"/a": FILE}, faults=cut()), file_server({"/a": OTHER})
         third = file_server({"/a": FILE})
         (tmp_path / "a").write_bytes(b"before")
@@ -300,7 +300,7 @@ class TestNotContinued:
         assert ranges(server) == [None, None]
 
     def test_complete(self, file_server: Serve) -> None:
-        """If all bytes came, but not the end of the coding, a mirror has no rest to bring."""
+        """If only the last chunk's end is missing, the mirror is asked for the whole file."""
         coded = File(chunked(BODY, end=b""), headers={"Transfer-Encoding": "chunked"})
         home = file_server({"/a": coded}, faults=cut(len(coded.body)))
         mirror = file_server({"/a": FILE})
@@ -338,7 +338,7 @@ download()
 
 class TestPartialFile:
     def test_killed(self, file_server: Serve, tmp_path: Path) -> None:
-        """After kill -9 nothing on disk claims that the mixed bytes are a version of a source."""
+        """After kill -9, no note on disk claims that mixed bytes are a version of one source."""
         path = tmp_path / "a"
         home = file_server({"/a": File(OTHER, etag='"e"')}, faults={0: CutAfter(CUT)})
         mirror = file_server({"/a": FILE})
@@ -354,7 +354,7 @@ class TestPartialFile:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_failed(self, file_server: Serve, tmp_path: Path) -> None:
-        """What several sources brought before a run failed is continued by the next run."""
+        """The mixed bytes of a failed run are continued by the next run."""
         home, mirror = (file_server({"/a": FILE}, faults=cut()) for _ in range(2))
         failure(file_of(tmp_path, [home, mirror]))
         assert ranges(mirror) == [REST]
@@ -366,7 +366,7 @@ class TestPartialFile:
         assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
     def test_failed_with_a_lie(self, file_server: Serve, tmp_path: Path) -> None:
-        """If the digest shows then that they don't belong together, all is fetched once more."""
+        """If the digest shows that mixed bytes don't fit, the file is fetched once more."""
         home = file_server({"/a": File(OTHER, etag='"e"')}, faults=cut())
         mirror = file_server({"/a": FILE}, faults=cut())
         failure(file_of(tmp_path, [home, mirror]))
@@ -379,7 +379,7 @@ class TestPartialFile:
         assert [event.retrying for event in events if event.NAME == Event.ERROR] == [True]
 
     def test_last_one_lies(self, file_server: Serve, tmp_path: Path) -> None:
-        """What the last source brought alone, and is wrong, is not kept."""
+        """Wrong bytes that the last source sent alone are not kept."""
         home = file_server({"/a": FILE}, faults=cut())
         liar = file_server({"/a": File(OTHER, etag='"e"')})
         error = failure(file_of(tmp_path, [home, liar]))
@@ -387,7 +387,7 @@ class TestPartialFile:
         assert list(tmp_path.iterdir()) == []
 
     def test_failed_without_a_digest(self, file_server: Serve, tmp_path: Path) -> None:
-        """A later run without a digest, or without those sources, begins at byte 0."""
+        """A run without a digest, or without those sources, discards mixed bytes."""
         for count in (1, 2):
             home, mirror = (file_server({"/a": FILE}, faults=cut()) for _ in range(2))
             failure(file_of(tmp_path, [home, mirror]))
@@ -401,7 +401,7 @@ class TestPartialFile:
 
     @pytest.mark.parametrize("note", ["[]", "7", "[7, 8192]", "no JSON"])
     def test_damaged_note(self, file_server: Serve, tmp_path: Path, note: str) -> None:
-        """A note that isn't one of ours is worth nothing."""
+        """An invalid note is ignored."""
         home = file_server({"/a": FILE}, faults=cut())
         writer = FileWriter(tmp_path / "a", resume=True)
         writer.open()
@@ -414,7 +414,7 @@ class TestPartialFile:
         assert ranges(home) == [None]
 
     def test_earlier_run(self, file_server: Serve, tmp_path: Path) -> None:
-        """What an earlier run left of one source is continued by it, and then by another one."""
+        """A partial file of one source is continued by that source, and then by another one."""
         home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
         left_by(home, tmp_path / "a")
         download = file_of(tmp_path, [home, mirror])
@@ -423,7 +423,7 @@ class TestPartialFile:
         assert (ranges(home)[1:], ranges(mirror)) == ([REST], ["bytes=2000-"])
 
     def test_earlier_run_of_another(self, file_server: Serve, tmp_path: Path) -> None:
-        """What an earlier run left of one source is continued by the one that is asked first."""
+        """A partial file of one source is continued by the source that is asked first."""
         home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
         left_by(home, tmp_path / "a")
         download = file_of(tmp_path, [mirror, home])
@@ -432,7 +432,7 @@ class TestPartialFile:
         assert (ranges(mirror), home.count) == ([REST], 1)
 
     def test_earlier_run_that_lies(self, file_server: Serve, tmp_path: Path) -> None:
-        """If it was wrong, the source that brought the rest is asked once more for all of it."""
+        """If a continued partial file is wrong, the last source is asked for the whole file."""
         home = file_server({"/a": File(OTHER, etag='"e"')}, faults=cut())
         mirror = file_server({"/a": FILE})
         left_by(home, tmp_path / "a")
@@ -452,7 +452,7 @@ class TestPartialFile:
     def test_earlier_run_alone(
         self, file_server: Serve, tmp_path: Path, validations: list[Validation]
     ) -> None:
-        """Without a digest, or if the sizes differ, what another source left isn't used."""
+        """Without a digest, or if sizes differ, another source's partial file isn't used."""
         home, mirror = file_server({"/a": FILE}, faults=cut()), file_server({"/a": FILE})
         left_by(home, tmp_path / "a")
         download = download_of([mirror, home], *validations, retry=None)

@@ -137,7 +137,7 @@ def test_attributes(file_server, spans):
 
 
 def test_head(file_server, spans):
-    """A HEAD request has its method as the name of its span, and a second run has no resend."""
+    """The span of a HEAD request is named after the method. A second run counts no resend."""
     server = file_server({"/": CONTENT})
     download = spans.instrumented(HttpDownload(server.url("/"), None, method="HEAD"))
     download()
@@ -223,7 +223,7 @@ def test_not_found(file_server, spans):
 
 
 def test_no_server(file_server, spans):
-    """If the connection is refused, error.type of the request is the class of the exception."""
+    """If the connection is refused, error.type of the request names the exception's class."""
     server = file_server({})
     server.close()
     failure(spans.instrumented(into_memory(server.url("/"))))
@@ -266,7 +266,7 @@ def test_nothing_is_sent(spans):
 
 
 def test_stale_connection(file_server, spans):
-    """A request that a closed connection lost is sent again, and has a second span."""
+    """A request that is sent again after its connection closed has a second span."""
     server = file_server({"/": b"1", "/next": b"2"})
     with Context() as context:
         first = into_memory(server.url("/"))
@@ -286,7 +286,7 @@ def test_stale_connection(file_server, spans):
 
 
 def test_refused_rest(file_server, spans):
-    """A refused request for the rest has a span, and the request for the whole file another."""
+    """A refused request for the rest and the request for the whole file have a span each."""
     files = {"/": File(CONTENT, **ETAG)}
     server = file_server(files, faults={0: ResetAfter(100_000), 1: Status(416)})
     spans.instrumented(into_memory(server.url("/"), quick()))()
@@ -333,7 +333,7 @@ def test_parents_in_a_batch(file_server, spans):
 
 
 def test_back_off_in_a_batch(file_server, spans):
-    """A run that another thread goes on with after its back-off stays in its trace."""
+    """A run that continues in another thread after its back-off stays in its trace."""
     server = file_server({"/": CONTENT}, faults={0: Status(503), 1: Status(503)})
     with Batch([into_memory(server.url("/"), quick())], concurrent=2) as batch:
         spans.instrumented(batch)
@@ -420,7 +420,7 @@ def test_ftp_and_files(ftp_server, spans, tmp_path):
     ],
 )
 def test_protocol_of_a_plugin(spans, url, place):
-    """An attempt of a plugin's own protocol is a span, with what its URL tells of the place."""
+    """An attempt of a plugin's own protocol has a span, with the host and port of its URL."""
 
     class ZooDownload(Download):
         def _send(self):
@@ -479,7 +479,7 @@ def test_trains(running, spans):
 
 
 def test_train_with_wrong_replies(running, spans):
-    """A request of a train whose reply doesn't count has failed, and the one sent alone hasn't."""
+    """If a reply of a train is rejected, its span fails, and the repeated request's doesn't."""
 
     def answer(paths, _):
         for path in paths:
@@ -575,7 +575,7 @@ def test_parts_from_a_mirror(file_server, spans, monkeypatch):
 
 
 def test_stream_between_parts(file_server, spans, monkeypatch):
-    """A connection that breaks among parts has failed as a request, and the next one is another."""
+    """If a connection breaks between parts, its request's span fails, and the next has its own."""
     monkeypatch.setattr(parts, "SIZE", 16_000)
     monkeypatch.setattr(parts, "SMALLEST", 32_000)
     server = file_server({"/": File(CONTENT, **ETAG)}, faults={0: ResetAfter(100_000)})
@@ -606,7 +606,7 @@ def test_no_secrets(file_server, spans):
 
 
 def test_secret_in_the_host_of_a_redirect(file_server, spans):
-    """A host that a server made from the password isn't shown, neither as URL nor as address."""
+    """A host name made from the password isn't shown, neither as URL nor as address."""
     server = file_server({"/": Redirect("http://zq7secret.invalid/")}, user=("me", "zq7secret"))
     failure(spans.instrumented(into_memory(server.url("/"), user=("me", "zq7secret"))))
     assert len(spans.requests) == 2
@@ -624,7 +624,7 @@ def test_header_of_the_caller(file_server, spans):
 
 
 def test_without_a_provider(file_server):
-    """Where the program has set no provider, nothing is recorded and nothing is sent."""
+    """If the program has set no provider, nothing is recorded and nothing is sent."""
     server = file_server({"/": CONTENT})
     download = into_memory(server.url("/"), quick())
     telemetry.instrument(download)

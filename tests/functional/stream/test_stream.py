@@ -47,7 +47,7 @@ def cut_twice(index, request):
 
 
 def test_goes_on_after_a_break(file_server, tmp_path):
-    """A transfer that breaks twice is resumed, and reader and file get each byte once."""
+    """If a transfer breaks twice, it resumes, and reader and file get each byte once."""
     server = file_server({"/": File(CONTENT, **ETAG)}, faults=cut_twice)
     with streamed(server.url("/"), tmp_path / "file").stream() as file:
         assert b"".join(file.iter_content(10_000)) == CONTENT
@@ -59,7 +59,7 @@ def test_goes_on_after_a_break(file_server, tmp_path):
 
 
 def test_starts_again_without_validator(file_server):
-    """Without a validator the file is fetched again, and goes on behind what was read."""
+    """Without a validator the transfer restarts, and the reader continues where it was."""
     server = file_server({"/": CONTENT}, faults=cut_twice)
     download = streamed(server.url("/"))
     events = record(download)
@@ -82,7 +82,7 @@ def test_another_version(file_server, options, tmp_path):
 
 
 def test_not_found(file_server):
-    """A 404 is raised by the first read, and by each other."""
+    """A 404 is raised by the first read and by each later one."""
     server = file_server({})
     with streamed(server.url("/")).stream() as file:
         for _ in range(2):
@@ -114,7 +114,7 @@ def test_goes_on_with_what_an_earlier_run_left(file_server, tmp_path):
 
 
 def test_left_stream_is_resumed(file_server, tmp_path):
-    """What a stream that is left early has saved is continued by a later run, where asked for."""
+    """If a resumable stream is left early, a later run continues its partial file."""
     server = file_server({"/": File(CONTENT, **ETAG)})
     with streamed(server.url("/"), FileWriter(tmp_path / "file", resume=True)).stream() as file:
         file.read(800_000)
@@ -125,7 +125,7 @@ def test_left_stream_is_resumed(file_server, tmp_path):
 
 
 def test_closed_while_the_server_stalls(file_server):
-    """`close` ends a read of a server that sends nothing more, without waiting for a time-out."""
+    """`close` interrupts a read from a silent server at once."""
     server = file_server({"/": CONTENT}, faults={0: StallAfter(1000)})
     download = streamed(server.url("/"), timeout=Timeout(read=None))
     file = download.stream()

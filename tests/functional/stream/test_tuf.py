@@ -36,7 +36,7 @@ class Fetcher(FetcherInterface):
 
 
 def test_fetch(file_server):
-    """Tuf gets the content of a transfer that breaks, whole and once."""
+    """If a transfer breaks, tuf still gets each byte once."""
     server = file_server({"/": File(CONTENT, etag='"1"')}, faults={0: CutAfter(300_000)})
     assert Fetcher().download_bytes(server.url("/"), len(CONTENT)) == CONTENT
     with Fetcher().download_file(server.url("/"), len(CONTENT)) as file:
@@ -53,7 +53,7 @@ def test_pieces(file_server):
 
 
 def test_raises_at_once(file_server):
-    """The call of `fetch` itself raises if there is no content, as that of tuf's own fetchers."""
+    """The call of `fetch` itself raises if there is no content, as tuf's own fetchers do."""
     with pytest.raises(exceptions.DownloadHTTPError):
         Fetcher().fetch(file_server({}).url("/"))
     with pytest.raises(exceptions.DownloadError):
@@ -61,28 +61,28 @@ def test_raises_at_once(file_server):
 
 
 def test_left(file_server):
-    """An iterator that is left, or was never begun, leaves no thread."""
+    """An iterator that is abandoned, or was never started, leaves no thread."""
     server = file_server({"/": CONTENT})
     Fetcher().fetch(server.url("/"))
     next(Fetcher().fetch(server.url("/")))
 
 
 def test_status(file_server):
-    """Tuf sees the status of a file that isn't there, by which it finds the newest root."""
+    """Tuf sees the status 404, by which it finds the newest root."""
     with pytest.raises(exceptions.DownloadHTTPError) as caught:
         Fetcher().download_bytes(file_server({}).url("/"), 10)
     assert caught.value.status_code == 404
 
 
 def test_too_long(file_server):
-    """Tuf ends a transfer that is longer than it allows, which leaves no thread."""
+    """A transfer longer than tuf allows is ended and leaves no thread."""
     server = file_server({"/": CONTENT})
     with pytest.raises(exceptions.DownloadLengthMismatchError):
         Fetcher().download_bytes(server.url("/"), 100_000)
 
 
 def test_failure(file_server):
-    """Tuf sees any other error of ours as the cause of its own."""
+    """Tuf's error has our error as its cause."""
     with pytest.raises(exceptions.DownloadError) as caught:
         Fetcher().download_bytes("ftp://127.0.0.1/", 10)
     assert isinstance(caught.value.__cause__, DownloadError)

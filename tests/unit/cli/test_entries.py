@@ -58,14 +58,14 @@ def test_list():
     ],
 )
 def test_bad_lines(text, problem):
-    """A line that can't be used is named by its number, and the entries after it are read."""
+    """An invalid line is reported by its number, and the entries after it are read."""
     *found, last = entries(text.rstrip("\n") + "\nhttp://h/z\n")
     assert found[0].startswith(problem)
     assert last == Entry("http://h/z", "z", {})
 
 
 def test_secrets():
-    """What is said of a bad line shows no secret."""
+    """The message about a bad line shows no secret."""
     for text in "http://h/a\n x=http://me:s3cret@h/\n", "gopher://me:s3cret@h/a?t=s3cret\n":
         assert "s3cret" not in entries(text)[0]
 
@@ -113,6 +113,6 @@ class TestChecksums:
         ],
     )
     def test_bad_line(self, line, problem):
-        """A line that can't be used is named by its number."""
+        """An invalid line of a checksum file is reported by its number."""
         with pytest.raises(Refused, match=problem):
             Checksums([f"{SHA256}  a", line])

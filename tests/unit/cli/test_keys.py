@@ -6,7 +6,7 @@ from pulpcore.plugin.download.futures.cli.keys import Keys, key_of
 
 
 def test_a_set():
-    """Keys are found after they were added, and only then, also where they share a slot."""
+    """The set has exactly the keys that were added, also if several share a slot."""
     keys, seen, chance = Keys(), set(), random.Random(1)
     for _ in range(5000):
         key = chance.choice([chance.randrange(1, 2**64), chance.randrange(1, 2000) << 32])
@@ -17,6 +17,6 @@ def test_a_set():
 
 
 def test_keys_differ():
-    """Texts that are divided in another way have another key."""
+    """The same text, divided in different places, gives different keys."""
     assert len({key_of("a", "bc"), key_of("ab", "c"), key_of("abc"), key_of("a", "b", "c")}) == 4
     assert key_of("\udcff") != key_of("\udcfe")

@@ -40,7 +40,7 @@ http://h/e%0af
 
 
 def test_usual(monkeypatch):
-    """Entries in the usual form are read as those that need a closer look."""
+    """The fast path and the full parser read entries alike."""
     found = read(USUAL)
     monkeypatch.setattr(lists, "_USUAL", re.compile("(?!)"))
     assert found == read(USUAL)
@@ -87,7 +87,7 @@ def test_work_is_linear(monkeypatch, text):
 
 
 def test_sources():
-    """Tabs stand between several sources of one file. Each may have a digest."""
+    """Tabs separate several sources of one file. Each source may have a digest."""
     text = f"http://h/a \t https://i/b#sha256={SHA256}\t\n\n# more\n\t\n  out=c\n"
     assert read(text) == [Entry("http://h/a", "c", {"sha256": SHA256}, ("https://i/b",))]
 
@@ -112,6 +112,6 @@ def test_long_line():
 
 
 def test_many_lines():
-    """An entry with more lines than any has is refused, and isn't held in memory."""
+    """An entry with too many lines is refused, and isn't held in memory."""
     found = read("http://h/a\n" + " size=1\n" * 5000 + "http://h/b\n")
     assert found == ["line 1 of list: it has more than 100 lines", Entry("http://h/b", "b")]

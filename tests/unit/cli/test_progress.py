@@ -151,7 +151,7 @@ def test_bar_without_size():
 
 @pytest.mark.parametrize(("files", "share"), [(2, 0.5), (None, 1.0)])
 def test_bar_of_files(files, share):
-    """Where the size of all files isn't known, a bar shows how many of the files are done."""
+    """If the total size isn't known, the bar shows how many files are done."""
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=100, color_system=None)
     with Bars("name", files, None, console) as progress:
@@ -174,7 +174,7 @@ def test_reason_of_a_wait(monkeypatch):
 
 
 def test_unknown_number_of_files():
-    """Where the number of files isn't known, a progress line tells how many are done."""
+    """If the number of files isn't known, a progress line tells how many are done."""
     progress, written, clock = lines(files=None, size=4_000_000)
     with progress:
         clock.now = 1.0

@@ -23,7 +23,7 @@ def journal(tmp_path):
 
 
 def test_later_run(journal, tmp_path):
-    """A later run knows the file by its path and URL, as long as it is there with its size."""
+    """The journal finds a finished file by path and URL, while it exists with its size."""
     target = tmp_path / "a"
     with Session(str(journal)) as session:
         assert session.has(str(target), URL)
@@ -48,7 +48,7 @@ def test_file(journal):
 
 @pytest.mark.parametrize("damage", [b"0123", b"0123\n", b"\0" * 16 + b"\n", b"x" * 16 + b"\n"])
 def test_damaged(journal, tmp_path, damage):
-    """A damaged line, such as the last of a run that was killed, counts for nothing."""
+    """A damaged line, such as the last one of a killed run, is ignored."""
     with journal.open("ab") as file:
         file.write(damage)
     (tmp_path / "b").touch()

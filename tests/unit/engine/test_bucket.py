@@ -49,7 +49,7 @@ def windows(passed, width, first=1.0, last=20.0):
 @pytest.mark.parametrize("threads", [1, 4, 32])
 @pytest.mark.parametrize("lag", [0, 0.002])
 def test_rate(rate, threads, lag):
-    """Any 10 s bring the bandwidth within 3 %, and no second more than 1.3 times of it."""
+    """Over 10 s the bandwidth is right within 3 %; in no second is it exceeded by over 30 %."""
     passed = simulate(rate, threads, lag=lag)
     for size in windows(passed, 10):
         assert size == pytest.approx(10 * rate, rel=0.03)
@@ -65,13 +65,13 @@ def test_nobody_starves():
 
 
 def test_credit():
-    """After a pause no more than the credit is caught up."""
+    """After a pause, at most the credit is caught up."""
     passed = simulate(1e6, 4, pause=(5.0, 12.0))
     assert sum(size for at, size, _ in passed if 12 <= at < 13) <= 1e6 * (1 + CREDIT) + 2e5
 
 
 def test_a_new_rate():
-    """A bandwidth that is changed holds for the next bytes."""
+    """If the bandwidth is changed, the next bytes obey the new one."""
     bucket = Bucket()
     assert bucket.take(100, 100, 0.0) == 0.0
     bucket.take(100, 100, 0.0)

@@ -123,7 +123,7 @@ def test_not_sure(tmp_path, validations):
 
 @pytest.mark.parametrize("writer", [NoLink, lambda _: BufferWriter(), lambda _: None])
 def test_nothing_to_read(tmp_path, writer):
-    """A writer that keeps no content, or can't read it, has the content fetched."""
+    """If the writer keeps no content, or can't read it, the content is fetched."""
     (tmp_path / "a").write_bytes(CONTENT)
     download, seen = make(tmp_path / "a", writer=writer)
     download()
@@ -140,7 +140,7 @@ def test_off(tmp_path):
 
 
 def test_head(tmp_path, file_server):
-    """HEAD asks for the head of a reply, so that it is never skipped."""
+    """A HEAD request is never skipped."""
     (tmp_path / "a").write_bytes(CONTENT)
     server = file_server({"/a": CONTENT})
     for method, count in ("GET", 0), ("HEAD", 1):

@@ -47,19 +47,19 @@ def full(runners, clock):
 
 
 def test_unlimited(runners):
-    """A host that refuses nobody admits any number."""
+    """A host that has refused nothing admits any number of attempts."""
     assert enter(Host(), runners) == [True] * 20
 
 
 def test_as_many_as_were_admitted(full, runners):
-    """After a refusal as many attempts are let in as there were beside it."""
+    """After a refusal, a host admits as many attempts as were running beside the refused one."""
     assert enter(full, runners[2:4]) == [False, False]
     full.leave(runners[0].run)
     assert enter(full, runners[2:4]) == [True, False]
 
 
 def test_each_refusal_lowers_it(runners, clock):
-    """Of several that are refused at once the last one tells most; it is never less than one."""
+    """Each of several refusals lowers the limit, but never below one attempt."""
     host = Host()
     enter(host, runners[:5])
     for runner in runners[1:5]:
@@ -70,7 +70,7 @@ def test_each_refusal_lowers_it(runners, clock):
 
 
 def test_an_earlier_number_isnt_raised(full, runners, clock):
-    """A refusal beside more attempts than the host admits doesn't make it admit more."""
+    """A later refusal beside more attempts doesn't raise the limit."""
     for runner in runners[3:6]:
         full._active[runner.run] = None
     assert refuse(full, runners[5], clock)
@@ -80,7 +80,7 @@ def test_an_earlier_number_isnt_raised(full, runners, clock):
 
 
 def test_forgotten_after_a_minute(full, runners, clock):
-    """A minute after the last refusal any number is let in again, and those who waited first."""
+    """A minute after the last refusal the limit ends, and the waiting runs enter first."""
     clock.now += MEMORY - 0.1
     assert enter(full, runners[2:4]) == [False, False]
     clock.now += 0.1
@@ -89,7 +89,7 @@ def test_forgotten_after_a_minute(full, runners, clock):
 
 
 def test_each_refusal_begins_the_minute_anew(full, runners, clock):
-    """The minute is counted from the last refusal."""
+    """The minute starts at the last refusal."""
     clock.now += MEMORY / 2
     full.leave(runners[0].run)
     assert enter(full, runners[2:3]) == [True]
@@ -99,7 +99,7 @@ def test_each_refusal_begins_the_minute_anew(full, runners, clock):
 
 
 def test_alone(runners, clock):
-    """A refusal of the only attempt is an ordinary failure, and lowers nothing."""
+    """If the only attempt is refused, that is an ordinary failure and sets no limit."""
     host = Host()
     enter(host, runners[:1])
     assert not refuse(host, runners[0], clock)
@@ -107,7 +107,7 @@ def test_alone(runners, clock):
 
 
 def test_refused_alone(full, runners, clock):
-    """A run that is refused alone has another cause: others are let in, and it lowers nothing."""
+    """If a run is refused although it is alone, the limit ends, and its refusals set no limit."""
     for runner in runners[:2]:
         full.forget(runner.run)
     assert enter(full, runners[2:3]) == [True]
@@ -120,7 +120,7 @@ def test_refused_alone(full, runners, clock):
 
 
 def test_a_server_notices_late_that_a_connection_has_ended(runners, clock):
-    """An attempt of another run that ended just before counts, and one that ended earlier not."""
+    """Another run's attempt that ended just before the refusal counts; an earlier one doesn't."""
     host = Host()
     enter(host, runners[:1])
     host.leave(runners[0].run)
@@ -131,7 +131,7 @@ def test_a_server_notices_late_that_a_connection_has_ended(runners, clock):
 
 
 def test_those_who_wait_come_first(full, runners):
-    """Who has just come doesn't get the place that others wait for."""
+    """A new run doesn't get the place that others wait for."""
     assert enter(full, runners[2:3]) == [False]
     full.leave(runners[0].run)
     assert enter(full, runners[3:4]) == [False]
@@ -141,7 +141,7 @@ def test_those_who_wait_come_first(full, runners):
 
 
 def test_those_who_were_refused_look_often(full, runners, clock):
-    """A run that had a place and was refused doesn't wait behind all those that have come since."""
+    """A refused run, which had a place, doesn't wait behind newer ones."""
     assert enter(full, runners[3:]) == [False] * 17
     assert full.enter(runners[2].run) - clock.now == pytest.approx(0.02)
     full.leave(runners[0].run)
@@ -150,7 +150,7 @@ def test_those_who_were_refused_look_often(full, runners, clock):
 
 
 def test_how_long_to_wait(full, runners, clock):
-    """The first look often, the others more seldom, and all of them when nothing happens."""
+    """The first waiting runs poll often, the others more seldom, and all if nothing happens."""
     waits = [full.enter(runner.run) - clock.now for runner in runners[2:]]
     assert waits[:8] == pytest.approx([0.02] * 8)
     assert waits[8:] == pytest.approx([number / 200 for number in range(8, 18)])
@@ -162,7 +162,7 @@ def test_how_long_to_wait(full, runners, clock):
 
 
 def test_interrupted(full, runners):
-    """A run that was interrupted keeps no place, and nobody waits behind it for ever."""
+    """An interrupted run keeps no place, and nobody waits behind it for ever."""
     assert enter(full, runners[2:4]) == [False, False]
     runners[0].interrupt()
     runners[2].interrupt()
@@ -177,7 +177,7 @@ def test_interrupted(full, runners):
 
 
 def test_nobody_is_behind_a_run_that_was_interrupted(full, runners):
-    """Once a waiting run is seen to have ended, who comes next gets a free place at once."""
+    """When a waiting run is found to be dead, the next run gets a free place at once."""
     assert enter(full, runners[2:3]) == [False]
     runners[2].interrupt()
     full.leave(runners[0].run)
@@ -188,7 +188,7 @@ def test_nobody_is_behind_a_run_that_was_interrupted(full, runners):
 
 
 def test_a_run_within_another_doesnt_wait_for_it(runners, clock):
-    """A download that a handler runs gets a place, though that of the handler's is the only one."""
+    """A handler's download gets a place, even if the handler's own download has the only one."""
     host = Host()
     enter(host, runners[:2])
     assert refuse(host, runners[1], clock)
@@ -200,7 +200,7 @@ def test_a_run_within_another_doesnt_wait_for_it(runners, clock):
 
 @pytest.mark.parametrize(("waits", "others"), [(False, 1), (True, 0)])
 def test_a_train_is_one_attempt(runners, clock, waits, others):
-    """Downloads that wait in a train count as one, and not if the train waits for the run."""
+    """Downloads of one train count as one attempt, or as none if the train waits for the run."""
 
     class Driver:
         def waits_for(self, token):
@@ -214,7 +214,7 @@ def test_a_train_is_one_attempt(runners, clock, waits, others):
 
 
 def test_a_forked_child_has_no_attempts_of_its_parent(full, runners, monkeypatch):
-    """The attempts that were being made when the process was forked count in the parent only."""
+    """The attempts that run during a fork count in the parent only."""
     assert enter(full, runners[2:3]) == [False]
     process = Process()
     monkeypatch.setattr(Process, "current", process)
@@ -223,14 +223,14 @@ def test_a_forked_child_has_no_attempts_of_its_parent(full, runners, monkeypatch
 
 
 def test_where_the_circuit_breaker_is_open_nobody_waits(full, runners):
-    """What the circuit breaker refuses at once needs no place."""
+    """An attempt that the circuit breaker refuses needs no place."""
     full.breaker = SimpleNamespace(is_open=True)
     assert enter(full, runners[2:]) == [True] * 18
 
 
 @pytest.mark.parametrize("has_succeeded", [True, False])
 def test_next_one_is_woken(full, runners, has_succeeded):
-    """When an attempt ends, the run that has waited longest looks for a place at once."""
+    """When an attempt ends, the run that has waited longest polls at once."""
     woken = []
 
     class Sleeper:
@@ -253,7 +253,7 @@ def test_next_one_is_woken(full, runners, has_succeeded):
 
 
 def test_nobody_is_woken_without_a_limit(runners):
-    """At a host that admits any number, the end of an attempt wakes nobody."""
+    """At a host without a limit, the end of an attempt wakes nobody."""
     host = Host()
     assert enter(host, runners[:2]) == [True, True]
     host.forget(runners[0].run)

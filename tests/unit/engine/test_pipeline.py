@@ -10,12 +10,12 @@ from pulpcore.plugin.download.futures.engine.protocol import Protocol
     ("number", "depth"), [(None, (8, 0.005)), (1, None), (2, (2, -1.0)), (20, (20, -1.0))]
 )
 def test_depth(number, depth):
-    """None is up to 8 where a round trip takes over 5 ms, 1 is never, others go everywhere."""
+    """None means up to 8 for round trips above 5 ms, 1 means off, others apply to any host."""
     assert Depth.of(number) == depth
 
 
 def test_health():
-    """Two trains in a row that the host ends are enough to send it no more."""
+    """If a host ends two trains in a row, it gets no more trains."""
     health = Health()
     health.ended()
     health.answered()
@@ -34,7 +34,7 @@ def test_stop():
 
 
 def test_rest(monkeypatch):
-    """A host that was too near for trains is asked about again after a second."""
+    """A host that was too near for pipelining is measured again after a second."""
     now = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     health = Health()
@@ -46,5 +46,5 @@ def test_rest(monkeypatch):
 
 
 def test_protocol():
-    """A protocol pipelines nothing, unless it says which requests."""
+    """By default a protocol pipelines nothing."""
     assert Protocol().pipelined(None, Health()) is None

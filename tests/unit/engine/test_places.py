@@ -48,7 +48,7 @@ def runners():
 
 
 def test_places(runners):
-    """So many runs enter as there are places, and the next one when one of them has left."""
+    """As many runs enter as there are places. The next one enters when one has left."""
     places = Places()
     assert [places.enter(each.run, 2) is None for each in runners[:4]] == [True, True, False, False]
     assert places.enter(runners[0].run, 2) is None
@@ -61,7 +61,7 @@ def test_places(runners):
 
 
 def test_an_interrupted_run(runners):
-    """A run that was interrupted has no place any more, and doesn't wait for one."""
+    """An interrupted run frees its place, and its wait ends."""
     places = Places()
     places.enter(runners[0].run, 1)
     places.enter(runners[1].run, 1)
@@ -72,7 +72,7 @@ def test_an_interrupted_run(runners):
 
 
 def test_many_interrupted_runs():
-    """Of many runs that wait, the first that wasn't interrupted asks often, and is woken."""
+    """The first waiting run that wasn't interrupted polls often, and is woken."""
     places, holder = Places(), Runner()
     places.enter(holder.run, 1)
     waiting = [Runner() for _ in range(20)]
@@ -86,7 +86,7 @@ def test_many_interrupted_runs():
 
 
 def test_a_run_within_another():
-    """A download that is run by a handler of another doesn't wait for that one's place."""
+    """A handler's download doesn't wait for the place of the handler's own download."""
     places, outer, other = Places(), Runner(), Runner()
     assert places.enter(outer.run, 1) is None
     assert places.enter(other.run, 1) is not None
@@ -94,7 +94,7 @@ def test_a_run_within_another():
 
 
 def test_further_places(runners):
-    """A run may take further places, which count, and never waits for them."""
+    """A run may take further places, which count. It never waits for them."""
     places = Places()
     places.enter(runners[0].run, 2)
     assert places.take("part", runners[0].run, 2)
@@ -123,7 +123,7 @@ def test_parts_keep_nobody_waiting(runners):
 
 
 def test_who_waits_asks_seldom(runners):
-    """The first of those who wait ask often, and the others the less the more there are."""
+    """The first waiting runs poll often. The others poll more seldom the more there are."""
     places = Places()
     times = [places.enter(Runner().run, 0) - 1000 for _ in range(500)]
     assert times[0] == pytest.approx(0.05)
@@ -143,7 +143,7 @@ def test_all_or_none(runners):
 
 
 def test_make_room(runners):
-    """Those connections that became idle first are closed to make room for one more."""
+    """To make room for one connection, those that were idle longest are closed."""
     places = Places()
     connections = [Connection() for _ in range(4)]
     tickets = [[each] for each in connections]

@@ -31,7 +31,7 @@ def test_doubles_while_it_grows() -> None:
 
 
 def test_pauses_after_a_vain_trial() -> None:
-    """A trial that brings nothing is repeated after a pause, which doubles."""
+    """A trial without success is repeated after a pause, which doubles."""
     trial = Trial()
     assert trial.run(0.45, 10e6, 1) == 2
     assert trial.run(0.6, 10e6, 2) == 1
@@ -42,14 +42,14 @@ def test_pauses_after_a_vain_trial() -> None:
 
 
 def test_waits_for_the_new_connection() -> None:
-    """The speed is measured when the new connection brings something."""
+    """The speed is measured only when the new connection has brought bytes."""
     trial = Trial()
     assert trial.run(0.45, 10e6, 1) == 2
     assert trial.run(20, 10e6, 1) == 2
 
 
 def test_reader_is_the_limit() -> None:
-    """No connections are added for a reader that has no time to read, such as of a slow disk."""
+    """No connections are added if the reader is busy, for example with a slow disk."""
     trial = Trial()
     assert trial.run(10, 10e6, 1, waits=0.1) == 1
     assert trial.run(0.5, 10e6, 1) == 2
@@ -57,7 +57,7 @@ def test_reader_is_the_limit() -> None:
 
 
 def test_slow_start_has_patience() -> None:
-    """A new connection gets the time in which it can become as fast as the others."""
+    """A new connection gets time to reach its full speed before it is judged."""
     trial = Trial(trip=0.1)
     assert trial.run(0.9, 10e6, 1) == 2
     assert trial.run(0.42, 9.5e6, 2) == 2
@@ -67,7 +67,7 @@ def test_slow_start_has_patience() -> None:
 
 
 def test_refused() -> None:
-    """A connection that was refused is asked for again after a minute only."""
+    """If the server refuses a connection, the next one is tried a minute later."""
     trial = Trial()
     assert trial.run(0.45, 10e6, 1) == 2
     trial.ramp.refuse(trial.now, 1)
@@ -79,7 +79,7 @@ def test_refused() -> None:
 
 
 def test_given_up() -> None:
-    """Others that are much slower than the first connection leave that one alone."""
+    """If all other connections are much slower than the first one, only the first one stays."""
     trial = Trial()
     trial.run(0.45, 10e6, 1)
     trial.run(0.25, 20e6, 2)
@@ -88,7 +88,7 @@ def test_given_up() -> None:
 
 
 def test_slower_than_one() -> None:
-    """Several connections that bring less than one did are given up."""
+    """If several connections are slower than one, they are given up."""
     trial = Trial(most=2)
     trial.run(0.45, 10e6, 1)
     assert trial.run(0.5, 20e6, 2) == 2
@@ -96,6 +96,6 @@ def test_slower_than_one() -> None:
 
 
 def test_long_distance() -> None:
-    """Where a part comes within a round trip, it takes several connections to beat one."""
+    """If a part takes one round trip, several connections are needed to beat one."""
     assert Trial(most=16, trip=1.0).run(9, 40e6, 1) == 7
     assert Trial(most=4, trip=1.0).run(20, 40e6, 1) == 1

@@ -16,7 +16,7 @@ from pulpcore.plugin.download.futures.error import transient
 
 
 def test_other_protocols():
-    """A protocol that knows no mirrors ignores those that a download has."""
+    """A protocol without mirrors ignores those of a download."""
     download = Stub()
     download.mirrors = ["test://other"]
     download()
@@ -26,7 +26,7 @@ def test_other_protocols():
 
 
 def test_doubles():
-    """A URL that comes twice is asked once, and what its mirrors know of it counts."""
+    """A URL that is listed twice is asked once. The entry with a known site counts."""
     known = Site()
     known.failed(9.0)
     tour = Tour(["a", "b", "b", Source("a", known)], lambda _: Site())
@@ -37,7 +37,7 @@ def test_doubles():
 
 
 def test_a_source_is_left_alone_until_its_retry_after():
-    """A source that said when to come again is asked in no earlier round of the others."""
+    """A source that sent Retry-After is skipped in earlier rounds."""
     now = [0.0]
     tour = Tour(["a", "b"], lambda _: Site(), clock=lambda: now[0])
     late = transient("busy")
@@ -56,7 +56,7 @@ def test_a_source_is_left_alone_until_its_retry_after():
 
 
 def test_what_is_left_of_the_retry_after_is_waited_for():
-    """If all sources said when to come again, the wait ends when the first of them is ready."""
+    """If all sources sent Retry-After, the wait ends with the shortest of them."""
     now = [0.0]
     tour = Tour(["a", "b"], lambda _: Site(), clock=lambda: now[0])
     for seconds in (9.0, 4.0):
@@ -73,7 +73,7 @@ def test_what_is_left_of_the_retry_after_is_waited_for():
 
 
 def test_sites_that_are_about_equally_good_share_the_files():
-    """A site comes first by chance if another is up to 22 % faster, and never if it is 25 %."""
+    """A random choice may prefer a site if another is 20 % faster, but not if it is 25 % faster."""
     for faster, order in (1.2, ["a", "b"]), (1.25, ["b", "a"]):
         sites = {"a": Site(), "b": Site()}
         for _ in range(ENOUGH):
@@ -84,7 +84,7 @@ def test_sites_that_are_about_equally_good_share_the_files():
 
 
 def test_others():
-    """Parts come from sources that were not asked yet and don't rest."""
+    """Parts come from sources that weren't asked yet and don't rest."""
     sites = {url: Site() for url in "abcd"}
     tour = Tour(list("abcd"), sites.__getitem__)
     assert tour.others == ["b", "c", "d"]
@@ -106,7 +106,7 @@ def test_others():
     [(False, False, False), (True, False, True), (False, True, True)],
 )
 def test_helpers(is_blamed, is_alone, rests):
-    """Right parts end the row of failures, unless parts failed, too, or a digest was wrong."""
+    """Good parts reset a mirror's failures, unless a part of it failed or the digest was wrong."""
     mirror = Site()
     for _ in range(FAILURES - 1):
         mirror.failed(0.01)

@@ -11,7 +11,7 @@ class Connection:
 
 
 def test_shared() -> None:
-    """Those who share a context share what is known of a server, by host and port."""
+    """Downloads that share a context share a server's state, by host and port."""
     context = Context()
     logins = Logins.of(context, "h", 21)
     assert Logins.of(context, "h", 21) is logins
@@ -20,7 +20,7 @@ def test_shared() -> None:
 
 
 def test_right() -> None:
-    """A login that was taken once is right from then on; one that was refused isn't known."""
+    """A login that succeeded once counts as right. A refused one stays unknown."""
     logins, one, other = Logins(), Connection(), Connection()
     logins.begin(one, LOGIN)
     assert not logins.is_right(LOGIN)
@@ -32,7 +32,7 @@ def test_right() -> None:
 
 
 def test_may_be_right() -> None:
-    """A login may be right while another connection, and not this one, is trying the same one."""
+    """A login may be right while another connection is trying it."""
     logins, one, other = Logins(), Connection(), Connection()
     logins.begin(one, LOGIN)
     assert not logins.may_be_right(LOGIN, one)
@@ -43,7 +43,7 @@ def test_may_be_right() -> None:
 
 
 def test_forgotten() -> None:
-    """A connection of which nobody could say that it has logged in doesn't count for ever."""
+    """A login whose connection is gone doesn't count as in progress."""
     logins, connections = Logins(), [Connection()]
     logins.begin(connections[0], LOGIN)
     connections.clear()

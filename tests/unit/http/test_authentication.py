@@ -6,7 +6,7 @@ from pulpcore.plugin.download.futures.http.authentication import key_of
 
 
 def test_keys_of_what_cannot_be_hashed():
-    """Objects without a hash share connections with themselves only, not with an equal one."""
+    """A callable without a hash shares connections with itself only, not with an equal one."""
     auth = HTTPBasicAuth("me", "s3cret")
     other = HTTPBasicAuth("me", "s3cret")
     assert auth == other
@@ -18,5 +18,5 @@ def test_keys_of_what_cannot_be_hashed():
 
 
 def test_keys_of_functions():
-    """A callable with a hash is its own key."""
+    """A callable with a hash is its own key for connections."""
     assert key_of(print) is print

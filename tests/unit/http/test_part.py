@@ -25,14 +25,14 @@ from pulpcore.plugin.download.futures.http.parts import Reader, Team
     ],
 )
 def test_delay(failures, retry_after, seconds):
-    """The second failure costs a pause, each further one twice as much, or what the server asks."""
+    """From the second failure on a part waits: twice as long each time, or for its Retry-After."""
     error = DownloadFailed("busy")
     error.retry_after = retry_after
     assert delay(error, failures) == seconds
 
 
 def test_places(monkeypatch):
-    """A connection beside the first takes a place, and gives it back when its part has ended."""
+    """A connection beside the stream takes a place, and frees it when its part has ended."""
     taken = []
     monkeypatch.setattr(parts, "take_place", lambda _, part, hosts: not taken.append(part))
     monkeypatch.setattr(parts, "leave_place", lambda _, part: taken.remove(part))
@@ -61,7 +61,7 @@ def running():
 
 
 def test_silence(running):
-    """The silence of a mirror is counted while another source brings bytes, until it does, too."""
+    """A mirror's silence counts while another source sends bytes, until the mirror does, too."""
     team, home, mirror = running
     for expected in (0.2, 0.4):
         home.received += 1
@@ -74,7 +74,7 @@ def test_silence(running):
 
 
 def test_silence_beside_others(running):
-    """The stream, and a fetch that has just ended, show that only the mirror is silent."""
+    """A mirror's silence also counts while the stream, or a fetch that just ended, sends bytes."""
     team, home, mirror = running
     team.measure(0.2, True, {home.fetcher})
     assert mirror.quiet == 0.2
@@ -91,7 +91,7 @@ def test_silence_of_all(running):
 
 
 def test_silence_while_others_have_nothing_to_do(running):
-    """A mirror may not keep the only source waiting that could bring its part."""
+    """A mirror's silence counts while the only other source has nothing to do but wait."""
     team, home, mirror = running
     team._running.discard(home)
     team.measure(0.2, True, ())
@@ -101,7 +101,7 @@ def test_silence_while_others_have_nothing_to_do(running):
 
 
 def test_silence_of_all_mirrors(running):
-    """Where only mirrors fetch, and all of them are silent, none is worse than the others."""
+    """If only mirrors fetch and all are silent, none of them is worse than the others."""
     team, home, mirror = running
     home.fetcher.is_helper = True
     team.measure(0.2, False, ())
@@ -122,7 +122,7 @@ def test_silence_of_all_mirrors(running):
 
 
 def test_silence_of_an_earlier_fetch(running):
-    """A part that is fetched again isn't judged by the source that had it before."""
+    """A part that is fetched again isn't judged by the earlier source's failure."""
     _, part, _ = running
     part.measure(9.0, True)
     part.received = 5
@@ -132,7 +132,7 @@ def test_silence_of_an_earlier_fetch(running):
 
 
 def test_pause_of_the_writer(monkeypatch):
-    """The time in which the download's thread does something else is no silence of a mirror."""
+    """While the download's thread does something else, no mirror's silence counts."""
     reader = Reader(
         Mock(parts=2, BLOCK=1), Mock(position=0), Mock(elapsed=timedelta()), [Mock(total=9)], Mock()
     )
@@ -147,7 +147,7 @@ def test_pause_of_the_writer(monkeypatch):
 
 @pytest.mark.parametrize("is_outdone", [False, True])
 def test_blame_for_silence(is_outdone):
-    """A mirror that stalls in a part counts as failed if others did better meanwhile."""
+    """A mirror that stalls in a part counts as failed if others were faster meanwhile."""
     attempt, origins = Mock(position=0, source="a"), [Mock(total=9, source=url) for url in "ab"]
     reader = Reader(Mock(parts=2, BLOCK=1), attempt, Mock(elapsed=timedelta()), origins, Mock())
     part = Part(0, 9, Mock(), reader._team.fetchers[1])
@@ -159,7 +159,7 @@ def test_blame_for_silence(is_outdone):
 
 
 def test_a_bug_beside_a_part_that_was_dropped(monkeypatch):
-    """A part that isn't needed any more hides nothing of those that ended after it."""
+    """A part that isn't needed any more doesn't hide the parts that ended after it."""
     download, attempt = Mock(parts=2, BLOCK=1), Mock(position=0)
     reply = Mock(elapsed=timedelta())
     reader = Reader(download, attempt, reply, [Mock(total=9)], Mock())

@@ -28,7 +28,7 @@ V = "http://example.net/a"
     ],
 )
 def test_is_continued(headers: dict[str, str], is_it: bool) -> None:
-    """The rest begins where the first bytes end, and is of a file of the same size, as it is."""
+    """A rest must begin at the right byte, have the same total size and be unencoded."""
     assert Beginning(U, 10).is_continued(response_with(**headers), V, 5) is is_it
 
 
@@ -47,7 +47,7 @@ def test_is_continued(headers: dict[str, str], is_it: bool) -> None:
     ],
 )
 def test_total(said: object, sizes: list[int], coding: str | None, total: int | None) -> None:
-    """The size is known if somebody says it, nobody another one, and the content isn't coded."""
+    """The size is known if all that name it agree, and if the content isn't encoded."""
     download = HttpDownload(U, None)
     download.validations = [SizeValidation(9, enforced=False), *map(SizeValidation, sizes)]
     assert Beginning.of(download, U, said, coding) == Beginning(U, total)

@@ -50,7 +50,7 @@ class Ended:
 
 @pytest.mark.parametrize(("trains", "is_off"), [(1, True), (2, True), (3, False)])
 def test_connections_that_end_at_a_time(trains, is_off):
-    """Connections that end after longer trains don't turn trains off, however many end in a row."""
+    """Connections that end after long trains never turn pipelining off."""
     health = Health()
     for _ in range(8):
         HttpLine(Ended(trains), 8, health).close()
@@ -58,13 +58,13 @@ def test_connections_that_end_at_a_time(trains, is_off):
 
 
 def test_unsendable():
-    """A request that can't be written is none for a train."""
+    """A request that can't be written isn't put into a train."""
     with pytest.raises(http.client.HTTPException):
         PipelinedRequest(Options, None, None, None, Refusing(), Health())
 
 
 def test_connection_that_cannot_send():
-    """A train whose requests can't be sent has no replies, and ended early."""
+    """A train whose requests can't be sent gets no replies and counts as ended early."""
     train = Train(Refusing(), Pool(None, IdleConnections()), None)
     train.send([b"one", b"two"], None)
     assert not train.is_open
@@ -89,7 +89,7 @@ def test_stored_body():
 
 
 def test_stored_error():
-    """A stored body that broke off raises why."""
+    """A stored body that broke off raises its error."""
     with pytest.raises(ConnectionResetError):
         stored(b"cont", ConnectionResetError()).read1(9)
 
@@ -108,7 +108,7 @@ class Idle(Connection):
 
 
 def test_take_proved():
-    """Only a connection that is proved, and whose round trip is long, is taken for a train."""
+    """A train takes only a connection that has proved keep-alive, with a long round trip."""
     pool = Pool(None, IdleConnections())
     assert pool.take_proved(0.5) is None
     assert not pool.is_near(1.0)
@@ -126,7 +126,7 @@ def test_take_proved():
 
 
 def test_exchanged_while_it_is_taken(monkeypatch):
-    """If another thread takes the connection that was looked at, no other is taken in its place."""
+    """If another thread takes the chosen connection, the train takes no other one."""
     pool = Pool(None, IdleConnections())
     proved, other = Idle(), Idle()
     proved.is_proved = True
@@ -145,7 +145,7 @@ def test_exchanged_while_it_is_taken(monkeypatch):
 
 @pytest.mark.parametrize("waits", [True, False])
 def test_given_up(waits):
-    """A train gives its connection up to whom it waits for, and to nobody else."""
+    """A train gives its connection up to a run that it waits for, and to no other."""
 
     class Driver:
         def waits_for(self, _):

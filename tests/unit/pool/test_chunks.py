@@ -82,7 +82,7 @@ def size(chunk):
 
 
 def test_chunks_grow(inline):
-    """Chunks of quick downloads grow, and the backlog with them: two chunks for each worker."""
+    """If downloads are quick, chunks grow, and the backlog grows to two chunks a worker."""
     executor = inline(2)
     batch = Batch((Nop() for _ in range(3000)), executor=executor)
     with batch:
@@ -103,7 +103,7 @@ def test_backlog(inline):
 
 
 def test_a_chunk_fills_while_all_workers_run():
-    """Only for a worker without a chunk a small one is sent soon. Otherwise there is time."""
+    """A small chunk is sent only if a worker has none. Otherwise it is filled first."""
     policy = portions.Portions(4, None)
     full = portions.FIRST
     # Two workers: one of them has no chunk, and then each has one.
@@ -157,7 +157,7 @@ def test_the_thread_is_woken_once(inline, monkeypatch):
 
 
 def test_no_plan_waits_for_a_chunk_to_fill(inline):
-    """A plan that has ended is returned although the iterable waits for it to go on."""
+    """A finished plan is returned even if the iterable waits for that."""
     returned = threading.Event()
 
     def one_by_one():
@@ -174,7 +174,7 @@ def test_no_plan_waits_for_a_chunk_to_fill(inline):
 
 
 def test_one_host_in_a_chunk():
-    """A chunk has downloads of one host as far as there are enough, and no host is left out."""
+    """A chunk prefers downloads of one host, but leaves no host out."""
     waiting = pending.Pending()
     waiting.add((Mock(download=Remote(f"test://{host}/x", None)), None) for host in "aabacab")
     hosts = [
@@ -197,7 +197,7 @@ def test_one_host_in_a_chunk():
     ],
 )
 def test_refused(inline, make, text):
-    """What can't travel fails its plan with a ValueError that says why. Others aren't touched."""
+    """A download that can't be pickled fails with a ValueError. Others aren't affected."""
     bad, good = make(), [Remote("test://a/bytes/1", None) for _ in range(5)]
     plans = run([*good[:2], bad, *good[2:]], inline())
     assert isinstance(plans[bad].error, ValueError)
@@ -218,7 +218,7 @@ def handled(name):
 
 
 def test_a_refusal_shows_no_secret(inline):
-    """The text of a refusal has no password of the URL."""
+    """The error about a download that can't be pickled doesn't show the URL's password."""
     bad = Stub(lambda _: None, url="test://ann:s3cret@host/x?token=t0ken")
     error = run([bad], inline())[bad].error
     assert "s3cret" not in str(error)
@@ -235,7 +235,7 @@ class Grumpy(Remote):
 
 
 def test_not_restored(inline):
-    """What can't be unpickled in the worker fails alone, with a ValueError."""
+    """A download that can't be unpickled in the worker fails alone, with a ValueError."""
     bad, good = Grumpy("test://a/bytes/1", None), [Remote("test://a/bytes/1", None) for _ in "abc"]
     plans = run([*good, bad], inline())
     assert "can't be run by another process: RuntimeError: grumpy" in str(plans[bad].error)
@@ -244,7 +244,7 @@ def test_not_restored(inline):
 
 
 def test_not_restored_after_others_have_run(inline, monkeypatch):
-    """A worker unpickles a chunk bit by bit. What it has run before isn't sent again."""
+    """A worker unpickles a chunk step by step. After an error, only the rest is sent again."""
     in_one_chunk(monkeypatch, 2 * BLOCK)
     bad = Grumpy("test://a/bytes/1", None)
     some = [Remote("test://a/bytes/1", None) for _ in range(2 * BLOCK - 1)]
@@ -256,7 +256,7 @@ def test_not_restored_after_others_have_run(inline, monkeypatch):
 
 
 def test_a_bug_in_a_worker(inline, monkeypatch):
-    """A bug fails the download with its text. The threads that ran it are used no more."""
+    """A bug fails the download with its text. The worker doesn't reuse the threads."""
     monkeypatch.setattr(worker._Run, "_collect", Mock(side_effect=KeyError("bug")))
     download = Nop()
     plan = run([download], inline(1))[download]
@@ -309,7 +309,7 @@ def test_reports_of_quick_downloads(inline, monkeypatch, is_single):
 
 
 def test_errors(inline):
-    """An error comes home as it is. One that can't be unpickled becomes a DownloadFailed."""
+    """A worker's error returns unchanged, or as DownloadFailed if it can't be unpickled."""
     odd, plain = Remote("test://a/raise/odd", None), Remote("test://a/raise/plain", None)
     told = []
     plain.register(Event.FAILED, told.append)
@@ -367,7 +367,7 @@ class Late(Sum):
 
 
 def test_validations(inline):
-    """`actual` of each validation comes home, and is reset when the download runs again."""
+    """`actual` of each validation returns from the worker, and is reset by the next run."""
     download = Remote("test://a/bytes/7", None)
     download.validations = [SizeValidation(7), Sum(), Validation()]
     run([download], inline())
@@ -389,7 +389,7 @@ class Unreadable(Validation):
 
 @pytest.mark.parametrize("kind", [Hoarder, Late, Unreadable])
 def test_no_report(inline, kind):
-    """A download whose state can't be sent back fails, and says so. Others of its chunk don't."""
+    """If a download's state can't be sent back, it fails with that reason. Others don't."""
     bad, good = Remote("test://a/bytes/7", None), Remote("test://a/bytes/7", None)
     bad.validations = [kind()]
     plans = run([good, bad], inline(1))
@@ -399,7 +399,7 @@ def test_no_report(inline, kind):
 
 
 def test_monitor(inline):
-    """A monitor has the facts of a run in a worker, and counts again when it runs at home."""
+    """A monitor gets the facts from the worker, and counts itself when the download runs here."""
     download = Remote("test://a/bytes/7", None)
     monitor = DownloadMonitor(download)
     run([download], inline())
@@ -412,7 +412,7 @@ def test_monitor(inline):
 
 
 def test_a_monitor_that_fails(inline, caplog, monkeypatch):
-    """An owner of handlers that raises is logged, and fails nothing."""
+    """If a monitor can't take a worker's report, that is logged, and the download succeeds."""
     download = Remote("test://a/bytes/7", None)
     monitor = DownloadMonitor(download)
     monkeypatch.setattr(DownloadMonitor, "returned", Mock(side_effect=KeyError("x")))
@@ -422,7 +422,7 @@ def test_a_monitor_that_fails(inline, caplog, monkeypatch):
 
 
 def test_lost_twice(inline, monkeypatch):
-    """The downloads of a lost chunk are tried once more, one by one. Two losses are a failure."""
+    """Downloads of a lost chunk are tried once more, one by one. The second loss is a failure."""
     in_one_chunk(monkeypatch, 4)
     executor = inline(1)
     some = [Remote(f"test://a/bytes/{number}", None) for number in range(4)]
@@ -439,7 +439,7 @@ def test_lost_twice(inline, monkeypatch):
 
 
 def test_a_second_try_is_alone(inline):
-    """While the downloads of a lost chunk are tried again, no worker has anything else."""
+    """While a lost chunk's downloads are tried again, no other worker runs anything."""
     executor = inline(2)
     executor.faults = {0: OSError("worker gone")}
     some = [Remote(f"test://{host}/bytes/1", None) for host in "ab" for _ in range(200)]
@@ -460,7 +460,7 @@ def test_a_second_try_is_alone(inline):
 
 
 def test_blocks(inline, monkeypatch):
-    """Specs and reports travel in blocks. One report that can't be sent spoils no other."""
+    """Reports travel in blocks. A report that can't be sent doesn't affect the others."""
     executor = inline(1)
     in_one_chunk(monkeypatch, 2 * BLOCK + 1)
     downloads = [Remote(f"test://a/bytes/{number}", None) for number in range(2 * BLOCK + 1)]
@@ -473,7 +473,7 @@ def test_blocks(inline, monkeypatch):
 
 
 def test_a_reply_that_only_the_worker_can_read(inline, monkeypatch):
-    """If a reply can't be unpickled here, its downloads fail with the reason, and none is lost."""
+    """If a reply can't be unpickled, its downloads fail with the reason, and none is lost."""
     executor = inline(1)
     refuse = Mock(side_effect=ImportError("no module named plugin"))
     monkeypatch.setattr(chunks, "blocks", refuse)
@@ -485,7 +485,7 @@ def test_a_reply_that_only_the_worker_can_read(inline, monkeypatch):
 
 
 def test_an_early_report_that_can_t_be_read(inline, monkeypatch):
-    """An early report that can't be unpickled is passed over. The end of the chunk has it again."""
+    """An early report that can't be unpickled is skipped. The final one has the same."""
     monkeypatch.setattr(worker, "PATIENCE", 0.01)
     monkeypatch.setattr(worker, "_POLL", 0.01)
     monkeypatch.setattr(chunks, "_LOOK", 0.01)
@@ -524,7 +524,7 @@ def test_a_bug_at_the_end_loses_no_plan(inline, monkeypatch):
     ],
 )
 def test_broken(inline, error, reason):
-    """A broken executor fails what remains, with one reason. Nothing more is taken."""
+    """If the executor breaks, the rest fails with one reason, and no more is taken."""
     executor, taken = inline(1), []
 
     def endless():
@@ -542,7 +542,7 @@ def test_broken(inline, error, reason):
 
 @pytest.mark.parametrize("is_begun", [True, False])
 def test_failed_of_a_broken_executor(inline, is_begun):
-    """Handlers of Failed are called for what a worker had begun, and for nothing else."""
+    """Handlers of Failed are called only for downloads that a worker had begun."""
     executor, told, download = inline(1), [], Remote("test://a/bytes/1", None)
     download.register(Event.FAILED, lambda event: told.append(event.error))
     executor.faults = {0: BrokenExecutor()}
@@ -565,7 +565,7 @@ def test_its_folder_is_removed(inline):
 
 
 def test_submit_fails(inline):
-    """An executor that takes no chunk fails the plans, with what it raised, and without secrets."""
+    """If an executor refuses a chunk, its plans fail with the executor's error, redacted."""
     executor = inline()
     executor.faults["submit"] = ValueError("see https://ann:s3cret@host/")
     plans = run([Nop(), Nop()], executor)
@@ -576,7 +576,7 @@ def test_submit_fails(inline):
 
 
 def test_begun_by_another(inline, monkeypatch):
-    """A chunk that another worker has begun is lost: its downloads are tried one by one."""
+    """A chunk that a second worker begins counts as lost: its downloads are tried one by one."""
     in_one_chunk(monkeypatch, 3)
     executor = inline(1)
     executor.hook = lambda number: (
@@ -588,7 +588,7 @@ def test_begun_by_another(inline, monkeypatch):
 
 
 def test_a_long_chunk_reports_early(inline, monkeypatch):
-    """Long chunks hand back what is done, and what hasn't started, which others run then."""
+    """A long chunk returns what is done, and what hasn't started, so that others run it."""
     monkeypatch.setattr(worker, "PATIENCE", 0.1)
     monkeypatch.setattr(worker, "_POLL", 0.05)
     monkeypatch.setattr(chunks, "_LOOK", 0.1)
@@ -615,7 +615,7 @@ def test_a_long_chunk_reports_early(inline, monkeypatch):
 
 @pytest.mark.parametrize(("other", "shown"), [("wait/200", "waiting 90 s: a test"), ("block", "")])
 def test_waits_are_shown(inline, monkeypatch, other, shown):
-    """A monitor says what downloads wait for in a worker, and nothing while another gets on."""
+    """A monitor shows what downloads wait for in a worker, unless another one makes progress."""
     in_one_chunk(monkeypatch, 2)
     monkeypatch.setattr(worker, "PATIENCE", 0.05)
     monkeypatch.setattr(worker, "_POLL", 0.05)
@@ -677,7 +677,7 @@ def test_what_is_still_packed_is_given_back(inline, monkeypatch):
 
 
 def test_nothing_new_is_not_reported(inline, monkeypatch):
-    """A chunk whose downloads all go on writes no early report."""
+    """A chunk whose downloads all make progress writes no early report."""
     monkeypatch.setattr(worker, "PATIENCE", 0.01)
     monkeypatch.setattr(worker, "_POLL", 0.01)
     spool, turns, several, written = worker._Run._spool, [], threading.Event(), []
@@ -721,7 +721,7 @@ def test_shutdown_without_a_shared_folder(inline, monkeypatch):
 
 
 def test_a_chunk_after_the_end(tmp_path):
-    """A worker runs nothing of a batch that has ended, as far as it can see."""
+    """A worker runs nothing of a batch that it knows to have ended."""
     folder = Folder.create("b")
     folder.stop()
     seen = worker.Reply(*worker.work("b", 1, folder.path, False, 1, None, b"never read"))
@@ -768,7 +768,7 @@ def start_twice(batch):
 
 
 def test_left_open(inline):
-    """At the exit a batch is cancelled unless a thread that goes on takes its plans."""
+    """At exit a batch is cancelled, unless a thread that still runs iterates over it."""
     held = threading.Event()
     other = threading.Thread(target=held.wait, args=(SECONDS,))
     other.start()
@@ -856,7 +856,7 @@ def test_only_together_they_can_t_travel(inline, monkeypatch):
 
 
 def test_a_report_that_can_t_be_applied(inline, monkeypatch):
-    """What a plugin's class raises when its state is set is the error of the plan."""
+    """If a plugin's class raises when its state is set, the plan has that error."""
     error = KeyError("mine")
     monkeypatch.setattr(Report, "apply", Mock(side_effect=error))
     download = Nop()
@@ -897,7 +897,7 @@ def test_bytes_in_flight(inline):
 
 
 def test_a_limiter_that_is_gone():
-    """A limiter that gets the address of one that is gone has its own twin, and so has the next."""
+    """A new rate limiter at the address of a freed one gets its own twin in the worker."""
     packer, twins = Packer(), {}
     download = Remote("test://a/bytes/1", None)
     limiters = [RateLimiter(rate) for rate in (1, 2, 3)]

@@ -98,18 +98,18 @@ def clock(monkeypatch):
     [(SLOW, 1.0), (QUICK, BUSY[0] - 0.1), (QUICK, BUSY[1] + 0.1)],
 )
 def test_no_contention(clock, seconds, processors):
-    """A single thread isn't tried if plans take long, or threads wait, or use several cores."""
+    """A single thread isn't tried if plans are slow, threads wait, or several cores are busy."""
     assert not any(clock.sample(seconds, processors) for _ in range(100))
 
 
 def test_faster(clock):
-    """A single thread goes on if it is faster than all threads, or hardly slower."""
+    """A single thread stays in use if it is faster than all threads, or hardly slower."""
     assert clock.trial(QUICK)
     assert clock.sample(QUICK)
 
 
 def test_slower(clock):
-    """All threads go on if they are faster. A single thread is tried ever more seldom."""
+    """If all threads are faster they stay in use, and trials become rarer."""
     assert not clock.trial(1.2 * QUICK)
     pauses = []
     for _ in range(6):
@@ -139,7 +139,7 @@ def test_all_again(clock, seconds, is_single):
 
 
 def test_slower_plans(clock):
-    """All threads are tried at once if plans take much longer than before."""
+    """All threads are used at once if plans take much longer than before."""
     assert clock.trial(QUICK)
     assert clock.sample(QUICK)
     for _ in range(RECENT):
@@ -167,7 +167,7 @@ def test_disturbed(clock):
 
 
 def test_waits(clock):
-    """All threads go on at once if a single thread waits more than it works."""
+    """All threads are used again at once if the single thread mostly waits."""
     assert clock.trial(QUICK)
     assert clock.sample(QUICK)
     assert not clock.sample(QUICK, module.IDLE - 0.1)
@@ -177,9 +177,9 @@ def test_waits(clock):
 
 @pytest.mark.parametrize(("is_trial", "pause"), [(True, 2 * PAUSE), (False, PAUSE)])
 def test_stuck(clock, is_trial, pause):
-    """If a plan took long, so that the pool has woken all threads, they go on for a while.
+    """After a slow plan has woken all threads, they stay in use for a while.
 
-    They do so for longer if this ended a trial.
+    The while is longer if this ended a trial.
     """
     clock.begin_trial()
     if not is_trial:
@@ -200,7 +200,7 @@ def test_slow_plan(clock):
 
 
 def test_many_threads(monkeypatch):
-    """The plans that many threads have begun before a trial don't count for it."""
+    """Plans that many threads began before a trial aren't measured in it."""
     clock = Clock(monkeypatch, most=5 * STEP)
     for _ in range(4):
         clock.step(QUICK)
@@ -211,14 +211,14 @@ def test_many_threads(monkeypatch):
 
 
 def test_measured_once_at_a_time(clock):
-    """A thread whose plan ends while another thread measures goes on without waiting."""
+    """A thread whose plan ends while another thread measures doesn't wait."""
     with clock.contention._lock:
         clock.sample(QUICK)
     assert clock.contention._at < clock.now
 
 
 def test_where_it_makes_no_sense(monkeypatch):
-    """One thread has nothing to contend with, and without an interpreter lock nobody has."""
+    """Nothing is measured with one thread, or without an interpreter lock."""
     workers = Workers(1, "w")
     assert module.contention(workers, 1) is None
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
@@ -230,7 +230,7 @@ def test_where_it_makes_no_sense(monkeypatch):
 
 
 def test_plan_that_takes_long(monkeypatch):
-    """A plan that blocks doesn't stop the others, though a single thread executes the plans."""
+    """A blocking plan doesn't stop the others while a single thread runs the plans."""
     monkeypatch.setattr(module.Contention, "count", lambda _: None)
     others, blocked = threading.Event(), []
 

@@ -42,7 +42,7 @@ def limits():
 
 
 def test_room_that_is_made_while_nobody_looks(limits):
-    """A plan that fits by the time it is parked begins at once: nothing else would wake it."""
+    """If limits free a plan while it is being parked, it begins at once."""
     gate, begun = Gate(Idle(), Cancellation()), []
     assert gate.admit(Plan(Sized(limits, 5)), begun.append)
     assert not gate.admit(Plan(Sized(limits, 100, 100, 5)), lambda: begun.append(1))
@@ -59,7 +59,7 @@ class Own(Sized):
 
 @pytest.mark.parametrize("kind", [Sized, Own])
 def test_begun(limits, monkeypatch, kind):
-    """A plan that has begun counts with its expected size while its run is made, and runs."""
+    """A plan that has just begun counts with its expected size until its run exists."""
     gate, token, admitted = Gate(Idle(), Cancellation()), Cancellation(), []
     plan = Plan(kind(limits, 10))
     make = window.begin
@@ -76,7 +76,7 @@ def test_begun(limits, monkeypatch, kind):
 
 
 def test_a_batch_that_was_shut_down(limits):
-    """What a batch has fetched counts no more after its shutdown."""
+    """After its shutdown, a batch's fetched bytes no longer count."""
     token = Cancellation()
     ended, gate = Gate(Idle(), token), Gate(Idle(), Cancellation())
     first = Plan(Sized(limits, 10))

@@ -47,14 +47,14 @@ def test_pool_that_ends(pipe):
 
 
 def test_closed_by_the_pool(pipe):
-    """A pool that has closed its pipe needs nothing more."""
+    """If a pool has closed its pipe, nothing is done."""
     pipe[1].close()
     killed._close_when_full(*pipe, Mock(is_alive=Mock(return_value=True)))
     assert not pipe[0].closed
 
 
 def test_other_executor():
-    """An executor that is no ProcessPoolExecutor is left alone."""
+    """An executor that isn't a ProcessPoolExecutor is left unchanged."""
     with ThreadPoolExecutor(1) as executor:
         killed.release(executor)
         assert killed.submit(executor, int).result(SECONDS) == 0

@@ -31,7 +31,7 @@ class Run:
     [(True, THREADS, True), (True, THREADS - 1, False), (False, THREADS, False)],
 )
 def test_not_worth_it(monkeypatch, may_be_pipelined, queued, is_asked):
-    """A request is only made for a train that has a use, and others to send."""
+    """A request is prepared for a train only if there are others to send with it."""
     monkeypatch.setattr(Workers, "queued", queued)
     trains, run = Trains(Depth(8, 0.0), THREADS), Run(may_be_pipelined)
     trains.run(run, Workers(THREADS, "idle"))
