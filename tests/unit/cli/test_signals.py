@@ -13,7 +13,7 @@ from pulpcore.plugin.download.futures.cli.signals import STOP, Interrupted, stop
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_stop(number, status):
-    """The first signal raises SystemExit with the shell's usual status.
+    """The first signal raises an error that names it and has the shell's usual status.
 
     Further signals are ignored.
     """
@@ -24,6 +24,7 @@ def test_stop(number, status):
         for again in STOP:
             os.kill(os.getpid(), again)
     assert caught.value.status == status
+    assert str(caught.value) == number.name
     assert [signal.getsignal(n) for n in STOP] == before
 
 

@@ -173,6 +173,7 @@ def test_interrupted(full, runners):
     assert enter(full, runners[5:6]) == [False]
     assert enter(full, runners[4:5]) == [True]
     gc.collect()
+    assert runners[0].run not in full._active
     assert runners[2].run not in full._waiting
 
 
