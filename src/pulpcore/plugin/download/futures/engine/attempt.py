@@ -1,4 +1,4 @@
-"""One attempt of a run: what ``_send`` may ask of the engine, and the way of each buffer."""
+"""One attempt of a run: the interface for ``_send``, and the path of each buffer."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class _Waits:
-    """What the check of the server's speed asks of an attempt: how much came, and our own waits.
+    """The waits and the progress of an attempt, by which the server's speed is checked.
 
     Attributes:
-        fetched (int): How much of the content came in the attempt (bytes).
+        fetched (int): The bytes of the content that the attempt has fetched.
     """
 
     fetched = 0
@@ -74,10 +74,10 @@ class _Waits:
             self.wait_by(functools.partial(self._run.token.wait, delay))
 
     def wait_by(self, wait: Callable[[], object]) -> None:
-        """Wait for something of our own, which isn't slowness of the server's.
+        """Wait for something on our side, so that the wait doesn't count as a slow server.
 
         Args:
-            wait: What waits.
+            wait: The function that waits.
 
         Raises:
             Cancelled: The run was cancelled.
@@ -87,29 +87,29 @@ class _Waits:
         self._is_waiting = False
 
     def progress(self) -> int | None:
-        """Return all bytes that came so far; None if it waited for its turn since the last call."""
+        """Return the number of fetched bytes; None if the attempt waited since the last call."""
         waited, self._has_waited = self._has_waited, self._is_waiting
         return None if waited else self.fetched
 
 
 class Attempt(_Waits):
-    """One attempt. It is made anew for each.
+    """One attempt. Each attempt has a new object.
 
     Attributes:
         protocol (Protocol): What the protocol knows in this run.
-        content (Content): What is here of the content.
-        chosen (str | None): The URL to ask in place of that of the download; None for that.
-        began (float): When it last stopped waiting for its turn (``time.monotonic()``).
+        content (Content): The content fetched so far.
+        chosen (str | None): The mirror's URL to ask; None for the URL of the download.
+        began (float): When it began, after its last wait for a place (``time.monotonic()``).
         breaker (Breaker | None): The circuit breaker of the host.
-        is_announced (bool): The head of the reply is there, and handlers know it.
-        is_sending (bool): It got as far as to send.
-        is_exchanged (bool): It ended because a handler exchanged the writer or a validation.
+        is_announced (bool): The head of the reply was received, and handlers were called.
+        is_sending (bool): ``_send`` was called.
+        is_exchanged (bool): It ended because a handler replaced the writer or a validation.
         limits (tuple[Limits, ...]): The limits of the download.
-        is_full (bool): It ended because the limits allow no more connections to a host now.
-        answer (Any): The reply if its request was pipelined and the reply counts; else None.
-        trace (Requests | None): Traces the requests of the run; None for nothing.
+        is_full (bool): It ended because the limits allowed no more connections to a host.
+        answer (Any): The accepted reply to a pipelined request; None if there is none.
+        trace (Requests | None): Traces the requests of the run; None without tracing.
         tour (Tour | None): The sources of the file; None if its URL is the only one.
-        helped (int): How much of the content other sources brought in it (bytes).
+        helped (int): The bytes of it that other sources sent.
     """
 
     began: float
@@ -122,11 +122,11 @@ class Attempt(_Waits):
 
     @classmethod
     def of(cls, download: Download) -> Attempt:
-        """Return the attempt that a download is making; for its ``_send``.
+        """Return the current attempt of a download, for its ``_send``.
 
         Args:
             download: The download. A class that overrides ``__call__`` may call its ``_send``
-                outside of a run: then this is an attempt that belongs to none.
+                outside of a run. It then gets an attempt without a run.
         """
         record = record_of(download)
         if record.attempt is None:
@@ -142,22 +142,22 @@ class Attempt(_Waits):
 
     @property
     def source(self) -> str:
-        """The URL that this attempt asks: that of the download, or one of its mirrors."""
+        """The URL that this attempt requests: the download's, or one of its mirrors."""
         return self._download.url if self.chosen is None else self.chosen
 
     @property
     def position(self) -> int:
-        """How much of the content is here (bytes)."""
+        """The number of bytes fetched so far."""
         return self.content.position
 
     def announce(self, reply: Any = None) -> None:
-        """Say that the head of the reply is there. Only the first time in an attempt counts.
+        """Report that the head of the reply was received. Only an attempt's first call counts.
 
         Args:
             reply: The reply.
 
         Raises:
-            DownloadError: A handler exchanged the writer or a validation, and that can't be.
+            DownloadError: A handler replaced the writer or a validation when it was too late.
         """
         if self.is_announced:
             return
@@ -173,21 +173,21 @@ class Attempt(_Waits):
             self.adopt()
 
     def expect(self, total: int | None) -> None:
-        """Say which size the whole of the content has.
+        """Report the size of the whole content.
 
         Args:
-            total: The size (bytes); None where it isn't known.
+            total: The size (bytes); None if unknown.
         """
         self._run.total = total
 
     def note(self, note: str | None) -> None:
-        """Have the writer keep what comes for a later run, if it was made with ``resume=True``.
+        """Have the writer keep the content for a later run, if it has ``resume=True``.
 
         Args:
-            note: What tells the version of the content; None if it can't be told.
+            note: A text that identifies the version of the content; None if it is unknown.
 
         Raises:
-            DownloadFailed: It can't be written.
+            DownloadFailed: The note can't be written.
         """
         partial.remember(self._run.writer, note)
 
@@ -196,13 +196,13 @@ class Attempt(_Waits):
         return self.content.can_restart(self._run.writer, self._run.validations)
 
     def start_over(self, problem: str = "it can't be started again") -> None:
-        """Start again at byte 0, also in the middle of an attempt, if anything is here.
+        """Restart at byte 0, even in the middle of an attempt, if bytes were fetched.
 
         Args:
-            problem: What to say where that isn't possible.
+            problem: The beginning of the error message.
 
         Raises:
-            DownloadFailed: It isn't possible.
+            DownloadFailed: The writer or a validation can't restart.
         """
         if not self.content.is_begun:
             return
@@ -212,14 +212,14 @@ class Attempt(_Waits):
 
     @property
     def is_mixed(self) -> bool:
-        """Whether what is here came from more than one source."""
+        """Whether the content so far came from more than one source."""
         return self.content.is_mixed
 
     def can_mix(self) -> bool:
-        """Return whether what is here may be continued from another source of the same content.
+        """Return whether another source may continue the content.
 
-        It may as long as it can be fetched anew, if the digest shows that it doesn't belong
-        together. The reader of a stream has seen the first bytes, so they can't.
+        If the digest then shows that the bytes don't belong together, the whole content must be
+        fetched anew. The reader of a stream can't go back, so a stream can't be continued.
         """
         run = self._run
         return (
@@ -232,11 +232,11 @@ class Attempt(_Waits):
         )
 
     def mix(self) -> None:
-        """Note that what comes next is from another source than what is here."""
+        """Note that another source continues the content."""
         self.content.is_mixed = True
 
     def connect_timeout(self) -> float | None:
-        """Return how long a connection may take to be made: no longer than the run has left.
+        """Return the time-out for connecting, which is at most the time that the run has left.
 
         Returns:
             The limit in seconds; None for no limit.
@@ -246,12 +246,12 @@ class Attempt(_Waits):
         return seconds if left is None else left if seconds is None else min(seconds, left)
 
     def note_life(self) -> None:
-        """Tell the circuit breaker that the host is up, before all of the content is here."""
+        """Tell the circuit breaker that the host is up, before the whole content was fetched."""
         if self.breaker is not None and self.breaker.has_failed:
             self.breaker.succeeded()
 
     def note_success(self) -> None:
-        """Remember for other files that the host is up, and which source has brought this one."""
+        """Remember for other files that the host is up, and that the source worked."""
         if self.breaker is not None and self.breaker.has_failed:
             self.breaker.succeeded()
         if self.tour is not None:
@@ -261,13 +261,13 @@ class Attempt(_Waits):
     # For the engine.
 
     def write(self, buffer: bytes) -> None:
-        """Take the next bytes of the content: writer, validations, then the Fetched event.
+        """Pass the next bytes to the writer, to the validations, and to handlers of Fetched.
 
         Args:
             buffer: The bytes.
 
         Raises:
-            DownloadError: They can't be written, or a validation failed.
+            DownloadError: The bytes can't be written, or a validation failed.
             Cancelled: The run was cancelled.
         """
         if not buffer:
@@ -286,14 +286,14 @@ class Attempt(_Waits):
             _tell(self, download, run, buffer)
 
     def begin(self, can_resume: bool, breaker: Breaker | None) -> None:
-        """Have writer and validations stand where the attempt begins.
+        """Set writer and validations to the position where the attempt begins.
 
         Args:
-            can_resume: It may begin where the last one ended, for all that the protocol knows.
+            can_resume: According to the protocol, it may begin where the last attempt ended.
             breaker: The circuit breaker of the host.
 
         Raises:
-            DownloadFailed: That isn't possible, or the breaker is open.
+            DownloadFailed: The writer or a validation can't restart, or the breaker is open.
         """
         run, content = self._run, self.content
         if run.attempts > 1:
@@ -308,17 +308,17 @@ class Attempt(_Waits):
             breaker.admit()
 
     def adopt(self) -> None:
-        """Go on with the writer and the validations that a handler has set.
+        """Use the writer and the validations that a handler has set.
 
         Raises:
-            DownloadError: The others have bytes already.
+            DownloadError: The former ones have received bytes already.
         """
         run, content, download = self._run, self.content, self._download
         if download.writer is run.writer and list(download.validations) == run.validations:
             return
         if content.is_begun:
             self.is_exchanged = True
-            raise transient("its writer or a validation was exchanged after bytes had come")
+            raise transient("its writer or a validation was replaced after bytes had arrived")
         run.use(download, content)
         # The reply begins at byte 0, so a partial file of an earlier run is useless.
         self._open(may_recall=False)
@@ -353,7 +353,7 @@ class Attempt(_Waits):
 
 
 def _restart(content: Content, download: Download, run: Run) -> None:
-    """Have writer, validations, the reader of a stream, and handlers start again at byte 0."""
+    """Restart writer, validations and the stream's reader at byte 0, and tell handlers."""
     content.restart(run.writer, run.validations)
     if run.outlet is not None:
         run.outlet.restart()
@@ -362,7 +362,7 @@ def _restart(content: Content, download: Download, run: Run) -> None:
 
 
 def _tell(attempt: Attempt, download: Download, run: Run, buffer: bytes) -> None:
-    """Give a buffer to the handlers, and to the reader of a stream, for which this waits."""
+    """Pass a buffer to the handlers and to the stream's reader. Wait until the reader is ready."""
     if Event.FETCHED in download.router:
         download.router.send(Fetched(download, buffer, attempt.position - len(buffer)))
     if run.outlet is not None:
@@ -372,21 +372,21 @@ def _tell(attempt: Attempt, download: Download, run: Run, buffer: bytes) -> None
 
 
 class Record:
-    """What the engine keeps of a download between its runs.
+    """The engine's state of a download, which is kept between its runs.
 
     Attributes:
-        context (Context | None): What is shared with other downloads; None until it is needed.
-        owns_context (bool): Nobody has set it.
+        context (Context | None): The context; None until it is needed.
+        owns_context (bool): The download creates its own context, because nobody has set one.
         running (set[int]): The runs that use the context now: this download's and its clones'.
-        content (Content): What is here of the content.
+        content (Content): The content fetched so far.
         run (Run | Ended | None): The last run.
         protocol (Protocol | None): What the protocol learned in the last run.
-        attempt (Attempt | None): The attempt that is being made.
+        attempt (Attempt | None): The current attempt.
         limits (Limits | None): The limits of the batch that runs it.
-        wait (Wait | None): What the run waits for now, or the batch before it lets the run begin.
+        wait (Wait | None): What the run waits for now, or what the batch waits for to begin it.
         watchers (tuple[Callable[[Record], object], ...]): Called with this when a wait begins.
         outlet (Outlet | None): Where the content of the next run goes if it is read as a stream.
-        tracing (Tracing | None): What traces the runs; None for nothing.
+        tracing (Tracing | None): Traces the runs; None without tracing.
     """
 
     run: Run | Ended | None = None
@@ -407,8 +407,8 @@ class Record:
         """Make the record of a download that was not run.
 
         Args:
-            context: What is shared with other downloads.
-            owns_context: Nobody has set it.
+            context: The context; None to create one when it is needed.
+            owns_context: Nobody has set the context.
             running: The runs that use the context now.
         """
         self.context = context
@@ -417,17 +417,17 @@ class Record:
         self.content = Content()
 
     def show(self, wait: Wait | None) -> None:
-        """Tell those who show progress that a wait begins.
+        """Tell progress monitors that a wait begins.
 
         Args:
-            wait: What for; None if a run in another process gets on.
+            wait: The wait; None if a run in another process makes progress.
         """
         self.wait = wait
         for tell in self.watchers:
             tell(self)
 
 
-# A name that Python mangles: no subclass has it by chance. It is an attribute of the download, so
-# that it lives as long and is found without a lock.
+# Python mangles the name, so no subclass uses it by chance. As an attribute, the record lives as
+# long as the download and is found without a lock.
 record_of: Callable[[Any], Record] = operator.attrgetter("_Download__record")
 """The record of a download."""

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Wait(NamedTuple):
-    """What a run does instead of fetching, for those who show progress.
+    """A wait of a run, for progress monitors.
 
     Attributes:
         why (str): What the run waits for, or what else it does.
@@ -61,10 +61,10 @@ class Wait(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What is known of a run that another process has made.
+    """The outcome of a run in another process.
 
     Attributes:
-        total (int | None): The size of the content (bytes), where the server has said it.
+        total (int | None): The size of the content (bytes), if the server has sent it.
         is_done (bool): The run has succeeded.
     """
 
@@ -77,23 +77,23 @@ class Run:
 
     Attributes:
         token (Cancellation): The cancellation token of the run.
-        policy (tuple[Retry | None, float]): The policy of its retries, and the longest Retry-After.
+        policy (tuple[Retry | None, float]): The retry policy, and the longest accepted Retry-After.
         began (float): When it began (``time.monotonic()``).
-        attempts (int): How many attempts were begun.
-        repairs (int): How often handlers have repaired.
+        attempts (int): The number of attempts so far.
+        repairs (int): How often handlers have set ``repaired``.
         is_done (bool): The run has succeeded.
-        can_continue (bool): The last attempt failed in a way that leaves what was fetched good.
-        may_mix (bool): What one source brought may be continued from another one.
-        total (int | None): The size of the content (bytes), where the server has said it.
-        left (float): When an attempt of it last ended well, and left the host.
-        refused_alone (float): When the host refused it last though it was the only one there.
-        was_late (bool): The host may have refused it since it hadn't noticed the end of another.
-        deadline (float | None): When it must have ended (``time.monotonic()``).
-        claims (Claims): What it uses, and no other run meanwhile.
+        can_continue (bool): The last attempt failed, but its bytes can be continued.
+        may_mix (bool): One source may continue the content of another one.
+        total (int | None): The size of the content (bytes), if the server has sent it.
+        left (float): When an attempt of it last ended successfully.
+        refused_alone (float): When the host last refused it although no other attempt was there.
+        was_late (bool): The host may have refused it because it hadn't seen another one end yet.
+        deadline (float | None): The end of its total time limit (``time.monotonic()``).
+        claims (Claims): The objects that no other run may use meanwhile.
         writer (Writer | None): The writer that it has claimed.
         validations (list[Validation]): The validations that it has claimed.
         train (Driver | None): The train in which its attempt waits for its turn.
-        outlet (Outlet | None): Where the content goes if it is read as a stream.
+        outlet (Outlet | None): Passes the content to the reader of a stream.
         trace (Requests | None): Traces the requests, while it runs.
     """
 
@@ -129,7 +129,7 @@ class Run:
 
     @property
     def budget(self) -> Budget:
-        """How often it is tried again. Few runs need one, so the first failure makes it."""
+        """The retry budget. Few runs need one, so the first failure creates it."""
         if self._budget is None:
             self._budget = Budget(*self.policy)
         return self._budget
@@ -139,11 +139,11 @@ class Run:
 
         Args:
             download: The download.
-            content: What is here of its content.
+            content: The content fetched so far.
 
         Raises:
-            DownloadFailed: The writer is none.
-            RuntimeError: Another download that is running has one of them.
+            DownloadFailed: The writer has a wrong type.
+            RuntimeError: Another running download uses one of them.
         """
         writer: Any = download.writer
         if writer is not None and not isinstance(writer, Writer):
@@ -168,14 +168,14 @@ class Run:
             reset(validations)
 
     def time_left(self) -> float | None:
-        """Return the seconds that are left of the limit; None without one."""
+        """Return how much of the total time limit is left (seconds); None without one."""
         if self.deadline is None:
             return None
         # A time-out of 0 would mean something else to a socket.
         return max(self.deadline - time.monotonic(), 0.001)
 
     def limit(self, seconds: float) -> None:
-        """Cancel the run when it has taken so long.
+        """Set the total time limit, after which the run is cancelled.
 
         Args:
             seconds: The limit, counted from the beginning of the run.
@@ -186,10 +186,10 @@ class Run:
         self._alarm = timer.set(left, functools.partial(self.token.cancel, self._late))
 
     def pause(self, wait: Callable[[], object]) -> None:
-        """Wait for something that doesn't count for the limit, such as the reader of a stream.
+        """Wait for something that the time limit doesn't count, such as the reader of a stream.
 
         Args:
-            wait: What waits.
+            wait: The function that waits.
 
         Raises:
             Cancelled: The run was cancelled.
@@ -213,7 +213,7 @@ class Run:
             self.token.cancel(self._late)
 
     def close(self) -> None:
-        """Unregister from the parent token, cancel the timer, and let go of the stream."""
+        """Unregister from the parent token, cancel the timer, and release the stream."""
         self.outlet = None
         self.token.close()
         if self._alarm is not None:

@@ -1,4 +1,4 @@
-"""What each state of a run does: see the machine."""
+"""The steps of a run, one for each state of the machine (see ``engine.machine``)."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FULL = "full"
-"""What a step returns that there was no place for, so that it is to be taken again."""
+"""A step returns this if the host has no free place. The step is then repeated."""
 
 KEPT = "kept"
-"""What the first step returns if the target has the content already."""
+"""The first step returns this if the target already has the content."""
 
 # Ways to try the same source again without spending a retry: fetch the whole file from it alone,
 # because the parts from several sources don't belong to one version; have the protocol read the
 # content in its other way; or use the writer and validations that a handler has replaced.
 _ALONE, _OTHERWISE, _EXCHANGED = "alone", "otherwise", "exchanged"
 
-# The one method that a protocol must have.
+# Calls the method that obtains the content.
 _send = operator.methodcaller("_send")
 
 
 class _Prospects:
-    """What is still possible for a run after an attempt failed."""
+    """Decides what a run can still do after an attempt failed."""
 
     download: Download
     _run: Run
@@ -68,7 +68,7 @@ class _Prospects:
     answer: Any = None
 
     def _can_go_on(self, error: DownloadError) -> bool:
-        """Whether another attempt is possible. Notes whether it may resume."""
+        """Return whether another attempt is possible. Note whether it may resume."""
         run, attempt, content = self._run, self._attempt, self._record.content
         run.budget.progress(content.position)
         run.can_continue = (
@@ -83,7 +83,7 @@ class _Prospects:
         )
 
     def _has_alternative(self, error: DownloadError) -> bool:
-        """Whether the protocol has another way to read the content that was wrong, once a run."""
+        """Return whether the protocol can read the wrong content in another way, once a run."""
         return (
             self._protocol.has_alternative
             and not self._has_switched
@@ -91,7 +91,7 @@ class _Prospects:
         )
 
     def _free_way(self, error: DownloadError) -> str | None:
-        """Return how the same source may help, without a retry, before anything else is tried."""
+        """Return how to try the same source again without a retry; None if it wouldn't help."""
         if self._record.content.is_mixed and isinstance(error, ValidationError):
             return _ALONE
         if self._has_alternative(error):
@@ -99,7 +99,7 @@ class _Prospects:
         return _EXCHANGED if self._attempt.is_exchanged and self._can_repair() else None
 
     def _can_move(self, error: DownloadError) -> bool:
-        """Whether the next source may help, which may have to begin at byte 0."""
+        """Return whether to ask the next source, which may have to begin at byte 0."""
         return (
             self._tour is not None
             and self._tour.has_next
@@ -110,7 +110,7 @@ class _Prospects:
         )
 
     def _delay(self, error: DownloadError) -> float | None:
-        """How long to wait before the download is tried again; None if it isn't."""
+        """Return the back-off before the next attempt (seconds); None if there is none."""
         breaker, budget = self._attempt.breaker, self._run.budget
         if self._tour is not None and not (error.local or self._attempt.is_exchanged):
             found = self._tour.transient(self.download.retry_after_max)
@@ -122,26 +122,26 @@ class _Prospects:
 
 
 class Steps(_Prospects):
-    """The steps of one run. Which comes when is up to the machine.
+    """The steps of one run. The machine decides on their order.
 
     Attributes:
         download (Download): The download.
-        failure (DownloadError): Why the last attempt failed, while it is being recovered from.
+        failure (DownloadError): The error of the last attempt, until :meth:`recover` handles it.
         until (float | None): When the next step is due (``time.monotonic()``); None for at once.
-        answer (Any): The reply for the next attempt, if it has come already; else None.
+        answer (Any): The reply to a pipelined request, for the next attempt; None without one.
     """
 
     failure: DownloadError
 
     def prepare(self) -> str | None:
-        """Let handlers of Prepared change things, then claim the writer and check the settings.
+        """Call the handlers of Prepared, claim the writer, and check the settings.
 
         Returns:
-            KEPT if the target has the content already, and that counts; else None.
+            KEPT if the target has the content already, and ``skip_existing`` is set; else None.
 
         Raises:
-            DownloadFailed: A setting is wrong.
-            RuntimeError: Another download that is running has the writer or a validation.
+            DownloadFailed: A setting is invalid.
+            RuntimeError: Another running download uses the writer or a validation.
         """
         download, run = self.download, self._run
         if self._record.tracing is not None:
@@ -167,7 +167,7 @@ class Steps(_Prospects):
         return KEPT if self._protocol.is_unchanged else None
 
     def take_turn(self) -> None:
-        """Make an attempt, and ask the rate limiter when it may begin."""
+        """Create the next attempt, and ask the rate limiter when it may begin."""
         download, run, limiter = self.download, self._run, self.download.rate_limiter
         run.attempts += 1
         run.total, self._protocol.status = None, 0
@@ -183,14 +183,14 @@ class Steps(_Prospects):
             self._wait(time.monotonic() + delay, "the limit of requests a second")
 
     def attempt(self) -> str | None:
-        """Have writer and validations stand where the attempt begins, and let the protocol send.
+        """Make the attempt: take a place at the host, and let the protocol send.
 
         Returns:
             FULL if the host admits no more attempts now; else None.
 
         Raises:
-            DownloadError: It failed.
-            Exception: A bug, or what a protocol made of a cancellation.
+            DownloadError: The attempt failed.
+            Exception: A bug, or how the protocol reacted to a cancellation.
         """
         run, attempt = self._run, self._attempt
         attempt.began = time.monotonic()
@@ -241,10 +241,10 @@ class Steps(_Prospects):
                 validation()
 
     def commit(self) -> None:
-        """Have the writer publish the content, but no sooner than the reader of a stream asks.
+        """Have the writer publish the content. A stream's reader must have asked for the end.
 
         Raises:
-            DownloadFailed: It can't.
+            DownloadFailed: The writer can't publish it.
             Cancelled: The stream was closed before its end.
         """
         writer, attempt, outlet = self._run.writer, self._attempt, self._run.outlet
@@ -264,10 +264,10 @@ class Steps(_Prospects):
         attempt.note_success()
 
     def recover(self) -> None:
-        """Find out how to try again after an attempt failed.
+        """Decide how to continue after an attempt failed.
 
         Raises:
-            DownloadError: It isn't to be tried again. This is why it failed.
+            DownloadError: The run fails with this error.
         """
         run = self._run
         error = self.failure
@@ -296,14 +296,14 @@ class Steps(_Prospects):
             del error
 
     def leave(self) -> None:
-        """Give back the place at the host, whatever has happened."""
+        """Give back the place at the host. Do nothing if the run has none."""
         if self._limits is not None:
             self._limits.leave()
         if self._host is not None:
             self._host.forget(self._run)
 
     def _is_crowded(self, error: DownloadError) -> bool:
-        """Whether a host only refused an attempt too many, which costs nothing."""
+        """Return whether the host only refused a surplus attempt, which costs no retry."""
         self.leave()
         if self._attempt.is_full:
             return self._can_go_on(error)
@@ -316,7 +316,7 @@ class Steps(_Prospects):
         )
 
     def _go_on(self, error: DownloadError) -> bool:
-        """Decide whether and when to try again, after the handlers of Error were called."""
+        """Call the handlers of Error. Return whether there is another attempt."""
         run, download = self._run, self.download
         possible = self._can_go_on(error)
         free = self._free_way(error) if possible else None
@@ -353,14 +353,14 @@ class Steps(_Prospects):
         return True
 
     def pipelined(self) -> Request | None:
-        """Return the request of the next attempt if it may be pipelined; only of the first one."""
+        """Return the request of the first attempt; None if it may not be pipelined."""
         host = self._find_host() if self._run.attempts == 1 else None
         return None if host is None else self._protocol.pipelined(self.download, host.health)
 
     # Helpers of the steps.
 
     def _find_host(self) -> Host | None:
-        """Return what is known of the host of the attempt; None if nothing is kept of it."""
+        """Return the state of the attempt's host; None if no context shares it."""
         if self._host_of != self._run.attempts:
             record, self._host = self._record, None
             shared = None if record.owns_context else record.context
@@ -373,12 +373,12 @@ class Steps(_Prospects):
         return self._host
 
     def _wait(self, until: float, why: str) -> None:
-        """Have the machine wait before the next step."""
+        """Let the machine wait before the next step."""
         self.until = until
         self._record.show(Wait(why, until))
 
     def _send(self, attempt: Attempt) -> None:
-        """Send under the limit of speed, which ends an attempt and not the run."""
+        """Let the protocol send. Too low a speed ends the attempt, but not the run."""
         timeout, token = self.download.timeout, self._run.token
         if self._run.trace is not None and not self._protocol.has_requests:
             self._run.trace.begin("", redact.url(attempt.source), {})
@@ -392,7 +392,7 @@ class Steps(_Prospects):
         send_at_pace(send, token, timeout.least_speed, timeout.window, attempt.progress)
 
     def _examine(self, error: DownloadError) -> None:
-        """Learn from a failure whether the host is up."""
+        """Tell the circuit breaker what a failure says about the host."""
         attempt = self._attempt
         if not error.local and (what := used_up(error)) is not None:
             error.local, error.reason = True, f"{what}: {error.reason}"
@@ -409,7 +409,7 @@ class Steps(_Prospects):
                 attempt.breaker.failed(attempt.began)
 
     def describe(self, error: DownloadError) -> None:
-        """Tell an error what is known of the download when it failed.
+        """Store the download and its facts in an error.
 
         Args:
             error: The error.
@@ -422,7 +422,7 @@ class Steps(_Prospects):
 
 
 def _summary(tour: Tour | None, error: DownloadError, run: Run) -> DownloadError | None:
-    """The error that names every source; None if the last one says it all."""
+    """Return an error that names every source; None if the last error is enough."""
     if tour is None or error.local or run.token.reason is not None:
         return None
     return tour.summary()
@@ -440,10 +440,10 @@ def _facts(download: Download, run: Run, protocol: Protocol) -> Facts:
 
 
 def _tour(tour: Tour | None, download: Download, protocol: Protocol) -> Tour | None:
-    """Return the tour of the sources of a file; None if its URL is the only one.
+    """Return the tour through the sources of a file; None if its URL is the only one.
 
     Args:
-        tour: The way so far. It ends where a handler has changed the URL.
+        tour: The tour so far. It is replaced if a handler has changed the URL.
         download: The download.
         protocol: Its protocol.
     """
@@ -454,7 +454,7 @@ def _tour(tour: Tour | None, download: Download, protocol: Protocol) -> Tour | N
         return None
     return Tour(
         sources,
-        # Downloads with the same context share what is known of an origin.
+        # Downloads with the same context share the state of an origin.
         lambda url: once(("site", protocol.site(url)), Site),
         keep_first=protocol.is_conditional(download),
     )
