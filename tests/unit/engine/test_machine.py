@@ -433,7 +433,7 @@ def test_exchanged_again_and_again():
     """A handler that replaces the writer each time can't make an endless run."""
     download = Scripted(*[[b"abc", b"def"]] * 5)
     download.register(Event.FETCHED, lambda event: setattr(download, "writer", BufferWriter()))
-    with pytest.raises(DownloadFailed, match="exchanged"):
+    with pytest.raises(DownloadFailed, match="replaced"):
         download()
     assert len(download.scripts) == 3
 

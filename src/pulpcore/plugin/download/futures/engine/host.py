@@ -1,11 +1,11 @@
-"""How many attempts a host seems to admit at once, and which attempts are being made there.
+"""The attempts at a host, and how many of them the host seems to admit at once.
 
-Some servers allow fewer connections than there are threads, and refuse one more. An attempt that is
-refused while others are being made isn't a failure: it is made again when one of them has ended,
-and for a while fewer attempts are made at once.
+Some servers allow fewer connections than there are threads, and refuse surplus ones. If a server
+refuses an attempt while others run, that isn't a failure: the attempt is repeated when one of them
+has ended, and for a while fewer attempts run at once.
 
-An interrupt may come between any two bytecodes. So nothing here is a counter, and nothing takes a
-lock: what counts is the runs that are noted here and still run, which is asked of their claims.
+An interrupt may come between any two bytecodes, so there is no counter and no lock. Runs are listed
+instead, and a run counts while its claims are alive.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _LOOKS = 200
 
 
 class _Limit(NamedTuple):
-    """What the host admits.
+    """The number of attempts that a host admits.
 
     Attributes:
         most (int): How many attempts at once.
-        since (float): When it refused the last time (``time.monotonic()``).
+        since (float): When it last refused an attempt (``time.monotonic()``).
     """
 
     most: int
@@ -49,15 +49,15 @@ class _Limit(NamedTuple):
 
 
 class Host:
-    """What those who share a context know of one host.
+    """The state of one host, which all downloads with a context share.
 
     Attributes:
         breaker (Breaker): Its circuit breaker.
-        health (Health): Whether it can deal with pipelining.
+        health (Health): How it handles pipelining.
     """
 
     def __init__(self) -> None:
-        """Make a host of which nothing is known."""
+        """Create the state of an unknown host."""
         self.breaker = Breaker()
         self.health = Health()
         self._process = Process.current
@@ -72,13 +72,13 @@ class Host:
         self._left = 0.0
 
     def enter(self, run: Run) -> float | None:
-        """Let an attempt begin if there is a place for it.
+        """Let an attempt begin if the host has a free place.
 
         Args:
             run: The run that makes it.
 
         Returns:
-            When to ask again if there is no place (``time.monotonic()``); None if there is one.
+            When to ask again (``time.monotonic()``); None if the attempt may begin.
         """
         if (self._limit is not None or self._waiting) and (until := self._wait(run)) is not None:
             return until
@@ -88,7 +88,7 @@ class Host:
         return None
 
     def leave(self, run: Run) -> None:
-        """Note that an attempt has ended well.
+        """Note that an attempt has succeeded.
 
         Args:
             run: The run that made it.
@@ -99,7 +99,7 @@ class Host:
             self._wake()
 
     def forget(self, run: Run) -> None:
-        """Note that a run makes no attempt any more, and waits for none.
+        """Remove a run's attempt, and its wait for a place.
 
         Args:
             run: The run.
@@ -111,16 +111,16 @@ class Host:
             self._wake()
 
     def is_crowded(self, run: Run, began: float) -> bool:
-        """Tell whether an attempt was refused because of others, and admit fewer if so.
+        """Return whether an attempt was refused because of others. If so, admit fewer.
 
         Args:
             run: The run whose attempt was refused.
             began: When the attempt began (``time.monotonic()``).
 
         Returns:
-            True while another attempt is being made, or has ended well so shortly before that the
-            server may not have noticed, which excuses one refusal of a run. But not if the run was
-            refused alone lately.
+            True if another attempt is running, or has succeeded so shortly before that the server
+            may not have noticed its end. The latter explains only one refusal of a run. False if
+            the run was lately refused although it was alone.
         """
         now, others, ended = time.monotonic(), self._others(run), self._left
         is_late = ended != run.left and ended >= began - LAG and not run.was_late
@@ -146,7 +146,7 @@ class Host:
                 return
 
     def _wait(self, run: Run) -> float | None:
-        """Return when to ask again for a place; None if there is one now."""
+        """Return when to ask again for a place; None if one is free."""
         now, limit, waiting = time.monotonic(), self._limit, self._waiting
         if limit is not None and now - limit.since >= MEMORY:
             limit = self._limit = None
@@ -154,7 +154,7 @@ class Host:
             # The open circuit breaker keeps nearly all runs away already.
             waiting.pop(run, None)
             return None
-        # A newcomer mustn't take the place of a run that waits.
+        # A new run must not overtake a waiting one.
         is_behind = False
         if run not in waiting and run not in self._refused:
             is_behind = bool(waiting or self._refused)
@@ -173,12 +173,12 @@ class Host:
         return now + (soon if run in first else min(max(soon, len(waiting) / _LOOKS), _LATEST))
 
     def _others(self, run: Run) -> int:
-        """How many attempts others make; not those that wait for this one to end.
+        """Count the attempts of other runs, except those that wait for this run to end.
 
-        The attempts that wait in a train use one connection, and count as one.
+        The attempts of a train use one connection, and count as one.
         """
         if self._process is not Process.current:
-            # A forked child: the attempts of its parent never end here.
+            # In a forked child, the attempts of the parent never end.
             self._process = Process.current
             for runs in self._active, self._refused, self._waiting:
                 runs.clear()
@@ -194,7 +194,7 @@ class Host:
 
 
 def host_of(context: Context, key: Hashable) -> Host:
-    """Return what those who share a context know of a host.
+    """Return the state of a host, which all downloads with a context share.
 
     Args:
         context: The context.

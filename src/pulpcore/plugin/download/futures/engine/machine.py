@@ -8,17 +8,16 @@
                ↑        ↓         ↓         ↓
                └───────────── RECOVER ──→ FAILED
 
-A step does what belongs to a state, and its outcome decides on the next one. Between two steps the
-run may have to wait: for a back-off, for what a server asked for by Retry-After, for the rate
-limiter, or for a place at a host that admits only so many attempts at once. A wait needs no thread:
-:meth:`Life.advance` returns until when it waits.
+Each state has a step, whose outcome determines the next state. Between two steps the
+run may have to wait: for a back-off, a Retry-After, the rate limiter, or a place at a host that
+limits its connections. A wait occupies no thread: :meth:`Life.advance` returns when it ends.
 
 A pool of threads creates a life by :func:`begin` and calls :meth:`Life.advance` until that returns
 None. Each time it calls again at the returned time, or when ``life.token`` is cancelled. Each life
 is advanced in its own copy of the context (``copy_context()``), because several lives may take
 turns in one thread.
 
-:meth:`Download.__call__` has a thread of its own to wait in, and advances its life once.
+:meth:`Download.__call__` blocks its thread while the run waits, so it advances its life only once.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ MOVES = {
     COMMIT: {DONE: SUCCEEDED, FAILURE: RECOVER},
     RECOVER: {DONE: TURN},
 }
-"""Where each outcome of a state leads. What a state raises that has no FAILURE ends the run."""
+"""The next state for each outcome of a state. Without a FAILURE, an exception ends the run."""
 
 STEPS: dict[str, Callable[[Steps], str | None]] = {
     PREPARE: Steps.prepare,
@@ -70,13 +69,13 @@ STEPS: dict[str, Callable[[Steps], str | None]] = {
     COMMIT: Steps.commit,
     RECOVER: Steps.recover,
 }
-"""What is done in each state. It returns the outcome; None for DONE."""
+"""The step of each state. It returns its outcome; None means DONE."""
 
 HELD = 0.0
 """What :meth:`Life.advance` returns when the run was held."""
 
 Hold = Callable[["Life"], bool]
-"""Whether a run is to be held before its next attempt."""
+"""Returns whether to hold a run before its next attempt."""
 
 
 class Life(Steps):
@@ -88,7 +87,8 @@ class Life(Steps):
         state (str): The state that comes next.
     """
 
-    # What nearly every step reads is set in the constructor: the interpreter finds it sooner there.
+    # Defaults of rarely used attributes. The constructor sets the others on the object, where the
+    # interpreter finds them faster.
     _request: Request | None = None
     _error: BaseException | None = None
     _hold: Hold | None = None
@@ -99,12 +99,12 @@ class Life(Steps):
         parent: Cancellation | None = None,
         has_thread: bool = False,
     ) -> None:
-        """Make a run that has not begun. What cancels the caller's work cancels it too.
+        """Create a run that has not begun. Cancelling its parent token cancels it.
 
         Args:
             download: The download.
-            parent: The token of the work that the run is part of; None for that of the caller.
-            has_thread: The thread that advances the run waits where that has to be.
+            parent: The parent token; None for the caller's current token.
+            has_thread: A wait blocks the thread that advances the run.
         """
         self.download = download
         self.state = PREPARE
@@ -117,7 +117,7 @@ class Life(Steps):
 
     @property
     def may_be_pipelined(self) -> bool:
-        """Whether the host may be sent several requests together, for all that is known."""
+        """Whether the host may get pipelined requests, as far as known."""
         if self._run.attempts > 1:
             return False
         host = self._find_host()
@@ -133,7 +133,7 @@ class Life(Steps):
         return self._request
 
     def advance(self, hold: Hold | None = None) -> float | None:
-        """Go on until the run waits, or has ended.
+        """Continue until the run waits, or has ended.
 
         Args:
             hold: Called before an attempt, with this object. If it returns True, the run stops
@@ -144,9 +144,9 @@ class Life(Steps):
             None when the run has succeeded.
 
         Raises:
-            DownloadError: It failed; nothing of it is left at the target.
-            RuntimeError: The download is running already, or shares a writer or a validation with
-                one that is.
+            DownloadError: The run failed; the target is unchanged.
+            RuntimeError: The download is already running, or another running download uses its
+                writer or one of its validations.
         """
         self._hold, self._request, self._run.train = hold, None, None
         outer = enter(self.token)
@@ -159,34 +159,34 @@ class Life(Steps):
             try:
                 raise error
             finally:
-                # Or this frame and the error would hold each other.
+                # Break a reference cycle between this frame and the error.
                 del error
         return until
 
     def join(self, train: Driver) -> None:
-        """Note that the attempt of a run that is held waits for its turn in a train.
+        """Note that the held run's attempt waits for its reply in a train.
 
         Args:
-            train: What advances the train.
+            train: The train.
         """
         self._run.train = train
 
     def receive(self, line: Line) -> bool:
-        """Read the reply to the request of a run that is held.
+        """Read the reply to the held run's request.
 
         Args:
-            line: The connection, of which the reply is the next one.
+            line: The connection, whose next reply it is.
 
         Returns:
-            Whether it counts. Then :meth:`advance` makes the attempt with it. If not, the attempt
-            sends the request again.
+            Whether the reply is accepted. Then :meth:`advance` makes the attempt with it.
+            Otherwise the attempt sends the request again.
         """
         with scope(self.token):
             self.answer = line.receive()
         return self.answer is not None
 
     def _live(self) -> Iterator[float]:
-        """Run. A generator, so that the interpreter keeps whether it still runs: see Claims."""
+        """Run. The interpreter knows whether a generator is still alive, as Claims require."""
         run = self._run
         if run.claims.add((self.download,)) is not None:
             self._error = RuntimeError(f"{self.download} is running already")
@@ -218,14 +218,14 @@ class Life(Steps):
             self._end()
 
     def _move(self) -> None:
-        """Take steps, each where the outcome of the last one leads, until a wait or a hold."""
+        """Execute steps until the run waits or may be held."""
         try:
             while self.state in MOVES:
                 self.state = MOVES[self.state][STEPS[self.state](self) or DONE]
                 if self.until is not None or (self.state == ATTEMPT and self._hold is not None):
                     return
         except Exception as error:
-            # Nothing here keeps the error, whose traceback holds this frame.
+            # Don't store the error here: its traceback refers to this frame.
             if self._run.trace is not None:
                 self._run.trace.end(error)
             if FAILURE not in MOVES[self.state] or not self._is_failure(error):
@@ -243,12 +243,12 @@ class Life(Steps):
             raise DownloadFailed(self.download, run.token.reason)
 
     def _is_failure(self, error: Exception) -> bool:
-        """Whether it is a failure of the attempt and no bug; noted for the step that recovers."""
+        """Whether the error is a failure and not a bug. If so, store it for the step RECOVER."""
         reason = self.token.reason
         if isinstance(error, DownloadError):
             self.failure = error
             if isinstance(error, ValidationError):
-                # Empty content isn't kept anyway.
+                # If no bytes were fetched, there is nothing to mark as wrong.
                 self._record.content.is_wrong = self._record.content.is_begun
         elif reason is not None:
             self.failure = DownloadFailed(self.download, reason)
@@ -256,7 +256,7 @@ class Life(Steps):
         return reason is not None or isinstance(error, DownloadError)
 
     def _fail(self, error: BaseException) -> None:
-        """Leave nothing of the run, but what a later run can go on with."""
+        """Clean up after a failed run. Keep only what a later run can resume."""
         self.state = FAILED
         self.leave()
         if isinstance(error, DownloadError):
@@ -264,7 +264,7 @@ class Life(Steps):
         writer = self._run.writer
         try:
             if writer is not None:
-                # The error may be another one: that of all sources, or of the end of a wait.
+                # is_wrong and not the error's type: the error may be a later one.
                 discard(writer, self._record.content.is_wrong)
         finally:
             self.download.router.send(Failed(self.download, error))
@@ -278,7 +278,7 @@ class Life(Steps):
                 trace.end(self._error)
                 trace.run.end(self._error)
             if record.running:
-                # If nobody has set the context, it ends with the last run that uses it.
+                # The last run that uses an automatic context closes it.
                 record.running.discard(id(self))
                 if record.owns_context and record.context is not None and not record.running:
                     record.context.close()
@@ -287,13 +287,11 @@ class Life(Steps):
 
 
 def begin(download: Download, parent: Cancellation | None = None) -> Life:
-    """Return a run of a download that is driven by :meth:`Life.advance`.
-
-    What cancels the work that it is part of cancels the run.
+    """Return a run of a download, for calls of :meth:`Life.advance`.
 
     Args:
         download: The download.
-        parent: The token of that work; None for that of the caller
+        parent: The token whose cancellation cancels the run; None for the caller's current token
             (``waiting.cancellation.current()``).
     """
     return Life(download, parent)

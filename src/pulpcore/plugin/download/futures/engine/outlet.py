@@ -4,9 +4,9 @@ Two threads use an :class:`Outlet`. The thread of the download puts each buffer 
 does so after the writer and the validations have taken the buffer. The reader takes the buffers
 out. No method takes a lock, because the reader is often the main thread: see ``waiting.atomic``.
 
-What the reader has taken can't be taken back. So the newest buffer is held back until the next one
-arrives, or until the validations have passed. If the content starts again at byte 0, the outlet
-compares it with the bytes that were handed over, and goes on behind them only if they are the same.
+Bytes that the reader has taken can't be withdrawn. So the newest buffer is held back until the next
+one arrives, or until the validations have passed. If the content restarts at byte 0, the outlet
+compares it with the bytes that were handed over, and continues after them only if they are equal.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Outlet:
     # The thread of the download.
 
     def begin(self) -> bool:
-        """Return True for the first call only: a run hands over its content once."""
+        """Return True for the first call only: the outlet serves one run."""
         was_begun, self._is_begun = self._is_begun, True
         return not was_begun
 
@@ -146,7 +146,7 @@ class Outlet:
             self._chunks.append((offset, buffer))
 
     def _compare(self, buffer: bytes) -> bytes:
-        """Return the part of a buffer that lies behind what was handed over."""
+        """Return the part of a buffer that comes after the bytes that were handed over."""
         known = buffer[: self._given - self._again]
         self._again_digest.update(known)
         self._again += len(known)
@@ -216,7 +216,7 @@ class Outlet:
     # Both threads.
 
     def _wait(self, who: str, is_due: Callable[[], bool]) -> None:
-        """Sleep until something is due, or the stream was cancelled."""
+        """Sleep until a condition holds, or the stream was cancelled."""
         while not is_due() and self.token.reason is None:
             waiter = self._waiting[who] = Waiter()
             self.token.attach(waiter)

@@ -1,4 +1,4 @@
-"""Partial content: what an earlier run left of it, and the note that tells its version."""
+"""Partial content of an earlier run, and the note that identifies its version."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def remember(writer: Writer | None, note: str | None) -> None:
-    """Have a writer keep what comes for a later run, if it was made with ``resume=True``.
+    """Have a writer keep the content for a later run, if it has ``resume=True``.
 
     Args:
         writer: The writer.
-        note: What tells the version of the content; None if it can't be told.
+        note: A text that identifies the version of the content; None if it is unknown.
 
     Raises:
-        DownloadFailed: It can't be written.
+        DownloadFailed: The note can't be written.
     """
     if writer is not None and writer.resume:
         try:
@@ -41,23 +41,23 @@ def recall(
     content: Content,
     may_recall: bool,
 ) -> Iterator[bytes]:
-    """Go on with what an earlier run left, if it is any good. Otherwise remove it.
+    """Resume the partial content of an earlier run if possible. Otherwise drop it.
 
     Args:
         writer: The writer of the run, open.
-        note: What it has remembered.
+        note: The note that the writer has kept.
         download: The download.
         run: Its run.
         protocol: What the protocol knows in this run. It judges the note.
-        content: What takes the bytes.
-        may_recall: The attempt may begin behind byte 0.
+        content: Records the bytes.
+        may_recall: The attempt may begin after byte 0.
 
     Yields:
         Each buffer, after the validations have processed it.
 
     Raises:
-        OSError: It can't be read or removed.
-        ValidationError: A validation refuses it. It can be started again.
+        OSError: The content can't be read or dropped.
+        ValidationError: A validation refuses the content. The caller can restart.
     """
     # If a validation refuses the partial file, the writer and the validations must be able to
     # restart.

@@ -1,4 +1,4 @@
-"""What a protocol implements beside ``_send``."""
+"""The interface that a protocol implements besides ``_send``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Protocol:
-    """What the engine asks a protocol during a run. Override what differs from the defaults.
+    """The protocol's side of one run. A subclass overrides what differs from the defaults.
 
-    The engine calls the class without arguments at the beginning of each run. The object may keep
-    what it learns in the run, but not the download itself: reference counting couldn't free it.
+    The engine creates an object at the beginning of each run, without arguments. The object may
+    store what it learns, but not the download: the reference cycle would keep both in memory.
 
     Attributes:
         status (int):
@@ -25,12 +25,12 @@ class Protocol:
             The content could also be read in another way, for example without decoding it. After a
             mismatch the engine then makes one extra attempt, once a run.
         is_unchanged (bool):
-            The target has the content already, so that none comes.
+            The target already has the content, so none is fetched.
         is_alternative (bool):
-            The engine sets it for that attempt: read the content the other way.
+            The engine sets it for that extra attempt, which reads the content in the other way.
         has_requests (bool):
-            ``_send`` tells the trace of the run each request. Otherwise the engine tells it each
-            attempt.
+            ``_send`` reports each request to the trace of the run. Otherwise the engine reports
+            each attempt.
     """
 
     status = 0
@@ -40,11 +40,11 @@ class Protocol:
     has_requests = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a report brings home: what the public properties of a download show."""
+        """Return the state for a worker's report: the values of the download's properties."""
         return {"status": self.status} if self.status else {}
 
     def outcome(self, download: Any) -> dict[str, Any]:
-        """Return the public attributes that a run sets on the download, for its report.
+        """Return the public attributes that a run has set on the download, for a worker's report.
 
         Args:
             download: The download.
@@ -58,14 +58,14 @@ class Protocol:
             download: The download.
 
         Raises:
-            ValueError: A setting can't work; the message names the attribute.
+            ValueError: A setting is invalid; the message names the attribute.
         """
 
     def host(self, download: Any) -> Hashable:
-        """Return what is down if attempts fail, such as the host.
+        """Return a key of the host.
 
-        It has a circuit breaker, and fewer attempts are made there at once after an error that is
-        ``refused``. None for neither.
+        Each host has a circuit breaker. After an error that is ``refused``, it gets fewer attempts
+        at once. None means neither.
 
         Args:
             download: The download.
@@ -73,7 +73,7 @@ class Protocol:
         return None
 
     def sources(self, download: Any) -> Sequence[str]:
-        """Return the URL of the download and those of its mirrors; nothing for the URL alone.
+        """Return the download's URL and its mirrors; an empty sequence if it has no mirrors.
 
         Args:
             download: The download.
@@ -81,7 +81,7 @@ class Protocol:
         return ()
 
     def site(self, source: str) -> Hashable:
-        """Return the key of what the transfers rank, such as the origin of a URL.
+        """Return the key of the site whose transfers are ranked, such as the origin of a URL.
 
         Args:
             source: The URL.
@@ -89,7 +89,7 @@ class Protocol:
         return source
 
     def is_conditional(self, download: Any) -> bool:
-        """Return whether the URL itself is asked first, because only it knows what has changed.
+        """Return whether to ask the URL before any mirror, because the request is conditional.
 
         Args:
             download: The download.
@@ -97,7 +97,7 @@ class Protocol:
         return False
 
     def is_up(self, error: DownloadError) -> bool | None:
-        """Return whether the host is up, as far as a failure tells; None if it doesn't tell.
+        """Return whether a failure shows that the host is up; None if it doesn't tell.
 
         Args:
             error: The failure.
@@ -113,7 +113,7 @@ class Protocol:
         return True
 
     def can_resume(self, download: Any) -> bool:
-        """Return whether the next attempt may ask its source for the rest only.
+        """Return whether the next attempt may request only the rest of the content.
 
         ``_send`` must then begin at ``download.position``, or call
         :meth:`~pulpcore.plugin.download.futures.engine.attempt.Attempt.start_over` first.
@@ -124,25 +124,25 @@ class Protocol:
         return False
 
     def recall(self, download: Any, note: str) -> bool:
-        """Return whether an earlier run left what the next attempt can continue.
+        """Return whether the next attempt can continue the partial file of an earlier run.
 
         Args:
             download:
                 The download.
             note:
-                What that run noted, by
+                The text that the earlier run has passed to
                 :meth:`~pulpcore.plugin.download.futures.engine.attempt.Attempt.note`.
         """
         return False
 
     def pipelined(self, download: Any, health: Health) -> Request | None:
-        """Return the request for the content if it may be sent before others are answered.
+        """Return the request for the content if it may be pipelined; else None.
 
-        If a reply comes that counts, ``_send`` finds it in the attempt.
+        ``_send`` finds an accepted reply in the attempt (``answer``).
 
         Args:
             download: The download.
-            health: What is known of the host.
+            health: How the host handles pipelining.
         """
         return None
 
@@ -172,7 +172,7 @@ def validate(**settings: Settings) -> None:
         settings: The settings, by the name of the attribute that has them.
 
     Raises:
-        ValueError: One can't work; the message names the attribute.
+        ValueError: A setting is invalid; the message names the attribute.
     """
     for name, setting in settings.items():
         try:

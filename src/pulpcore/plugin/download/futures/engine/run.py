@@ -33,9 +33,9 @@ class Wait(NamedTuple):
     """A wait of a run, for progress monitors.
 
     Attributes:
-        why (str): What the run waits for, or what else it does.
+        why (str): What the run waits for, or what it does instead of fetching.
         until (float | None): When the wait ends (``time.monotonic()``); ``math.inf`` if nobody
-            knows; None if it is no wait.
+            knows; None if it isn't a wait, but work.
     """
 
     why: str
@@ -50,7 +50,7 @@ class Wait(NamedTuple):
         """Return the same wait on another clock.
 
         Args:
-            seconds: What that clock shows, less what this one does.
+            seconds: The time of that clock minus the time of this one.
         """
         return Wait(self.why, None if self.until is None else self.until + seconds)
 

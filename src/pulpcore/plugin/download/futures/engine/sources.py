@@ -1,8 +1,9 @@
-"""Several sources of one file: which is asked first, which next, and what is known of each.
+"""The policy for several sources of one file: their order, and the history of each.
 
-The policy does no I/O, and takes the clock and the chance from outside, so that tests can simulate
-it. Each source of a file is asked at most once in a round. When all have failed, the run waits for
-its back-off, and only the sources whose failure was transient are asked in the next round.
+The policy does no I/O. Its caller passes the clock and the random numbers, so that tests can
+simulate it. Each source of a file is asked at most once in a round. When all have failed, the run
+waits for its back-off, and only the sources whose failure was transient are asked in the next
+round.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ PAUSE = 30.0
 """How long a site rests after a slow failure (seconds)."""
 
 EXPLORE = 1 / 4
-"""For this share of the files an unranked site is asked first. So it is ranked soon."""
+"""An unranked site is asked first for this share of the files, so that it is soon ranked."""
 
 RETEST = 1 / 1000
-"""For this share of the files any site is asked first: a slow one may have become fast."""
+"""A random site is asked first for this share of the files: it may have become faster."""
 
 _MEMORY = 0.9
 """The weight of the older transfers beside the newest one."""
 
 
 class _Past(NamedTuple):
-    """What is known of a site.
+    """The history of a site.
 
     Attributes:
         transfers (int): The number of transfers.
         success (float): The share that succeeded, of the latest ones.
         size (float): The bytes of the latest transfers.
-        seconds (float): The time that these took, and that was lost by files that were missing.
+        seconds (float): The time of these transfers, and of requests for missing files.
         row (int): The number of failures in a row.
-        rests (float): Until when it is asked last.
+        rests (float): Until when the site is asked last.
     """
 
     transfers: int = 0
@@ -61,16 +62,16 @@ class _Past(NamedTuple):
     rests: float = 0.0
 
     def after(self, is_success: bool) -> _Past:
-        """Return the past with one more transfer."""
+        """Return the history with one more transfer."""
         success = self.success * _MEMORY + (1 - _MEMORY) * is_success
         return self._replace(transfers=self.transfers + 1, success=success)
 
 
 class Site:
-    """What is known of one origin, or of one base of :class:`Mirrors`. Thread-safe."""
+    """The history of one origin, or of one base of :class:`Mirrors`. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Create a site of which nothing is known.
+        """Create a site without a history.
 
         Args:
             clock: Returns the time (seconds).
@@ -80,12 +81,12 @@ class Site:
 
     @property
     def is_resting(self) -> bool:
-        """Whether it is asked last, because it failed lately."""
+        """Whether the site is asked last, because it failed lately."""
         return self._past.value.rests > self._clock()
 
     @property
     def score(self) -> float | None:
-        """Its speed (bytes a second) times its share of successes; None if too little is known."""
+        """The speed (bytes a second) times the share of successes; None if too little is known."""
         past = self._past.value
         if past.transfers < ENOUGH:
             return None
@@ -93,7 +94,7 @@ class Site:
 
     @property
     def is_known(self) -> bool:
-        """Whether anything is known of it."""
+        """Whether the site has a history."""
         return self._past.value.transfers > 0
 
     def succeeded(self, size: int, seconds: float) -> None:
@@ -116,11 +117,11 @@ class Site:
         self._past.change(change)
 
     def helped(self) -> None:
-        """Note that parts of a file came from it, all right. The row of failures ends."""
+        """Note that the site sent good parts of a file. This resets the count of failures."""
         self._past.change(lambda past: past._replace(row=0))
 
     def missed(self, seconds: float) -> None:
-        """Count a request for a file that isn't there. It takes time, but isn't the site's failure.
+        """Count a request for a missing file. It cost time, but isn't a failure of the site.
 
         Args:
             seconds: The time that it took.
@@ -150,10 +151,10 @@ class Site:
 
 
 class Source(str):
-    """A URL of :class:`Mirrors`, with what is known of its base.
+    """A URL of :class:`Mirrors`, with the history of its base.
 
     Attributes:
-        site (Site): What is known of the base.
+        site (Site): The history of the base.
     """
 
     site: Site
@@ -162,11 +163,11 @@ class Source(str):
     __slots__ = ("__dict__",)
 
     def __new__(cls, url: str, site: Site) -> Source:
-        """Make a source.
+        """Create a source.
 
         Args:
             url: The URL.
-            site: What is known of the base.
+            site: The history of the base.
         """
         made = super().__new__(cls, url)
         made.site = site
@@ -180,7 +181,7 @@ class Source(str):
 def ranked(
     sites: dict[str, Site], chance: Callable[[], float] = random.random, keep_first: bool = False
 ) -> list[str]:
-    """Return the sources of a file in the order in which they are asked, as known now.
+    """Return the sources of a file in the order in which to ask them.
 
     Args:
         sites: Each source with what is known of it, in the order given.
@@ -212,7 +213,7 @@ def ranked(
 
 
 class Failure(NamedTuple):
-    """Why a source failed: what is needed of an error, without the objects that it refers to."""
+    """Why a source failed. Unlike the error, it refers to no other objects."""
 
     kind: type[DownloadError]
     reason: str
@@ -235,7 +236,7 @@ class Failure(NamedTuple):
 
 
 class Tour:
-    """Which sources of its file one run asks, in which order, and why they failed.
+    """The sources that one run asks, their order, and why they failed.
 
     Attributes:
         home (str): The URL of the download.
@@ -282,15 +283,15 @@ class Tour:
 
     @property
     def others(self) -> list[str]:
-        """The sources that may help the one that is asked: not asked yet, nor failed lately."""
+        """The sources that may send parts: they were not asked yet, and didn't fail lately."""
         return [url for url in self._left if not self._sites[url].is_resting]
 
     def advance(self) -> None:
-        """Go on with the next source."""
+        """Ask the next source from now on."""
         self.source = self._left.pop(0)
 
     def helped(self, source: str) -> None:
-        """Note that another source brought parts of the file.
+        """Note that another source sent parts of the file.
 
         Args:
             source: That source.
@@ -298,7 +299,7 @@ class Tour:
         self._helpers.setdefault(self.source, set()).add(source)
 
     def succeeded(self, size: int, seconds: float, is_alone: bool) -> None:
-        """Note that the source has brought the file, and what that says of those that helped.
+        """Note that the source has sent the file, and rate the sources that sent parts.
 
         Args:
             size: The bytes that came.
@@ -324,7 +325,7 @@ class Tour:
         self.blame(self.source, error, seconds)
 
     def blame(self, source: str, error: DownloadError, seconds: float) -> None:
-        """Remember for other files that a source failed.
+        """Count the failure of a source in its history, for other files.
 
         Args:
             source: The source.
@@ -392,7 +393,7 @@ class Tour:
         return error
 
     def _worth_again(self, longest: float) -> list[str]:
-        """Return the sources that failed for a time, the one that is ready first in front."""
+        """Return the sources with transient failures, sorted by when they may be asked again."""
         found = [
             (failure.ready, url)
             for url, failure in self._failures.items()
