@@ -673,6 +673,39 @@ def test_swapped(serving):
     assert list(map(len, server.trains)) == [1, 1, 1, 2, 8] + [1] * (40 - 13 + 2)
 
 
+def test_one_reply_too_many(serving):
+    """If a server answers a request twice, no later request gets the reply to the one before it."""
+    late = {}
+
+    def answer(paths, connection):
+        # Those that were not answered yet. The last reply to a train comes after the next request.
+        left = late.setdefault(connection, [])
+        left += [*paths[:1], *paths] if len(paths) == 8 else paths
+        for _ in paths:
+            yield server.reply(left.pop(0))
+
+    server = serving(answer)
+    downloads = [small(server, path) for path in FILES]
+    for download in downloads:
+        download.retry = None
+    for download in downloads[13:]:
+        # Only the framing shows whose content it is.
+        download.validations.clear()
+    fetched(run(server, downloads))
+    assert list(map(len, server.trains[:5])) == [1, 1, 1, 2, 8]
+
+
+def test_run_again(serving):
+    """Replies to downloads count also if their validations have seen content before."""
+    server = serving()
+    downloads = [small(server, path) for path in FILES]
+    fetched(run(server, downloads))
+    server.trains.clear()
+    fetched(run(server, downloads))
+    assert [server.times(path) for path in FILES] == [1] * len(FILES)
+    assert server.depth == 8
+
+
 def test_ends_twice(serving):
     """A host that ends the connection within two trains in a row gets no more of them."""
 

@@ -52,8 +52,12 @@ def new_hash(name: str) -> hashlib._Hash:
 
 
 @functools.cache
-def _blank(name: str) -> hashlib._Hash:
-    """Return a hash object that has seen nothing, to copy: OpenSSL is slow to make one by name."""
+def blank(name: str) -> hashlib._Hash:
+    """Return a hash object that has seen nothing, to copy: OpenSSL is slow to make one by name.
+
+    Args:
+        name: One of ``DigestValidation.ALGORITHMS``.
+    """
     return new_hash(name)
 
 
@@ -101,7 +105,7 @@ class Digest:
         size = len(buffer)
         self.size += size
         if self._queue is None and (self.size <= LARGE or size < LEAST):
-            digest = (self._hash or _blank(self._name)).copy()
+            digest = (self._hash or blank(self._name)).copy()
             if size > SMALL:
                 digest.update(buffer)
             else:

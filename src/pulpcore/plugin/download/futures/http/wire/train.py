@@ -88,6 +88,8 @@ class Train:
             reply.
         is_given_up (bool): Whether it was ended because a handler of one of the downloads needed a
             connection.
+        is_mixed_up (bool): A reply was the one to another request, so that the connection can't be
+            used again. The user of the train sets this.
     """
 
     def __init__(self, connection: Connection, pool: Pool, driver: Driver) -> None:
@@ -103,7 +105,7 @@ class Train:
         pool.trains[self] = None
         self.left = 0
         self.is_open = True
-        self.ended = self.is_given_up = False
+        self.ended = self.is_given_up = self.is_mixed_up = False
 
     def send(self, heads: Sequence[bytes], timeout: float | None) -> None:
         """Send requests together. If that fails, the train is not open afterwards.
@@ -149,9 +151,9 @@ class Train:
         return None
 
     def close(self) -> None:
-        """Give the connection back if each request has its reply; else close it."""
+        """Give the connection back if each request has its own reply; else close it."""
         self._pool.trains.pop(self, None)
-        if self.is_open and not self.left:
+        if self.is_open and not self.left and not self.is_mixed_up:
             self._pool.release(self.connection)
         else:
             self.connection.close()
