@@ -20,9 +20,8 @@ from .cookies import Cookies
 from .options import Options
 from .redirect import SCHEMES
 from .route import Route, find_route, without_client
-from .wire.adapter import Adapter, Request
+from .wire.adapter import Request
 from .wire.error import StaleConnection, TunnelRefused
-from .wire.foreign import send
 from .wire.reply import drain
 
 log = logging.getLogger(__name__)
@@ -238,13 +237,9 @@ class Exchange:
             # Each request gets its own trace span, even if it repeats the one before.
             traced = None if self._trace is None else _span(self._trace, request, self._shown(url))
             try:
-                if type(adapter) is Adapter:
-                    reply: requests.Response = adapter.ask(
-                        request, asked, self._connect_timeout, self._read_timeout, route.proxies
-                    )
-                else:
-                    timeouts = self._connect_timeout(), self._read_timeout
-                    reply = send(adapter, request, timeouts, self._ssl.validation, route.proxies)
+                reply: requests.Response = adapter.ask(
+                    request, asked, self._connect_timeout, self._read_timeout, route.proxies
+                )
             except failure.ANTICIPATED as error:
                 if not _is_stale(error, self._trace):
                     raise self._failure(error, url) from error

@@ -27,7 +27,7 @@ from ..validation import DigestValidation, SizeValidation
 from . import resume
 from .exchange import Exchange
 from .options import Options
-from .wire.adapter import Adapter, Destination, Response
+from .wire.adapter import Destination, Response
 from .wire.train import BODY_LIMIT, ROOM, StoredBody, Train
 
 log = logging.getLogger(__name__)
@@ -333,8 +333,6 @@ def pipelined(download: Options, health: Health) -> PipelinedRequest | None:
     try:
         url, route, request = Exchange(download, {}, lambda _: None).first()
         adapter = route.adapter(url.text)
-        if type(adapter) is not Adapter:
-            return None
         destination = adapter.destination(url, route.proxies)
         has_hook = (
             # The hook may act on any reply, and a train may receive replies that belong to other
@@ -343,7 +341,7 @@ def pipelined(download: Options, health: Health) -> PipelinedRequest | None:
             and request.hooks["response"]
             and not getattr(download.auth, "answers_refusals_only", False)
         )
-        if destination.is_direct and not has_hook:
+        if destination is not None and destination.is_direct and not has_hook:
             return PipelinedRequest(download, expected, url, request, destination, health)
     except (ValueError, DownloadFailed, http.client.HTTPException):
         # Sent alone, the request fails with this error.

@@ -14,7 +14,6 @@ from ssl import SSLContext as TlsContext
 from typing import Any, NamedTuple, TypeVar
 
 import requests
-from requests.adapters import BaseAdapter
 from requests.cookies import RequestsCookieJar
 from requests.utils import get_environ_proxies, select_proxy
 
@@ -25,6 +24,7 @@ from ..net.url import URL, Origin
 from ..settings import SSL, Limits
 from ..waiting.lock import Process
 from .wire.adapter import Adapter
+from .wire.foreign import ForeignAdapter
 from .wire.pool import IdleConnections
 from .wire.request import CommonHeaders
 from .wire.tunnel import Proxy, parse_proxy
@@ -103,6 +103,7 @@ class Route(Resource):
         self.common = CommonHeaders({**_HEADERS, "User-Agent": user_agent()})
         self.session = _session(self.proxies, settings, adapter)
         self._adapter, self._adapters = adapter, dict(self.session.adapters)
+        self._verify = settings.validation
 
     @property
     def has_cookies(self) -> bool:
@@ -110,7 +111,7 @@ class Route(Resource):
         jar = self.session.cookies
         return type(jar) is not _Jar or jar.was_used
 
-    def adapter(self, url: str) -> BaseAdapter:
+    def adapter(self, url: str) -> Adapter | ForeignAdapter:
         """Return the session's adapter for a URL.
 
         Args:
@@ -119,7 +120,8 @@ class Route(Resource):
         if self.session.adapters == self._adapters:
             return self._adapter
         # The session's owner has mounted other adapters.
-        return self.session.get_adapter(url)
+        found = self.session.get_adapter(url)
+        return self._adapter if found is self._adapter else ForeignAdapter(found, self._verify)
 
     def close(self) -> None:
         """Close the connections."""

@@ -3,46 +3,68 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 import requests
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPHeaderDict
 
+from ...net.url import URL
 from .quiet import quiet
 
 
-def send(
-    adapter: BaseAdapter,
-    request: requests.PreparedRequest,
-    timeouts: tuple[float | None, float | None],
-    verify: bool,
-    proxies: Mapping[str, str],
-) -> requests.Response:
-    """Send a request, and return the response with its body unread.
+class ForeignAdapter:
+    """An adapter that the caller has mounted, with the methods of our own that downloads use."""
 
-    Args:
-        adapter: The adapter.
-        request: The request.
-        timeouts: The time-outs for connecting and for each read (seconds); None for no limit.
-        verify: Verify the certificate.
-        proxies: The proxies by scheme.
+    def __init__(self, adapter: BaseAdapter, verify: bool) -> None:
+        """Wrap an adapter.
 
-    Raises:
-        requests.RequestException: There was no response.
-    """
-    began = time.monotonic()
-    with quiet():
-        reply = adapter.send(
-            request,
-            stream=True,
-            timeout=timeouts,  # type: ignore[arg-type]
-            verify=verify,
-            proxies=proxies,
-        )
-    reply.elapsed = timedelta(seconds=time.monotonic() - began)
-    return reply
+        Args:
+            adapter: The adapter.
+            verify: Verify certificates.
+        """
+        self._adapter, self._verify = adapter, verify
+
+    def ask(
+        self,
+        request: requests.PreparedRequest,
+        url: URL,
+        connect_timeout: Callable[[], float | None],
+        timeout: float | None,
+        proxies: Mapping[str, str],
+    ) -> requests.Response:
+        """Send a request, and return the response with its body unread.
+
+        Args:
+            request: The request.
+            url: Ignored: the adapter parses the URL of the request.
+            connect_timeout: Returns the time-out for connecting (seconds); None for no limit.
+            timeout: The time-out of each read (seconds); None for no limit.
+            proxies: The proxies by scheme.
+
+        Raises:
+            requests.RequestException: There was no response.
+        """
+        began = time.monotonic()
+        with quiet():
+            reply = self._adapter.send(
+                request,
+                stream=True,
+                timeout=(connect_timeout(), timeout),  # type: ignore[arg-type]
+                verify=self._verify,
+                proxies=proxies,
+            )
+        reply.elapsed = timedelta(seconds=time.monotonic() - began)
+        return reply
+
+    def destination(self, url: URL, proxies: Mapping[str, str]) -> None:
+        """Return None: where the adapter connects to is unknown here.
+
+        Args:
+            url: The URL.
+            proxies: The proxies by scheme.
+        """
 
 
 class ForeignReply:

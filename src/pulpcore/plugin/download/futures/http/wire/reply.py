@@ -6,7 +6,7 @@ from typing import Any
 
 import requests
 
-from .adapter import Reply, Response
+from .adapter import Reply
 from .foreign import ForeignReply
 
 # Fields that may occur once only. Content-Encoding is a list, so several fields are joined.
@@ -38,10 +38,10 @@ def of(response: requests.Response) -> Reply:
 
     Args:
         response: The response. That of an adapter which the caller has mounted is a plain
-            ``requests.Response``.
+            ``requests.Response``, and lacks the methods of a :class:`Reply`.
     """
     found: Any = response
-    return found if type(response) is Response else ForeignReply(response)
+    return found if hasattr(response, "take") else ForeignReply(response)
 
 
 def header(reply: requests.Response, name: str) -> str | None:
@@ -55,7 +55,7 @@ def header(reply: requests.Response, name: str) -> str | None:
         reply: The response.
         name: The name of the header, in lower case.
     """
-    found: Any = reply if type(reply) is Response else of(reply)
+    found: Any = reply if hasattr(reply, "take") else ForeignReply(reply)
     value: str | None = found.fields.get(name)
     if value is None or "," not in value or name not in _ONCE:
         return value
