@@ -1,4 +1,4 @@
-"""The life of one download, and the loop that everything hangs on."""
+"""The base class of all downloads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class derived(Generic[T]):  # noqa: N801 - used as property is
-    """A property that a subclass, or one object of it, may replace by an attribute of its own."""
+    """A property that a subclass or an object may replace by an attribute."""
 
     def __init__(self, function: Callable[[Any], T]) -> None:
         self._function = function
@@ -144,7 +144,7 @@ class Download(ABC, Generic[W_co]):
 
     @property
     def context(self) -> Context:
-        """The state shared with other downloads. A new one, unless you set it."""
+        """The state shared with other downloads. By default a new context."""
         record = self.__record
         if record.context is None:
             record.context = Context()
@@ -298,7 +298,7 @@ class Download(ABC, Generic[W_co]):
         """
 
     def _write(self, buffer: bytes) -> None:
-        """Take the next bytes of the content: writer, then validations, then the Fetched event.
+        """Pass the next bytes to the writer, to the validations, and to handlers of Fetched.
 
         Args:
             buffer: The bytes; they must not be changed afterwards.

@@ -39,7 +39,7 @@ _LAST = 999999
 
 
 class Mirrors:
-    """Base URLs of the same tree of files, with what is known of each.
+    """Base URLs of the same tree of files, with the history of each.
 
     Share one object between all downloads from these mirrors: it learns which of them are fast and
     which fail. Thread-safe.
@@ -115,7 +115,7 @@ class Mirrors:
     def urls(self, path: str) -> list[str]:
         """Return the URLs of a file, the one to ask first at the beginning.
 
-        With nothing known they are in the order of the bases.
+        Without a history they are in the order of the bases.
 
         Args:
             path:
@@ -206,7 +206,7 @@ class Metalink(NamedTuple):
 
     @classmethod
     def parse(cls, data: bytes | str) -> Self:
-        """Read a document. It may come from anybody: entities are refused, and so is any DTD.
+        """Read a document. It may be hostile, so entities and any DTD are refused.
 
         Args:
             data: The document.
@@ -235,10 +235,10 @@ class Metalink(NamedTuple):
 
 
 class _Reader:
-    """Reads a document by expat, which builds no tree.
+    """Reads a document with expat, which builds no tree.
 
-    Elements count at their own place only: a ``hash`` may also be that of a piece, or of an older
-    version (Fedora's ``alternates``).
+    An element counts only at its expected place: a ``hash`` may also be that of a piece, or of an
+    older version (Fedora's ``alternates``).
     """
 
     # The elements whose text is used, by version and by path below the file element.
@@ -299,12 +299,12 @@ class _Reader:
         self._path.pop()
 
     def _kind(self) -> str | None:
-        """Return what the current element is; None if it is irrelevant."""
+        """Return the kind of the current element; None if it is irrelevant."""
         place = self._place()
         return None if place is None else self._PLACES[self._version].get(place)
 
     def _place(self) -> tuple[str, ...] | None:
-        """Return where the current element is in a file; None if it is in none, or too deep."""
+        """Return the path of the current element below ``file``; None if outside or too deep."""
         within = self._FILES[self._version]
         # A document may nest a million elements, and copying the path at each would take hours.
         if len(self._path) > len(within) + _DEEPEST or tuple(self._path[: len(within)]) != within:

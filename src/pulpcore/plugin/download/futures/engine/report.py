@@ -1,4 +1,4 @@
-"""Reports: what comes back of a download that was run by a worker process. Never its content."""
+"""Reports: the state that a worker process returns of a download, without the content."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ class Report(NamedTuple):
     def is_plain(self) -> bool:
         """Whether it can certainly be unpickled: it has no object of a plugin's or a user's class.
 
-        What a protocol has learned counts as plain.
+        The protocol's object counts as plain.
         """
         if self.error is not None or self.attributes or self.facts:
             return False
         return not [actual for actual in self.actuals if type(actual) not in _PLAIN]
 
     def apply(self, download: Download) -> BaseException | None:
-        """Give the download at home the state that it had after the run.
+        """Give the download in the parent process the state that it had after the run.
 
         Args:
             download: The download, from which the spec was made.

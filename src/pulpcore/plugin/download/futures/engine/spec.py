@@ -1,4 +1,4 @@
-"""Specs: what travels of a download to a worker process that runs it.
+"""Specs: the pickles of downloads, by which worker processes run them.
 
 A spec is the pickle of a download with the agents of its monitors. Pickling silently drops event
 handlers, so :func:`check` refuses a download with handlers that the worker would have to call.
@@ -71,7 +71,7 @@ class Traveller(ABC):
 
     @abstractmethod
     def returned(self, download: Download, facts: Any) -> None:
-        """Take what a run in another process has found.
+        """Take the findings of a run in another process.
 
         Args:
             download: The download, which has the state after the run.

@@ -1,4 +1,4 @@
-"""Our part of ftplib: a control connection, and the data connections that it opens."""
+"""A control connection by ftplib, and the data connections that it opens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TooLong(ftplib.Error):
 
 
 class OddReply(ftplib.Error):
-    """A reply that has no meaning here, or is too long."""
+    """A reply that is unexpected here, or too long."""
 
 
 class NoTls(ftplib.error_perm):
@@ -43,7 +43,7 @@ _TOO_MANY = re.compile(
 
 
 class LoginRefused(ftplib.error_perm):
-    """The server refuses the user, or whoever connects from here."""
+    """The server refuses the user, or any login from this address."""
 
 
 class TooMany(ftplib.error_temp):
@@ -51,18 +51,18 @@ class TooMany(ftplib.error_temp):
 
 
 class NoFile(ftplib.error_perm):
-    """The server has no such file, or doesn't give it out."""
+    """The server doesn't have the file, or refuses access to it."""
 
 
 class NoRest(ftplib.error_perm):
-    """The server can't begin in the middle of a file."""
+    """The server can't begin a transfer in the middle of a file."""
 
 
 class Control(ftplib.FTP):
-    """A control connection on which a cancellation wakes the reader, also while TLS is set up.
+    """A control connection. A cancellation wakes its reader, also during the TLS handshake.
 
     Transfers are passive. Data connections go to the host of the control connection, whatever the
-    server says: else it could have us connect to others (ftplib's default since CVE-2021-4189).
+    server says. Otherwise it could make us connect to any host (CVE-2021-4189).
     """
 
     maxline = REPLY_MAX
@@ -74,7 +74,7 @@ class Control(ftplib.FTP):
         read: float | None,
         receive_buffer: int | None = None,
     ) -> None:
-        """Make one that isn't connected.
+        """Create a connection that isn't open yet.
 
         Args:
             tls: The TLS context; None for no TLS.
@@ -94,7 +94,7 @@ class Control(ftplib.FTP):
     def open(
         self, host: str, port: int, memory: AddressMemory | None = None, *, at_once: bool
     ) -> None:
-        """Connect, and set TLS up where there is to be TLS.
+        """Connect. With TLS, do the handshake, or negotiate TLS by AUTH TLS.
 
         Args:
             host: The host.
@@ -138,13 +138,13 @@ class Control(ftplib.FTP):
         return reply
 
     def protect(self) -> None:
-        """Have data connections encrypted, where the control connection is (RFC 4217 section 9)."""
+        """Encrypt data connections if the control connection is encrypted (RFC 4217 section 9)."""
         if self._tls is not None:
             self._demand("PBSZ 0")
             self._demand("PROT P")
 
     def size_of(self, path: str) -> int | None:
-        """Return the size of a file (bytes), as binary transfers count (RFC 3659 section 4).
+        """Return the size of a file in a binary transfer (bytes; RFC 3659 section 4).
 
         Args:
             path: The path of the file.
@@ -156,7 +156,7 @@ class Control(ftplib.FTP):
         return None if size is None else int(size)
 
     def time_of(self, path: str) -> str | None:
-        """Return when a file was modified, in the form of RFC 3659 section 2.3.
+        """Return the modification time of a file, as text (RFC 3659 section 2.3).
 
         Args:
             path: The path of the file.
@@ -300,7 +300,7 @@ class Control(ftplib.FTP):
 
 
 def _refusal(error: ftplib.error_temp | ftplib.error_perm) -> ftplib.Error:
-    """Tell what a server means that refuses before the login is through."""
+    """Return the error for a refusal before the end of the login."""
     code = str(error)[:3]
     if code == "421" or (code != "500" and _TOO_MANY.search(str(error)[3:])):
         return TooMany(*error.args)

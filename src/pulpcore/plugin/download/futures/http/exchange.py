@@ -1,4 +1,4 @@
-"""A request and the redirects that follow it, up to the reply that counts."""
+"""A request and the redirects that follow it, up to the final reply."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 
 
 class Exchange:
-    """Sends what a download asks for, and follows redirects.
+    """Sends the request of a download, and follows redirects.
 
     Attributes:
         reply (requests.Response | None): The last reply.
-        urls (list[str]): The URLs that were asked, in that order, without userinfo and fragment.
+        urls (list[str]): The requested URLs, in that order, without userinfo and fragment.
     """
 
     def __init__(
@@ -45,17 +45,17 @@ class Exchange:
         limits: tuple[Limits, ...] = (),
         trace: Requests | None = None,
     ) -> None:
-        """Make an exchange.
+        """Create an exchange.
 
         Args:
-            download: Whose settings count.
-            headers: Headers to send beside those of the download.
+            download: The download, whose settings apply.
+            headers: Additional headers.
             before: Called before each request, with the origin of its URL.
             connect_timeout: Returns the time-out of a new connection (seconds); None for none.
-            source: The URL to ask; None for that of the download. A mirror's gets neither the
+            source: The URL to request; None for that of the download. A mirror gets neither the
                 credentials of the download, nor its client certificate, nor most of its headers.
             limits: The limits of the download.
-            trace: Traces the requests of the run; None for nothing.
+            trace: Traces the requests of the run; None without tracing.
         """
         self._download, self._source = download, source
         self._is_mirror = source is not None and source != download.url
@@ -66,7 +66,7 @@ class Exchange:
         self._cookies: Cookies | None = None
         self._read_timeout = (download.timeout or Timeout()).read
         self._ssl = download.ssl or SSL()
-        # An Authorization header of the caller's wins.
+        # The caller's Authorization header takes precedence.
         self._auth = (
             None
             if download.auth is None or "Authorization" in download.headers
@@ -82,20 +82,20 @@ class Exchange:
         self.reply: requests.Response | None = None
 
     def run(self, asked: Sequence[str] = ()) -> requests.Response:
-        """Return the reply that counts, with its content unread.
+        """Return the final reply, with its body unread.
 
         Args:
-            asked: The URLs of an earlier exchange for this source. Begins with the last of them.
+            asked: The URLs of an earlier exchange for this source. The last of them is requested.
 
         Raises:
-            DownloadFailed: There is none, or a redirect must not be followed.
+            DownloadFailed: There is no reply, or a redirect must not be followed.
         """
         try:
             self._begin()
             for text in asked[1:]:
                 self._ask(parse(text, SCHEMES))
         except ValueError as error:
-            # A handler may have changed it since it was checked.
+            # A handler may have changed the URL after the check.
             raise DownloadFailed(f"url: {error}") from error
         history: list[requests.Response] = []
         while True:
@@ -129,11 +129,11 @@ class Exchange:
             self._cookies.take(reply)
 
     def first(self) -> tuple[URL, Route, requests.PreparedRequest]:
-        """Return what is sent first: the URL, the route to it, and the request.
+        """Return the first URL, the route to it, and the request.
 
         Raises:
-            ValueError: The URL isn't usable.
-            DownloadFailed: A setting isn't usable, the system refused what the route needs, or
+            ValueError: The URL is invalid.
+            DownloadFailed: A setting is invalid, the route needs a file that can't be read, or
                 ``auth`` failed.
         """
         url = self._begin()
@@ -153,7 +153,7 @@ class Exchange:
         return self._route(url, True)[0]
 
     def _begin(self) -> URL:
-        """Return the URL to ask first."""
+        """Return the first URL."""
         url = self._home = parse(self._download.url, SCHEMES)
         user = self._download.user
         if self._auth is None and user is not None and user.name is not None:
@@ -170,7 +170,7 @@ class Exchange:
         self.urls.append(url.text)
 
     def _route(self, url: URL, is_home: bool) -> tuple[Route, tuple[str, str] | None]:
-        """Return the route to a URL, and the user to send there; None but for a netrc file's."""
+        """Return the route to a URL, and the credentials to send; None leaves them to netrc."""
         download, ssl = self._download, self._ssl
         login = self._own_login if is_home else None
         if self._is_mirror:
@@ -216,11 +216,11 @@ class Exchange:
     def _request(
         self, url: URL, request: requests.PreparedRequest | None = None
     ) -> requests.Response:
-        """Send one request, again if it went to a connection that the server had closed.
+        """Send a request. Repeat it if the server had just closed the connection.
 
         Args:
             url: The URL.
-            request: What a hook of ``auth`` sends by the route of the last request. None for a new
+            request: The request of a hook of ``auth``, for the last request's route. None for a new
                 request.
         """
         # The errors that follow must not have the status of a redirect. It would count as that of
@@ -251,7 +251,7 @@ class Exchange:
                 return reply
 
     def _made(self, url: URL) -> requests.PreparedRequest:
-        """Return a new request for a URL, after its route was added to the others."""
+        """Add the route to a URL, and return a new request for it."""
         home = self._home
         is_home = url is home or redirect.may_have_credentials(home.origin, url.origin)
         try:
@@ -321,7 +321,7 @@ class Exchange:
 
 
 def _mirror_login(mirror: URL, url: URL) -> tuple[str, str] | None:
-    """Return the user in the URL of a mirror if a URL may get it; None for nobody."""
+    """Return the credentials in a mirror's URL if a URL may get them; else None."""
     if mirror.user is None or not redirect.may_have_credentials(mirror.origin, url.origin):
         return None
     return mirror.user, mirror.password or ""
@@ -332,14 +332,14 @@ def _span(trace: Requests, request: requests.PreparedRequest, shown: str) -> Req
 
 
 def _is_stale(error: Exception, trace: Requests | None) -> bool:
-    """Whether the server had closed the connection before. Ends the trace of the request."""
+    """Return whether the server had closed the connection. End the trace of the request."""
     if trace is not None:
         trace.end(error)
     return failure.find(error, StaleConnection) is not None
 
 
 def _secrets(download: Options, source: str | None, routes: list[Route]) -> set[str]:
-    """Return what a download sends that a server may repeat."""
+    """Return the secrets that a download sends, which a server may repeat."""
     user = download.user or User()
     return secret.of(
         [download.url, source, *(proxy for route in routes for proxy in route.proxies.values())],

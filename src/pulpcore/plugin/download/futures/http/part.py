@@ -34,7 +34,7 @@ PAUSE = 0.1
 The second request is sent at once.
 """
 
-SHORT = "what came is shorter than the server said"
+SHORT = "the content is shorter than the server said"
 """The reason if a body ends too early."""
 
 
@@ -120,7 +120,7 @@ class Fetcher:
         raise failure.from_reply(reply, self._download)
 
     def take(self, reply: requests.Response, size: int) -> bytes:
-        """Read from the body of a reply, as soon as any bytes are there; b"" at its end.
+        """Return available bytes of a reply's body; wait for the first one; b"" at the end.
 
         Args:
             reply: The reply.
@@ -137,7 +137,7 @@ class Fetcher:
             raise failure.from_exception(error, *secrets) from error
 
     def is_admitted(self) -> bool:
-        """Return whether a part may be asked for: not of a mirror whose host seems to be down."""
+        """Return whether a part may be requested: not of a mirror whose host seems down."""
         try:
             if self.is_helper:
                 self._breaker.admit()
@@ -146,7 +146,7 @@ class Fetcher:
         return True
 
     def succeeded(self) -> None:
-        """Tell the circuit breaker of a mirror's host that a part has come.
+        """Tell the circuit breaker of a mirror's host that a part was fetched.
 
         A part that failed isn't counted there, because other sources bring it.
         """
@@ -235,7 +235,7 @@ class Part:
         self.spent, self.quiet, self.is_outdone = 0.0, 0.0, False
 
     def measure(self, seconds: float, is_outdone: bool) -> None:
-        """Count for how long it is fetched, and for how long nothing has come.
+        """Count the time of the fetch, and the time without new bytes.
 
         Args:
             seconds: How much time to count since the last call (seconds).
@@ -250,7 +250,7 @@ class Part:
         self.seen = received
 
     def read(self, size: int) -> bytes:
-        """Return bytes that have come and were not handed on yet.
+        """Return received bytes that were not handed on yet.
 
         Args:
             size: The most bytes to return.

@@ -173,7 +173,7 @@ class PipelinedRequest:
         return self._destination.head(request, url)
 
     def open(self, depth: Depth, driver: Driver) -> HttpLine | None:
-        """Take an idle connection that has answered enough requests, and is far enough.
+        """Take an idle connection that has answered enough requests with long enough round trips.
 
         Args:
             depth: The limits of pipelining in the batch.
@@ -193,7 +193,7 @@ class PipelinedRequest:
         return HttpLine(train, most, self.health)
 
     def answer(self, body: StoredBody) -> Response | None:
-        """Return the reply if it counts; else None.
+        """Return the reply if it is accepted; else None.
 
         Args:
             body: The body of the reply, with its head.
@@ -350,7 +350,7 @@ def pipelined(download: Options, health: Health) -> PipelinedRequest | None:
 
 
 def _is_plain(download: Options) -> bool:
-    """Return whether the whole file is asked for, by nothing but our own code."""
+    """Return whether the request is for the whole file, and only our own code takes part."""
     timeout, writer = download.timeout or Timeout(), download.writer
     return (
         download.method == "GET"
@@ -374,7 +374,7 @@ def _is_plain(download: Options) -> bool:
 # Cached by class. The cache is limited, because it keeps classes alive.
 @functools.lru_cache(maxsize=128)
 def _is_ours(kind: type[Download]) -> bool:
-    """Return whether no plugin overrides what decides on the request and on the content."""
+    """Return whether no plugin overrides methods that affect the request or the content."""
     # The library's class that defines the protocol defines these methods. Its subclasses must not.
     classes = kind.__mro__
     home = next(number for number, cls in enumerate(classes) if "_protocol" in vars(cls))

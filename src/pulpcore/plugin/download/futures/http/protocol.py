@@ -1,4 +1,4 @@
-"""What a run of a download by HTTP knows, and what the engine asks of it."""
+"""The HTTP side of a run: what it knows of the file, and the answers to the engine."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .options import Options
 from .pipeline import pipelined
 from .redirect import SCHEMES
 
-# What is replied when the host, or what is behind it, is down.
+# Statuses that mean that the host, or a server behind it, is down.
 _DOWN = frozenset({429, 502, 503, 504})
 _NOT_MODIFIED = 304
 
 
 class HttpProtocol(Protocol):
-    """What a run knows of the file on the server.
+    """The HTTP side of a run. It remembers the version of the file across attempts.
 
     Attributes:
-        is_unchanged (bool): The last reply says that the known version is still there, or nothing
-            was asked for (``skip_existing``).
-        source (str | None): The URL that was asked for the last reply, before redirects.
-        beginning (Beginning | None): What another source needs to know to bring the rest; None if
+        is_unchanged (bool): The target has the content already. The last reply said so (304), or
+            no request was needed (``skip_existing``).
+        source (str | None): The URL that was requested last, before redirects.
+        beginning (Beginning | None): The first bytes, which another source may continue; None if
             there is no other source.
     """
 
@@ -41,13 +41,13 @@ class HttpProtocol(Protocol):
     beginning: splice.Beginning | None = None
     _version: resume.Version | None = None
     _validators = condition.NOTHING
-    # Makes the validators. Only what asks for them needs them.
+    # Creates the validators on demand.
     _make_validators: Callable[[], condition.Validators] | None = None
-    # Makes the version. Only what resumes a download asks for it, which few do.
+    # Creates the version on demand: few downloads are resumed.
     _make_version: Callable[[], resume.Version | None] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without the version: a partial file is resumed by its note.
+        # Leave out the version: a partial file has a note of it.
         return super().__getstate__() | {
             "is_unchanged": self.is_unchanged,
             "source": self.source,
@@ -56,7 +56,7 @@ class HttpProtocol(Protocol):
 
     @property
     def validators(self) -> condition.Validators:
-        """What the server says of the version that comes."""
+        """The validators of the version that the server sends."""
         make = self._make_validators
         if make is not None:
             self.validators = make()
@@ -68,7 +68,7 @@ class HttpProtocol(Protocol):
 
     @property
     def version(self) -> resume.Version | None:
-        """The version whose first bytes are here; None if the rest of it can't be asked for."""
+        """The version of the fetched bytes; None if its rest can't be requested."""
         if self._make_version is not None:
             self.version = self._make_version()
         return self._version
@@ -82,16 +82,16 @@ class HttpProtocol(Protocol):
         validators: Callable[[], condition.Validators],
         version: Callable[[], resume.Version | None],
     ) -> None:
-        """Take other validators and another version, which are made when they are asked for.
+        """Replace validators and version by functions that create them on demand.
 
         Args:
-            validators: Makes the validators.
-            version: Makes the version.
+            validators: Creates the validators.
+            version: Creates the version.
         """
         self._make_validators, self._make_version = validators, version
 
     def host(self, download: Options) -> Hashable:
-        """Return the origin of the URL that the attempt asks.
+        """Return the origin of the URL that the attempt requests.
 
         Args:
             download: The download.
@@ -99,7 +99,7 @@ class HttpProtocol(Protocol):
         return parse(Attempt.of(download).source, SCHEMES).origin  # type: ignore[arg-type]
 
     def sources(self, download: Options) -> Sequence[str]:
-        """Return the URL and its mirrors; of https, those by http only if a digest is validated.
+        """Return the URL and its mirrors. For https, http mirrors count only with a digest.
 
         Args:
             download: The download.
@@ -120,7 +120,7 @@ class HttpProtocol(Protocol):
         return parse(source, SCHEMES).origin
 
     def is_conditional(self, download: Options) -> bool:
-        """Return whether the request is conditional: a known version is not to be sent again.
+        """Return whether the request is conditional, because a version is known already.
 
         Args:
             download: The download.
@@ -132,9 +132,9 @@ class HttpProtocol(Protocol):
         )
 
     def is_up(self, error: DownloadError) -> bool | None:
-        """Return whether the server is up: it is if it answers, but for some statuses.
+        """Return whether the server is up. It is if it replies, except with some statuses.
 
-        None if the error doesn't tell, such as that of a server that gives out tokens.
+        None if the error doesn't tell, because it is about the server that issues tokens.
 
         Args:
             error: The failure.
@@ -142,14 +142,14 @@ class HttpProtocol(Protocol):
         if error.auth_failed:
             return None
         if error.retry_after is not None:
-            # A server that says when to come again is up.
+            # A server that sends Retry-After is up.
             return True
         if not self.status:
             return super().is_up(error)
         return self.status not in _DOWN or not error.transient
 
     def has_content(self, download: Options) -> bool:
-        """Return whether there will be content: not of HEAD, nor if nothing has changed.
+        """Return whether there is content: not for HEAD, nor if the file is unchanged.
 
         Args:
             download: The download.
@@ -157,7 +157,7 @@ class HttpProtocol(Protocol):
         return download.method != "HEAD" and not self.is_unchanged
 
     def can_resume(self, download: Options) -> bool:
-        """Return whether the rest of what is here may be asked for.
+        """Return whether the rest of the content may be requested.
 
         Args:
             download: The download.
@@ -165,7 +165,7 @@ class HttpProtocol(Protocol):
         return self.rest(download) is not None
 
     def rest(self, download: Options) -> resume.Version | splice.Beginning | None:
-        """Return what tells how to ask for the rest of what is here; None if that can't be.
+        """Return what requests the rest of the content; None if only the whole can be requested.
 
         Args:
             download: The download.
@@ -186,7 +186,7 @@ class HttpProtocol(Protocol):
         return None
 
     def helpers(self, download: Options) -> Sequence[str]:
-        """Return the sources that may bring parts of the file beside the one that is asked.
+        """Return the sources that may send parts of the file beside the attempt's source.
 
         Args:
             download: The download.
@@ -202,9 +202,9 @@ class HttpProtocol(Protocol):
         return tour.others
 
     def refuse(self, rest: resume.Version | splice.Beginning) -> None:
-        """Forget the version whose rest a server didn't bring.
+        """Forget the version whose rest a server didn't send.
 
-        That another source doesn't bring it says nothing about the version.
+        A Beginning stays: another source's refusal says nothing about the first bytes.
 
         Args:
             rest: What :meth:`rest` returned.
@@ -213,7 +213,7 @@ class HttpProtocol(Protocol):
             self.version = None
 
     def recall(self, download: Options, note: str) -> bool:
-        """Return whether a note is that of a version of this file, and the rest may be asked for.
+        """Return whether a note is of a version of this file whose rest may be requested.
 
         Args:
             download: The download.
@@ -245,10 +245,10 @@ class HttpProtocol(Protocol):
         return True
 
     def note_reply(self, reply: requests.Response | None) -> None:
-        """Keep what a reply's status says; None if there is no reply any more.
+        """Store the status of a reply.
 
         Args:
-            reply: The reply.
+            reply: The reply; None if there is none.
         """
         self.status = 0 if reply is None else reply.status_code
         self.is_unchanged = (
@@ -267,12 +267,12 @@ def own_range(download: Options) -> str | None:
 
 
 def _source(download: Options) -> str:
-    """The URL that the attempt asks."""
+    """Return the URL that the attempt requests."""
     return Attempt.of(download).source  # type: ignore[arg-type]
 
 
 def _can_join(download: Options, beginning: splice.Beginning, position: int) -> bool:
-    """Whether another source may bring the rest of what one has begun."""
+    """Return whether another source may continue the first bytes."""
     return (
         beginning.can_be_joined(download, position) and Attempt.of(download).can_mix()  # type: ignore[arg-type]
     )

@@ -1,4 +1,4 @@
-"""Continues from one source what another one brought, where a digest covers the whole.
+"""Continues the content of one source from another one, if a digest covers the whole.
 
 Nothing in the replies of two servers shows that they have the same version. So the digest decides,
 and the sizes must agree. A digest that fails is no fault of either source: the engine then fetches
@@ -19,12 +19,12 @@ from .wire.reply import header
 
 
 class Beginning(NamedTuple):
-    """The first bytes of a file, for which another source may bring the rest.
+    """The first bytes of a file, which another source may continue.
 
     Attributes:
-        source (str): The URL that brought the first of them.
-        total (int | None): The size of the whole file (bytes). None if nobody says it, if two say
-            different ones, or if the content is coded: then no other source can go on.
+        source (str): The URL that sent the first of them.
+        total (int | None): The size of the whole file (bytes). None if it is unknown or
+            contradictory, or if the content is encoded. No other source can continue then.
     """
 
     source: str
@@ -32,12 +32,12 @@ class Beginning(NamedTuple):
 
     @classmethod
     def of(cls, download: Options, source: str, total: object, coding: str | None) -> Beginning:
-        """Return what a reply with the whole file, or the note of an earlier run, begins.
+        """Return the beginning for a reply with the whole file, or for an earlier run's note.
 
         Args:
             download: The download. The sizes that it validates must agree.
-            source: The URL that was asked, before redirects.
-            total: The size that the reply or the note says (bytes); anything else if it doesn't.
+            source: The URL that was requested, before redirects.
+            total: The size in the reply or the note (bytes). A value of another type is ignored.
             coding: The Content-Encoding; empty without one.
         """
         sizes = {
@@ -53,11 +53,11 @@ class Beginning(NamedTuple):
     def noted(
         cls, download: Options, source: str, note: str, version: resume.Version | None
     ) -> Beginning | None:
-        """Return what an earlier run has begun; None if its note isn't one of this source's.
+        """Return the beginning in an earlier run's note; None if it isn't of this source.
 
         Args:
             download: The download.
-            source: The URL that may have brought the first bytes.
+            source: The URL that may have sent the first bytes.
             note: What the earlier run noted.
             version: The version in the note; None if the bytes came from several sources.
         """
@@ -75,16 +75,16 @@ class Beginning(NamedTuple):
         return json.dumps((resume.place_of(self.source)[0], self.total))
 
     def is_of_another(self, download: Options, source: str) -> bool:
-        """Return whether another source of the download than this one brought the first bytes.
+        """Return whether another source of the download sent the first bytes.
 
         Args:
             download: The download.
-            source: The URL of this one.
+            source: The URL of the current source.
         """
         return self.source != source and self.source in (download.url, *download.mirrors)
 
     def can_be_joined(self, download: Options, position: int) -> bool:
-        """Return whether the rest may come from another source.
+        """Return whether another source may send the rest.
 
         Args:
             download: The download.
@@ -111,7 +111,7 @@ class Beginning(NamedTuple):
     def is_continued(
         self, reply: requests.Response, answered: str, position: int, end: int | None = None
     ) -> bool:
-        """Return whether a 206 brings the rest, or a part of it, of a file of the same size.
+        """Return whether a 206 has the rest, or a part of it, of a file of the same size.
 
         Args:
             reply: The response.

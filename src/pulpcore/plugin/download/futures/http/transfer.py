@@ -26,10 +26,10 @@ _CHANGED = "the file changed while it was downloaded, and can't be started again
 
 
 class Transfer:
-    """Sends what a download asks for, and hands its content on."""
+    """Sends the request of a download, and passes its content on."""
 
     def __init__(self, download: Options, attempt: Attempt, write: Callable[[bytes], None]) -> None:
-        """Make a transfer.
+        """Create a transfer.
 
         Args:
             download: The download.
@@ -39,7 +39,7 @@ class Transfer:
         self._download, self._attempt, self._write = download, attempt, write
         self._protocol: HttpProtocol = attempt.protocol  # type: ignore[assignment]
         self._total: int | None = None
-        # Tells how the rest of the file was asked for; None if all of it was.
+        # What requested the rest of the file; None if the whole file was requested.
         self._asked: resume.Version | splice.Beginning | None = None
         self._source = attempt.source
         self._urls = [self._source]
@@ -53,7 +53,7 @@ class Transfer:
         """Fetch the file, or the rest of it.
 
         Raises:
-            DownloadFailed: It could not be fetched.
+            DownloadFailed: The file could not be fetched.
         """
         attempt, content = self._attempt, self._attempt.content
         protocol = self._protocol
@@ -81,7 +81,7 @@ class Transfer:
                     self._refuse_rest()
                 self._write(buffer)
             if self._total not in (None, content.position) and self._has_content:
-                raise transient("what came is shorter or longer than the server said")
+                raise transient("the content is shorter or longer than the server said")
             if self._parts is not None:
                 protocol.source = self._parts.source
         finally:
@@ -124,9 +124,9 @@ class Transfer:
     def _is_refused(
         self, reply: requests.Response, asked: resume.Version | splice.Beginning
     ) -> bool:
-        """Whether the answer to our Range can't be used, so that the whole file is asked for.
+        """Return whether the reply to our Range is useless, so that we request the whole file.
 
-        What may be gone when it is tried again, and what wants credentials, is left to the engine.
+        Transient errors, and statuses that demand credentials, are left to the engine.
         """
         status = reply.status_code
         if status == requests.codes.partial_content:
@@ -140,7 +140,7 @@ class Transfer:
         )
 
     def _accept(self, reply: requests.Response) -> None:
-        """Raise unless the reply brings the file from the current position."""
+        """Raise unless the reply has the file from the current position."""
         protocol, status = self._protocol, reply.status_code
         if protocol.is_unchanged:
             # Drop any fetched bytes: they belong to another version. There are some only if the
@@ -172,7 +172,7 @@ class Transfer:
             raise failure.from_reply(reply, self._download)
 
     def _remember(self) -> None:
-        """Have the writer keep what comes for a later run, if the version can be told."""
+        """Have the writer keep the content for a later run, if its version is known."""
         writer = self._download.writer
         if writer is None or not writer.resume:
             return
@@ -209,9 +209,9 @@ class Transfer:
         protocol.validators = known.updated(reply)
 
     def _join(self) -> None:
-        """Put bytes of another source behind those that are here.
+        """Note that another source continues the content.
 
-        From here on no validator tells what is here, neither to this run nor to a later one.
+        Then no validator identifies the content any more, neither in this run nor in a later one.
         """
         if self._protocol.version is not None or not self._attempt.is_mixed:
             self._attempt.mix()
@@ -219,7 +219,7 @@ class Transfer:
             self._remember()
 
     def _total_of(self, reply: requests.Response) -> int | None:
-        """The size of the content, as far as the head of the reply says it."""
+        """Return the size of the content by the head of the reply; None if unknown."""
         if reply.status_code == requests.codes.partial_content:
             part = resume.content_range(reply)
             if part is None:
@@ -250,10 +250,10 @@ class Transfer:
             raise DownloadFailed(str(error)) from error
 
     def _codings(self, reply: requests.Response) -> list[str]:
-        """The codings to undo. Tells the engine if the content may be meant as it was sent."""
+        """Return the codings to decode. Tell the engine if the encoded bytes may be the file."""
         download, protocol = self._download, self._protocol
         if (
-            # The first bytes were written as they were sent, and so are the next ones.
+            # The first bytes were written without decoding, and so are the next ones.
             self._attempt.content.position
             or protocol.is_alternative
             or "Accept-Encoding" in download.headers
@@ -269,7 +269,7 @@ class Transfer:
         return codings
 
     def _read_ahead(self, reply: requests.Response) -> Iterator[bytes]:
-        """Read over several connections, if the server and the file allow it."""
+        """Read over several connections, if the server and the file allow that."""
         attempt, where = self._attempt, None
         if own_range(self._download) is None:
             where = parts.origin(reply, self._urls, attempt.source, self._known())
@@ -283,7 +283,7 @@ class Transfer:
         return reader.buffers()
 
     def _known(self) -> resume.Version | splice.Beginning | None:
-        """What tells a later reply whether it continues what is here; None if nothing does."""
+        """Return what identifies the content for a later reply; None if nothing does."""
         is_mixed = self._attempt.is_mixed
         return self._protocol.beginning if is_mixed else self._protocol.version
 
@@ -311,7 +311,7 @@ class Transfer:
             raise DownloadFailed(READ_BY_OTHERS)
 
     def _is_digest_right(self) -> bool:
-        """Whether what came has the digest that is enforced."""
+        """Return whether the content has all enforced digests, and there is one."""
         digests = [
             each
             for each in self._download.validations
@@ -320,7 +320,7 @@ class Transfer:
         return bool(digests) and all(each.actual == each.expected for each in digests)
 
     def _refuse_rest(self) -> None:
-        """Raise because the next bytes are beyond the end that the head of the reply said."""
+        """Raise because the body is longer than the head of the reply said."""
         # The body isn't the range that the head names, so the bytes before may be wrong, too.
         self._protocol.version = self._protocol.beginning = None
         self._remember()

@@ -1,8 +1,8 @@
-"""A URL that is parsed once: where to connect, who logs in, and what the server is asked for.
+"""Parsed URLs: where to connect, which credentials to use, and what to request.
 
-:mod:`urllib.parse`, urllib3 and requests each read an odd URL in a way of their own, and rewrite
-parts of it. Everything here is decided by one parser, which refuses what can be read in two ways.
-No error of it has any text of the URL, in which there may be a password.
+:mod:`urllib.parse`, urllib3 and requests read unusual URLs differently, and rewrite parts of them.
+Downloads use only the parser here, which refuses ambiguous URLs. Its errors contain no text of
+the URL, because that may contain a password.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port: what credentials are meant for (RFC 9110 section 4.3.1)."""
+    """Scheme, host and port: the scope of credentials (RFC 9110 section 4.3.1)."""
 
     scheme: str
     host: str
@@ -59,7 +59,7 @@ class Origin(NamedTuple):
 
 
 class URL(NamedTuple):
-    """A URL, parsed. :func:`parse` makes it.
+    """A parsed URL, which :func:`parse` returns.
 
     Attributes:
         origin (Origin): Scheme, host and port, as the three attributes of these names, too.
@@ -95,15 +95,15 @@ class URL(NamedTuple):
     def authority(self) -> str:
         """Host and port as the Host header has them (RFC 9110 section 7.2).
 
-        The zone of an address is left out, since it says something on this machine only, and so is
-        the default port.
+        It omits the default port, and the zone of an address, which is meaningful on this machine
+        only.
         """
         scheme, host, port = self.origin
         return _authority(scheme, host.partition("%")[0], port)
 
     @property
     def absolute(self) -> str:
-        """The URL without userinfo and fragment, as a proxy is asked for it."""
+        """The URL without userinfo and fragment, for requests to a proxy."""
         return f"{self.scheme}://{self.authority}{self.target}"
 
     def __repr__(self) -> str:
@@ -133,8 +133,8 @@ def parse(text: str, schemes: tuple[str, ...] = tuple(PORTS)) -> URL:
 def join(base: URL, reference: str, schemes: tuple[str, ...] = tuple(PORTS)) -> URL:
     """Resolve a reference, such as a Location, against the URL that it was found at.
 
-    That is RFC 3986 section 5.2, but for the path of a reference that begins with a slash: like
-    that of a whole URL it is taken as it was given, dot segments and ``//`` included.
+    It follows RFC 3986 section 5.2, with one exception: a path that begins with a slash stays
+    unchanged, with dot segments and ``//``, like that of a complete URL.
 
     Args:
         base: The URL that the reference was found at.
@@ -242,7 +242,7 @@ def _host(given: str) -> str:
 
 
 def _address(given: str) -> str | None:
-    """Return an IPv6 address in lower case, with its zone as it was given; None if it isn't one."""
+    """Return an IPv6 address in lower case, with its zone unchanged; None if it isn't one."""
     match = _IPV6.fullmatch(given)
     if match is None:
         return None
@@ -255,7 +255,7 @@ def _address(given: str) -> str | None:
 
 
 def _name(given: str) -> str | None:
-    """Return a host's name in lower case, as IDNA if it needs it; None if it isn't a name."""
+    """Return a host name in lower case, as IDNA if necessary; None if it isn't one."""
     try:
         # Encoded characters are UTF-8, and a name that has them is looked up as IDNA (RFC 3986
         # section 3.2.2).

@@ -1,4 +1,4 @@
-"""Connects our engine to requests. No other module of the engine uses the classes of requests.
+"""Connects our HTTP engine to requests.
 
 A ``requests.Session`` gets an adapter that sends requests by our engine, and returns its responses
 as ``requests.Response``.
@@ -62,7 +62,7 @@ class Request(requests.PreparedRequest):
         self.method, self.url, self.body = method, url, None
 
     def __getattr__(self, name: str) -> Any:
-        """Give an attribute of a requests.PreparedRequest its initial value."""
+        """Return the initial value of an attribute of requests.PreparedRequest."""
         blank = vars(requests.PreparedRequest())
         if name not in blank:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -380,7 +380,7 @@ class Destination:
     """
 
     def __init__(self, connector: Connector, pool: Pool, authority: str) -> None:
-        """Make a destination without connections.
+        """Create a destination without connections.
 
         Args:
             connector: Opens connections.
@@ -414,7 +414,7 @@ class Destination:
         return head(request.method or "", target, fields)
 
     def _fields(self, request: requests.PreparedRequest) -> str:
-        """Return the lines of headers that are not those that many requests share."""
+        """Return the lines of the request's own headers, which other requests don't share."""
         headers = request.headers
         if self._authorization is not None:
             headers = headers.copy()
@@ -446,7 +446,7 @@ def _proxy_for(url: URL, proxies: Mapping[str, str] | None) -> str | None:
 
 
 def _as_requests(error: Exception, request: requests.PreparedRequest) -> requests.RequestException:
-    """Return the error that requests has for what failed."""
+    """Return the exception of requests for an error."""
     kind: type[requests.RequestException] = requests.ConnectionError
     if isinstance(error, ConnectTimeout):
         kind = requests.ConnectTimeout

@@ -1,4 +1,4 @@
-"""One connection by HTTP/1.1: requests are sent and replies read, each by a method of its own."""
+"""An HTTP/1.1 connection, with separate methods to send requests and to read replies."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _GONE = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 
 class Stream(Protocol):
-    """What a connection sends and receives by: a socket, or TLS within TLS."""
+    """The interface of a socket that a connection uses. TLS within TLS has it, too."""
 
     def recv(self, size: int, /) -> bytes:
-        """Return what is there; b"" at the end of the connection."""
+        """Return available bytes; b"" at the end of the connection."""
 
     def sendall(self, data: bytes, /) -> None:
         """Send all of the data."""
@@ -53,7 +53,7 @@ class Connection:
     """
 
     def __init__(self, stream: Stream, sock: socket.socket) -> None:
-        """Take a connection that was made.
+        """Wrap an open socket.
 
         Args:
             stream: What to send and receive by.
@@ -84,7 +84,7 @@ class Connection:
 
     @property
     def is_clean(self) -> bool:
-        """Whether each request has its reply, and nothing was received that nobody asked for."""
+        """Whether each request has its reply, and no unexpected bytes were received."""
         return not (self._asked or self._received or (self._pending and self._pending()))
 
     @property
@@ -98,13 +98,13 @@ class Connection:
         return not self._poll(0)
 
     def watch(self) -> None:
-        """Let the cancellation of the running work wake whoever reads, until :meth:`unwatch`."""
+        """Let the current cancellation token wake a thread that reads, until :meth:`unwatch`."""
         self._token = current()
         if self._token is not None:
             self._token.watch(self._socket)
 
     def unwatch(self) -> None:
-        """Leave the connection alone, whatever is cancelled."""
+        """Stop watching: a cancellation no longer affects the connection."""
         token, self._token = self._token, None
         if token is not None:
             token.unwatch(self._socket)
@@ -218,7 +218,7 @@ class Connection:
         return b""
 
     def finish(self, parser: ReplyParser) -> None:
-        """Go on behind a reply that was read to its end.
+        """Prepare for the next reply, after a reply was read to its end.
 
         Args:
             parser: What has read it.
@@ -242,7 +242,7 @@ class Connection:
         self._socket.close()
 
     def _write(self, data: bytes) -> bytes:
-        """Send what there is room for, and return the rest.
+        """Send as much as the send buffer takes, and return the rest.
 
         A socket with a time-out makes two system calls to send: one waits for room, of which there
         is nearly always enough for a head. Its descriptor doesn't block, so that it can be tried

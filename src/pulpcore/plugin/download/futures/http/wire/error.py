@@ -11,7 +11,7 @@ class FramingError(http.client.HTTPException):
 
 
 class UnsendableError(http.client.HTTPException):
-    """A request has characters that a server would read as the end of a line or of the head."""
+    """A request has characters that a server would take for the end of a line or of the head."""
 
 
 class StaleConnection(http.client.RemoteDisconnected):

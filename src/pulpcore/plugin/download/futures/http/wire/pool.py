@@ -56,10 +56,10 @@ class IdleConnections(Resource):
 
 
 class Train(Protocol):
-    """A user of a connection who may be waiting for somebody who needs one, too."""
+    """A train that uses a connection. It may wait for work that needs a connection, too."""
 
     def give_up(self, token: Cancellation) -> None:
-        """Shut the connection down if it is so.
+        """Shut the connection down if the train waits for such work.
 
         Args:
             token: The token of who needs one.
