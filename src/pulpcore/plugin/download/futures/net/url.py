@@ -1,7 +1,7 @@
 """Parsed URLs: where to connect, which credentials to use, and what to request.
 
 :mod:`urllib.parse`, urllib3 and requests read unusual URLs differently, and rewrite parts of them.
-Downloads use only the parser here, which refuses ambiguous URLs. Its errors contain no text of
+HTTP and FTP use only the parser here, which refuses ambiguous URLs. Its errors contain no text of
 the URL, because that may contain a password.
 """
 
