@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from concurrent.futures import Executor, Future
+from multiprocessing import connection
 
 from pulpcore.plugin.download.futures import Download
 from pulpcore.plugin.download.futures.engine.attempt import record_of
@@ -80,6 +81,14 @@ class Remote(Download):
             self._write(str(os.getpid()).encode())
         elif verb == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif verb == "half":
+            connection.Connection._send = _send_half_and_die
+
+
+def _send_half_and_die(pipe, buffer, write=os.write):
+    """Write half of a message to a pipe, and kill this process."""
+    write(pipe.fileno(), bytes(buffer)[: len(buffer) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Odd(Exception):

@@ -27,6 +27,7 @@ from pulpcore.plugin.download.futures import (
     NotFound,
     SizeValidation,
 )
+from pulpcore.plugin.download.futures.pool import chunks
 from pulpcore.plugin.download.futures.pool.executors import Processes, Renewed
 from pulpcore.plugin.download.futures.progress import ProgressMonitor
 
@@ -254,6 +255,27 @@ def test_killed_before_a_full_queue(renewed, tmp_path):
         ender.start()
         ender.join(SECONDS)
         assert not ender.is_alive()
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_killed_while_it_writes_its_reply(renewed, tmp_path, monkeypatch):
+    """A worker that is killed with half of its reply written hangs no batch and no pool."""
+    monkeypatch.setattr(chunks, "_LOOK", 0.1)
+    downloads = [
+        Remote("test://a/bytes/1", tmp_path / "1"),
+        Remote("test://a/half", tmp_path / "2"),
+    ]
+    with Renewed(2) if renewed else forkserver() as executor:
+        with Batch(downloads, executor=executor) as batch:
+            plans = list(batch())
+        failed = [plan for plan in plans if plan.error is not None]
+        assert len(plans) == 2
+        assert downloads[1] in [plan.download for plan in failed]
+        if renewed:
+            assert len(failed) == 1
+        for plan in failed:
+            reason = "two workers failed at it" if renewed else "a worker process died"
+            assert reason in plan.error.reason
 
 
 def test_killed_at_random(file_server, tmp_path):

@@ -1,6 +1,7 @@
 """Tests of what makes a ProcessPoolExecutor end after one of its processes was killed."""
 
 import os
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
@@ -57,4 +58,50 @@ def test_other_executor():
     """An executor that isn't a ProcessPoolExecutor is left unchanged."""
     with ThreadPoolExecutor(1) as executor:
         killed.release(executor)
+        killed.end(executor)
+        assert killed.unnoticed(executor) == set()
         assert killed.submit(executor, int).result(SECONDS) == 0
+
+
+def test_unnoticed(pipe):
+    """A process that has ended is found while the pool counts it, unless the pool has closed it."""
+    reader, writer = pipe
+    running = Mock(sentinel=reader)
+    pool = Mock(_processes={1: running})
+    assert killed.unnoticed(pool) == set()
+    writer.send_bytes(b"x")
+    assert killed.unnoticed(pool) == {running}
+    pool._processes[2] = Mock(sentinel=-1)
+    assert killed.unnoticed(pool) == set()
+    pool._executor_manager_thread.is_alive.return_value = False
+    del pool._processes[2]
+    assert killed.unnoticed(pool) == set()
+
+
+def test_rest_of_a_result(pipe):
+    """A pool that reads half of a result gets something that is no pickle, and ends."""
+    reader, writer = pipe
+    os.write(writer.fileno(), (1 << 20).to_bytes(4, "big") + bytes(99))
+    errors = []
+
+    def read():
+        try:
+            reader.recv()
+        except pickle.UnpicklingError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    killed._pad(writer, thread)
+    thread.join(SECONDS)
+    assert len(errors) == 1
+
+
+def test_rest_of_a_result_that_nobody_reads(pipe):
+    """While the pipe is full, nothing is written that would block."""
+    alive = [True] * 100 + [False]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(killed, "_LOOK", 0)
+        killed._pad(pipe[1], Mock(is_alive=Mock(side_effect=alive)))
+    pipe[1].close()
+    killed._pad(pipe[1], Mock(is_alive=Mock(return_value=True)))

@@ -20,6 +20,8 @@ NAMES = {
     "concurrent.futures.ProcessPoolExecutor._executor_manager_thread": "tells whether "
     "the pool waits",
     "concurrent.futures.ProcessPoolExecutor._processes": "the processes that a pool waits for",
+    "concurrent.futures.ProcessPoolExecutor._result_queue": "a pool may wait "
+    "for the rest of a result, whose writer was killed",
     "concurrent.futures.ProcessPoolExecutor._max_workers": "the number of workers; without it a "
     "batch takes it to be four",
     "distributed.cfexecutor.ClientExecutor._client": "counts the workers of a cluster, which come "
@@ -36,6 +38,8 @@ NAMES = {
     "multiprocessing.queues.Queue._reader": "closed in a broken pool, so that its writer "
     "gets an error",
     "multiprocessing.queues.Queue._writer": "tells whether the queue of a broken pool is full",
+    "multiprocessing.queues.SimpleQueue._writer": "a pool that waits for the rest of a result "
+    "gets something else from it",
     "requests.cookies.MockRequest": "gives a cookie jar the URL of a request",
     "requests.cookies.MockResponse": "gives a cookie jar the fields of a reply, a bounded number",
     "requests.cookies.extract_cookies_to_jar": "fills `reply.cookies` as requests does",

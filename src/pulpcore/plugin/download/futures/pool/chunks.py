@@ -215,8 +215,7 @@ class Chunks:
         self._folder: Folder | None = None
         self._packer = packer
         self._pending = Pending()
-        # The downloads of chunks whose worker died or refused them. They are sent one by one,
-        # before all others.
+        # Downloads whose worker died or refused them. They are sent one by one, before all others.
         self._suspects: deque[Item] = deque()
         self._sent: dict[int, _Sent] = {}
         self._number = 0
@@ -361,6 +360,7 @@ class Chunks:
     def _receive(self) -> None:
         if is_time := time.monotonic() - self._looked >= _LOOK:
             self._looked = time.monotonic()
+            self._executor.look()
         for sent in list(self._sent.values()):
             if sent.future.done():
                 self._finish(sent)

@@ -101,6 +101,7 @@ class Processes:
         self._executor = executor
         # Not documented, see ``net.dependencies``. Only that of Python and loky's have it.
         self.is_local = hasattr(executor, "_processes")
+        self._unnoticed: set[Any] = set()
 
     def workers(self) -> int:
         """Return the number of chunks that the workers can run at the same time."""
@@ -119,6 +120,17 @@ class Processes:
             Exception: The executor takes no more work.
         """
         return killed.submit(self._executor, function, *arguments)
+
+    def look(self) -> None:
+        """End the executor if it waits for a worker that was killed. Call this once a second."""
+        self._end_stuck(self._executor)
+
+    def _end_stuck(self, executor: Executor) -> None:
+        unnoticed = killed.unnoticed(executor)
+        # One look may come just before the executor has noticed by itself.
+        if unnoticed & self._unnoticed:
+            killed.end(executor)
+        self._unnoticed = unnoticed
 
     def is_broken(self, error: BaseException) -> bool:
         """Return whether the executor can't run any more chunks.
@@ -223,6 +235,11 @@ class Renewed(Processes, Executor):
             self._number, mp_context=get_context("forkserver"), initializer=_ignore_interrupts
         )
         return killed.submit(self._pool, function, *arguments)
+
+    def look(self) -> None:
+        """End the pool if it waits for a process that was killed."""
+        if self._pool is not None:
+            self._end_stuck(self._pool)
 
     def is_broken(self, error: BaseException) -> bool:
         """Return False: there will be another pool.

@@ -1,13 +1,15 @@
 """Makes a ProcessPoolExecutor end after one of its processes was killed.
 
 It can wait for ever then: for a process that it has forgotten, for one that waits for the lock of
-the killed one, or for one that reads from its queue. The functions here end these waits.
+the killed one, for one that reads from its queue, or for the rest of a result that the killed one
+was writing. The functions here end these waits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import select
 import threading
 import time
@@ -21,7 +23,13 @@ from typing import Any
 from ..waiting.threads import start
 
 _LOOK = 0.05
-"""How often :func:`release` looks at a pool (seconds)."""
+"""How often :func:`release` and :func:`end` look at a pool (seconds)."""
+
+_PADDING = bytes(select.PIPE_BUF)
+"""What is written instead of the rest of a result. It is no pickle.
+
+A pipe that is ready takes so many bytes without blocking.
+"""
 
 
 def submit(executor: Executor, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -75,6 +83,51 @@ def _close_when_full(reader: Any, writer: Any, manager: threading.Thread) -> Non
             time.sleep(_LOOK)
 
 
+def unnoticed(executor: Executor) -> set[BaseProcess]:
+    """Return the processes of a pool that have ended, and that the pool still counts.
+
+    Usually there are none: a pool notices at once that a process has ended.
+
+    Args:
+        executor: The executor, which need not have processes.
+    """
+    manager = getattr(executor, "_executor_manager_thread", None)
+    if manager is None or not manager.is_alive():
+        return set()
+    # ValueError: the pool has closed one meanwhile.
+    with contextlib.suppress(OSError, ValueError):
+        processes = {process.sentinel: process for process in _processes(executor)}
+        return {processes[sentinel] for sentinel in wait_for_any(list(processes), 0)}  # type: ignore[index]
+    return set()
+
+
+def end(executor: Executor) -> None:
+    """Let a pool end that waits for the rest of a result, whose writer was killed.
+
+    The pool's other processes are killed. All have the other end of the pipe, and so has this one,
+    so the pool never reads an end of file.
+
+    Args:
+        executor: A ProcessPoolExecutor, or loky's.
+    """
+    writer = getattr(getattr(executor, "_result_queue", None), "_writer", None)
+    manager: Any = getattr(executor, "_executor_manager_thread", None)
+    # They are None after shutdown().
+    if None not in (writer, manager):
+        _kill(_processes(executor))
+        start(functools.partial(_pad, writer, manager), "download-processes")
+
+
+def _pad(writer: Any, manager: threading.Thread) -> None:
+    # OSError and ValueError: the pool has closed its queue.
+    with contextlib.suppress(OSError, ValueError):
+        while manager.is_alive():
+            if select.select([], [writer], [], 0)[1]:
+                os.write(writer.fileno(), _PADDING)
+            else:
+                time.sleep(_LOOK)
+
+
 def shut_down(pool: ProcessPoolExecutor, wait: bool, cancel_futures: bool = False) -> None:
     """Shut a pool down, which may be broken.
 
@@ -91,7 +144,7 @@ def shut_down(pool: ProcessPoolExecutor, wait: bool, cancel_futures: bool = Fals
     pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _processes(pool: ProcessPoolExecutor) -> list[BaseProcess]:
+def _processes(pool: Executor) -> list[BaseProcess]:
     return list(dict(getattr(pool, "_processes", None) or {}).values())
 
 
