@@ -117,7 +117,7 @@ def test_left_stream_is_resumed(file_server, tmp_path):
     """If a resumable stream is left early, a later run continues its partial file."""
     server = file_server({"/": File(CONTENT, **ETAG)})
     with streamed(server.url("/"), FileWriter(tmp_path / "file", resume=True)).stream() as file:
-        file.read(800_000)
+        file.read(100_000)  # what is fetched ahead of it doesn't reach the end
     assert not (tmp_path / "file").exists()
     streamed(server.url("/"), FileWriter(tmp_path / "file", resume=True))()
     assert (tmp_path / "file").read_bytes() == CONTENT
