@@ -318,7 +318,7 @@ class TestNotAskedFor:
         assert list(tmp_path.iterdir()) == []
 
     def test_to_a_resumed_attempt(self, raw_server: Any, target: Path) -> None:
-        """After a 304 to a request for the rest, the whole file is requested on its condition."""
+        """If a resumed request gets a 304, the whole file is requested conditionally."""
         first = reply(headers={"ETag": F}, body=NEW)[:-5]
         unchanged = reply(304, {"ETag": E})
         server = raw_server([[Recv(), Send(first)], serve(unchanged), serve(unchanged)])

@@ -57,7 +57,7 @@ def test_rate(rate, threads, lag):
 
 
 def test_nobody_starves():
-    """With 32 threads each gets on at least every 2 s."""
+    """With 32 threads, each one makes progress at least every 2 s."""
     passed = simulate(1e6, 32)
     for number in range(32):
         times = [at for at, _, by in passed if by == number]

@@ -664,7 +664,7 @@ class TestForeignBytes:
         assert found(target) == (NOTE, CONTENT)
 
     def test_note_that_cannot_be_rewritten(self, target, monkeypatch):
-        """On a file system that became read-only the note stays as it was, and counts."""
+        """If the file system becomes read-only, the note stays unchanged and valid."""
         stage = opened(Partial(str(target)))
         stage.remember(NOTE)
         stage.file.write(CONTENT)
@@ -911,7 +911,7 @@ class TestForks:
 
 
 def test_never_ours(target, monkeypatch):
-    """A partial file that is taken away again and again is given up."""
+    """If other writers replace the partial file again and again, opening it fails."""
     monkeypatch.setattr(os.path, "samestat", lambda *_: False)
     with pytest.raises(BlockingIOError):
         opened(Partial(str(target)))

@@ -93,7 +93,8 @@ def _only(wanted: Wanted, options: Options) -> Job | Result:
                 add_expected(entry, dict([wanted.checksums.find(name)]))
             except Refused as error:
                 return Result(name, entry.url, None, None, "failed", str(error))
-        # Factory wants a path. An absolute one needs no working directory; it isn't written to.
+        # Factory requires a path, but nothing is written there. An absolute one needs no working
+        # directory.
         path = "/stdout" if stdout is not None else wanted.path
         if path is None and wanted.folder is not None:
             path = str(Destination(Path(wanted.folder)).locate(entry.path))

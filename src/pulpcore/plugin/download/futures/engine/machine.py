@@ -264,7 +264,7 @@ class Life(Steps):
         writer = self._run.writer
         try:
             if writer is not None:
-                # is_wrong and not the error's type: the error may be a later one.
+                # Not by the error's type: it may be a later error than the one about the content.
                 discard(writer, self._record.content.is_wrong)
         finally:
             self.download.router.send(Failed(self.download, error))

@@ -218,7 +218,7 @@ def _tls(settings: SSL, context: Context | None) -> Callable[[], TlsContext]:
         context: The context that shares it, if it is created now; None to create it on demand.
     """
     if context is None:
-        return functools.cache(lambda: shared_context(settings, Context(), "http"))
+        return functools.cache(functools.partial(shared_context, settings, Context(), "http"))
     made = shared_context(settings, context, "http")
     return lambda: made
 

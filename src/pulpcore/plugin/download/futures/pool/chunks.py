@@ -148,7 +148,7 @@ class _Call:
 
 
 class _Bell:
-    """Calls a function in the engine's thread, once for all who ask before it begins."""
+    """Calls a function in the engine's thread, once for all requests before the call begins."""
 
     def __init__(self, workers: Workers, function: Callable[[], object]) -> None:
         self._workers, self._function = workers, function

@@ -99,13 +99,13 @@ class Processes:
             executor: The executor.
         """
         self._executor = executor
-        # Not documented, see ``net.dependencies``. Only that of Python and loky's have it.
+        # Undocumented, see ``net.dependencies``. Only Python's executor and loky's have it.
         self.is_local = hasattr(executor, "_processes")
         self._unnoticed: set[Any] = set()
 
     def workers(self) -> int:
         """Return the number of chunks that the workers can run at the same time."""
-        # Not documented, see ``net.dependencies``. Processes, loky and mpi4py agree on it.
+        # Undocumented, see ``net.dependencies``. Python's executor, loky's and mpi4py's have it.
         number = getattr(self._executor, "_max_workers", None)
         return number if isinstance(number, int) and number > 0 else DEFAULT_WORKERS
 

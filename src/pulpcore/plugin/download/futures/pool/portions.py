@@ -86,7 +86,7 @@ class Portions:
             size = min(size, max(self._backlog // (EACH * workers), 1))
         idle = workers - sent
         if idle <= 0:
-            # There is time to fill the chunk, until a worker has ended the one that it runs.
+            # No worker is idle, so there is time to fill the chunk.
             return None if waiting < size and waited < PREPARE else min(size, waiting)
         if waiting < idle * self._concurrent and waited < LINGER:
             return None

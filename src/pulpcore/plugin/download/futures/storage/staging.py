@@ -33,7 +33,7 @@ _random = random.Random()  # noqa: S311 - the names are no secret
 # Forked children would otherwise all generate the same names as their parent.
 os.register_at_fork(after_in_child=_random.seed)
 _LONGEST_NOTE = 4096
-# A note is rewritten in place, which needs no space on a full disk. This leaves room for the end.
+# A note is rewritten in place, which works on a full disk. It has padding for its last field.
 _ROOM = 64
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _ANY_MODE = 0o666
