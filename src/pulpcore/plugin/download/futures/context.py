@@ -217,9 +217,9 @@ class Cache:
         return key in self._items
 
     def _make(self, name: tuple[Process, Hashable], make: Callable[[], object]) -> Iterator[None]:
-        """Make an object. A generator, so that the interpreter keeps whether it still runs."""
+        """Make an object. The interpreter knows whether this generator is still running."""
         try:
-            # Another thread may have made it just before this one began.
+            # Another thread may have made the object just before this generator began.
             if name[1] not in self._items:
                 self.setdefault(name[1], make())
         finally:

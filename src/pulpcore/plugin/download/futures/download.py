@@ -112,7 +112,7 @@ class Download(ABC, Generic[W_co]):
     skip_existing: bool = False
 
     _protocol: type[Protocol] = Protocol
-    """What the protocol does beside ``_send``: see
+    """The protocol's class: see
     :class:`~pulpcore.plugin.download.futures.engine.protocol.Protocol`."""
 
     # Python mangles names with two underscores, so they can't collide with those of a plugin's
@@ -268,7 +268,7 @@ class Download(ABC, Generic[W_co]):
                 The download is already running, or another running download uses its writer or one
                 of its validations.
         """
-        # In a context of its own: it is left by the interpreter, whenever an interrupt comes.
+        # The interpreter itself restores the context at the end, whenever an interrupt comes.
         copy_context().run(Life(self, has_thread=True).advance)
 
     def stream(self) -> Stream:
@@ -304,7 +304,7 @@ class Download(ABC, Generic[W_co]):
             buffer: The bytes; they must not be changed afterwards.
 
         Raises:
-            DownloadError: They can't be written, or a validation failed.
-            Exception: The download is to stop. Let it pass.
+            DownloadError: The bytes can't be written, or a validation failed.
+            Exception: The download must stop. Don't catch it.
         """
         (self.__record.attempt or Attempt.of(self)).write(buffer)

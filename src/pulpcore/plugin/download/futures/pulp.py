@@ -49,7 +49,7 @@ _REQUEST = frozenset({"auth", "headers", "proxy", "proxy_auth"})
 
 
 class _Shared(NamedTuple):
-    """What the downloads of one aiohttp session share.
+    """The objects that the downloads of one aiohttp session share.
 
     Attributes:
         context (Context): Their connections.

@@ -269,7 +269,7 @@ _USUAL = _timeouts(Timeout())
 
 @dataclass(eq=False)
 class Limits(Settings):
-    """What many downloads may use together. None means no limit.
+    """Limits that many downloads share. None means no limit.
 
     The downloads that have the same object share its limits: those of a batch with ``limits=``, and
     those whose attribute ``limits`` it is. A download with two objects keeps the limits of both.

@@ -93,7 +93,7 @@ class Stream(io.BufferedIOBase):
             self.close()
 
     def __del__(self) -> None:
-        """Do nothing. io.IOBase would call close(), which waits. The outlet notices the end.
+        """Do nothing. The finalizer of io.IOBase would call close(), which waits.
 
         An interrupt that comes here would get lost.
         """
@@ -201,7 +201,7 @@ class Stream(io.BufferedIOBase):
             self._is_started = True
 
     def _check(self) -> None:
-        """Raise if a read was interrupted, for then bytes are missing."""
+        """Raise if an earlier read was interrupted, because its bytes are lost."""
         if self._is_torn:
             self._outlet.check()
             raise DownloadFailed(self.download, "an earlier read of the stream was interrupted")
@@ -225,7 +225,7 @@ class Stream(io.BufferedIOBase):
         return self._buffer
 
     def _take(self, size: int, end: bytes = b"") -> bytes:
-        """Read bytes that are there, up to a size, and to the end of a line where that counts."""
+        """Return available bytes: up to a size and, if ``end`` is given, to the end of a line."""
         buffer = self._peek() if size else b""
         begin = self._position - self._offset
         stop = len(buffer) if size < 0 else begin + size
@@ -236,7 +236,7 @@ class Stream(io.BufferedIOBase):
         return taken
 
     def _collect(self, size: int, end: bytes = b"") -> bytes:
-        """Read until there is a number of bytes, the end of a line, or the end."""
+        """Read until a number of bytes, the end of a line, or the end of the content is reached."""
         self._check()
         taken = self._take(size, end)
         if len(taken) == size or not taken or (end and taken.endswith(end)):

@@ -1,1 +1,1 @@
-"""What runs a download: the machine, retry with back-off, the circuit breaker, the speed limit."""
+"""Runs downloads: the state machine, retry with back-off, circuit breaker, speed limit."""

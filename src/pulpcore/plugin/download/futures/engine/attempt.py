@@ -404,7 +404,7 @@ class Record:
         owns_context: bool = True,
         running: set[int] | None = None,
     ) -> None:
-        """Make the record of a download that was not run.
+        """Create the record of a download that was not run.
 
         Args:
             context: The context; None to create one when it is needed.

@@ -60,7 +60,7 @@ class Depth(NamedTuple):
 
 
 class Health:
-    """What is known of how a host answers trains. Threads share it without a lock.
+    """How well a host answers trains. Threads share it without a lock.
 
     The worst effect of a race is one train too many or too few.
 
@@ -102,7 +102,7 @@ class Driver(Protocol):
     """Executes the downloads of a train."""
 
     def waits_for(self, token: Cancellation) -> bool:
-        """Return whether some work belongs to a handler of a download that is executed now.
+        """Return whether some work belongs to a handler that the train's thread is running.
 
         Args:
             token: The token of the work, such as a nested download.

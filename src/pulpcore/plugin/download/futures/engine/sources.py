@@ -270,8 +270,7 @@ class Tour:
         self.home = sources[0]
         self._left = ranked(self._sites, chance, keep_first)
         self._failures: dict[str, Failure] = {}
-        # For each source that was asked, the other sources that brought parts of the file
-        # meanwhile.
+        # For each source that was asked, the other sources that sent parts of the file.
         self._helpers: dict[str, set[str]] = {}
         self._blamed: set[str] = set()
         self.source = self._left.pop(0)
@@ -302,10 +301,10 @@ class Tour:
         """Note that the source has sent the file, and rate the sources that sent parts.
 
         Args:
-            size: The bytes that came.
+            size: The number of bytes.
             seconds: The time that it took.
-            is_alone: The digest was wrong before, when several sources brought the file. If this
-                one was among them, the others count as failed: one of them brought wrong bytes.
+            is_alone: The digest was wrong before, when several sources sent the file. If this one
+                was among them, the others count as failed: one of them sent wrong bytes.
         """
         self._sites[self.source].succeeded(size, seconds)
         for helper in self._helpers.get(self.source, ()):

@@ -1,4 +1,4 @@
-"""What the engine runs: a download, which stands a floor above. For type checkers only."""
+"""The type Download, which is above the engine. For type checkers only."""
 
 from __future__ import annotations
 

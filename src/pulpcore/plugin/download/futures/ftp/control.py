@@ -100,12 +100,12 @@ class Control(ftplib.FTP):
             host: The host.
             port: The port.
             memory: The addresses that didn't answer before.
-            at_once: TLS comes before the first word, as on port 990, and isn't asked for by AUTH
-                (RFC 4217 section 4).
+            at_once: TLS begins at once (implicit TLS, as on port 990), without AUTH TLS (RFC 4217
+                section 4).
 
         Raises:
             TooMany: The server allows no more connections.
-            LoginRefused: The server doesn't serve who connects from here.
+            LoginRefused: The server refuses connections from this address.
             NoTls: The server refuses TLS.
         """
         self.host = host
@@ -150,7 +150,7 @@ class Control(ftplib.FTP):
             path: The path of the file.
 
         Returns:
-            None where the server doesn't tell.
+            None if the server doesn't tell.
         """
         size = self._ask(f"SIZE {path}", _SIZE)
         return None if size is None else int(size)

@@ -14,7 +14,7 @@ from ..net.used_up import from_used_up
 from .control import REPLY_MAX, LoginRefused, NoFile, NoTls, TooLong, TooMany
 
 ANTICIPATED = (ftplib.Error, OSError, EOFError)
-"""What ftplib and the system raise when the network or the server fails."""
+"""The exceptions of ftplib and the system for a failure of the network or the server."""
 
 _NOT_LOGGED_IN = "530"
 

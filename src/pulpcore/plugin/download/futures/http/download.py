@@ -250,7 +250,7 @@ class HttpDownload(Download[W_co]):
 
     @derived
     def source(self) -> str | None:
-        """Which of ``url`` and ``mirrors`` brought the last byte; None before the run succeeded."""
+        """Which of ``url`` and ``mirrors`` sent the last byte; None before the run succeeded."""
         return _known(self).source if _is_done(self) else None
 
     @property
@@ -270,13 +270,13 @@ class HttpDownload(Download[W_co]):
 
 
 def _known(download: HttpDownload) -> HttpProtocol:
-    """What the last run learned; nothing before there is one."""
+    """Return the protocol's object of the last run; a new one before the first run."""
     protocol = record_of(download).protocol
     return protocol if isinstance(protocol, HttpProtocol) else HttpProtocol()
 
 
 def _validators(download: HttpDownload) -> condition.Validators:
-    """The validators of the version that the URL itself brought; none of a mirror's."""
+    """Return the validators of the URL's own version. Those of a mirror don't count."""
     known = _known(download)
     is_mirror = known.source != download.url and known.source in download.mirrors
     return known.validators if _is_done(download) and not is_mirror else condition.NOTHING

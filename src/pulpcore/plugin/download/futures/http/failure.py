@@ -40,7 +40,7 @@ ANTICIPATED = (
     OSError,
     UnicodeError,
 )
-"""What requests, urllib3 and the system raise when the network fails."""
+"""The exceptions of requests, urllib3 and the system for a failure of the network."""
 
 
 class _Status(NamedTuple):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
-"""What ``auth`` is: it changes a request and returns it, as ``requests.auth.AuthBase`` does."""
+"""The type of ``auth``: it changes a request and returns it, like ``requests.auth.AuthBase``."""
 
 
 class Options(Protocol):

@@ -26,7 +26,7 @@ from .splice import Beginning
 from .wire.reply import length, of
 
 ADVANCE = 256 * 1024
-"""A request that brought this much (bytes) before it failed starts the row of failures anew."""
+"""If a request got this many bytes before it failed, the count of failures starts anew."""
 
 PAUSE = 0.1
 """The back-off before the third request for a part (seconds). It doubles with each further one.
@@ -39,12 +39,12 @@ SHORT = "the content is shorter than the server said"
 
 
 class Origin(NamedTuple):
-    """The file that the parts belong to, and where they are asked for.
+    """The file of the parts, and a source to request them from.
 
     Attributes:
-        source (str): The URL that the attempt asks, or one of another source.
-        urls (Sequence[str]): The URLs that were asked for the first reply, redirects included.
-        version (resume.Version | Beginning): What the replies must match.
+        source (str): The URL of the attempt, or one of another source.
+        urls (Sequence[str]): The URLs that were requested for the first reply, with redirects.
+        version (resume.Version | Beginning): The version that the replies must match.
         total (int): The size of the file (bytes).
     """
 
@@ -65,7 +65,7 @@ class Fetcher:
     """
 
     def __init__(self, download: Options, attempt: Attempt, origin: Origin) -> None:
-        """Make a fetcher.
+        """Create a fetcher.
 
         Args:
             download: The download.

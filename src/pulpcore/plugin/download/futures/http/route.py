@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Key(NamedTuple):
-    """What downloads must have in common to share a session."""
+    """The key of a session. Only downloads with equal keys share a session."""
 
     origin: Origin
     user: tuple[str, str] | None

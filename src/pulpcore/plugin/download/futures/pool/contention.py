@@ -91,7 +91,7 @@ class Contention:
                 self._lock.release()
 
     def _is_slow(self, seconds: float) -> bool:
-        """Whether a step of a trial takes too long."""
+        """Return whether a step of a trial takes too long."""
         before = None if self._mixed else self._before
         return before is not None and seconds > SLOWER * before / STEPS
 
@@ -169,7 +169,7 @@ class Contention:
 
 
 def contention(workers: Workers, most: int) -> Contention | None:
-    """Return what chooses the number of threads; None if it is always best to use all.
+    """Return an object that chooses the number of threads; None if all are always best.
 
     Args:
         workers: The threads.

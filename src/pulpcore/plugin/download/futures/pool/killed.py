@@ -26,7 +26,7 @@ _LOOK = 0.05
 """How often :func:`release` and :func:`end` look at a pool (seconds)."""
 
 _PADDING = bytes(select.PIPE_BUF)
-"""What is written instead of the rest of a result. It is no pickle.
+"""Bytes that replace the rest of a result. They aren't a valid pickle.
 
 A pipe that is ready takes so many bytes without blocking.
 """

@@ -222,7 +222,7 @@ def _may_block() -> bool:
 
 
 class Engine(Protocol):
-    """What executes the plans of a batch."""
+    """The interface of an engine, which executes the plans of a batch."""
 
     cancellation: Cancellation
 

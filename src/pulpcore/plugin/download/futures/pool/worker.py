@@ -98,7 +98,7 @@ class Reply(NamedTuple):
 
 
 class _Session:
-    """What a worker process keeps between the chunks of a batch.
+    """The state that a worker process keeps between the chunks of a batch.
 
     These are connections, shared objects and threads.
     """

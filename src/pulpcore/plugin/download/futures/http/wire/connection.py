@@ -125,10 +125,10 @@ class Connection:
         Args:
             method: Its method.
             head: Its head, with the empty line.
-            content: Its content, as it goes over the wire.
+            content: Its encoded content.
 
         Raises:
-            OSError: It can't be sent.
+            OSError: The request can't be sent.
         """
         self._sent_at = time.monotonic()
         self._asked.append(method)
@@ -164,14 +164,14 @@ class Connection:
         """Read the head of the next reply, in the order of the requests.
 
         Returns:
-            The head, and what reads the body. Pass it to :meth:`finish` when the body has come to
-            its end, and before the next reply is read.
+            The head, and the parser that reads the body. Pass the parser to :meth:`finish` at the
+            end of the body, before the next reply is read.
 
         Raises:
-            StaleConnection: The server closed a connection, on which replies had come, before this
-                one.
+            StaleConnection: The server closed the connection after earlier replies, but before
+                this one.
             OSError: The network failed.
-            http.client.HTTPException: The reply can't be trusted, or didn't come.
+            http.client.HTTPException: The reply is malformed or missing.
         """
         method, received, self._received = self._asked.popleft(), self._received, b""
         try:
@@ -190,18 +190,18 @@ class Connection:
         return head, parser
 
     def receive(self, size: int, *, must_end_properly: bool = False) -> bytes:
-        """Return what is there.
+        """Return available bytes.
 
         Args:
             size: The most bytes to return.
-            must_end_properly: A connection that was cut is an error, and no end.
+            must_end_properly: TLS must end with a close_notify.
 
         Returns:
             The bytes; b"" at the end of the connection.
 
         Raises:
             MissingCloseNotify: TLS was cut, and ``must_end_properly``.
-            Cancelled: It was a cancellation that ended the connection.
+            Cancelled: A cancellation has shut the connection down.
             OSError: The network failed.
         """
         try:
@@ -221,7 +221,7 @@ class Connection:
         """Prepare for the next reply, after a reply was read to its end.
 
         Args:
-            parser: What has read it.
+            parser: The parser that has read the reply.
         """
         self._received = parser.rest
         self._proofs = self._proofs + 1 if parser.keep_alive and self._is_new else 0
@@ -232,7 +232,8 @@ class Connection:
         Args:
             how: One of the constants ``SHUT_*`` of the module socket.
         """
-        # The plain socket's method: that of a TLS socket pulls the TLS object from under a reader.
+        # The plain socket's method, because SSLSocket.shutdown() drops the TLS object that a reader
+        # may be using.
         socket.socket.shutdown(self._socket, how)
 
     def close(self) -> None:
