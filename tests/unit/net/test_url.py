@@ -192,6 +192,13 @@ def test_refused(text):
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize("text", ["http:/h/", "http:h", "HTTP:"])
+def test_slashes_are_missing(text):
+    """Where the slashes before the host are missing, the error says so and blames no scheme."""
+    with pytest.raises(ValueError, match="host and port"):
+        parse(text)
+
+
 @given(st.text())
 def test_any_text(text):
     """Any text gives a URL or a ValueError without a context, which would show the text."""
