@@ -143,6 +143,35 @@ def test_exchanged_while_it_is_taken(monkeypatch):
     assert pool.take_proved(0.5) is None
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_connection_close(number):
+    """After a reply with "Connection: close" a train is over, too early if requests are left."""
+
+    class Closing(Idle):
+        trip = 0.25
+
+        def next_reply(self):
+            parser = ReplyParser("GET")
+            parser.receive(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc")
+            return parser.read_head(), parser
+
+        def finish(self, _):
+            pass
+
+        settimeout = send_together = finish
+
+        def watch(self):
+            pass
+
+        unwatch = watch
+
+    train = Train(Closing(), Pool(None, IdleConnections()), None)
+    train.send([b"request"] * number, None)
+    assert train.receive(None, None).read() == b"abc"
+    assert not train.is_open
+    assert train.ended == (number > 1)
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_given_up(waits):
     """A train gives its connection up to a run that it waits for, and to no other."""
