@@ -3,6 +3,7 @@
 import _thread
 import functools
 import gc
+import os
 import threading
 import time
 import weakref
@@ -226,6 +227,15 @@ def test_forked_child(timer):
     assert status == 0
     timer.set(0, here.set)
     assert here.wait(SECONDS)
+
+
+def test_forks_are_watched_once(timer, monkeypatch):
+    """A timer registers for forks once, however many alarms are set: it can't be undone."""
+    asked = []
+    monkeypatch.setattr(os, "register_at_fork", lambda **hooks: asked.extend(hooks))
+    for _ in range(3):
+        timer.cancel(timer.set(1000, asked.clear))
+    assert asked == ["after_in_child"]
 
 
 def test_alarm_of_the_parent_in_a_child(timer):
