@@ -16,6 +16,7 @@ from interrupts import at_each_place
 from stubs import SECONDS, Nop, Stub
 
 from pulpcore.plugin.download.futures import (
+    BufferWriter,
     DigestMismatch,
     DigestValidation,
     Download,
@@ -368,6 +369,15 @@ def test_error_is_swallowed():
 
     with Quiet(send).stream() as file, pytest.raises(DownloadFailed, match="before its content"):
         file.read()
+
+
+def test_called_afterwards():
+    """A download that was read as a stream can be called afterwards, and waits for no reader."""
+    download = of(*PIECES, writer=BufferWriter())
+    with download.stream() as file:
+        assert file.read() == LINES
+    download()
+    assert download.writer.content() == LINES.decode()
 
 
 def test_called_twice():

@@ -1,6 +1,7 @@
 """Tests of a download's `session` in its user's hands, and of the limits of the HTTP engine."""
 
 import errno
+import gzip
 import hashlib
 import importlib.metadata
 import io
@@ -227,6 +228,13 @@ class TestMountedAdapter:
             lambda index: serve(moved if not index else reply(body=BODY)),
         )
         assert content(mounted(server.url("/a"))) == BODY
+
+    def test_published_gzip(self, raw_server: Any, mounted: Any) -> None:
+        """With the user's adapter, a file that is published as gzip isn't unpacked."""
+        packed = gzip.compress(BODY)
+        headers = {"Content-Type": "application/gzip", "Content-Encoding": "gzip"}
+        server = raw_server([[Recv(), Send(reply(headers=headers, body=packed))]])
+        assert content(mounted(server.url("/a.gz"))) == packed
 
     def test_short(self, raw_server: Any, mounted: Any) -> None:
         """With the user's adapter, a truncated body is an error."""

@@ -37,6 +37,14 @@ def test_for_people(capsys):
     assert captured.err == "complained\nfailed: c: why\nfailed: line 1\n"
 
 
+def test_without_encoding(monkeypatch):
+    """Output to a stream that has no encoding is written as it is."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    Output().say("ü")
+    assert stream.getvalue() == "ü\n"
+
+
 def test_verbose(capsys):
     """With verbose output each downloaded file is named."""
     output = Output(verbose=True)

@@ -411,6 +411,18 @@ def test_monitor(inline):
     assert monitor.facts() == facts
 
 
+@pytest.mark.parametrize(("url", "restarts"), [("test://a/bytes/7", 1), ("test://a/raise/odd", 0)])
+def test_run_at_home_afterwards(inline, url, restarts):
+    """When a download runs here after it ran in a worker, it restarts if bytes came there."""
+    download = Remote(url, None)
+    run([download], inline())
+    told = []
+    download.register(Event.RESTARTED, told.append)
+    download.url = "test://a/bytes/7"
+    download()
+    assert len(told) == restarts
+
+
 def test_a_monitor_that_fails(inline, caplog, monkeypatch):
     """If a monitor can't take a worker's report, that is logged, and the download succeeds."""
     download = Remote("test://a/bytes/7", None)
