@@ -69,7 +69,7 @@ def checked(server, tmp_path, number):
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_files(pool, file_server, tmp_path):
-    """Each executor brings every file once, whole, with the state of the download that ran."""
+    """With each executor every file is downloaded once, and the download has its state."""
     files = {f"/{number}": File(BODY, etag='"v1"') for number in range(200)}
     progress, told = ProgressMonitor(), []
     with file_server(files) as server, POOLS[pool]() as executor:
@@ -130,7 +130,7 @@ def test_connections_are_kept(file_server, tmp_path):
 
 
 def test_shutdown(tmp_path):
-    """`shutdown()` stops what runs in the workers, fails what waits, and leaves no file."""
+    """`shutdown()` stops the workers' downloads, fails the waiting ones, and leaves no file."""
     with forkserver() as executor:
         downloads = [
             Remote(f"test://a/block/{number}", tmp_path / str(number)) for number in range(40)
@@ -181,7 +181,7 @@ def test_shut_down_before():
 
 
 def test_a_pool_made_anew(tmp_path):
-    """A pool that is made anew tries each download of a dead worker once more, one by one."""
+    """A renewed pool tries each download of a dead worker once more, one by one."""
     with Renewed(2) as executor:
         downloads = [
             Remote(f"test://a/bytes/{number}", tmp_path / str(number)) for number in range(60)
@@ -279,7 +279,7 @@ def test_killed_while_it_writes_its_reply(renewed, tmp_path, monkeypatch):
 
 
 def test_killed_at_random(file_server, tmp_path):
-    """While workers are killed at random, a pool that is made anew brings every file, once."""
+    """While workers are killed at random, a renewed pool downloads every file, once."""
     files = {f"/{number}": BODY for number in range(300)}
     with file_server(files) as server, Renewed(2) as executor:
         downloads = [HttpDownload(server.url(path), tmp_path / path[1:]) for path in files]

@@ -153,7 +153,7 @@ class Run:
         if isinstance(item, Result):
             self.report(item)
             return None
-        # Asked before the download is built: there may be a million that are finished.
+        # Check this before building the download: a million files may be finished already.
         if self._is_noted(item):
             self.report(item.result("skipped", THERE))
             return None

@@ -328,7 +328,7 @@ class Tour:
 
         Args:
             source: The source.
-            error: The error. What is wrong on this side doesn't count.
+            error: The error. An error of this machine doesn't count.
             seconds: The time that it took.
         """
         if error.local:

@@ -380,7 +380,7 @@ class Chunks:
         except BaseException as error:  # noqa: BLE001 - also CancelledError
             may_go_on = self._executor.ends_all and not is_begun
             if not may_go_on and self._executor.is_broken(error):
-                # Nothing happens if the batch was cancelled before.
+                # This has no effect if the batch was cancelled before.
                 self.cancellation.cancel(broken(error))
             if may_go_on or self.cancellation.is_cancelled():
                 self._pending.add(sent.given_up(is_begun))
@@ -393,7 +393,7 @@ class Chunks:
             self._lose(sent, "its worker process died")
         else:
             if reply.is_late:
-                # Nothing happens if the batch has ended. Otherwise no worker would run anything.
+                # This has no effect if the batch has ended. Otherwise no worker could run anything.
                 self.cancellation.cancel(_unseen(sent.folder))
             self._portions.learn(reply.rate, self._executor.workers())
             self._pending.add(sent.items.values())
