@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import threading
+import time
 import tracemalloc
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -261,6 +262,10 @@ def test_memory_is_flat(way):
     """A long batch frees plans, downloads and results after it has returned them."""
     size = 10_000
 
+    def size_since(early):
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - early
+
     async def scenario():
         early = 0
         downloads = way.source(map(Nop, range(size)))
@@ -270,9 +275,12 @@ def test_memory_is_flat(way):
                 (await way.next(plans)).result()
                 if count == 2_000:
                     early = tracemalloc.get_traced_memory()[0]
-            gc.collect()
-            late = tracemalloc.get_traced_memory()[0]
-        assert late - early < 200_000
+            # Without the interpreter lock, threads free each other's objects a little later.
+            grown = [size_since(early)]
+            while grown[-1] >= 200_000 and len(grown) < 100:
+                time.sleep(0.05)
+                grown.append(size_since(early))
+        assert min(grown) < 200_000, grown
 
     tracemalloc.start()
     try:
