@@ -64,7 +64,7 @@ LAST = len(BODY) - 1
 
 
 class Eager(ramp.Ramp):
-    """Uses all connections from the beginning."""
+    """A policy that uses all connections from the beginning."""
 
     def __init__(self, most: int, now: float, trip: float, size: int) -> None:
         super().__init__(most, now, trip, size)
@@ -75,14 +75,14 @@ class Eager(ramp.Ramp):
 
 
 class Capped(ramp.Ramp):
-    """The real policy, on a clock by which each connection brings 4 MB/s however busy all is."""
+    """The real policy, on a clock by which each connection brings 4 MB/s on a busy machine, too."""
 
     def __init__(self, most: int, now: float, trip: float, size: int) -> None:
         super().__init__(most, 0.0, 0.001, size)
         self.clock, self.received = 0.0, 0
 
     def update(self, now: float, progress: ramp.Progress, active: int) -> None:
-        """Measure by that clock. The reader waits all the time."""
+        """Measure by that clock, as if the reader only waited."""
         self.clock += (progress.received - self.received) / max(active, 1) / 4e6
         self.received = progress.received
         super().update(self.clock, ramp.Progress(self.received, self.clock), active)
@@ -228,17 +228,17 @@ FIFTH = BODY[5 * SIZE : 6 * SIZE]
 
 
 def damaged(status: int = 206, body: bytes = FIFTH, **headers: str) -> Status:
-    """Return a reply to the request for part 5 that isn't right."""
+    """Return a wrong reply to the request for part 5."""
     named = {"Content-Range": f"bytes {5 * SIZE}-{6 * SIZE - 1}/{len(BODY)}", "ETag": '"e"'}
     named |= {name.replace("_", "-"): value for name, value in headers.items()}
     return Status(status, named, body)
 
 
 class TestInOrder:
-    """What writer, validations and handlers see is what they always see."""
+    """Writer, validations and handlers see the same as with one connection."""
 
     def test_content(self, held: Serve, opened: Opened) -> None:
-        """Each range is asked for once, with the validator, and the events are as ever."""
+        """Each range is asked for once, with the validator, and no event is added."""
         server = held()
         download = into_memory(server.url("/a"), parts=3)
         download.validations.append(DigestValidation("sha256", hashlib.sha256(BODY).hexdigest()))
@@ -257,7 +257,7 @@ class TestInOrder:
         assert opened.most in (2, 3)
 
     def test_stream(self, held: Serve) -> None:
-        """A stream is read over parts."""
+        """The content of a stream is fetched in parts, too."""
         download = into_memory(held().url("/a"), parts=3)
         with download.stream() as file:
             assert file.read() == BODY
@@ -269,7 +269,7 @@ class TestInOrder:
             assert file.read(SIZE) == BODY[:SIZE]
 
     def test_clone_and_pickle(self, held: Serve, tmp_path: Path) -> None:
-        """The number of connections is copied, and travels."""
+        """Clones and unpickled downloads have the same number of connections."""
         download = HttpDownload(held().url("/a"), tmp_path / "a", parts=3)
         assert download.clone().parts == 3
         again = pickle.loads(pickle.dumps(download))
@@ -278,7 +278,7 @@ class TestInOrder:
 
     @pytest.mark.parametrize("value", [0, -1])
     def test_too_few(self, value: int) -> None:
-        """Less than one connection is refused, also where it is set later."""
+        """A download refuses less than one connection, also if it is set after the constructor."""
         with pytest.raises(ValueError, match="parts: must be at least 1"):
             HttpDownload("http://a/", None, parts=value)
         download = into_memory("http://a/")
@@ -287,7 +287,7 @@ class TestInOrder:
 
     @pytest.mark.parametrize("value", [True, 2.0, "2"])
     def test_wrong_type(self, value: Any) -> None:
-        """What is no int is refused."""
+        """A number of connections that is no int is refused."""
         with pytest.raises(TypeError, match="parts: must be an int"):
             HttpDownload("http://a/", None, parts=value)
 
@@ -320,14 +320,14 @@ class TestOneConnection:
         ids=["small", "weak", "no validator", "no ranges", "coding"],
     )
     def test_file(self, fetched: Fetched, file_server: Serve, file: File) -> None:
-        """Small files, and servers that don't say enough, get one request."""
+        """One request fetches a small file, or one without a size, ranges or a strong validator."""
         server = file_server({"/a": file})
         headers = {"Accept-Encoding": "x-own"} if file.content_encoding else {}
         assert content(into_memory(server.url("/a"), parts=4, headers=headers)) == file.body
         assert server.count == 1
 
     def test_own_range(self, fetched: Fetched, file_server: Serve) -> None:
-        """A Range header of the caller's gets one request."""
+        """One request is sent if the caller's headers have a Range."""
         server = file_server({"/a": FILE})
         download = into_memory(server.url("/a"), parts=4, headers={"Range": f"bytes=1-{LAST}"})
         assert content(download) == BODY[1:]
@@ -340,7 +340,7 @@ class TestOneConnection:
         assert server.count == 1
 
     def test_one(self, fetched: Fetched, file_server: Serve) -> None:
-        """One connection is the default."""
+        """By default a file is fetched over one connection."""
         server = file_server({"/a": FILE})
         assert content(into_memory(server.url("/a"))) == BODY
         assert server.count == 1
@@ -376,7 +376,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("fault", BAD.values(), ids=BAD)
     def test_once(self, held: Serve, fault: Fault) -> None:
-        """It is fetched once more, which is no attempt, and causes no event."""
+        """A part that fails once is fetched once more: that is no attempt, and causes no event."""
         server = held(faults={span(5): [fault]})
         download = into_memory(server.url("/a"), parts=3)
         events = record(download)
@@ -391,7 +391,7 @@ class TestFailures:
         ids=["404", "401", "etag"],
     )
     def test_four_times(self, held: Serve, fault: Fault, kind: Any) -> None:
-        """The fourth failure in a row fails the attempt, with what is before that part here."""
+        """When a part fails four times in a row, the attempt fails. What is before it is kept."""
         server = held(faults={span(5): [fault] * 9})
         download = into_memory(server.url("/a"), parts=3)
         events = record(download)
@@ -403,7 +403,7 @@ class TestFailures:
         assert names(events)[-2:] == ["ERROR", "FAILED"]
 
     def test_next_attempt(self, held: Serve) -> None:
-        """The next attempt asks for all that is missing."""
+        """After parts have failed too often, the next attempt asks for all missing bytes."""
         server = held(faults={span(5): [Status(404)] * 4})
         download = into_memory(server.url("/a"), quick(), parts=3)
         events = record(download)
@@ -413,14 +413,14 @@ class TestFailures:
         assert f"bytes={5 * SIZE}-" in ranges(server)
 
     def test_progress(self, held: Serve) -> None:
-        """A part that brings something each time may break more often."""
+        """A part may break off more than four times if each request brings some bytes."""
         step = SIZE // 4
         faults = {f"bytes={5 * SIZE + i * step}-{6 * SIZE - 1}": [CutAfter(step)] for i in range(4)}
         server = held(faults=faults)
         assert content(into_memory(server.url("/a"), parts=3)) == BODY
 
     def test_other_version(self, held: Serve) -> None:
-        """A file that is replaced meanwhile starts again: two versions are never joined."""
+        """A file that is replaced on the server is fetched anew: versions are never joined."""
         files = {"/a": FILE}
         server = held(files=files)
         download = into_memory(server.url("/a"), quick(), parts=3)
@@ -438,7 +438,7 @@ class TestFailures:
     def test_first_connection(
         self, fetched: Fetched, file_server: Serve, monkeypatch: pytest.MonkeyPatch, fault: Fault
     ) -> None:
-        """The first connection that breaks is asked for its rest, without an event."""
+        """When the first connection breaks, its rest is asked for again, without an event."""
         monkeypatch.setattr(parts, "Ramp", ramp.Ramp)
         # Then the number of connections is checked before each read.
         monkeypatch.setattr(parts, "_LOOK", 0.0)
@@ -452,7 +452,7 @@ class TestFailures:
     def test_first_connection_gone(
         self, fetched: Fetched, file_server: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its fourth failure in a row fails the attempt."""
+        """When the first connection fails for the fourth time in a row, the attempt fails."""
         monkeypatch.setattr(parts, "Ramp", ramp.Ramp)
         server = file_server({"/a": FILE}, faults=lambda *_: CutAfter(0))
         failure(into_memory(server.url("/a"), parts=3), DownloadFailed)
@@ -466,7 +466,7 @@ class TestFailures:
         assert ranges(server).count(span(5)) == 1
 
     def test_in_the_way_of_the_stream(self, held: Serve) -> None:
-        """A part that can't be had while the first connection works is left to that."""
+        """A part that fails too often is left to the first connection, if that works."""
         server = held(1, faults={span(1): [Status(404)] * 9})
         download = into_memory(server.url("/a"), parts=2)
         assert content(download) == BODY
@@ -621,14 +621,14 @@ def with_mirrors(home: FileServer, *mirrors: FileServer, **options: Any) -> Any:
 
 
 class Unrepeatable(Validation):
-    """It takes bytes, and can't be reset."""
+    """A validation that can't be reset."""
 
     def update(self, buffer: bytes) -> None:
         """Take bytes."""
 
 
 class Pipe(io.RawIOBase):
-    """It can't seek."""
+    """A file that can't seek."""
 
     def __init__(self) -> None:
         self.buffers: list[bytes] = []
@@ -664,7 +664,7 @@ class Brought:
 
 @pytest.fixture
 def brought(fetched: Fetched, monkeypatch: pytest.MonkeyPatch) -> Brought:
-    """Tell when a mirror has brought so much of a part that the stream ends there."""
+    """Tell when a mirror has brought so much of a part that the stream ends before it."""
     found, came = Brought(), parts.Team._came
 
     def counted(team: parts.Team, part: parts.Part) -> None:
@@ -680,7 +680,7 @@ class TestMirrors:
     """Parts from mirrors, where an enforced digest checks the whole."""
 
     def test_content(self, held: Serve, file_server: Serve, opened: Opened) -> None:
-        """Each range is asked for once, of any source, whatever its validator is."""
+        """Each range is asked for once, from any source, whatever its validator is."""
         home = held(user=("u", "p"))
         mirror = file_server({"/a": File(BODY, etag='"other"')})
         secrets = {"X-Secret": "s3cret", "Cookie": "a=s3cret"}
@@ -735,7 +735,7 @@ class TestMirrors:
         assert download.source == home.url("/a")
 
     def test_other_size(self, held: Serve, file_server: Serve) -> None:
-        """A file of another size brings nothing."""
+        """A mirror whose file has another size brings no part."""
         home, mirror = held(1), file_server({"/a": OTHER + b"more"})
         download = with_mirrors(home, mirror, parts=2)
         assert content(download) == BODY
@@ -939,7 +939,7 @@ class TestMirrors:
     def test_breaker(
         self, held: Serve, file_server: Serve, monkeypatch: pytest.MonkeyPatch, is_due: bool
     ) -> None:
-        """A mirror whose host is down is asked for no part, but for one that is a probe."""
+        """While a mirror's host is down, it is asked for no part, except for one to test it."""
         home, mirror = held(1), file_server({"/a": FILE})
         download = with_mirrors(home, mirror, parts=2)
         download.context = Context()
@@ -1047,7 +1047,7 @@ class TestLimits:
         assert int(again[6:-1]) >= len(BODY) // 2
 
     def test_rate(self, held: Serve) -> None:
-        """Each part is a request for a rate limiter."""
+        """A rate limiter counts each part as a request."""
         taken = []
 
         class Limiter:
@@ -1062,7 +1062,7 @@ class TestLimits:
 
 
 class TestAdaptation:
-    """The number of connections is found while the file comes."""
+    """The number of connections is chosen while the file is fetched."""
 
     @pytest.fixture(autouse=True)
     def quick(self, fetched: Fetched, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1084,7 +1084,7 @@ class TestAdaptation:
         assert server.most_connections >= 4
 
     def test_refused(self, file_server: Serve) -> None:
-        """A server that admits one connection only brings the file by that one."""
+        """From a server that admits only one connection, the file is fetched over that one."""
         file = File(BODY * 10, etag='"e"')
         server = file_server(
             {"/a": file}, faults=lambda index, _: Status(503) if index else Slow(16 * KIB, 0.002)

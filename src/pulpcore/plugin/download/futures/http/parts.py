@@ -297,7 +297,7 @@ class Team:
         """Fetch no more parts from a source that isn't that of the attempt.
 
         Args:
-            fetcher: The source's.
+            fetcher: Sends the requests to that source.
         """
         if fetcher in self.fetchers:
             self.fetchers.remove(fetcher)
@@ -552,11 +552,11 @@ class Reader:
         self._team.give_up(fetcher)
 
     def _is_silent(self, part: Part) -> bool:
-        """Whether its source has stalled."""
+        """Whether the source of a part has stalled."""
         return part.quiet > self._patience
 
     def _is_slow(self, part: Part) -> bool:
-        """Whether its source is much slower than that of the attempt."""
+        """Whether the source of a part is much slower than that of the attempt."""
         return self._usual is not None and part.spent > max(_SLOW * self._usual, _PATIENCE)
 
     def _drop(self, part: Part) -> None:
