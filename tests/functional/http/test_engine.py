@@ -76,13 +76,17 @@ class TestSession:
         ids=["bytes", "text", "form", "file", "pieces"],
     )
     def test_content(self, raw_server: Any, context: Context, data: Any, sent: bytes) -> None:
-        """A session sends any content that requests accepts, chunked if its size is unknown."""
+        """A session sends any content that requests accepts, chunked if its size is unknown.
+
+        The requests name this library, as those of downloads do.
+        """
         server = raw_server([[Recv(), Read(len(sent)), Send(OK), Stall()]])
         found = session_of(context, server.url()).post(server.url("/p"), data=data)
         assert (found.status_code, found.content) == (200, b"fine")
         (asked,) = server.requests
         length, coding = asked.header("Content-Length"), asked.header("Transfer-Encoding")
         assert asked.method == "POST"
+        assert (asked.header("User-Agent"), asked.header("Accept")) == (user_agent(), "*/*")
         assert server.logs[0].received == sent
         expected = (None, "chunked") if sent.startswith(b"2") else (str(len(sent)), None)
         assert (length, coding) == expected
