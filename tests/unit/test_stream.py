@@ -355,7 +355,8 @@ def test_repaired_with_other_content():
         file.read()
 
 
-def test_error_is_swallowed():
+@pytest.mark.parametrize("errors", [1, 2])
+def test_error_is_swallowed(errors):
     """If a class overrides `__call__` and catches the error, half a file still isn't complete."""
 
     class Quiet(Stub):
@@ -363,11 +364,17 @@ def test_error_is_swallowed():
             with suppress(DownloadFailed):
                 super().__call__()
 
+    left = [DownloadFailed("it broke"), transient("it broke")][:errors]
+
     def send(download):
         download._write(b"a")
-        raise DownloadFailed("it broke")
+        if len(left) > 1:
+            download._write(b"b")
+        raise left.pop()
 
-    with Quiet(send).stream() as file, pytest.raises(DownloadFailed, match="before its content"):
+    download = Quiet(send)
+    download.retry = quick(9)
+    with download.stream() as file, pytest.raises(DownloadFailed, match="before its content"):
         file.read()
 
 
