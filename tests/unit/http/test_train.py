@@ -1,17 +1,21 @@
 """Tests of trains of requests on one connection, and of requests that can't be in one."""
 
+import hashlib
 import http.client
 
 import pytest
 
 from pulpcore.plugin.download.futures.engine.pipeline import Health
-from pulpcore.plugin.download.futures.http.pipeline import HttpLine, PipelinedRequest
+from pulpcore.plugin.download.futures.http.pipeline import Expected, HttpLine, PipelinedRequest
 from pulpcore.plugin.download.futures.http.wire.connection import Connection
 from pulpcore.plugin.download.futures.http.wire.framing import ReplyParser
 from pulpcore.plugin.download.futures.http.wire.pool import IdleConnections, Pool
 from pulpcore.plugin.download.futures.http.wire.train import StoredBody, Train
 from pulpcore.plugin.download.futures.settings import Timeout
+from pulpcore.plugin.download.futures.validation import DigestValidation
 from pulpcore.plugin.download.futures.waiting.cancellation import Cancellation
+
+NAMES = ["sha512", "sha256"]
 
 
 class Options:
@@ -55,6 +59,18 @@ def test_connections_that_end_at_a_time(trains, is_off):
     for _ in range(8):
         HttpLine(Ended(trains), 8, health).close()
     assert health.is_off == is_off
+
+
+@pytest.mark.parametrize("fed", [b"", b"more"])
+def test_expected_content(fed):
+    """Content is the expected one if size and all digests agree, whatever they have seen."""
+    digests = [DigestValidation(name, hashlib.new(name, b"abc").hexdigest()) for name in NAMES]
+    for digest in digests:
+        digest.update(fed)
+    expected = Expected(3, digests)
+    assert [expected.has(data) for data in (b"abc", b"abx", b"ab")] == [True, False, False]
+    digests[1] = DigestValidation(NAMES[1], hashlib.new(NAMES[1], b"abx").hexdigest())
+    assert not expected.has(b"abc")
 
 
 def test_unsendable():
