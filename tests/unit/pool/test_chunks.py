@@ -1,6 +1,7 @@
 """Tests of the engine that sends downloads in chunks to workers, here in threads."""
 
 import pickle
+import resource
 import signal
 import sys
 import tempfile
@@ -576,6 +577,45 @@ def test_its_folder_is_removed(inline):
     assert f"can't see {executor.calls[0].folder}: somebody has removed it" in reasons.pop()
 
 
+def tell_writing(monkeypatch):
+    """Return an event that the first `_write` of a `Remote` sets."""
+    begun, write = threading.Event(), Remote._write
+    monkeypatch.setattr(Remote, "_write", lambda self, data: begun.set() or write(self, data))
+    return begun
+
+
+def test_its_folder_is_removed_while_a_download_runs(inline, monkeypatch):
+    """What a worker stops because the folder is gone fails with that reason, not as shut down."""
+    monkeypatch.setattr(worker, "_POLL", 0.05)
+    executor, begun = inline(1), tell_writing(monkeypatch)
+
+    def remove():
+        assert begun.wait(SECONDS)
+        Folder(executor.calls[0].folder, "").remove()
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    [plan] = run([Remote("test://a/block", None)], executor).values()
+    remover.join()
+    assert plan.executed
+    assert "somebody has removed it" in plan.error.reason
+
+
+def test_running_while_the_executor_is_shut_down(inline, monkeypatch):
+    """What runs and what waits fail with the same reason: the executor was shut down."""
+    monkeypatch.setattr(worker, "_POLL", 0.05)
+    executor, begun = inline(1), tell_writing(monkeypatch)
+
+    def downloads():
+        yield Remote("test://a/block", None)
+        assert begun.wait(SECONDS)
+        executor.faults["submit"] = RuntimeError("cannot schedule new futures after shutdown")
+        yield Nop()
+
+    plans = run(downloads(), executor)
+    assert [plan.error.reason for plan in plans.values()] == ["the executor was shut down"] * 2
+
+
 def test_submit_fails(inline):
     """If an executor refuses a chunk, its plans fail with the executor's error, redacted."""
     executor = inline()
@@ -878,7 +918,7 @@ def test_a_report_that_can_t_be_applied(inline, monkeypatch):
 def test_not_started():
     """A download that a worker didn't start, because the batch ended, sends no event."""
     download = handled(Event.FAILED)
-    chunks._settle(plan := Plan(download), Report(False, DownloadFailed("ended")))
+    chunks._settle(plan := Plan(download), Report(False, DownloadFailed("ended")), Mock(), Mock())
     assert not plan.executed
     assert plan.deliver is None
     assert plan.error.download is download
@@ -941,3 +981,55 @@ def test_early_reports(tmp_path):
     assert list(folder.reports(1, 0)) == [("one", size)]
     assert list(folder.reports(1, size)) == []
     assert not Folder(str(Path(tmp_path) / "none"), "b").report(1, "one")
+
+
+def test_an_early_report_on_a_full_disk(tmp_path):
+    """A report of which the disk took a part is removed, so that the next one can be read."""
+    folder = Folder(str(tmp_path), "b")
+    assert folder.report(1, "first")
+    size = (tmp_path / "done-1").stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+    try:
+        assert not folder.report(1, "does not fit")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "done-1").stat().st_size == size
+    assert folder.report(1, "third")
+    assert [report for report, _ in folder.reports(1, 0)] == ["first", "third"]
+
+
+def test_a_folder_that_can_t_be_filled(tmp_path, monkeypatch):
+    """A folder in which no file can be created is removed again."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Folder, "_file", lambda self, *key: str(tmp_path / "missing" / "running"))
+    with pytest.raises(FileNotFoundError):
+        Folder.create("b")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [BrokenExecutor, ConnectionRefusedError, EOFError])
+def test_pools_that_break_at_once(monkeypatch, error):
+    """A pool that breaks while it gets a chunk is replaced, but not for ever."""
+    errors = []
+
+    def submit(pool, function, *arguments):
+        if errors:
+            raise errors.pop()
+        return pool
+
+    made = Mock(side_effect=lambda *arguments, **options: object())
+    monkeypatch.setattr(executors, "ProcessPoolExecutor", made)
+    monkeypatch.setattr(executors.killed, "submit", submit)
+    monkeypatch.setattr(executors.killed, "shut_down", ended := Mock())
+    pool = executors.Renewed(2)
+    first = pool.submit(int)
+    assert pool.submit(int) is first
+    errors += [error(), error()]
+    assert pool.submit(int) is not first
+    assert made.call_count == 3
+    assert ended.call_count == 2
+    errors += [error()] * 9
+    with pytest.raises(error):
+        pool.submit(int)
+    assert made.call_count == 3 + executors._TRIES - 1

@@ -39,7 +39,7 @@ from .pending import Item, Pending
 from .portions import LINGER, Portions
 from .threads import EXITING, forget, open_engines, stop_at_exit
 from .window import Plan
-from .worker import Reply, work
+from .worker import STOPPED, Reply, work
 
 log = logging.getLogger(__name__)
 
@@ -418,7 +418,7 @@ class Chunks:
             item = sent.items.pop(index, None)
             if item is None:
                 continue  # it was reported early
-            _settle(item[0], Report(*report))
+            _settle(item[0], Report(*report), self.cancellation, sent.folder)
             self._portions.done += 1
             self._complete(item[0])
 
@@ -489,13 +489,17 @@ def _show(item: Item, wait: Wait | None) -> None:
         log.exception("A monitor could not show what %s waits for", item[0].download)
 
 
-def _settle(plan: Plan, report: Report) -> None:
+def _settle(plan: Plan, report: Report, cancellation: Cancellation, folder: Folder) -> None:
     """Apply the outcome that a worker has reported to a plan."""
     plan.executed = report.executed
     try:
         plan.error = report.apply(plan.download)
     except Exception as error:  # noqa: BLE001 - a property of a plugin's class may raise
         plan.error = error
+    if isinstance(plan.error, DownloadFailed) and plan.error.reason == STOPPED:
+        # Nothing happens if the batch was cancelled before. Otherwise its folder is gone.
+        cancellation.cancel(_unseen(folder))
+        plan.error.reason = cancellation.reason or ""
     if report.executed:
         _tell_later(plan)
 

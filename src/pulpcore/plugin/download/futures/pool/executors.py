@@ -32,6 +32,9 @@ DEFAULT_WORKERS = 4
 _COUNTED = 5.0
 """How often an executor that can grow is asked for its number of workers (seconds)."""
 
+_TRIES = 5
+"""How many pools may break while they get a function, because their workers are killed."""
+
 SHUT_DOWN = "the executor was shut down"
 
 
@@ -224,17 +227,27 @@ class Renewed(Processes, Executor):
         Args:
             function: The function.
             arguments: Its arguments.
+
+        Raises:
+            BrokenExecutor: Several pools broke while they got the function.
+            OSError: A process can't be started.
+            EOFError: The same.
+            RuntimeError: The pool was shut down.
         """
-        if self._pool is not None:
+        tries = _TRIES
+        while True:
+            # "forkserver": forking this process, which has threads, could deadlock.
+            self._pool = self._pool or ProcessPoolExecutor(
+                self._number, mp_context=get_context("forkserver"), initializer=_ignore_interrupts
+            )
             try:
                 return killed.submit(self._pool, function, *arguments)
-            except BrokenExecutor:
-                killed.shut_down(self._pool, wait=False)
-        # "forkserver": forking this process, which has threads, could deadlock.
-        self._pool = ProcessPoolExecutor(
-            self._number, mp_context=get_context("forkserver"), initializer=_ignore_interrupts
-        )
-        return killed.submit(self._pool, function, *arguments)
+            except (BrokenExecutor, OSError, EOFError):
+                # The last two: the fork server was killed while it started a process.
+                killed.shut_down(self._pool, wait=False, cancel_futures=True)
+                self._pool, tries = None, tries - 1
+                if not tries:
+                    raise
 
     def look(self) -> None:
         """End the pool if it waits for a process that was killed."""

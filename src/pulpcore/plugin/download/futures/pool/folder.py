@@ -52,8 +52,12 @@ class Folder:
             OSError: It can't be created.
         """
         folder = cls(tempfile.mkdtemp(prefix="pulp-futures-"), batch)
-        with open(folder._file("running", batch), "xb"):
-            return folder
+        try:
+            with open(folder._file("running", batch), "xb"):
+                return folder
+        except OSError:
+            folder.remove()
+            raise
 
     def exists(self) -> bool:
         """Whether this process sees the folder."""
@@ -99,12 +103,18 @@ class Folder:
             number: The number of the chunk.
             report: The report. It is pickled.
         """
-        try:
-            with open(self._file("done", number), "ab") as file:
-                file.write(pickle.dumps(report, pickle.HIGHEST_PROTOCOL))
+        data = pickle.dumps(report, pickle.HIGHEST_PROTOCOL)
+        # Without a buffer, write() tells how much of the report a full disk has taken.
+        with (
+            contextlib.suppress(OSError),
+            open(self._file("done", number), "ab", buffering=0) as file,
+        ):
+            size = file.tell()
+            if file.write(data) == len(data):
                 return True
-        except OSError:
-            return False
+            # The next report must follow a complete one.
+            file.truncate(size)
+        return False
 
     def reports(self, number: int, offset: int) -> Iterator[tuple[Any, int]]:
         """Yield the complete early reports of a chunk.

@@ -31,7 +31,9 @@ from .folder import Folder
 from .threads import Threads
 from .window import COALESCE, Plan
 
-STOPPED = "the batch was shut down"
+STOPPED = "the worker process saw that the batch had ended"
+"""Why a worker stops downloads. The batch puts its own reason in the place of this one."""
+
 PATIENCE = 2.0
 """After this time a worker starts no more downloads of a chunk, and reports what is done (s)."""
 
