@@ -12,6 +12,7 @@ from stubs import Nop, Stub
 from urllib3.util import Retry
 
 from pulpcore.plugin.download.futures import Batch, DownloadFailed
+from pulpcore.plugin.download.futures.batch import Plan
 from pulpcore.plugin.download.futures.error import transient
 from pulpcore.plugin.download.futures.pool import threads as module
 from pulpcore.plugin.download.futures.pool import window
@@ -124,6 +125,17 @@ def test_no_thread_for_the_timer(monkeypatch):
     with Batch([waiting(FAR)]) as batch:
         threading.Timer(0.05, batch.shutdown).start()
         assert "shut down" in next(batch()).error.reason
+
+
+def test_no_thread_to_begin(monkeypatch):
+    """If a batch that was shut down can't start a thread for a plan, the plan tells the reason."""
+    engine = module.Threads(1, "test", Cancellation())
+    monkeypatch.setattr(engine.workers, "run", Mock(side_effect=RuntimeError("no new thread")))
+    engine.cancellation.cancel("it was shut down")
+    plan, ended = Plan(Nop()), []
+    engine.start(plan, ended.append)
+    assert ended == [plan]
+    assert (plan.error.download, plan.error.reason) == (plan.download, "it was shut down")
 
 
 def test_no_thread_to_go_on(monkeypatch):
