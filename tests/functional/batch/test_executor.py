@@ -257,15 +257,16 @@ def test_killed_before_a_full_queue(renewed, tmp_path):
         assert not ender.is_alive()
 
 
-@pytest.mark.parametrize("renewed", [True, False])
-def test_killed_while_it_writes_its_reply(renewed, tmp_path, monkeypatch):
+@pytest.mark.parametrize("pool", [lambda: Renewed(2), forkserver, loky])
+def test_killed_while_it_writes_its_reply(pool, tmp_path, monkeypatch):
     """A worker that is killed with half of its reply written hangs no batch and no pool."""
     monkeypatch.setattr(chunks, "_LOOK", 0.1)
     downloads = [
         Remote("test://a/bytes/1", tmp_path / "1"),
         Remote("test://a/half", tmp_path / "2"),
     ]
-    with Renewed(2) if renewed else forkserver() as executor:
+    with pool() as executor:
+        renewed = isinstance(executor, Renewed)
         with Batch(downloads, executor=executor) as batch:
             plans = list(batch())
         failed = [plan for plan in plans if plan.error is not None]

@@ -105,3 +105,14 @@ def test_rest_of_a_result_that_nobody_reads(pipe):
         killed._pad(pipe[1], Mock(is_alive=Mock(side_effect=alive)))
     pipe[1].close()
     killed._pad(pipe[1], Mock(is_alive=Mock(return_value=True)))
+
+
+def test_a_process_without_kill(pipe):
+    """A process of loky's, which can only be terminated, is."""
+    process = Mock()
+    process.kill.side_effect = AttributeError("'Popen' object has no attribute 'kill'")
+    manager = Mock(is_alive=Mock(return_value=False))
+    queue = Mock(_writer=pipe[1])
+    pool = Mock(_processes={1: process}, _result_queue=queue, _executor_manager_thread=manager)
+    killed.end(pool)
+    process.terminate.assert_called_once_with()

@@ -150,7 +150,11 @@ def _processes(pool: Executor) -> list[BaseProcess]:
 
 def _kill(processes: Iterable[BaseProcess]) -> None:
     for process in processes:
-        process.kill()
+        try:
+            process.kill()
+        except AttributeError:
+            # Those of loky have no kill().
+            process.terminate()
 
 
 def _kill_with_the_first(processes: list[BaseProcess]) -> None:
