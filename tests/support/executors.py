@@ -82,7 +82,12 @@ class Remote(Download):
         elif verb == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif verb == "half":
-            connection.Connection._send = _send_half_and_die
+            die_in_reply()
+
+
+def die_in_reply():
+    """Have this process be killed when it has written half of its next message."""
+    connection.Connection._send = _send_half_and_die
 
 
 def _send_half_and_die(pipe, buffer, write=os.write):

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from executors import Remote
+from executors import Remote, die_in_reply
 from servers.files import CutAfter, File
 from stubs import Blocking, Nop, Stub
 
@@ -277,6 +277,24 @@ def test_killed_while_it_writes_its_reply(pool, tmp_path, monkeypatch):
         for plan in failed:
             reason = "two workers failed at it" if renewed else "a worker process died"
             assert reason in plan.error.reason
+
+
+def test_shutdown_after_half_a_reply():
+    """The program's pool ends, too, if it is shut down while it waits for the rest of a reply."""
+    with Renewed(2) as executor:
+        future = executor.submit(die_in_reply)
+        # Another worker lives, so the pipe stays open.
+        executor.submit(time.sleep, 0)
+        [*processes] = executor._pool._processes.values()
+        end = time.monotonic() + SECONDS
+        while all(process.is_alive() for process in processes):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        ender = threading.Thread(target=executor.shutdown, daemon=True)
+        ender.start()
+        ender.join(SECONDS)
+        assert not ender.is_alive()
+        assert future.exception(0) is not None
 
 
 def test_killed_at_random(file_server, tmp_path):

@@ -110,15 +110,20 @@ def end(executor: Executor) -> None:
     Args:
         executor: A ProcessPoolExecutor, or loky's.
     """
+    _kill(_processes(executor))
+    start(functools.partial(_pad, *_results(executor)), "download-processes")
+
+
+def _results(executor: Executor) -> tuple[Any, Any]:
+    """Return the pipe for a pool's results, and the thread that reads them, or None."""
     writer = getattr(getattr(executor, "_result_queue", None), "_writer", None)
-    manager: Any = getattr(executor, "_executor_manager_thread", None)
-    # They are None after shutdown().
-    if None not in (writer, manager):
-        _kill(_processes(executor))
-        start(functools.partial(_pad, writer, manager), "download-processes")
+    return writer, getattr(executor, "_executor_manager_thread", None)
 
 
-def _pad(writer: Any, manager: threading.Thread) -> None:
+def _pad(writer: Any, manager: threading.Thread | None) -> None:
+    # They are None before the first submit() and after shutdown().
+    if writer is None or manager is None:
+        return
     # OSError and ValueError: the pool has closed its queue.
     with contextlib.suppress(OSError, ValueError):
         while manager.is_alive():
@@ -132,7 +137,8 @@ def shut_down(pool: ProcessPoolExecutor, wait: bool, cancel_futures: bool = Fals
     """Shut a pool down, which may be broken.
 
     A process that is killed meanwhile may hold the lock of the pool's queue. The others wait for
-    that lock, and the pool for them. So they are killed.
+    that lock, and the pool for them. Or the pool waits for the rest of its result. So the others
+    are killed, and the pool gets something else instead of the rest.
 
     Args:
         pool: The pool.
@@ -140,7 +146,8 @@ def shut_down(pool: ProcessPoolExecutor, wait: bool, cancel_futures: bool = Fals
         cancel_futures: Cancel what has not begun.
     """
     release(pool)
-    start(functools.partial(_kill_with_the_first, _processes(pool)), "download-processes")
+    watch = functools.partial(_kill_with_the_first, _processes(pool), *_results(pool))
+    start(watch, "download-processes")
     pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
@@ -157,10 +164,13 @@ def _kill(processes: Iterable[BaseProcess]) -> None:
             process.terminate()
 
 
-def _kill_with_the_first(processes: list[BaseProcess]) -> None:
+def _kill_with_the_first(
+    processes: list[BaseProcess], writer: Any, manager: threading.Thread | None
+) -> None:
     while processes:
         wait_for_any([process.sentinel for process in processes])
         ended = [process for process in processes if process.exitcode is not None]
         processes = [process for process in processes if process not in ended]
         if any(process.exitcode for process in ended):
             _kill(processes)
+            _pad(writer, manager)
