@@ -1,10 +1,13 @@
 """Tests of what makes a ProcessPoolExecutor end after one of its processes was killed."""
 
+import fcntl
 import os
 import pickle
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from unittest.mock import Mock
 
 import pytest
@@ -39,6 +42,19 @@ def test_writer_gets_an_error(pipe):
     killed._close_when_full(reader, writer, thread)
     thread.join(SECONDS)
     assert len(errors) == 1
+
+
+def test_large_descriptor(pipe):
+    """A program with more than a thousand open files is helped, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        writer = Connection(fcntl.fcntl(pipe[1], fcntl.F_DUPFD_CLOEXEC, 1100), readable=False)
+        with writer:
+            killed._pad(writer, Mock(is_alive=Mock(side_effect=[True, False])))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert pipe[0].poll()
 
 
 def test_pool_that_ends(pipe):

@@ -76,11 +76,19 @@ def _close_when_full(reader: Any, writer: Any, manager: threading.Thread) -> Non
     # OSError and ValueError: the pool has closed its queue.
     with contextlib.suppress(OSError, ValueError):
         while manager.is_alive():
-            if not select.select([], [writer], [], 0)[1]:
+            if not _is_ready(writer):
                 # The thread that writes gets an error.
                 reader.close()
                 return
             time.sleep(_LOOK)
+
+
+def _is_ready(writer: Any) -> bool:
+    """Whether a pipe takes bytes without blocking."""
+    # Unlike select(), poll() takes descriptors above 1023.
+    poll = select.poll()
+    poll.register(writer, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def unnoticed(executor: Executor) -> set[BaseProcess]:
@@ -127,7 +135,7 @@ def _pad(writer: Any, manager: threading.Thread | None) -> None:
     # OSError and ValueError: the pool has closed its queue.
     with contextlib.suppress(OSError, ValueError):
         while manager.is_alive():
-            if select.select([], [writer], [], 0)[1]:
+            if _is_ready(writer):
                 os.write(writer.fileno(), _PADDING)
             else:
                 time.sleep(_LOOK)
