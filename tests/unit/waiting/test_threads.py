@@ -556,6 +556,24 @@ def test_single_forked():
     assert forked(child) == 0
 
 
+def test_thread_that_ends_before_it_was_noted_that_it_was_asked_for(monkeypatch):
+    """What comes while a thread leaves is run even if the one that started it is still busy."""
+    monkeypatch.setattr(module, "_IDLE", 0)
+    done = []
+    workers = Workers(1, "w", lambda work, name: work())
+    real = workers._leave
+
+    def leave(worker):
+        real(worker)
+        if not done:
+            done.append("came")
+            workers._functions.append(lambda: done.append("ran"))
+
+    monkeypatch.setattr(workers, "_leave", leave)
+    workers.run(int)
+    assert done == ["came", "ran"]
+
+
 def test_reserve_filled_while_the_last_one_leaves(monkeypatch):
     """What a running function holds is taken even if the thread that watched is just leaving."""
     monkeypatch.setattr(module, "_IDLE", 0)

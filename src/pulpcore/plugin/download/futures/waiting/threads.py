@@ -280,7 +280,7 @@ class Workers:
             # After an interrupt _call() may start a second thread for a worker that has one.
             is_twice, is_needless = worker.is_begun, self._running >= self._most
             if not is_twice and not is_needless:
-                worker.is_begun = True
+                worker.is_begun = worker.is_asked = True
                 thread = threading.current_thread()
                 if thread.name.startswith(self._name):
                     worker.thread = thread
