@@ -59,7 +59,7 @@ class _Worker:
     """One thread of a pool.
 
     Attributes:
-        is_asked (bool): ``start()`` was called for it and has returned.
+        is_asked (bool): ``start()`` has returned for it, or its thread has begun before that.
         is_begun (bool): The thread is running, or has ended.
         thread (threading.Thread | None): The thread, once it is running; None if the threading
             module has no object for it.
