@@ -170,6 +170,12 @@ class TestLife:
         probe()
         assert others == [False]
 
+    @pytest.mark.parametrize("status", [429, 502, 503, 504])
+    def test_overload(self, file_server: Any, context: Context, status: int) -> None:
+        """The statuses of an overloaded server count as failures of the host."""
+        server = file_server({"/a": BODY}, faults=lambda *_: Status(status))
+        bring_down(context, server.url("/a"))
+
     @pytest.mark.parametrize("status", [200, 404, 403, 401, 500, 410])
     def test_other_replies(self, file_server: Any, context: Context, status: int) -> None:
         """Any response but an overload error resets the breaker's count of failures."""

@@ -83,6 +83,16 @@ def test_sites_that_are_about_equally_good_share_the_files():
         assert ranked(sites, iter([0.999, 0.0, 0.5]).__next__) == order
 
 
+def test_any_site_is_tested_again():
+    """For a few files, a slow site is asked first, because it may have become fast."""
+    sites = {url: Site() for url in "abc"}
+    for speed, site in zip((3000, 2000, 1000), sites.values(), strict=True):
+        for _ in range(ENOUGH):
+            site.succeeded(speed, 1.0)
+    assert ranked(sites, iter([0.5, 0.5, 0.5, 0.0, 0.9]).__next__) == ["c", "a", "b"]
+    assert ranked(sites, iter([0.5, 0.5, 0.5, 0.5]).__next__) == ["a", "b", "c"]
+
+
 def test_others():
     """Parts come from sources that weren't asked yet and don't rest."""
     sites = {url: Site() for url in "abcd"}
