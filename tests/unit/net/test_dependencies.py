@@ -50,9 +50,11 @@ OF_OBJECTS = {
     "concurrent.futures.ProcessPoolExecutor._executor_manager_thread",
     "concurrent.futures.ProcessPoolExecutor._max_workers",
     "concurrent.futures.ProcessPoolExecutor._processes",
+    "concurrent.futures.ProcessPoolExecutor._result_queue",
     "distributed.cfexecutor.ClientExecutor._client",
     "multiprocessing.queues.Queue._reader",
     "multiprocessing.queues.Queue._writer",
+    "multiprocessing.queues.SimpleQueue._writer",
     "sys._is_gil_enabled",
     "threading._register_atexit",
 }
