@@ -1,12 +1,20 @@
 """Tests of the places for connections to one host."""
 
+from unittest.mock import Mock
+
 import pytest
 import runs
 from runs import Clock
 
 from pulpcore.plugin.download.futures import BufferWriter, HttpDownload, Limits
 from pulpcore.plugin.download.futures.engine import places as module
-from pulpcore.plugin.download.futures.engine.limited import RunLimits
+from pulpcore.plugin.download.futures.engine.attempt import Attempt
+from pulpcore.plugin.download.futures.engine.limited import (
+    LimitedAttempt,
+    RunLimits,
+    leave_place,
+    take_place,
+)
 from pulpcore.plugin.download.futures.engine.places import Places, enter_all
 
 
@@ -173,3 +181,20 @@ def test_a_connection_that_is_taken_meanwhile(runners):
     places.enter(runners[0].run, 1)
     places.make_room(1)
     assert not connection.is_closed
+
+
+def test_further_connection():
+    """A further connection takes a place of an attempt with limits, and gives it back."""
+    attempt = Mock(spec=LimitedAttempt)
+    attempt.take_place.return_value = False
+    assert not take_place(attempt, "part", ["host"])
+    leave_place(attempt, "part")
+    attempt.take_place.assert_called_once_with("part", ["host"])
+    attempt.leave_place.assert_called_once_with("part")
+
+
+def test_further_connection_without_limits():
+    """An attempt without limits has no places to take."""
+    attempt = Mock(spec=Attempt)
+    assert take_place(attempt, "part", ["host"])
+    leave_place(attempt, "part")
