@@ -118,13 +118,13 @@ def test_others():
 def test_helpers(is_blamed, is_alone, rests):
     """Good parts reset a mirror's failures, unless a part of it failed or the digest was wrong."""
     mirror = Site()
-    for _ in range(FAILURES - 1):
+    for _ in range(FAILURES - 2):
         mirror.failed(0.01)
     tour = Tour(["a", "b"], {"a": Site(), "b": mirror}.__getitem__, lambda: 0.0, keep_first=True)
     tour.helped("b")
     if is_blamed:
         tour.blame("b", transient("gone"), 0.01)
-    tour.succeeded(10, 1.0, is_alone)
-    assert mirror.is_resting == rests
+    tour.succeeded(10, 0.01, is_alone)
+    assert not mirror.is_resting
     mirror.failed(0.01)
     assert mirror.is_resting == rests

@@ -8,9 +8,9 @@
                ↑        ↓         ↓         ↓
                └───────────── RECOVER ──→ FAILED
 
-Each state has a step, whose outcome determines the next state. Between two steps the
-run may have to wait: for a back-off, a Retry-After, the rate limiter, or a place at a host that
-limits its connections. A wait occupies no thread: :meth:`Life.advance` returns when it ends.
+Each state has a step, whose outcome determines the next state. Between two steps the run may have
+to wait: for a back-off, a Retry-After, the rate limiter, or a place at a host that limits its
+connections. A wait occupies no thread: :meth:`Life.advance` returns the time at which it ends.
 
 A pool of threads creates a life by :func:`begin` and calls :meth:`Life.advance` until that returns
 None. Each time it calls again at the returned time, or when ``life.token`` is cancelled. Each life
