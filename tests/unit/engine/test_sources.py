@@ -112,13 +112,17 @@ def test_others():
 
 
 @pytest.mark.parametrize(
-    ("is_blamed", "is_alone", "rests"),
-    [(False, False, False), (True, False, True), (False, True, True)],
+    ("row", "is_blamed", "is_alone", "rests"),
+    [
+        (FAILURES - 1, False, False, False),
+        (FAILURES - 2, True, False, True),
+        (FAILURES - 2, False, True, True),
+    ],
 )
-def test_helpers(is_blamed, is_alone, rests):
+def test_helpers(row, is_blamed, is_alone, rests):
     """Good parts reset a mirror's failures, unless a part of it failed or the digest was wrong."""
     mirror = Site()
-    for _ in range(FAILURES - 2):
+    for _ in range(row):
         mirror.failed(0.01)
     tour = Tour(["a", "b"], {"a": Site(), "b": mirror}.__getitem__, lambda: 0.0, keep_first=True)
     tour.helped("b")
